@@ -1,0 +1,1 @@
+"""Latency, quality and kernel benchmarks, and the baseline they compare with."""

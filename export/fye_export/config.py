@@ -1,0 +1,99 @@
+"""The sizes of one model. Everything else about the networks is fixed by the architecture."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+MAX_FRAMES = 32  # rows of the motion modules' positional encoding
+MOTION_NORM_GROUPS = 32  # the public code hard-codes it, whatever norm_num_groups says
+MOTION_HEADS = 8
+NETWORKS = ("unet", "referencenet", "lmk_guider", "vae", "image_encoder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetConfig:
+    """Denoising UNet and reference network, which share all sizes.
+
+    Attributes:
+        block_out_channels: channels of the four levels.
+        heads: attention heads of the spatial transformers (`attention_head_dim` in the released config.json is
+            an old diffusers name for this number).
+        norm_num_groups: groups of every group norm but the motion modules'.
+        norm_eps: epsilon of the ResNet blocks' and the output's group norm.
+        cross_attention_dim: width of the CLIP tokens after `clip_fc`.
+        clip_dim: width of the CLIP tokens before it.
+        in_channels: latent channels, in and out.
+    """
+
+    block_out_channels: tuple[int, int, int, int] = (320, 640, 1280, 1280)
+    heads: int = 8
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int = 768
+    clip_dim: int = 1024
+    in_channels: int = 4
+    flip_sin_to_cos: bool = True
+    freq_shift: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuiderConfig:
+    """Landmark guider: channels of its four resolutions, and of its output (the UNet's first level)."""
+
+    block_out_channels: tuple[int, int, int, int] = (16, 32, 96, 256)
+    out_channels: int = 320
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VAEConfig:
+    """AutoencoderKL; latents are divided by nothing and multiplied by `scaling_factor` on the way in."""
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    latent_channels: int = 4
+    scaling_factor: float = 0.18215
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CLIPConfig:
+    """CLIP vision tower; `image_size` is the side of its input in pixels."""
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    patch_size: int = 14
+    image_size: int = 224
+    projection_dim: int = 768
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    @property
+    def tokens(self) -> int:
+        """Class token and patches of one image."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """All five networks. The defaults are the released model's sizes."""
+
+    unet: UNetConfig = UNetConfig()
+    lmk_guider: GuiderConfig = GuiderConfig()
+    vae: VAEConfig = VAEConfig()
+    image_encoder: CLIPConfig = CLIPConfig()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for bundle.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `as_dict`, from parsed JSON."""
+        parts = {"unet": UNetConfig, "lmk_guider": GuiderConfig, "vae": VAEConfig, "image_encoder": CLIPConfig}
+        return cls(**{name: _from_json(part, data[name]) for name, part in parts.items()})
+
+
+def _from_json(part: type[Any], data: dict[str, Any]) -> Any:
+    names = {field.name for field in fields(part)}
+    return part(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names})

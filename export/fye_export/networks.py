@@ -1,0 +1,385 @@
+"""The five networks in PyTorch, under the key names of the released checkpoint.
+
+The UNets hold their parameters in diffusers' blocks wherever those fit; how tokens attend is passed in, because that
+is what differs between the reference network, the denoiser of the exported graphs, and the public code's way.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.attention import FeedForward
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from fye_export.config import (
+    MAX_FRAMES,
+    MOTION_HEADS,
+    MOTION_NORM_GROUPS,
+    GuiderConfig,
+    ModelConfig,
+    UNetConfig,
+    VAEConfig,
+)
+
+# How one transformer block maps its tokens: (layer 0-15, block, tokens (N, H*W, C)) -> tokens
+Attend = Callable[[int, "TransformerBlock", Tensor], Tensor]
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Softmax attention over tokens, scaled by head_dim**-0.5.
+
+    Args:
+        query: (N, Lq, C), heads side by side in C.
+        key: (N, Lk, C).
+        value: (N, Lk, C).
+        heads: number of heads; C / heads is the head dimension.
+
+    Returns:
+        (N, Lq, C). When exporting, one ONNX Attention node over these very three tensors, so that every engine can
+        lower it its own way.
+    """
+    if torch.compiler.is_exporting():
+        return torch.onnx.ops.attention(query, key, value, q_num_heads=heads, kv_num_heads=heads)[0]
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """The four projections of one attention; q, k and v without bias."""
+
+    def __init__(self, channels: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context, channels, bias=False)
+        self.to_v = nn.Linear(context, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, query: Tensor, context: Tensor) -> Tensor:
+        """Attend from `query` (N, Lq, C) to `context` (N, Lk, context width); returns (N, Lq, C)."""
+        return self.to_out[0](attention(self.to_q(query), self.to_k(context), self.to_v(context), self.heads))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to CLIP tokens and a GEGLU feed-forward, each behind its layer norm."""
+
+    def __init__(self, channels: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, context, heads)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels, activation_fn="geglu")
+
+
+class TruncatedBlock(nn.Module):
+    """What the reference network keeps of its last transformer block: the norm whose output is used."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+
+
+class SpatialTransformer(nn.Module):
+    """Attention among the positions of each frame, around a residual connection."""
+
+    def __init__(self, config: UNetConfig, channels: int, *, truncated: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        block = (
+            TruncatedBlock(channels)
+            if truncated
+            else TransformerBlock(channels, config.cross_attention_dim, config.heads)
+        )
+        self.transformer_blocks = nn.ModuleList([block])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, h*w, C), normalised and projected."""
+        return self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+
+    def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
+        """(N, C, h, w) -> (N, C, h, w)."""
+        tokens = attend(layer, self.transformer_blocks[0], self.tokens(x))
+        return x + self.proj_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class PositionalEncoding(nn.Module):
+    """Sinusoids over the frames of a window, kept as a buffer because the checkpoint has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        position = torch.arange(MAX_FRAMES, dtype=torch.float32)[:, None]
+        frequency = torch.exp(torch.arange(0, channels, 2, dtype=torch.float32) * (-math.log(10000.0) / channels))
+        pe = torch.stack([torch.sin(position * frequency), torch.cos(position * frequency)], dim=2)
+        self.register_buffer("pe", pe.flatten(1)[None])
+
+
+class TemporalAttention(Attention):
+    """Self-attention among the frames at one position."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, MOTION_HEADS)
+        self.pos_encoder = PositionalEncoding(channels)
+
+
+class TemporalBlock(nn.Module):
+    """Two self-attentions over frames and a GEGLU feed-forward, each behind its layer norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList([TemporalAttention(channels) for _ in range(2)])
+        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(2)])
+        self.ff = FeedForward(channels, activation_fn="geglu")
+        self.ff_norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(positions, F, C) -> (positions, F, C)."""
+        for attend, norm in zip(self.attention_blocks, self.norms, strict=True):
+            y = norm(x) + attend.pos_encoder.pe[:, : x.shape[1]]
+            x = x + attend(y, y)
+        return x + self.ff(self.ff_norm(x))
+
+
+class TemporalTransformer(nn.Module):
+    """AnimateDiff's motion transformer around a residual connection; the only place where frames meet."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(MOTION_NORM_GROUPS, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels)])
+        self.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """(B*F, C, h, w), frames of one clip side by side -> the same shape."""
+        _, c, h, w = x.shape
+        # position-major tokens once in and once out, instead of around each of the five operations
+        y = self.norm(x).reshape(-1, frames, c, h * w).permute(0, 3, 1, 2).reshape(-1, frames, c)
+        y = self.proj_out(self.transformer_blocks[0](self.proj_in(y)))
+        y = y.reshape(-1, h * w, frames, c).permute(0, 2, 3, 1).reshape(x.shape)
+        return x + y
+
+
+class MotionModule(nn.Module):
+    """The checkpoint's level of naming around a temporal transformer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(channels)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """See `TemporalTransformer.forward`."""
+        return self.temporal_transformer(x, frames)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour resize to the next skip's size (twice, unless sizes are odd), then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """(N, C, h, w) -> (N, C, *size)."""
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+class Level(nn.Module):
+    """One level of a UNet: ResNet blocks, each with its transformer and motion module where the level has them."""
+
+    def __init__(self, config: UNetConfig, channels: list[tuple[int, int]], *, spatial: int, motion: bool) -> None:
+        super().__init__()
+        time_channels = 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(
+                in_channels=c_in,
+                out_channels=c_out,
+                temb_channels=time_channels,
+                groups=config.norm_num_groups,
+                eps=config.norm_eps,
+            )
+            for c_in, c_out in channels
+        )
+        width = channels[-1][1]
+        if spatial:
+            self.attentions = nn.ModuleList(SpatialTransformer(config, width) for _ in range(spatial))
+        if motion:
+            self.motion_modules = nn.ModuleList(MotionModule(width) for _ in range(len(channels) - (spatial == 1)))
+
+
+class UNet(nn.Module):
+    """Stable Diffusion 1.5's UNet; `motion=True` is the denoiser, `motion=False` the reference network.
+
+    The reference network ends in the first norm of its last transformer block: it has no output convolution.
+    """
+
+    def __init__(self, config: UNetConfig, *, motion: bool) -> None:
+        super().__init__()
+        self.config = config
+        a, b, c, d = config.block_out_channels
+        self.clip_fc = nn.Linear(config.clip_dim, config.cross_attention_dim)
+        self.conv_in = nn.Conv2d(config.in_channels, a, 3, padding=1)
+        self.time_proj = Timesteps(a, config.flip_sin_to_cos, config.freq_shift)
+        self.time_embedding = TimestepEmbedding(a, 4 * a)
+        self.down_blocks = nn.ModuleList(
+            Level(config, channels, spatial=spatial, motion=motion)
+            for channels, spatial in (
+                ([(a, a), (a, a)], 2),
+                ([(a, b), (b, b)], 2),
+                ([(b, c), (c, c)], 2),
+                ([(c, d), (d, d)], 0),
+            )
+        )
+        for level, width in zip(self.down_blocks[:-1], (a, b, c), strict=True):
+            level.downsamplers = nn.ModuleList([Downsample2D(width, use_conv=True, padding=1, name="op")])
+        self.mid_block = Level(config, [(d, d), (d, d)], spatial=1, motion=motion)
+        self.up_blocks = nn.ModuleList(
+            Level(config, channels, spatial=spatial, motion=motion)
+            for channels, spatial in (
+                ([(d + d, d), (d + d, d), (d + c, d)], 0),
+                ([(d + c, c), (c + c, c), (c + b, c)], 3),
+                ([(c + b, b), (b + b, b), (b + a, b)], 3),
+                ([(b + a, a), (a + a, a), (a + a, a)], 3),
+            )
+        )
+        for level, width in zip(self.up_blocks[:-1], (d, c, b), strict=True):
+            level.upsamplers = nn.ModuleList([Upsample(width)])
+        if motion:
+            self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, a, eps=config.norm_eps)
+            self.conv_out = nn.Conv2d(a, config.in_channels, 3, padding=1)
+        else:
+            self.up_blocks[-1].attentions[-1] = SpatialTransformer(config, a, truncated=True)
+
+    def transformers(self) -> Iterator[tuple[str, SpatialTransformer]]:
+        """The 16 spatial transformers with their names, in the order in which layers are numbered: down, mid, up."""
+        for block in ("down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2",
+                      "up_blocks.3"):  # fmt: skip
+            for i, transformer in enumerate(self.get_submodule(block).attentions):
+                yield f"{block}.attentions.{i}", transformer
+
+    def embed_time(self, timestep: Tensor) -> Tensor:
+        """Timestep (N,) -> embedding (N, 4 * first level's channels)."""
+        return self.time_embedding(self.time_proj(timestep).to(self.conv_in.weight.dtype))
+
+    def forward(self, x: Tensor, temb: Tensor, attend: Attend, frames: int = 1, halves: int = 1) -> Tensor:
+        """Run all levels.
+
+        Args:
+            x: (N, C, h, w), the output of conv_in (with the landmark features added).
+            temb: (1 or N, 4C), from `embed_time`.
+            attend: what a transformer block does to its tokens.
+            frames: frames of one clip that lie side by side in the batch; only the motion modules look at it.
+            halves: 2 repeats the batch after the first ResNet block. Unconditional and conditional half are
+                bit-identical until the first attention, so what comes before it is computed once.
+
+        Returns:
+            The denoiser's prediction (halves * N, 4, h, w), or the reference network's last tokens.
+        """
+        layer = 0
+
+        def stage(level: nn.Module, i: int, x: Tensor) -> Tensor:
+            nonlocal layer
+            if hasattr(level, "attentions"):
+                x = level.attentions[i](x, layer, attend)
+                layer += 1
+            return level.motion_modules[i](x, frames) if hasattr(level, "motion_modules") else x
+
+        skips = [x]
+        for depth, level in enumerate(self.down_blocks):
+            for i, resnet in enumerate(level.resnets):
+                x = resnet(x, temb)
+                if depth == i == 0 and halves > 1:
+                    x, skips[0] = torch.cat([x] * halves), torch.cat([skips[0]] * halves)
+                x = stage(level, i, x)
+                skips.append(x)
+            if depth < 3:
+                x = level.downsamplers[0](x)
+                skips.append(x)
+
+        x = self.mid_block.resnets[0](x, temb)
+        x = stage(self.mid_block, 0, x)
+        x = self.mid_block.resnets[1](x, temb)
+
+        for depth, level in enumerate(self.up_blocks):
+            for i, resnet in enumerate(level.resnets):
+                x = resnet(torch.cat([x, skips.pop()], dim=1), temb)
+                if depth == 3 and i == 2 and not hasattr(self, "conv_out"):
+                    last = level.attentions[2]
+                    return attend(layer, last.transformer_blocks[0], last.tokens(x))
+                x = stage(level, i, x)
+            if depth < 3:
+                x = level.upsamplers[0](x, skips[-1].shape[2:])
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class Guider(nn.Module):
+    """Landmark images to features at latent resolution."""
+
+    def __init__(self, config: GuiderConfig) -> None:
+        super().__init__()
+        channels = config.block_out_channels
+        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for c, wider in zip(channels[:-1], channels[1:], strict=True):
+            self.blocks.append(nn.Conv2d(c, c, 3, padding=1))
+            self.blocks.append(nn.Conv2d(c, wider, 3, padding=1, stride=2))
+        self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Landmark images (F, 3, H, W) in [0, 1] -> (F, C, H/8, W/8)."""
+        x = F.silu(self.conv_in(images))
+        for block in self.blocks:
+            x = F.silu(block(x))
+        return self.conv_out(x)
+
+
+def build(config: ModelConfig, name: str) -> nn.Module:
+    """One of the five networks (`fye_export.config.NETWORKS`) with fresh weights, in eval mode."""
+    if name == "unet":
+        network: nn.Module = UNet(config.unet, motion=True)
+    elif name == "referencenet":
+        network = UNet(config.unet, motion=False)
+    elif name == "lmk_guider":
+        network = Guider(config.lmk_guider)
+    elif name == "vae":
+        network = _vae(config.vae)
+    elif name == "image_encoder":
+        c = config.image_encoder
+        network = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(
+                hidden_size=c.hidden_size,
+                intermediate_size=c.intermediate_size,
+                num_hidden_layers=c.num_hidden_layers,
+                num_attention_heads=c.num_attention_heads,
+                patch_size=c.patch_size,
+                image_size=c.image_size,
+                projection_dim=c.projection_dim,
+                hidden_act=c.hidden_act,
+                layer_norm_eps=c.layer_norm_eps,
+            )
+        )
+    else:
+        raise ValueError(f"no network is called {name!r}")
+    return network.eval().requires_grad_(False)
+
+
+def _vae(config: VAEConfig) -> AutoencoderKL:
+    levels = len(config.block_out_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        latent_channels=config.latent_channels,
+        scaling_factor=config.scaling_factor,
+    )

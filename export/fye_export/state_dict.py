@@ -1,0 +1,96 @@
+"""One weight file as a plain dictionary of tensors: memory-mapped, and never unpickled without restriction."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fye_rt.errors import CheckpointError
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_POSITION_IDS = "vision_model.embeddings.position_ids"  # 0, 1, 2, ...: a buffer that old transformers versions saved
+_OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_VAE_ATTENTION = re.compile(
+    r"((?:en|de)coder\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)"
+)
+
+
+def read(path: Path, name: str) -> dict[str, Tensor]:
+    """Read a .safetensors file, or a .pth, .bin or .ckpt that holds nothing but tensors.
+
+    The tensors are views of the memory-mapped file (but for torch.save's format from before version 1.6, which is
+    read whole), so this costs no memory until they are used. `{"state_dict": {...}}` around the tensors and
+    `module.` before every key, which training frameworks leave behind, are removed.
+
+    Args:
+        path: the file; its suffix decides how it is read.
+        name: how messages call it.
+
+    Raises:
+        CheckpointError: unreadable, truncated, or something else than a dictionary of float16, bfloat16 or float32
+            tensors.
+    """
+    state = _read_safetensors(path, name) if path.suffix == ".safetensors" else _read_pickle(path, name)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{name} does not hold a dictionary of named tensors; use the file as it was released")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {key: _tensor(name, key, value) for key, value in state.items() if key != _POSITION_IDS}
+
+
+def modern_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the VAE's two attentions their present names and shapes.
+
+    Older files say query, key, value and proj_attn, and may hold the projections as 1x1 convolutions (C, C, 1, 1).
+    """
+    renamed = {}
+    for key, value in state.items():
+        if match := _VAE_ATTENTION.fullmatch(key):
+            prefix, projection, parameter = match.groups()
+            modern = f"{prefix}{_OLD_VAE_ATTENTION.get(projection, projection)}.{parameter}"
+            if value.ndim == 4 and value.shape[2:] == (1, 1):
+                value = value[:, :, 0, 0]
+            # in a file with both names the old one stays as it is, to be refused as surplus
+            key = modern if modern == key or modern not in state else key
+        renamed[key] = value
+    return renamed
+
+
+def _read_safetensors(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {name}: {error}; it is damaged or incomplete, get it again") from error
+
+
+def _read_pickle(path: Path, name: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {name}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        found = re.search(r"GLOBAL (\S+)", str(error))  # the rest of torch's message advises to unpickle it all
+        reason = f"it holds a {found[1]}, and only tensors are ever unpickled" if found else "it is damaged"
+        raise CheckpointError(
+            f"cannot read {name}: {reason}; use the file as it was released, or a .safetensors"
+        ) from error
+
+
+def _tensor(name: str, key: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f"{name}: {key} is a {type(value).__name__}, not a tensor; remove it from the file")
+    if value.dtype not in DTYPES or value.layout != torch.strided or value.device.type != "cpu":
+        kind = f"{value.layout} {value.dtype} on {value.device.type}".replace("torch.", "")
+        raise CheckpointError(f"{name}: {key} is {kind}; expected dense float16, bfloat16 or float32")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        # strides of 0 let a few bytes claim terabytes
+        raise CheckpointError(f"{name}: {key} has shape {tuple(value.shape)}, more than the file holds for it")
+    return value.detach()

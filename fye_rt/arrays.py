@@ -1,0 +1,78 @@
+"""The few array operations of the denoising loop: numpy here, C++ where the native module was built.
+
+Each operation is a function of plain arrays, so that twins for other devices can stand beside it.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import NumericalError
+
+Array = NDArray[np.float32]
+
+
+def _native() -> Any:
+    try:
+        return importlib.import_module("fye_rt._native")
+    except ImportError:  # a source checkout without a build
+        return None
+
+
+native = _native()
+
+
+def weighted_sum(terms: Sequence[Array], weights: Sequence[float], out: Array | None = None) -> Array:
+    """sum_j weights[j] * terms[j], accumulated in float64 and rounded once to float32.
+
+    Args:
+        terms: one or more float32 arrays of one shape.
+        weights: one number for each.
+        out: C-contiguous float32 array of that shape for the result, which may be one of the terms; else a new one.
+    """
+    if out is None:
+        out = np.empty(terms[0].shape, np.float32)
+    if native is not None:
+        native.weighted_sum(out, [np.ascontiguousarray(term) for term in terms], [float(weight) for weight in weights])
+        return out
+    total = np.multiply(terms[0], weights[0], dtype=np.float64)
+    for term, weight in zip(terms[1:], weights[1:], strict=True):
+        total += np.multiply(term, weight, dtype=np.float64)
+    out[...] = total
+    return out
+
+
+def guide(uncond: Array, cond: Array, guidance: float) -> Array:
+    """Classifier-free guidance, uncond + guidance * (cond - uncond); float32 arrays of one shape."""
+    return weighted_sum((uncond, cond), (1 - guidance, guidance))
+
+
+def accumulate(total: Array, part: Array, frames: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+    """Add one window to the clip in place: total[:, :, frames] += weights * part.
+
+    Args:
+        total: float32 (1, C, F, h, w).
+        part: float32 (1, C, f, h, w).
+        frames: distinct indices (f,).
+        weights: one for each of them (f,).
+    """
+    total[:, :, frames] += part * weights[:, None, None]
+
+
+def to_uint8(frames: Array) -> NDArray[np.uint8]:
+    """Pixels in [0, 1] to 0..255 by truncation of the float32 product with 255, as the public code does; any shape.
+
+    Values outside [0, 1] are clamped.
+
+    Raises:
+        NumericalError: a NaN.
+    """
+    if np.isnan(frames).any():
+        raise NumericalError("the decoded frames contain NaN; run again with --compute fp32")
+    if native is not None:
+        result: NDArray[np.uint8] = native.to_uint8(np.ascontiguousarray(frames))
+        return result
+    return np.clip(frames * np.float32(255), 0, 255).astype(np.uint8)

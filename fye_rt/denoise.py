@@ -1,0 +1,94 @@
+"""The loop over steps and windows."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.arrays import Array, accumulate, guide, weighted_sum
+from fye_rt.errors import InputError, NumericalError
+from fye_rt.forecast import Plan
+from fye_rt.schedule import Schedule
+from fye_rt.windows import Window
+
+Evaluate = Callable[[Array, int, NDArray[np.int64]], tuple[Array | None, Array]]
+OnStep = Callable[[int, int, Array], None]
+Progress = Callable[[int, int], None]
+
+
+def denoise(
+    evaluate: Evaluate,
+    schedule: Schedule,
+    plan: Plan,
+    windows: Sequence[Window],
+    noise: Array,
+    guidance: float,
+    on_step: OnStep | None = None,
+    progress: Progress | None = None,
+) -> Array:
+    """Turn noise into latents.
+
+    At guidance of 1 or below only the conditional prediction is used. (There the public code forgets to divide by
+    the number of windows that cover a frame; here the weights hold for every guidance.)
+
+    Args:
+        evaluate: the network: (latents float32 (1, 4, f, h, w), timestep, frame indices int64 (f,)) to the
+            unconditional and the conditional v-prediction, float32 (1, 4, f, h, w) each. The first may be None at
+            guidance of 1 or below. Both may be buffers that the next call overwrites.
+        schedule: the steps.
+        plan: which of them are evaluated, and the weights between them.
+        windows: cover every frame of the clip, with weights that sum to 1.
+        noise: float32 (1, 4, F, h, w); not modified.
+        guidance: classifier-free guidance scale.
+        on_step: called with (index, timestep, latents) after every evaluated step; the latents, float32
+            (1, 4, F, h, w), are read-only and stay as they are.
+        progress: called with (finished, all) network evaluations after each.
+
+    Returns:
+        float32 (1, 4, F, h, w).
+
+    Raises:
+        InputError: `noise` is not finite.
+        NumericalError: a prediction is not finite.
+    """
+    latents = np.ascontiguousarray(noise, dtype=np.float32)
+    if not np.isfinite(latents).all():
+        raise InputError("noise contains NaN or infinity; give finite float32 numbers")
+    ring: deque[Array] = deque(maxlen=plan.ring)
+    total = len(plan.jumps) * len(windows)
+    for done, jump in enumerate(plan.jumps):
+        timestep = int(schedule.timesteps[jump.step])
+        prediction = np.zeros_like(latents)
+        for number, window in enumerate(windows):
+            outputs = evaluate(latents.take(window.frames, axis=2), timestep, window.frames)
+            if not all(np.isfinite(output).all() for output in outputs if output is not None):
+                raise NumericalError(_not_finite(jump.step, timestep, number, windows))
+            accumulate(prediction, _guided(outputs, guidance), window.frames, window.weights)
+            if progress is not None:
+                progress(done * len(windows) + number + 1, total)
+        plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
+        ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
+        latents = weighted_sum((latents, *list(ring)[: len(jump.w)]), (jump.a, *jump.w))
+        if on_step is not None:
+            view = latents.view()
+            view.flags.writeable = False
+            on_step(jump.step, timestep, view)
+    return latents
+
+
+def _guided(outputs: tuple[Array | None, Array], guidance: float) -> Array:
+    uncond, cond = outputs
+    if guidance <= 1:
+        return cond
+    if uncond is None:
+        raise ValueError(f"guidance {guidance} needs an unconditional prediction, and evaluate gave none")
+    return guide(uncond, cond, guidance)
+
+
+def _not_finite(step: int, timestep: int, number: int, windows: Sequence[Window]) -> str:
+    frames = windows[number].frames
+    return (
+        f"the network returned NaN or infinity at step {step} (timestep {timestep}), window {number + 1} of "
+        f"{len(windows)} (frames {frames[0]} to {frames[-1]}); run again with --compute fp32"
+    )

@@ -1,0 +1,25 @@
+"""Landmarks: what MediaPipe sees in a driving video, moved onto the portrait and drawn for the guider.
+
+Importing this loads NumPy alone; MediaPipe and OpenCV are loaded where they are first needed.
+"""
+
+from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker, detect_frames, detect_image, find_landmarker
+from fye_rt.landmarks.draw import draw, landmark_images, overlay
+from fye_rt.landmarks.motion import MAX_FRAMES, Motion
+from fye_rt.landmarks.retarget import retarget
+from fye_rt.landmarks.template import load_template
+
+__all__ = [
+    "LANDMARKER_URL",
+    "MAX_FRAMES",
+    "Motion",
+    "cached_landmarker",
+    "detect_frames",
+    "detect_image",
+    "draw",
+    "find_landmarker",
+    "landmark_images",
+    "load_template",
+    "overlay",
+    "retarget",
+]

@@ -1,0 +1,274 @@
+"""Landmarks of pictures and videos, found by MediaPipe's face landmarker.
+
+Every frame is searched on its own (MediaPipe's IMAGE mode), as the reference does it: the result of a frame does
+not depend on the frames before it, nor on their timing.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import BackendError, FaceNotFoundError, InputError
+from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
+from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames
+from fye_rt.landmarks.rotation import slerp
+
+LANDMARKER_VARIABLE = "FYE_LANDMARKER"
+LANDMARKER_URL = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+)
+MAX_GAP = 0.5  # seconds without a face that are bridged
+MAX_FACES = 4  # searched for, so that the largest can be told from the others
+KEEP_FACE = 1.5  # another face must be this much larger than the one followed so far to take its place
+
+Array = NDArray[np.float64]
+Face = tuple[Array, Array]  # points (478, 3), blendshapes (51,)
+
+
+def cached_landmarker() -> Path:
+    """Where face_landmarker.task lies in the user's cache, whether it is there or not."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fye" / "face_landmarker.task"
+
+
+def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
+    """MediaPipe's model file: `path`, else the variable FYE_LANDMARKER, else the user's cache.
+
+    Raises:
+        InputError: it is not there; the message says how to get it.
+    """
+    variable = os.environ.get(LANDMARKER_VARIABLE)
+    if path is not None:
+        found, origin = Path(path), "--landmarker"
+    elif variable:
+        found, origin = Path(variable), f"the environment variable {LANDMARKER_VARIABLE}"
+    else:
+        found, origin = cached_landmarker(), "the user's cache"
+    if not found.is_file():
+        raise InputError(
+            f"MediaPipe's face_landmarker.task is not at {found} ({origin}); download it from {LANDMARKER_URL} to "
+            f"{cached_landmarker()}, or name it with --landmarker or {LANDMARKER_VARIABLE} (see `fye doctor`)"
+        )
+    return found
+
+
+def detect_image(image: NDArray[np.uint8], landmarker: Path, source: str = "the picture") -> Motion:
+    """Landmarks of the largest face of one picture.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        landmarker: face_landmarker.task, from `find_landmarker`.
+        source: the picture's name, for messages.
+
+    Returns:
+        A motion of one frame; `notices` tells when there are several faces.
+
+    Raises:
+        FaceNotFoundError: no face in it.
+        InputError: not such an array, or `landmarker` is damaged.
+        BackendError: MediaPipe is not installed.
+    """
+    return detect_frames([(0.0, image)], fps=1.0, landmarker=landmarker, source=source)
+
+
+def detect_frames(
+    frames: Iterable[tuple[float, NDArray[np.uint8]]],
+    fps: float,
+    landmarker: Path,
+    progress: Callable[[int], None] | None = None,
+    source: str = "the video",
+) -> Motion:
+    """Landmarks of the largest face in every frame of a video; it is followed until another is much larger.
+
+    Frames without a face are interpolated between their neighbours in time where a gap is at most 0.5 s.
+
+    Args:
+        frames: (time in seconds, uint8 (H, W, 3) RGB) in order of time; frame rates may vary. One frame is held
+            in memory at a time.
+        fps: nominal frames per second.
+        landmarker: face_landmarker.task, from `find_landmarker`.
+        progress: called with the number of frames done after each.
+        source: the video's name, for messages.
+
+    Returns:
+        A motion of as many frames, False in `valid` where interpolated; `notices` lists the frames that were, and
+        those with several faces.
+
+    Raises:
+        FaceNotFoundError: longer gaps; the message lists them.
+        InputError: no frames or more than 18,000, frames of different sizes, or a damaged `landmarker`.
+        BackendError: MediaPipe is not installed.
+    """
+    times: list[float] = []
+    faces: list[Face | None] = []
+    crowded: list[int] = []
+    size: tuple[int, int] | None = None
+    followed: Face | None = None
+    with _open(landmarker) as (find, geometry):
+        for time, image in frames:
+            _check_image(image, size, source)
+            size = image.shape[0], image.shape[1]
+            check_frames(len(times) + 1)
+            found = find(image)
+            if len(found) > 1:
+                crowded.append(len(times))
+            face = _choose(found, followed, size)
+            followed = face or followed
+            times.append(time)
+            faces.append(face)
+            if progress:
+                progress(len(times))
+    if size is None:
+        raise InputError(f"{source} has no frames; give one that does")
+    gaps = _runs([face is None for face in faces])
+    _check_gaps(gaps, np.array(times), fps, source)
+    motion = _to_motion(faces, times, fps, size, geometry)
+    notices = []
+    if gaps:
+        notices.append(f"{source}: no face in frames {_ranges(gaps)}; these were interpolated")
+    if crowded:
+        runs = _runs(np.isin(np.arange(len(times)), crowded).tolist())
+        where = f" in frames {_ranges(runs)}" if len(times) > 1 else ""
+        notices.append(f"{source}: several faces{where}; the largest was taken")
+    return _bridge(motion, gaps, tuple(notices))
+
+
+@contextmanager
+def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
+    """A function that finds the faces of a picture, and the canonical face; MediaPipe's model is closed at the end."""
+    try:
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError as error:
+        raise BackendError(
+            f"landmarks need MediaPipe, which cannot be imported ({error}); run: pip install 'fye-rt[landmarks]'"
+        ) from error
+    geometry = load_geometry(landmarker)
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(landmarker)),
+        running_mode=vision.RunningMode.IMAGE,
+        num_faces=MAX_FACES,
+        output_face_blendshapes=True,
+    )
+    try:
+        model = vision.FaceLandmarker.create_from_options(options)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"MediaPipe cannot open {landmarker} ({error}); download it again from {LANDMARKER_URL}"
+        ) from error
+
+    def find(image: NDArray[np.uint8]) -> list[Face]:
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
+        return _faces(model.detect(picture))
+
+    try:
+        yield find, geometry
+    finally:
+        model.close()
+
+
+def _faces(result: Any) -> list[Face]:
+    faces = []
+    for landmarks, blendshapes in zip(result.face_landmarks, result.face_blendshapes, strict=True):
+        points = np.array([(point.x, point.y, point.z) for point in landmarks], np.float64)
+        scores = np.array([category.score for category in blendshapes[1:]], np.float64)  # the first is "_neutral"
+        if points.shape != (POINTS, 3) or scores.shape != (BLENDSHAPES,):
+            raise InputError(
+                f"the landmarker gives {len(points)} points and {len(scores)} blendshapes, {POINTS} and {BLENDSHAPES} "
+                f"are needed; download it again from {LANDMARKER_URL}"
+            )
+        faces.append((points, scores))
+    return faces
+
+
+def _choose(faces: list[Face], followed: Face | None, size: tuple[int, int]) -> Face | None:
+    """The largest face by its bounding box in pixels; the one followed so far counts 1.5 times.
+
+    Without this bonus two people at the same distance would take turns from frame to frame.
+    """
+
+    def weight(face: Face) -> float:
+        low, high = face[0][:, :2].min(axis=0), face[0][:, :2].max(axis=0)
+        area = float(np.prod((high - low) * size[::-1]))
+        if followed is None:
+            return area
+        centre = (low + high) / 2.0
+        inside = (followed[0][:, :2].min(axis=0) <= centre) & (centre <= followed[0][:, :2].max(axis=0))
+        return area * KEEP_FACE if inside.all() else area
+
+    return max(faces, key=weight, default=None)
+
+
+def _to_motion(
+    faces: list[Face | None], times: list[float], fps: float, size: tuple[int, int], geometry: FaceGeometry
+) -> Motion:
+    """All frames; those without a face repeat the nearest earlier one (at the start: the first one)."""
+    shown = next(face for face in faces if face is not None)
+    filled = [shown := face or shown for face in faces]
+    points = np.stack([points for points, _ in filled])
+    mesh, pose = recover(points, size, geometry)
+    return Motion(
+        points=points,
+        mesh=mesh,
+        pose=pose,
+        blendshapes=np.stack([scores for _, scores in filled]),
+        times=np.array(times),
+        fps=fps,
+        source_size=size,
+        valid=np.array([face is not None for face in faces]),
+    )
+
+
+def _bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]) -> Motion:
+    """Interpolate the gaps that have a neighbour on both sides; at the ends the nearest face stays."""
+    fields = {name: getattr(motion, name).copy() for name in ("points", "mesh", "pose", "blendshapes")}
+    for start, stop in gaps:
+        if start == 0 or stop == len(motion):
+            continue
+        before, after = start - 1, stop
+        for frame in range(start, stop):
+            fraction = (motion.times[frame] - motion.times[before]) / (motion.times[after] - motion.times[before])
+            for array in fields.values():
+                array[frame] = (1.0 - fraction) * array[before] + fraction * array[after]
+            rotation = slerp(motion.pose[before, :3, :3], motion.pose[after, :3, :3], float(fraction))
+            fields["pose"][frame, :3, :3] = rotation
+    return replace(motion, **fields, notices=notices)
+
+
+def _runs(missing: list[bool]) -> list[tuple[int, int]]:
+    """Runs [start, stop) of True."""
+    runs = ((gap, [index for index, _ in run]) for gap, run in groupby(enumerate(missing), key=lambda item: item[1]))
+    return [(indices[0], indices[-1] + 1) for gap, indices in runs if gap]
+
+
+def _check_gaps(gaps: list[tuple[int, int]], times: Array, fps: float, source: str) -> None:
+    frames = len(times)
+    if gaps == [(0, frames)]:
+        what = "in it" if frames == 1 else f"in any of its {frames} frames"
+        raise FaceNotFoundError(f"{source}: no face {what}; use one where a face is seen from the front, well lit")
+    ends = np.append(times, times[-1] + 1.0 / fps)  # a frame lasts until the next one
+    # half a millisecond: time stamps are rounded to the container's time base
+    long = [(start, stop) for start, stop in gaps if ends[stop] - ends[start] > MAX_GAP + 5e-4]
+    if long:
+        raise FaceNotFoundError(
+            f"{source}: no face in frames {_ranges(long)}, and only gaps up to {MAX_GAP} s are bridged; "
+            "cut these frames out or use a video where the face stays in view"
+        )
+
+
+def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"{source} is {image.dtype} {image.shape}, landmarks are found in uint8 (H, W, 3)")
+    if size is not None and image.shape[:2] != size:
+        raise InputError(f"{source} changes its size from {size} to {image.shape[:2]} on its way; cut it there")
+
+
+def _ranges(runs: list[tuple[int, int]]) -> str:
+    return ", ".join(str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs)

@@ -1,0 +1,172 @@
+"""The metric face mesh and the head pose, recovered from MediaPipe's normalised landmarks.
+
+MediaPipe's tasks API returns landmarks and a pose matrix but no metric mesh. This is its face geometry
+pipeline in float64: a pinhole camera, two passes of scale estimation, and a weighted orthogonal Procrustes fit
+of the canonical face (in centimetres) onto the observed one. The canonical face and the weights lie inside
+face_landmarker.task.
+"""
+
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import InputError
+from fye_rt.landmarks.motion import MESH_POINTS
+
+VERTICAL_FOV = math.radians(63.0)
+NEAR = 1.0
+FAR = 10000.0
+METADATA_NAME = "geometry_pipeline_metadata_landmarks.binarypb"
+MAX_METADATA_BYTES = 1 << 20  # MediaPipe's file has 19 kB
+VERTEX_FLOATS = 5  # x, y, z, u, v
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceGeometry:
+    """The canonical face.
+
+    Attributes:
+        mesh: float64 (468, 3), centimetres; x to the right, y up, z towards the camera.
+        weights: float64 (468,), Procrustes weights; zero for the points that do not take part.
+    """
+
+    mesh: Array
+    weights: Array
+
+
+def load_geometry(landmarker: Path) -> FaceGeometry:
+    """Read the canonical face from MediaPipe's model file.
+
+    Raises:
+        InputError: `landmarker` is missing or is not a face_landmarker.task.
+    """
+    try:
+        with zipfile.ZipFile(landmarker) as archive:
+            info = archive.getinfo(METADATA_NAME)
+            if info.file_size > MAX_METADATA_BYTES:
+                raise ValueError(f"{METADATA_NAME} has {info.file_size} bytes, limit {MAX_METADATA_BYTES}")
+            return _parse_metadata(archive.read(info))
+    except FileNotFoundError as error:
+        raise InputError(f"{landmarker}: no such file; `fye doctor` tells how to get face_landmarker.task") from error
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError, struct.error) as e:
+        raise InputError(
+            f"{landmarker} is not MediaPipe's face_landmarker.task ({e}); download it again (`fye doctor` tells how)"
+        ) from e
+
+
+def recover(points: Array, size: tuple[int, int], geometry: FaceGeometry) -> tuple[Array, Array]:
+    """Metric mesh and pose of faces seen by MediaPipe's default camera.
+
+    Args:
+        points: float64 (F, >= 468, 3), x and y in units of the image's width and height (y down), z in units
+            of the width.
+        size: height and width of the image, in pixels.
+        geometry: the canonical face.
+
+    Returns:
+        mesh: float64 (F, 468, 3), centimetres, in the canonical face's frame.
+        pose: float64 (F, 4, 4), canonical frame to camera frame, as MediaPipe's facial transformation matrix.
+    """
+    height, width = size
+    near_height = 2.0 * NEAR * math.tan(VERTICAL_FOV / 2.0)
+    near_width = near_height * width / height
+    normalised = np.asarray(points, np.float64)[:, :MESH_POINTS]
+    x = (normalised[..., 0] - 0.5) * near_width
+    y = (0.5 - normalised[..., 1]) * near_height
+    z = normalised[..., 2] * near_width
+    depth = z - z.mean(axis=1, keepdims=True) + NEAR
+
+    def unproject(scale: Array) -> Array:
+        distance = depth / scale[:, None]
+        return np.stack((x * distance / NEAR, y * distance / NEAR, -distance), axis=-1)
+
+    # Pass 1 takes the scale from the flat picture; pass 2 corrects it with the perspective that scale implies.
+    first = _similarity(geometry, np.stack((x, y, -z), axis=-1))[0]
+    second = _similarity(geometry, unproject(first))[0]
+    seen = unproject(first * second)
+    scale, rotation, translation = _similarity(geometry, seen)
+    pose = np.zeros((len(seen), 4, 4))
+    pose[:, :3, :3] = scale[:, None, None] * rotation
+    pose[:, :3, 3] = translation
+    pose[:, 3, 3] = 1.0
+    inverse = np.linalg.inv(pose)
+    mesh = seen @ inverse[:, :3, :3].transpose(0, 2, 1) + inverse[:, None, :3, 3]
+    return mesh, pose
+
+
+def _similarity(geometry: FaceGeometry, targets: Array) -> tuple[Array, Array, Array]:
+    """Scale (F,), rotation (F, 3, 3) and translation (F, 3) that fit the canonical face onto targets (F, 468, 3).
+
+    Weighted extended orthogonal Procrustes analysis: D. Akca, "Generalized Procrustes analysis and its
+    applications in photogrammetry", 2003, section 2.
+    """
+    weights = geometry.weights / geometry.weights.sum()
+    source_centre = weights @ geometry.mesh
+    target_centre = np.einsum("n,fnc->fc", weights, targets)
+    sources = geometry.mesh - source_centre
+    covariance = np.einsum("n,fni,nj->fij", weights, targets - target_centre[:, None], sources)
+    left, _, right = np.linalg.svd(covariance)
+    mirrored = np.linalg.det(left) * np.linalg.det(right) < 0
+    left[mirrored, :, 2] *= -1.0  # a face may turn but not be reflected
+    rotation = left @ right
+    scale = np.einsum("fij,fij->f", rotation, covariance) / (weights @ np.square(sources).sum(axis=1))
+    translation = target_centre - scale[:, None] * (rotation @ source_centre)
+    return scale, rotation, translation
+
+
+def _parse_metadata(data: bytes) -> FaceGeometry:
+    """mediapipe.face_geometry.GeometryPipelineMetadata: 1 = canonical mesh, 2 = weighted landmark (repeated)."""
+    mesh = np.empty(0)
+    weights = np.zeros(MESH_POINTS)
+    for field, value in _fields(data):
+        if field == 1 and isinstance(value, bytes):
+            # Mesh3d: 3 = vertex buffer, one float per field or packed
+            floats = b"".join(v for number, v in _fields(value) if number == 3 and isinstance(v, bytes))
+            mesh = np.frombuffer(floats, "<f4").astype(np.float64)
+        elif field == 2 and isinstance(value, bytes):
+            landmark = dict(_fields(value))
+            index, weight = landmark.get(1), landmark.get(2)
+            if not isinstance(index, int) or not isinstance(weight, bytes) or index >= MESH_POINTS:
+                raise ValueError("a Procrustes landmark is incomplete")
+            weights[index] = struct.unpack("<f", weight)[0]
+    if mesh.size != MESH_POINTS * VERTEX_FLOATS or not (np.isfinite(mesh).all() and weights.any()):
+        raise ValueError(f"its canonical mesh does not have {MESH_POINTS} vertices")
+    return FaceGeometry(mesh.reshape(MESH_POINTS, VERTEX_FLOATS)[:, :3].copy(), weights)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Fields of a protocol buffer message: varints as int, everything else as its bytes."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            if at >= len(data) or shift > 63:
+                raise ValueError("damaged protocol buffer")
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        key = varint()
+        kind = key & 7
+        if kind == 0:
+            yield key >> 3, varint()
+            continue
+        length = varint() if kind == 2 else {1: 8, 5: 4}.get(kind, -1)
+        if length < 0 or at + length > len(data):
+            raise ValueError("damaged protocol buffer")
+        at += length
+        yield key >> 3, data[at - length : at]

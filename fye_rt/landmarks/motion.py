@@ -1,0 +1,175 @@
+"""A sequence of expression-aware face landmarks, and its file."""
+
+import io
+import os
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import InputError
+from fye_rt.files import atomic_file
+from fye_rt.landmarks.npy import read_header
+
+POINTS = 478  # MediaPipe's 468 mesh points, then 5 points of the right iris and 5 of the left
+MESH_POINTS = 468
+BLENDSHAPES = 51  # MediaPipe's 52 without the first, "_neutral"
+MAX_FRAMES = 18000  # ten minutes at 30 frames per second
+MAX_VALUE = 1e6  # pixels, centimetres and weights of a real face lie far below
+FORMAT_VERSION = 1
+
+_FLOATS = {  # field: shape of one frame
+    "points": (POINTS, 3),
+    "mesh": (MESH_POINTS, 3),
+    "pose": (4, 4),
+    "blendshapes": (BLENDSHAPES,),
+    "times": (),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Motion:
+    """Face landmarks of F frames; a still picture's are a motion of one frame.
+
+    Attributes:
+        points: float64 (F, 478, 3); x and y in units of the picture's width and height (y down), z in units of
+            its width. Points may lie outside [0, 1].
+        mesh: float64 (F, 468, 3), the metric face mesh in centimetres, in the canonical face's frame.
+        pose: float64 (F, 4, 4), canonical frame to camera frame (x right, y up, looking along -z), centimetres.
+        blendshapes: float64 (F, 51), MediaPipe's expression weights in its order, "_neutral" dropped.
+        times: float64 (F,), seconds, strictly increasing; frame rates may vary.
+        fps: nominal frames per second.
+        source_size: height and width in pixels of the picture the landmarks come from.
+        valid: bool (F,); False where no face was found and the frame was interpolated.
+        notices: what whoever started the detection should know; not stored in the file.
+
+    Raises:
+        InputError: a wrong shape, a value that is not finite, 0 or more than 18,000 frames, times that do not
+            increase, or a pose that is not a rotation and a translation.
+    """
+
+    points: NDArray[np.float64]
+    mesh: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    blendshapes: NDArray[np.float64]
+    times: NDArray[np.float64]
+    fps: float
+    source_size: tuple[int, int]
+    valid: NDArray[np.bool_]
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        frames = len(self.points)
+        check_frames(frames)
+        for name, shape in _FLOATS.items():
+            array = np.ascontiguousarray(getattr(self, name), np.float64)
+            _require(array.shape == (frames, *shape), f"{name} has shape {array.shape}, expected {(frames, *shape)}")
+            # not <= instead of >: NaN compares false
+            _require(bool((np.abs(array) <= MAX_VALUE).all()), f"{name} is not finite or absurdly large")
+            object.__setattr__(self, name, array)
+        valid = np.ascontiguousarray(self.valid)
+        _require(valid.dtype == np.bool_ and valid.shape == (frames,), f"valid is not bool ({frames},)")
+        object.__setattr__(self, "valid", valid)
+        _require(bool((np.diff(self.times) > 0).all()), "its times do not increase from frame to frame")
+        _require(0 < self.fps <= 1000, f"{self.fps} frames per second is not between 0 and 1000")
+        _require(all(1 <= side <= 65536 for side in self.source_size), f"source size {self.source_size} is not valid")
+        _require(_is_rigid(self.pose), "pose has a matrix that is not a rotation and a translation")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, frames: slice) -> "Motion":
+        """The frames of a slice; a stride divides the nominal frame rate."""
+        arrays = {name: getattr(self, name)[frames] for name in (*_FLOATS, "valid")}
+        return replace(self, **arrays, fps=self.fps / (frames.step or 1))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a compressed .npz with a format version; the same motion gives the same bytes.
+
+        Raises:
+            OutputError: as `fye_rt.files.atomic_file`.
+        """
+        arrays = {name: getattr(self, name) for name in (*_FLOATS, "valid")}
+        arrays |= {"fps": np.float64(self.fps), "source_size": np.array(self.source_size, np.int64)}
+        arrays["format_version"] = np.int64(FORMAT_VERSION)
+        with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, array in arrays.items():
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, np.asarray(array), version=(1, 0), allow_pickle=False)
+                # ZipInfo's fixed date of 1980 keeps the bytes reproducible
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getbuffer(), zipfile.ZIP_DEFLATED)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Shapes and sizes are checked before any data is read; nothing is unpickled.
+
+        Raises:
+            InputError: `path` is missing, damaged, of another format version or over the limit of 18,000 frames.
+        """
+        path = Path(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return cls(**_read_fields(archive))
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file; give a motion file that `fye landmarks` wrote") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
+            reason = str(error) or type(error).__name__
+            raise InputError(f"{path} is not a motion file ({reason}); make one with `fye landmarks`") from error
+
+
+def check_frames(frames: int) -> None:
+    """Raise InputError, with the number, unless there are 1 to 18,000 frames."""
+    if frames < 1:
+        raise InputError("the motion has no frames; at least one is needed")
+    if frames > MAX_FRAMES:
+        raise InputError(f"the motion has {frames} frames, the limit is {MAX_FRAMES}; cut it into shorter clips")
+
+
+def _read_fields(archive: zipfile.ZipFile) -> dict[str, Any]:
+    version = int(_read(archive, "format_version", np.int64, ()))
+    if version != FORMAT_VERSION:
+        raise InputError(f"motion format {version} is not known (only {FORMAT_VERSION}); install a matching fye-rt")
+    with archive.open("times.npy") as stream:
+        shape, _, _ = read_header(stream)
+    if len(shape) != 1:
+        raise ValueError(f"times has shape {shape}")
+    check_frames(shape[0])
+    fields: dict[str, Any] = {
+        name: _read(archive, name, np.float64, (*shape, *frame)) for name, frame in _FLOATS.items()
+    }
+    fields["valid"] = _read(archive, "valid", np.bool_, shape)
+    fields["fps"] = float(_read(archive, "fps", np.float64, ()))
+    height, width = _read(archive, "source_size", np.int64, (2,))
+    return fields | {"source_size": (int(height), int(width))}
+
+
+def _read(archive: zipfile.ZipFile, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    """One array whose dtype and shape must be as expected, so that a header cannot ask for more memory than that."""
+    with archive.open(f"{name}.npy") as stream:
+        found, fortran, dtype = read_header(stream)
+        if found != shape or dtype != kind or fortran:
+            raise ValueError(f"{name} is {dtype} {found}, expected {np.dtype(kind)} {shape}")
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        data = stream.read(size + 1)  # one more, so that zipfile reaches the end and compares the checksum
+    if len(data) != size:
+        raise ValueError(f"{name} has {len(data)} bytes, expected {size}")
+    return np.frombuffer(data, kind).reshape(shape)
+
+
+def _is_rigid(pose: NDArray[np.float64]) -> bool:
+    """Rotation times a scale (MediaPipe's fit leaves one near 1) and a translation, within 1 %."""
+    rotation, determinant = pose[:, :3, :3], np.linalg.det(pose[:, :3, :3])
+    if not (determinant > 1e-3).all() or not np.allclose(pose[:, 3], (0, 0, 0, 1), atol=1e-6):
+        return False
+    gram = rotation @ rotation.transpose(0, 2, 1) / np.cbrt(determinant)[:, None, None] ** 2
+    return bool(np.allclose(gram, np.eye(3), atol=1e-2))
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(f"{message}; find the landmarks again with `fye landmarks`")

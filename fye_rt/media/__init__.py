@@ -1,0 +1,23 @@
+"""Images and video in and out, with limits. Everything inside fye-rt is uint8 RGB, (H, W, 3)."""
+
+from fye_rt.media.checks import LIMITS, Limits
+from fye_rt.media.images import contact_sheet, read_image, write_image
+from fye_rt.media.mp4 import write_video
+from fye_rt.media.pixels import clip_pixels, fit_image, reference_pixels, reference_round_trip
+from fye_rt.media.video import VideoInfo, probe_video, read_video
+
+__all__ = [
+    "LIMITS",
+    "Limits",
+    "VideoInfo",
+    "clip_pixels",
+    "contact_sheet",
+    "fit_image",
+    "probe_video",
+    "read_image",
+    "read_video",
+    "reference_pixels",
+    "reference_round_trip",
+    "write_image",
+    "write_video",
+]

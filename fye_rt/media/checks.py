@@ -1,0 +1,83 @@
+"""What is refused before anything is decoded, with the numbers."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest input that is read. Inputs come from strangers, and decoding costs memory and time.
+
+    Attributes:
+        min_side: shortest width or height, pixels.
+        max_side: longest width or height, pixels.
+        max_pixels: width times height of one image or frame.
+        max_frames: frames of a video that are used.
+        max_seconds: length of the part of a video that is used.
+        max_file: size of a file, bytes.
+    """
+
+    min_side: int = 16
+    max_side: int = 8192
+    max_pixels: int = 50_000_000
+    max_frames: int = 10_000
+    max_seconds: float = 600.0
+    max_file: int = 2 * 1024**3
+
+
+LIMITS = Limits()
+
+
+def check_file(path: str | os.PathLike[str], limits: Limits) -> Path:
+    """Return `path` as a Path if it is a readable, regular, non-empty file within the size limit.
+
+    Raises:
+        InputError: it is not.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file")
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file; copy what it holds into one")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read: no permission")
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError(f"{path} is empty")
+    if size > limits.max_file:
+        raise InputError(f"{path} has {size:,} bytes; the limit is {limits.max_file:,}")
+    return path
+
+
+def check_size(what: object, width: int, height: int, limits: Limits) -> None:
+    """Refuse a picture of `width` x `height` pixels that is too small or too large.
+
+    Raises:
+        InputError: it is; the message names the limit.
+    """
+    if min(width, height) < limits.min_side:
+        raise InputError(f"{what} is {width}x{height} pixels; each side needs at least {limits.min_side}")
+    if max(width, height) > limits.max_side:
+        raise InputError(f"{what} is {width}x{height} pixels; the limit is {limits.max_side} a side: make it smaller")
+    if width * height > limits.max_pixels:
+        raise InputError(
+            f"{what} is {width}x{height} pixels; the limit is {limits.max_pixels:,} in all: make it smaller"
+        )
+
+
+def check_rgb(image: NDArray[np.uint8], what: object = "the image") -> None:
+    """Refuse an array that is not uint8 (H, W, 3) with H and W at least 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"{what} must be uint8 (H, W, 3), not {image.dtype} {image.shape}")

@@ -1,0 +1,18 @@
+// The array operations of the denoising loop, on plain memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace fye {
+
+// out[i] = sum over j of weights[j] * terms[j][i], for i < size: products and sums in double in the order of the
+// terms, rounded once to float. `out` may be one of the terms; it must not overlap one otherwise.
+void weighted_sum(float *out, const std::vector<const float *> &terms, const std::vector<double> &weights,
+                  std::size_t size);
+
+// out[i] = frames[i] * 255 in float, clamped to [0, 255] and truncated. False if there was a NaN (out is then unusable).
+bool to_uint8(std::uint8_t *out, const float *frames, std::size_t size);
+
+}  // namespace fye

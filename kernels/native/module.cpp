@@ -1,0 +1,98 @@
+// fye_rt._native: checks what Python hands over, then runs the operations without the interpreter lock.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "arrays.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void refuse(const std::string &message) { throw nb::value_error(message.c_str()); }
+
+// Takes an array as it is: a silent conversion would cost a copy in the loop, and an output would be lost in it.
+template <typename Array>
+Array take(nb::handle value, const std::string &name) {
+    Array array;
+    if (!nb::try_cast(value, array, false)) {
+        const std::string writable = std::is_same_v<Array, Output> ? "writable, " : "";
+        refuse(name + " must be a " + writable + "C-contiguous float32 array in main memory");
+    }
+    return array;
+}
+
+template <typename Array>
+std::string shape_of(const Array &array) {
+    std::string text = "(";
+    for (std::size_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
+    return text + ")";
+}
+
+void weighted_sum(nb::handle out_value, const nb::sequence &term_values, const std::vector<double> &weights) {
+    const Output out = take<Output>(out_value, "out");
+    std::vector<Input> arrays;  // keeps the memory alive while the lock is released
+    std::vector<const float *> terms;
+    for (nb::handle value : term_values) {
+        const std::string name = "terms[" + std::to_string(arrays.size()) + "]";
+        const Input term = take<Input>(value, name);
+        if (shape_of(term) != shape_of(out)) {
+            refuse(name + " has shape " + shape_of(term) + ", out has " + shape_of(out));
+        }
+        const float *data = term.data();
+        if (data != out.data() && data < out.data() + out.size() && out.data() < data + term.size()) {
+            refuse(name + " overlaps out without being out");
+        }
+        arrays.push_back(term);
+        terms.push_back(data);
+    }
+    if (terms.empty() || terms.size() != weights.size()) {
+        refuse(std::to_string(terms.size()) + " terms and " + std::to_string(weights.size()) +
+               " weights: there must be at least one term and a weight for each");
+    }
+    const nb::gil_scoped_release unlocked;
+    fye::weighted_sum(out.data(), terms, weights, out.size());
+}
+
+nb::object to_uint8(nb::handle value) {
+    const Input frames = take<Input>(value, "frames");
+    // numpy allocates: it asks for huge pages, and page faults are most of the time of this operation
+    nb::object pixels = nb::module_::import_("numpy").attr("empty")(value.attr("shape"), "uint8");
+    std::uint8_t *data = nb::cast<nb::ndarray<std::uint8_t>>(pixels).data();
+    bool valid;
+    {
+        const nb::gil_scoped_release unlocked;
+        valid = fye::to_uint8(data, frames.data(), frames.size());
+    }
+    if (!valid) refuse("frames contain NaN");
+    return pixels;
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    module.doc() = "Native twins of the array operations in fye_rt.arrays, on a few threads.";
+    module.def("weighted_sum", &weighted_sum, "out"_a.none(), "terms"_a, "weights"_a,
+               "Write sum_i weights[i] * terms[i] to `out`, summed in float64 and rounded once.\n\n"
+               "Args:\n"
+               "    out: float32, any shape, C-contiguous; may be one of the terms.\n"
+               "    terms: at least one float32 array of out's shape, C-contiguous.\n"
+               "    weights: one number for each term.\n\n"
+               "Raises:\n"
+               "    ValueError: an array of another type, layout or shape, or one that overlaps `out` in part.");
+    module.def("to_uint8", &to_uint8, "frames"_a.none(),
+               "Return uint8 pixels of `frames`: frames * 255 in float32, clamped to [0, 255] and truncated.\n\n"
+               "Args:\n"
+               "    frames: float32 in [0, 1], any shape, C-contiguous.\n\n"
+               "Raises:\n"
+               "    ValueError: an array of another type or layout, or a NaN in it.");
+}

@@ -1,0 +1,15 @@
+"""Fixtures for the export's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from fye_export import random_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded random checkpoint of the smallest size, in the released layout. Not to be written to."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    random_checkpoint.write(folder, random_checkpoint.PRESETS["tiny"])
+    return folder

@@ -1,0 +1,56 @@
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from fye_rt.noise import frame_noise, inverse_normal
+
+RECORDED_FIRST = [-2.2718842029571533, -0.701327919960022, -1.2189801931381226, 0.16217155754566193]
+RECORDED_LATE = [0.5754495859146118, -0.7484174966812134, 1.1843377351760864, 0.3554231822490692]
+
+
+def test_the_stream_never_changes() -> None:
+    first = frame_noise(0, range(1), 8, 8)
+    late = frame_noise(2**64 - 1, [1999], 8, 8)
+    np.testing.assert_array_equal(first[0, 0, 0, 0, :4], np.float32(RECORDED_FIRST))
+    np.testing.assert_array_equal(late[0, 3, 0, 7, 4:], np.float32(RECORDED_LATE))
+
+
+def test_a_frame_has_the_same_noise_whatever_the_clip() -> None:
+    clip = frame_noise(12580, range(40), 6, 10)
+    assert clip.shape == (1, 4, 40, 6, 10)
+    assert clip.dtype == np.float32
+    np.testing.assert_array_equal(frame_noise(12580, range(8), 6, 10), clip[:, :, :8])
+    np.testing.assert_array_equal(frame_noise(12580, np.array([31, 7]), 6, 10), clip[:, :, [31, 7]])
+
+
+def test_frames_and_seeds_are_independent_standard_normals() -> None:
+    # 16 clips of 2**14 numbers: a mean or a correlation deviates by 2**-7, times 5 as the bound
+    noise = np.stack([frame_noise(seed, range(4), 64, 64, 1).reshape(4, -1) for seed in range(4)]).reshape(16, -1)
+    bound = 5 * 2.0**-6
+    np.testing.assert_allclose(np.corrcoef(noise), np.eye(16), atol=bound)
+    np.testing.assert_allclose(noise.mean(axis=1), 0, atol=bound)
+    np.testing.assert_allclose(noise.std(axis=1), 1, atol=bound)
+
+
+def test_quantiles_are_those_of_the_normal_distribution() -> None:
+    middle = np.linspace(1e-3, 1 - 1e-3, 999)
+    tails = 2.0 ** -np.arange(1, 54, dtype=np.float64)
+    p = np.concatenate([middle, tails, 1 - tails, [0.075, 0.925, np.exp(-25), np.nextafter(0.075, 0)]])
+    expected = [NormalDist().inv_cdf(value) for value in p]
+    # both evaluate the same rational approximations; they differ by the rounding of the logarithm and of Horner's sums
+    np.testing.assert_allclose(inverse_normal(p), expected, rtol=4e-15, atol=1e-16)
+
+
+def test_the_outermost_cells_are_finite_and_symmetric() -> None:
+    edges = np.array([0.5, 2.0**52 - 0.5]) * 2.0**-52
+    low, high = inverse_normal(edges)
+    assert low == -high
+    assert -8.3 < low < -8.1
+
+
+def test_a_seed_out_of_range_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        frame_noise(-1, range(1), 8, 8)
+    with pytest.raises(OverflowError):
+        frame_noise(2**64, range(1), 8, 8)

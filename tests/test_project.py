@@ -1,0 +1,109 @@
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import fye_rt
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = [ROOT / folder for folder in PROJECT["tool"]["scikit-build"]["wheel"]["packages"].values()]
+MODULES = [path for package in PACKAGES for path in sorted(package.rglob("*.py"))]
+HEAVY = ("torch", "onnxruntime", "av", "cv2", "mediapipe", "openvino", "PIL", "diffusers", "transformers")
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    optional = PROJECT["project"]["optional-dependencies"]
+    lines = PROJECT["project"]["dependencies"] + [line for extra in extras for line in optional[extra]]
+    return [Requirement(line) for line in lines]
+
+
+def test_the_package_and_the_distribution_have_one_version() -> None:
+    assert fye_rt.__version__ == PROJECT["project"]["version"]
+
+
+def test_every_package_of_the_tree_is_in_the_wheel() -> None:
+    roots = [ROOT / root for root in PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]]
+    found = {init.parent for root in roots for init in root.glob("fye_*/__init__.py")}
+    assert found == set(PACKAGES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_public_module_says_what_it_is(path: Path) -> None:
+    if path.name.startswith("_") and path.name not in ("__init__.py", "__main__.py"):
+        return
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_no_tracked_file_is_over_20_megabytes() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    assert not [file for file in files if file.is_file() and file.stat().st_size > 20_000_000]
+
+
+def test_importing_the_runtime_loads_nothing_heavy() -> None:
+    loaded = run("import sys, fye_rt; print(*{name.partition('.')[0] for name in sys.modules})").split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_importing_the_runtime_takes_under_300_milliseconds() -> None:
+    code = "import time; start = time.perf_counter(); import fye_rt; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(3)) < 0.3
+
+
+def test_no_module_of_the_runtime_needs_torch_to_import() -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in MODULES
+        if ROOT / "fye_rt" in path.parents and path.name != "__main__.py"
+    ]
+    absent = "torch triton diffusers transformers openvino tensorrt mediapipe cuda fye_export fye_bench fye_rt._native"
+    run(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({absent!r}.split()))\n"
+        f"for name in {names!r}: importlib.import_module(name)"
+    )
+
+
+def test_the_array_operations_work_without_the_native_module() -> None:
+    output = run(
+        "import sys; sys.modules['fye_rt._native'] = None\n"
+        "import numpy as np; from fye_rt import arrays\n"
+        "ones = np.ones(3, np.float32)\n"
+        "print(arrays.weighted_sum([ones, ones], [0.5, 0.25]), arrays.to_uint8(ones / 2))"
+    )
+    assert output == "[0.75 0.75 0.75] [127 127 127]\n"
+
+
+def test_the_core_dependencies_hold_no_torch_and_one_opencv() -> None:
+    names = [requirement.name for requirement in requirements()]
+    assert "torch" not in names
+    assert [name for name in names if name.startswith("opencv")] == ["opencv-contrib-python"]
+
+
+def test_every_pinned_version_lies_in_its_range() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    every = requirements(*PROJECT["project"]["optional-dependencies"])
+    for requirement in every:
+        if requirement.name in pins:
+            assert requirement.specifier.contains(pins[requirement.name]), requirement
+    unpinned = {requirement.name for requirement in every} - set(pins)
+    assert unpinned <= {"fye-rt", "tensorrt-cu13", "packaging"}, "pin these in constraints.txt"
+
+
+def test_the_command_line_entry_point_exists() -> None:
+    module, _, name = PROJECT["project"]["scripts"]["fye"].partition(":")
+    run(f"import {module}; assert callable({module}.{name})")
