@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 MAX_FRAMES = 32  # rows of the motion modules' positional encoding
-MOTION_NORM_GROUPS = 32  # the public code hard-codes it, whatever norm_num_groups says
+MOTION_NORM_GROUPS = 32  # the public code hard-codes it, whatever norm_num_groups says; narrower models have fewer
 MOTION_HEADS = 8
 NETWORKS = ("unet", "referencenet", "lmk_guider", "vae", "image_encoder")
 

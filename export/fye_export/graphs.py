@@ -31,7 +31,12 @@ class ImageEncoder(nn.Module):
 
     def forward(self, clip_pixels: Tensor) -> Tensor:
         """Normalised pixels (1, 3, S, S) -> tokens (1, L, D)."""
-        return self.image_encoder.vision_model(clip_pixels).last_hidden_state
+        model = self.image_encoder.vision_model
+        embeddings = model.embeddings
+        patches = embeddings.patch_embedding(clip_pixels).flatten(2).transpose(1, 2)
+        tokens = torch.cat([embeddings.class_embedding[None, None], patches], dim=1)
+        tokens = model.pre_layrnorm(tokens + embeddings.position_embedding.weight)
+        return model.encoder(inputs_embeds=tokens).last_hidden_state
 
 
 class VAEEncoder(nn.Module):
@@ -191,7 +196,14 @@ def unconditional_attention(unet: UNet) -> dict[str, Tensor]:
 class _VAEAttention:
     """Single-head attention of the VAE's middle block, as an attention processor of diffusers."""
 
-    def __call__(self, attn: nn.Module, hidden_states: Tensor, temb: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
         n, c, h, w = hidden_states.shape
         tokens = attn.group_norm(hidden_states).flatten(2).transpose(1, 2)
         attended = attention(attn.to_q(tokens), attn.to_k(tokens), attn.to_v(tokens), attn.heads)

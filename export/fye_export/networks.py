@@ -154,7 +154,7 @@ class TemporalTransformer(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(MOTION_NORM_GROUPS, channels, eps=1e-6)
+        self.norm = nn.GroupNorm(min(MOTION_NORM_GROUPS, channels), channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels)])
         self.proj_out = nn.Linear(channels, channels)

@@ -32,12 +32,12 @@ PRESETS = {
             hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, projection_dim=32
         ),
     ),
-    # the smallest: the motion modules' 32 norm groups allow no fewer channels
+    # the smallest whose heads still divide the channels
     "tiny": ModelConfig(
         unet=UNetConfig(
-            block_out_channels=(32, 32, 32, 32), heads=4, norm_num_groups=8, cross_attention_dim=24, clip_dim=40
+            block_out_channels=(16, 16, 16, 16), heads=4, norm_num_groups=8, cross_attention_dim=24, clip_dim=40
         ),
-        lmk_guider=GuiderConfig(block_out_channels=(8, 8, 16, 16), out_channels=32),
+        lmk_guider=GuiderConfig(block_out_channels=(8, 8, 16, 16), out_channels=16),
         vae=VAEConfig(block_out_channels=(8, 16, 16, 16), layers_per_block=1, norm_num_groups=4),
         image_encoder=CLIPConfig(
             hidden_size=40,
@@ -61,7 +61,7 @@ def write(path: str | Path, config: ModelConfig, *, seed: int = 0, dtype: torch.
         path: a folder that does not exist yet, or is empty.
         config: sizes, for instance one of `PRESETS`.
         seed: of all weights.
-        dtype: float16 or float32. Positional encodings are always float32, as in the released files.
+        dtype: float16 or float32. Positional encodings are always float32.
 
     Raises:
         OutputError: the folder has something in it, or cannot be written.

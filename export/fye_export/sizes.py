@@ -143,9 +143,10 @@ def _unet(source: Source) -> UNetConfig:
         (config.heads, f"{config.heads} heads (attention_head_dim)"),
         (config.norm_num_groups, f"norm_num_groups = {config.norm_num_groups}"),
         (MOTION_HEADS, f"the motion modules' {MOTION_HEADS} heads"),
-        (MOTION_NORM_GROUPS, f"the motion modules' {MOTION_NORM_GROUPS} norm groups"),
     ):
         _divides(divisor, channels, f"{source.settings_file}: {name}")
+    wide = tuple(c for c in channels if c > MOTION_NORM_GROUPS)
+    _divides(MOTION_NORM_GROUPS, wide, f"{source.settings_file}: the motion modules' {MOTION_NORM_GROUPS} norm groups")
     return config
 
 

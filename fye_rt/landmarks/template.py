@@ -100,7 +100,7 @@ class _Unpickler(pickle._Unpickler):
         record = _ALLOWED.get((module, name))
         if record is None:
             raise InputError(
-                f"its pickle asks for {module}.{name}, which a template has no use for and which may be an attack; "
+                f"its pickle asks for {f'{module}.{name}'!a}, which has no use in a template and may be an attack; "
                 "nothing was run; use a template from a source you trust"
             )
         return lambda *arguments: record(arguments)  # a new one each time: a stream may set attributes on it

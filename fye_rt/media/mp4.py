@@ -1,10 +1,12 @@
 """Video out: H.264 in mp4, frames streamed, the driving video's times and sound kept."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,12 @@ from fye_rt.files import atomic_file
 from fye_rt.media.checks import check_rgb
 from fye_rt.media.sound import Sound
 
-QUALITY = {"crf": "17"}  # visually lossless
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+QUALITY = {"crf": "17", "bf": "0"}  # visually lossless; no B-frames, so that packets come in the order of time
 CLOCK = Fraction(1, 90_000)  # a common multiple of the usual frame rates; 6 us is nothing beside a frame
 MAX_TIME = 86_400  # a day, in seconds
 BT709 = 1  # the number of this colour space in H.264; untagged files are guessed at by their size
@@ -41,7 +48,7 @@ def write_video(
         audio_from: a video or sound file whose sound is laid under the clip, in step with that file's first frame,
             as far as the clip goes. Copied untouched if mp4 takes its codec, else as AAC. A file without sound is
             no error.
-        seconds: length of the clip; None means the last frame's time + 1 / fps.
+        seconds: when the last frame and the sound end; None means the last frame's time + 1 / fps.
 
     Raises:
         OptionError: a wrong suffix or rate.
@@ -56,10 +63,10 @@ def write_video(
     if not 0.1 <= fps <= 1000:
         raise OptionError(f"fps={fps} is not valid; allowed: 0.1 to 1000")
     rate = Fraction(fps).limit_denominator(1001)
-    timed = _pairs(frames, _even_times(rate) if times is None else iter(times))
+    spans = _spans(frames, _even_times(rate) if times is None else iter(times), rate, seconds)
     with atomic_file(path) as temporary:
         try:
-            _encode(temporary, timed, rate, audio_from, seconds)
+            _encode(temporary, spans, rate, audio_from)
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # atomic_file words these
                 raise
@@ -68,54 +75,70 @@ def write_video(
 
 def _encode(
     file: Path,
-    timed: Iterable[tuple[NDArray[np.uint8], float]],
+    spans: Iterable[tuple[NDArray[np.uint8], int, int]],
     rate: Fraction,
     audio_from: str | os.PathLike[str] | None,
-    seconds: float | None,
 ) -> None:
     import av
     from av.video.reformatter import Interpolation
 
     conversion = Interpolation.BICUBIC | Interpolation.ACCURATE_RND  # the fast path is one level too dark
     shape: tuple[int, ...] | None = None
-    last = -1
+    durations: deque[int] = deque()
+    end = 0
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=QUALITY)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = CLOCK
         stream.colorspace = stream.color_primaries = stream.color_trc = BT709
         with closing(Sound(container, audio_from)) as sound:
-            for image, time in timed:
+            for image, start, duration in spans:
                 check_rgb(image, "a frame")
                 if shape is None:
                     shape = image.shape
                     stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
                 elif image.shape != shape:
                     raise InputError(f"a frame of {image.shape} follows frames of {shape}; all must have one size")
-                pts = round(time / CLOCK)
-                if pts <= last:
-                    raise InputError(f"the time of a frame, {time} s, does not come after the frame before it")
-                last = pts
                 frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
                 frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=conversion)
-                frame.pts, frame.time_base, frame.duration = pts, CLOCK, round(1 / rate / CLOCK)
-                container.mux(stream.encode(frame))
-                container.mux(list(sound.until(time)))
+                frame.pts, frame.time_base = start, CLOCK
+                durations.append(duration)
+                container.mux(_packets(stream, frame, durations))
+                container.mux(list(sound.until(start * CLOCK)))
+                end = start + duration
             if shape is None:
                 raise InputError("there are no frames to write")
-            container.mux(stream.encode(None))
-            end = float(last * CLOCK + 1 / rate) if seconds is None else seconds
-            container.mux(list(sound.until(end)))
+            container.mux(_packets(stream, None, durations))
+            container.mux(list(sound.until(end * CLOCK)))
 
 
-def _pairs(frames: Iterable[NDArray[np.uint8]], times: Iterator[float]) -> Iterator[tuple[NDArray[np.uint8], float]]:
+def _packets(stream: "VideoStream", frame: "VideoFrame | None", durations: deque[int]) -> "list[Packet[Any]]":
+    packets: list[Packet[Any]] = stream.encode(frame)
+    for packet in packets:
+        packet.duration = durations.popleft()  # the encoder would give every frame 1 / rate
+    return packets
+
+
+def _spans(
+    frames: Iterable[NDArray[np.uint8]], times: Iterator[float], rate: Fraction, seconds: float | None
+) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+    """Each frame with its start and duration in ticks of CLOCK."""
+    waiting: tuple[NDArray[np.uint8], int] | None = None
     for index, image in enumerate(frames):
         time = next(times, None)
         if time is None:
             raise InputError(f"frame {index} has no time; give one for each frame")
         if not 0 <= time < MAX_TIME:
             raise InputError(f"the time of frame {index}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
-        yield image, time
+        tick = round(time / CLOCK)
+        if waiting is not None:
+            if tick <= waiting[1]:
+                raise InputError(f"the time of frame {index}, {time} s, does not come after the frame before it")
+            yield *waiting, tick - waiting[1]
+        waiting = image, tick
+    if waiting is not None:
+        last = waiting[1]
+        yield *waiting, max(round(1 / rate / CLOCK) if seconds is None else round(seconds / CLOCK) - last, 1)
 
 
 def _even_times(rate: Fraction) -> Iterator[float]:

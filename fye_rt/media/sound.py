@@ -51,7 +51,7 @@ class Sound:
         else:
             self._packets = _encoded(self._source, stream, output, start)
 
-    def until(self, seconds: float) -> "Iterator[Packet[Any]]":
+    def until(self, seconds: Fraction) -> "Iterator[Packet[Any]]":
         """The packets not yet handed out that end at `seconds` or before; damaged sound ends with a warning."""
         import av
 
@@ -76,12 +76,15 @@ class Sound:
 def _copied(
     source: "InputContainer", stream: "AudioStream", target: "AudioStream", start: Fraction
 ) -> "Iterator[Packet[Any]]":
+    last: int | None = None
     for packet in source.demux(stream):
         if packet.pts is None or not packet.size:
             continue
         packet.pts -= round(start / packet.time_base)
         packet.dts = packet.pts  # sound is never reordered
-        if packet.pts + (packet.duration or 0) >= 0:  # the one that ends at 0 primes the decoder
+        # the packet that ends at 0 primes the decoder; mp4 takes no time twice
+        if packet.pts + (packet.duration or 0) >= 0 and (last is None or packet.pts > last):
+            last = packet.pts
             packet.stream = target
             yield packet
 
@@ -95,7 +98,7 @@ def _encoded(
 
     def packets() -> "Iterator[Packet[Any]]":
         for frame in source.decode(stream):
-            if frame.pts is not None:
+            if frame.pts is not None and frame.time_base is not None:
                 frame.pts -= round(start / frame.time_base)
                 if frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate) <= 0:
                     continue

@@ -1,5 +1,6 @@
 """Fixtures for the export's tests."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     random_checkpoint.write(folder, random_checkpoint.PRESETS["tiny"])
     return folder
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint that a test may change."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))

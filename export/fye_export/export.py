@@ -1,0 +1,233 @@
+"""From a checkpoint to a bundle: cut, write, compare with PyTorch, publish."""
+
+import gc
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fye_export import onnx_graph, weights
+from fye_export.checkpoint import Checkpoint
+from fye_export.config import MAX_FRAMES
+from fye_export.graphs import GraphSpec, graph_specs, symbols, unconditional_attention
+from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sha256
+from fye_rt.errors import ExportError, OptionError
+from fye_rt.files import atomic_folder
+from fye_rt.schedule import SchedulerConfig
+
+WEIGHTS = "weights.safetensors"
+# Relative RMS error of a graph against PyTorch with the checkpoint's own numbers. In float32 only the order of
+# additions differs (1e-6 measured); float16 storage rounds each weight to 5e-4 of itself.
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
+# (frames, height, width); the second has sizes that the UNet's levels do not halve evenly
+CHECKED_SHAPES = ((2, 64, 64), (3, 72, 104))
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphError:
+    """How far one file of a graph is from PyTorch, at worst over its outputs and the checked shapes."""
+
+    relative_rms: float
+    max_abs: float
+
+
+def export(
+    checkpoint_dir: str | Path,
+    output: str | Path,
+    *,
+    precision: str = "fp32",
+    size: tuple[int, int] = (512, 512),
+    tolerance: float | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a checkpoint in the released layout.
+
+    Args:
+        checkpoint_dir: see docs/checkpoints.md.
+        output: folder of the bundle; one that is there is replaced once the new one is complete.
+        precision: in which weights are stored, "fp32" or "fp16".
+        size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.
+        tolerance: relative RMS error to refuse above; `TOLERANCE` of the precision by default.
+        progress: called with (what is being done, finished fraction).
+
+    Returns:
+        The published bundle.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete or damaged.
+        ExportError: a graph differs from PyTorch by more than the tolerance; nothing was published.
+        OptionError, OutputError: as their names say.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r} is not valid; allowed: {', '.join(PRECISIONS)}")
+    if any(side < 64 or side % 8 for side in size):
+        raise OptionError(f"size={size[0]}x{size[1]} is not valid; both sides are multiples of 8, at least 64")
+    tolerance = TOLERANCE[precision] if tolerance is None else tolerance
+    tell = progress or (lambda message, fraction: None)
+
+    tell("reading the checkpoint", 0.0)
+    checkpoint = Checkpoint.open(checkpoint_dir)
+    checkpoint.check()
+    specs = graph_specs(checkpoint.config)
+    with atomic_folder(output) as folder:
+        graphs = {}
+        for i, (name, spec) in enumerate(specs.items()):
+            tell(f"cutting {name}", 0.05 + 0.45 * i / len(specs))
+            graphs[name] = onnx_graph.trace(spec, checkpoint.config)
+        tell("writing weights", 0.5)
+        transposed = _agreed_transposes(graphs)
+        derived = _derived(checkpoint)
+        stored = weights.plan(checkpoint, transposed, precision)
+        placed = weights.write(folder / WEIGHTS, stored, checkpoint, derived)
+        entries, worst = {}, {}
+        for i, (name, spec) in enumerate(specs.items()):
+            tell(f"comparing {name} with PyTorch", 0.6 + 0.35 * i / len(specs))
+            files = _save(graphs[name], name, folder, placed)
+            errors = _compare(spec, checkpoint, [folder / file for file in files.values()])
+            entries[name] = _graph_entry(spec, graphs[name], files, errors)
+            worst[name] = max(error.relative_rms for error in errors.values())
+        if bad := {name: error for name, error in worst.items() if not error <= tolerance}:
+            listed = ", ".join(f"{name} by {error:.1e}" for name, error in bad.items())
+            raise ExportError(f"graphs differ from PyTorch beyond {tolerance:.0e}: {listed}; nothing was published")
+        tell("hashing", 0.95)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": checkpoint.config.as_dict(),
+            "graphs": entries,
+            "scheduler": SchedulerConfig().as_dict(),
+            "max_frames": MAX_FRAMES,
+            "size": list(size),
+            "precision": precision,
+            "weights": {
+                "file": WEIGHTS,
+                "shapes": {name: list(weight.shape) for name, weight in placed.items()},
+                "transposed": sorted(transposed),
+                "derived": {name: "to_out.0(to_v(unet.clip_fc.bias)) of the same attention" for name in derived},
+            },
+            "export": {
+                "opset": onnx_graph.OPSET,
+                "tolerance": tolerance,
+                "checked_shapes": [list(shape) for shape in CHECKED_SHAPES],
+                "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
+            },
+            "source": {"checkpoint_sha256": checkpoint.digest},
+            "files": {
+                file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.iterdir())
+            },
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    tell("done", 1.0)
+    return Bundle.load(output, verify=False)
+
+
+def _agreed_transposes(graphs: Mapping[str, onnx_graph.Graph]) -> frozenset[str]:
+    """A tensor lies in the file one way only, so all graphs that use it must want it that way."""
+    transposed = frozenset().union(*(graph.transposed for graph in graphs.values()))
+    for name, graph in graphs.items():
+        if torn := transposed.intersection(graph.weights) - graph.transposed:
+            raise ExportError(f"{name} wants {sorted(torn)[0]} as it is, another graph wants it transposed")
+    return transposed
+
+
+def _derived(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    with torch.inference_mode():
+        unet = checkpoint.load("unet")
+        return {f"unet.{name}.unconditional": vector.clone() for name, vector in unconditional_attention(unet).items()}
+
+
+def _save(
+    graph: onnx_graph.Graph, name: str, folder: Path, placed: Mapping[str, weights.Weight]
+) -> dict[str, str]:
+    """Write the standard graph and ONNX Runtime's variant; returns file names by engine, "" for the standard."""
+    files = {"": f"{name}.onnx"}
+    onnx_graph.save(graph, folder / files[""], WEIGHTS, placed)
+    lowered = onnx_graph.lowered_for_onnxruntime(graph)
+    if lowered is not None:
+        files["onnxruntime"] = f"{name}.onnxruntime.onnx"
+        onnx_graph.save(lowered, folder / files["onnxruntime"], WEIGHTS, placed)
+    return files
+
+
+def _compare(spec: GraphSpec, checkpoint: Checkpoint, files: list[Path]) -> dict[str, GraphError]:
+    """Run every file of a graph and PyTorch on the same random inputs; networks and sessions live one after another."""
+    import onnxruntime
+
+    cases = list(_cases(spec))
+    expected = _run_torch(spec, checkpoint, cases)
+    errors = {}
+    for file in files:
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.disable_prepacking", "1")  # two runs do not pay for a second copy
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        pairs = [
+            pair for inputs, wanted in zip(cases, expected, strict=True)
+            for pair in zip(session.run(None, inputs), wanted, strict=True)
+        ]  # fmt: skip
+        del session
+        gc.collect()
+        errors[file.name] = GraphError(
+            relative_rms=max(_relative_rms(got, want) for got, want in pairs),
+            max_abs=max(float(np.abs(got - want).max()) for got, want in pairs),
+        )
+    return errors
+
+
+def _cases(spec: GraphSpec) -> Iterator[dict[str, NDArray[Any]]]:
+    for shape in CHECKED_SHAPES:
+        seed = hashlib.sha256(f"{spec.name} {shape}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
+        sizes = symbols(*shape)
+        inputs: dict[str, NDArray[Any]] = {}
+        for tensor in spec.inputs:
+            dims = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
+            if tensor.dtype == "int64":
+                inputs[tensor.name] = rng.integers(0, 1000, dims)
+            else:
+                inputs[tensor.name] = rng.standard_normal(dims, dtype=np.float32)
+        yield inputs
+
+
+def _run_torch(
+    spec: GraphSpec, checkpoint: Checkpoint, cases: list[dict[str, NDArray[Any]]]
+) -> list[list[NDArray[np.float32]]]:
+    with torch.inference_mode():
+        module: nn.Module = spec.module(*(checkpoint.load(name) for name in spec.networks)).eval()
+        results = []
+        for inputs in cases:
+            outputs = module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
+            results.append([output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
+    del module
+    gc.collect()
+    return results
+
+
+def _relative_rms(got: NDArray[np.float32], want: NDArray[np.float32]) -> float:
+    """Infinite for NaN, so that it never passes a comparison."""
+    error = float(np.sqrt(np.mean((got - want) ** 2, dtype=np.float64)))
+    scale = float(np.sqrt(np.mean(want**2, dtype=np.float64)))
+    return error / scale if np.isfinite(error) and scale > 0 else float("inf")
+
+
+def _graph_entry(
+    spec: GraphSpec, graph: onnx_graph.Graph, files: Mapping[str, str], errors: Mapping[str, GraphError]
+) -> dict[str, Any]:
+    return {
+        "file": files[""],
+        "variants": {engine: file for engine, file in files.items() if engine},
+        "inputs": [asdict(tensor) for tensor in spec.inputs],
+        "outputs": [asdict(tensor) for tensor in spec.outputs],
+        "weights": list(graph.weights),
+        "errors": {file: asdict(error) for file, error in errors.items()},
+    }

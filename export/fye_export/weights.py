@@ -1,0 +1,104 @@
+"""weights.safetensors: every tensor of a bundle once, where all graphs find it."""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fye_export.checkpoint import PE, Checkpoint
+from fye_export.config import NETWORKS
+from fye_export.onnx_graph import Weight
+from fye_rt.errors import CheckpointError
+
+_CODES = {"float16": "F16", "float32": "F32"}
+_ALIGNMENT = 64  # bytes: a cache line, so that engines can compute on the mapped file
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor to be written.
+
+    Attributes:
+        network: where it comes from.
+        key: its state-dict name there.
+        shape: as written, that is reversed for a transposed linear weight.
+        dtype: as written.
+        transposed: whether it lies as (in, out).
+    """
+
+    network: str
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    transposed: bool
+
+    @property
+    def name(self) -> str:
+        """Name in the file."""
+        return f"{self.network}.{self.key}"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def plan(checkpoint: Checkpoint, transposed: frozenset[str], precision: str) -> list[StoredTensor]:
+    """What to write, in the order of the file: tensors of whole cache lines first, so that all of them are aligned.
+
+    Positional encodings stay float32, as they are in the released files.
+    """
+    tensors = []
+    for network in NETWORKS:
+        for key, tensor in checkpoint.tensors(network).items():
+            turned = f"{network}.{key}" in transposed
+            shape = tuple(reversed(tensor.shape)) if turned else tuple(tensor.shape)
+            dtype = "float16" if precision == "fp16" and not key.endswith(PE) else "float32"
+            tensors.append(StoredTensor(network, key, shape, dtype, turned))
+    return sorted(tensors, key=lambda tensor: tensor.bytes % _ALIGNMENT != 0)
+
+
+def write(
+    path: Path, tensors: list[StoredTensor], checkpoint: Checkpoint, derived: Mapping[str, Tensor]
+) -> dict[str, Weight]:
+    """Stream the tensors from the checkpoint, then the derived ones (float32), one in memory at a time.
+
+    Returns:
+        Where each tensor lies, by name.
+
+    Raises:
+        CheckpointError: a value does not fit into float16.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    placed: dict[str, Weight] = {}
+    end = 0
+    sizes = [(t.name, t.dtype, t.shape, t.bytes) for t in tensors]
+    sizes += [(name, "float32", tuple(t.shape), 4 * t.numel()) for name, t in derived.items()]
+    for name, dtype, shape, length in sizes:
+        header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": [end, end + length]}
+        placed[name] = Weight(dtype, shape, end, length)
+        end += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    start = -(-(8 + len(text)) // _ALIGNMENT) * _ALIGNMENT
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", start - 8) + text.ljust(start - 8))
+        for array in _arrays(tensors, checkpoint):
+            file.write(array.data)
+        for tensor in derived.values():
+            file.write(tensor.float().contiguous().numpy().data)
+    return {name: Weight(w.dtype, w.shape, start + w.offset, w.length) for name, w in placed.items()}
+
+
+def _arrays(tensors: list[StoredTensor], checkpoint: Checkpoint) -> Iterator[np.ndarray]:
+    for stored in tensors:
+        tensor = checkpoint.tensors(stored.network)[stored.key].to(getattr(torch, stored.dtype))
+        if stored.dtype == "float16" and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{stored.name} has values beyond float16's 65504; export with --precision fp32 instead"
+            )
+        yield (tensor.T if stored.transposed else tensor).contiguous().numpy()

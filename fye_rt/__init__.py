@@ -1,0 +1,37 @@
+"""fye-rt: Follow-Your-Emoji-Faster as a deployment runtime.
+
+    bundle = fye_rt.Bundle.load(path)
+    with fye_rt.Animator(bundle) as animator:
+        clip = animator.animate(image, motion, fye_rt.Options(steps=30))
+    clip.save("out.mp4")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fye_rt.errors import FyeError
+from fye_rt.options import Options
+
+if TYPE_CHECKING:
+    from fye_rt.animator import Animator, PortraitState
+    from fye_rt.clip import Clip
+    from fye_rt.bundle import Bundle
+    from fye_rt.landmarks import Motion
+
+__version__ = "0.1.0"
+__all__ = ["Animator", "Bundle", "Clip", "FyeError", "Motion", "Options", "PortraitState", "__version__"]
+
+# loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
+_LAZY = {
+    "Animator": "fye_rt.animator",
+    "Clip": "fye_rt.clip",
+    "PortraitState": "fye_rt.animator",
+    "Bundle": "fye_rt.bundle",
+    "Motion": "fye_rt.landmarks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'fye_rt' has no attribute {name!r}")

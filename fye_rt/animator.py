@@ -1,0 +1,304 @@
+"""The four stages: encode a portrait, encode a motion, denoise, decode."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import backends, forecast, windows
+from fye_rt.arrays import Array
+from fye_rt.bundle import Bundle
+from fye_rt.denoise import OnStep, Progress, denoise
+from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
+from fye_rt.noise import frame_noise
+from fye_rt.options import Options
+from fye_rt.schedule import schedule
+
+if TYPE_CHECKING:
+    from fye_rt.clip import Clip, MotionSource
+
+MAX_FRAMES = 600  # landmark features of a 512x512 clip take 5 MB a frame
+MIN_SIDE, MAX_SIDE = 64, 2048
+_GUIDER_CHUNK = 8  # frames per call
+_DECODER_PIXELS = 8 * 256 * 256  # per call: beyond this a larger batch only costs memory
+_ONCE = ("image_encoder", "vae_encoder", "reference", "guider")  # graphs that run once per portrait or clip
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitState:
+    """What the denoiser knows of a portrait.
+
+    Attributes:
+        tensors: K and V of 16 layers for the reference and for CLIP, by graph input name.
+        size: (height, width) of the portrait in pixels.
+    """
+
+    tensors: Mapping[str, Array]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MotionState:
+    """What the denoiser knows of a motion.
+
+    Attributes:
+        features: float32 (F, C, H/8, W/8).
+        size: (height, width) of the landmark images in pixels.
+    """
+
+    features: Array
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.features)
+
+
+class Animator:
+    """Runs a bundle. Serves one call at a time; use it as a context manager, or call `close`.
+
+    Args:
+        bundle: a verified bundle.
+        backend: "auto", "onnxruntime" or "openvino".
+        compute: precision of the computation; "auto" takes the fastest that the backend is proven with.
+        threads: of the CPU; 0 means one per physical core.
+        low_memory: release each graph that runs once per portrait or clip right after it, and load it again when
+            it is next needed.
+
+    Raises:
+        BackendError: the backend is unknown or not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = "auto",
+        *,
+        compute: str = "auto",
+        threads: int = 0,
+        low_memory: bool = False,
+    ) -> None:
+        self.bundle = bundle
+        self.backend = backends.choose(backend)
+        self._open = backends.load(self.backend)
+        self._settings = backends.Settings(compute=compute, threads=threads)
+        self._low_memory = low_memory
+        self._engines: dict[str, backends.Engine] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def encode_portrait(self, image: NDArray[np.uint8], clip_pixels: Array | None = None) -> PortraitState:
+        """Encode a portrait once for any number of motions.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, taken as it is; H and W multiples of 8, 64 to 2048.
+            clip_pixels: float32 (3, S, S), already normalised, in place of CLIP's own preprocessing of `image`.
+
+        Raises:
+            InputError: shape or dtype.
+        """
+        with self._serving():
+            _check_images(image[None], "image")
+            side = self.bundle.graphs["image_encoder"].inputs[0].shape[-1]
+            if clip_pixels is None:
+                from fye_rt import media
+
+                clip_pixels = media.clip_pixels(image, int(side))
+            if clip_pixels.shape != (3, side, side) or clip_pixels.dtype != np.float32:
+                raise InputError(
+                    f"clip_pixels is {clip_pixels.dtype} {clip_pixels.shape}; give float32 (3, {side}, {side})"
+                )
+            tokens = self._run("image_encoder", clip_pixels=np.ascontiguousarray(clip_pixels[None]))
+            # the public code's order of operations, in float32
+            pixels = image.transpose(2, 0, 1)[None] / np.float32(255) * np.float32(2) - np.float32(1)
+            latents = self._run("vae_encoder", pixels=np.ascontiguousarray(pixels))
+            return PortraitState(MappingProxyType(self._run("reference", **latents, **tokens)), image.shape[:2])
+
+    def encode_motion(self, landmark_images: NDArray[np.uint8]) -> MotionState:
+        """Encode landmark images once per clip.
+
+        Args:
+            landmark_images: uint8 (F, H, W, 3), 1 to 600 frames.
+
+        Raises:
+            InputError: shape, dtype or length.
+        """
+        with self._serving():
+            _check_images(landmark_images, "landmark_images")
+            parts = []
+            for start in range(0, len(landmark_images), _GUIDER_CHUNK):
+                chunk = landmark_images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
+                images = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
+                parts.append(self._engine("guider").run({"landmark_images": images})["landmark_features"])
+            self._release("guider")
+            return MotionState(np.concatenate(parts), landmark_images.shape[1:3])
+
+    def denoise(
+        self,
+        portrait: PortraitState,
+        motion: MotionState,
+        noise: Array | None = None,
+        options: Options | None = None,
+        on_step: OnStep | None = None,
+        progress: Progress | None = None,
+    ) -> Array:
+        """Make the latents of a clip.
+
+        Args:
+            portrait: from `encode_portrait`.
+            motion: from `encode_motion`, of the same size.
+            noise: float32 (1, 4, F, H/8, W/8); by default that of `options.seed`.
+            options: `Options()` by default.
+            on_step: called with (index, timestep, latents) after every step.
+            progress: called with (finished, all) network evaluations.
+
+        Returns:
+            float32 (1, 4, F, H/8, W/8).
+
+        Raises:
+            InputError: portrait, motion and noise do not fit together.
+            OptionError: a window longer than the bundle allows.
+            NumericalError: the network returned NaN or infinity.
+        """
+        options = options or Options()
+        with self._serving():
+            if portrait.size != motion.size:
+                raise InputError(f"the portrait is {_by(portrait.size)}, the landmark images are {_by(motion.size)}")
+            if options.window_size > self.bundle.max_frames:
+                raise OptionError(f"window_size={options.window_size}: this bundle allows {self.bundle.max_frames}")
+            h, w = motion.features.shape[2:]
+            channels = self.bundle.latent_channels()
+            if noise is None:
+                noise = frame_noise(options.seed, range(len(motion)), h, w, channels)
+            if noise.shape != (1, channels, len(motion), h, w):
+                raise InputError(f"noise is {noise.shape}; this motion needs {(1, channels, len(motion), h, w)}")
+            guided = options.guidance > 1
+            engine = self._engine("denoiser" if guided else "denoiser_cond")
+
+            def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
+                outputs = engine.run(
+                    {
+                        "latents": latents,
+                        "timestep": np.array([timestep], np.int64),
+                        "landmark_features": motion.features[frames],
+                        **portrait.tensors,
+                    }
+                )
+                return outputs.get("v_unconditional"), outputs["v_conditional"]
+
+            table = schedule(options.steps, self.bundle.scheduler)
+            return denoise(
+                evaluate,
+                table,
+                forecast.plan(table, options.forecast),
+                windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
+                noise,
+                options.guidance,
+                on_step,
+                progress,
+            )
+
+    def decode(self, latents: Array, progress: Progress | None = None) -> Array:
+        """Turn latents into frames.
+
+        Args:
+            latents: float32 (1, 4, F, h, w).
+            progress: called with (finished, all) frames.
+
+        Returns:
+            float32 (F, 8h, 8w, 3) in [0, 1].
+
+        Raises:
+            NumericalError: the decoder returned NaN or infinity.
+        """
+        with self._serving():
+            frames, h, w = latents.shape[2:]
+            chunk = max(1, _DECODER_PIXELS // (64 * h * w))
+            parts = []
+            for start in range(0, frames, chunk):
+                part = np.ascontiguousarray(latents[:, :, start : start + chunk])
+                parts.append(self._engine("vae_decoder").run({"latents": part})["frames"])
+                if progress is not None:
+                    progress(min(start + chunk, frames), frames)
+            video = np.concatenate(parts)
+            if not np.isfinite(video).all():
+                raise NumericalError("the decoder returned NaN or infinity; run again with --compute fp32")
+            return video
+
+    def animate(
+        self,
+        image: "str | os.PathLike[str] | NDArray[np.uint8]",
+        motion_source: "MotionSource",
+        options: Options | None = None,
+        **settings: Any,
+    ) -> "Clip":
+        """Portrait and motion in, clip out; see `fye_rt.clip.animate` for what both may be."""
+        from fye_rt.clip import animate
+
+        return animate(self, image, motion_source, options or Options(), **settings)
+
+    def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
+        """Run every graph that a guided clip needs once, on a clip of `frames` frames of `size` (height, width)."""
+        height, width = size or self.bundle.size
+        blank = np.zeros((frames, height, width, 3), np.uint8)
+        portrait, motion = self.encode_portrait(blank[0]), self.encode_motion(blank)
+        self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
+
+    def close(self) -> None:
+        """Give the memory of all graphs back; further calls are refused."""
+        with self._serving():
+            self._engines.clear()
+            self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._closed:
+            self.close()
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise BusyError("this Animator is serving another call; give each thread an Animator of its own")
+        try:
+            if self._closed:
+                raise BusyError("this Animator is closed; make a new one")
+            yield
+        finally:
+            self._lock.release()
+
+    def _engine(self, graph: str) -> backends.Engine:
+        if graph not in self._engines:
+            self._engines[graph] = self._open(self.bundle, graph, self._settings)
+        return self._engines[graph]
+
+    def _run(self, graph: str, **inputs: NDArray[Any]) -> backends.Arrays:
+        outputs = self._engine(graph).run(inputs)
+        if not all(np.isfinite(output).all() for output in outputs.values()):
+            raise NumericalError(f"{graph} returned NaN or infinity; run again with --compute fp32")
+        self._release(graph)
+        return outputs
+
+    def _release(self, graph: str) -> None:
+        if self._low_memory and graph in _ONCE:
+            del self._engines[graph]
+
+
+def _check_images(images: NDArray[np.uint8], name: str) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise InputError(f"{name} is {images.dtype} with shape {images.shape[-3:]} each; give uint8 (H, W, 3)")
+    if any(side % 8 or not MIN_SIDE <= side <= MAX_SIDE for side in images.shape[1:3]):
+        raise InputError(f"{name} is {_by(images.shape[1:3])}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
+    if not 1 <= len(images) <= MAX_FRAMES:
+        raise InputError(f"{name} has {len(images)} frames; a clip has 1 to {MAX_FRAMES}: pass --frames, or split it")
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]}"

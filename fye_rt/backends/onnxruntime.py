@@ -1,0 +1,52 @@
+"""ONNX Runtime on the CPU, in float32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+
+from fye_rt.backends import Arrays, Settings
+from fye_rt.bundle import Bundle
+from fye_rt.errors import BackendError
+
+
+class OnnxRuntimeEngine:
+    """One inference session."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        """Load `file`, whose weights lie beside it."""
+        self._session = onnxruntime.InferenceSession(file, _session_options(threads), providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """See `fye_rt.backends.Engine`."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEngine:
+    """Open a graph of a bundle.
+
+    Raises:
+        BackendError: a compute precision other than float32, or a graph that ONNX Runtime refuses.
+    """
+    if settings.compute not in ("auto", "fp32"):
+        raise BackendError(
+            f"onnxruntime computes in fp32 on a CPU, not in {settings.compute}; drop --compute, or use "
+            "--backend openvino for bf16"
+        )
+    try:
+        return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), settings.threads)
+    except Exception as error:  # the provider raises half a dozen unrelated types
+        raise BackendError(f"onnxruntime cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # weights go straight into their own allocations: the arena would round each up and keep what folding frees
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options

@@ -1,0 +1,196 @@
+"""A bundle on disk: bundle.json, graphs, weights. Opened only after every byte has been checked.
+
+The format is described in docs/bundle.md.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from fye_rt.errors import BundleError
+from fye_rt.schedule import SchedulerConfig
+
+FORMAT = "fye-bundle"
+VERSION = 1
+MANIFEST = "bundle.json"
+GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "denoiser_cond", "vae_decoder")
+PRECISIONS = ("fp32", "fp16")
+_MAX_MANIFEST = 4 << 20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A graph's input or output; strings in a shape are symbolic dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One graph: its standard ONNX file, and the same graph lowered for an engine, by the engine's name."""
+
+    name: str
+    file: str
+    variants: Mapping[str, str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: its folder.
+        graphs: by name (`GRAPHS`).
+        scheduler: of the model.
+        model: sizes of the networks, as recorded by the exporter.
+        precision: in which the weights are stored, "fp32" or "fp16".
+        size: (height, width) in pixels that the bundle was exported for; others work too.
+        max_frames: longest window.
+        weights: name of the weights file.
+        digest: SHA-256 of the manifest, which holds the hashes of everything else.
+        manifest: all of bundle.json.
+    """
+
+    path: Path
+    graphs: Mapping[str, Graph]
+    scheduler: SchedulerConfig
+    model: Mapping[str, Any]
+    precision: str
+    size: tuple[int, int]
+    max_frames: int
+    weights: str
+    digest: str
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
+        """Open a bundle.
+
+        Args:
+            path: its folder.
+            verify: compare the SHA-256 of every file; skipped only where that was done a moment ago.
+
+        Raises:
+            BundleError: not a bundle, an unknown format version, a file missing, altered or outside the folder.
+        """
+        path = Path(path)
+        raw, manifest = _read_manifest(path)
+        try:
+            bundle = cls._parse(path, raw, manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{path / MANIFEST} is damaged ({error!r}); export the bundle again") from error
+        bundle._check_files(verify)
+        return bundle
+
+    @classmethod
+    def _parse(cls, path: Path, raw: bytes, manifest: dict[str, Any]) -> Self:
+        graphs = {name: _graph(name, entry) for name, entry in manifest["graphs"].items()}
+        if missing := [name for name in GRAPHS if name not in graphs]:
+            raise BundleError(f"{path} has no graph {', '.join(missing)}; export the bundle again")
+        if manifest["precision"] not in PRECISIONS:
+            raise BundleError(f"{path}: precision {manifest['precision']!r} is not one of {', '.join(PRECISIONS)}")
+        height, width = (int(n) for n in manifest["size"])
+        return cls(
+            path=path,
+            graphs=MappingProxyType(graphs),
+            scheduler=SchedulerConfig.from_dict(dict(manifest["scheduler"])),
+            model=MappingProxyType(dict(manifest["model"])),
+            precision=manifest["precision"],
+            size=(height, width),
+            max_frames=int(manifest["max_frames"]),
+            weights=str(manifest["weights"]["file"]),
+            digest=hashlib.sha256(raw).hexdigest(),
+            manifest=MappingProxyType(manifest),
+        )
+
+    def _check_files(self, verify: bool) -> None:
+        listed = self.manifest["files"]
+        for name in listed:
+            if not _PLAIN_NAME.fullmatch(name):
+                raise BundleError(f"{self.path}: {name!r} is not a plain file name; refusing this bundle")
+        used = {self.weights}
+        for graph in self.graphs.values():
+            used |= {graph.file, *graph.variants.values()}
+        if unlisted := sorted(used - set(listed)):
+            raise BundleError(f"{self.path}: {', '.join(unlisted)} has no hash in {MANIFEST}; export the bundle again")
+        for name, entry in listed.items():
+            file = self.path / name
+            if file.is_symlink() or not file.is_file():
+                raise BundleError(f"{self.path} lacks {name}; export the bundle again")
+            if file.stat().st_size != entry["bytes"] or (verify and sha256(file) != entry["sha256"]):
+                raise BundleError(f"{file} differs from its hash in {MANIFEST}; copy or export the bundle again")
+
+    def file(self, graph: str, variant: str = "") -> Path:
+        """The ONNX file of a graph: the engine's own variant if there is one, else the standard."""
+        entry = self.graphs[graph]
+        return self.path / entry.variants.get(variant, entry.file)
+
+    def weight_bytes(self, graph: str, itemsize: int = 4) -> int:
+        """Bytes of a graph's weights at a compute precision of `itemsize` bytes per number."""
+        shapes = self.manifest["weights"]["shapes"]
+        return sum(itemsize * math.prod(shapes[name]) for name in self.manifest["graphs"][graph]["weights"])
+
+    def latent_channels(self) -> int:
+        """Channels of the latents, 4 in the released model."""
+        channels = self.graphs["denoiser"].inputs[0].shape[1]
+        return int(channels)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits; 1.5 GB/s."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def shipped_bundles() -> Path:
+    """The folder of the bundles that come with fye-rt: package data, or engines/bundles in a source checkout."""
+    for folder in _shipped_candidates():
+        if folder.is_dir():
+            return folder
+    raise BundleError("this installation has no shipped bundles; install fye-rt again, or pass --bundle DIR")
+
+
+def _shipped_candidates() -> Iterator[Path]:
+    package = Path(__file__).parent
+    yield package / "bundles"
+    yield package.parent / "engines" / "bundles"
+
+
+def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; make one with: fye export CHECKPOINT -o DIR")
+    if file.stat().st_size > _MAX_MANIFEST:
+        raise BundleError(f"{file} is over {_MAX_MANIFEST >> 20} MB; refusing this bundle")
+    raw = file.read_bytes()
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file} is not JSON ({error}); export the bundle again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{file} does not describe a {FORMAT}; export the bundle again")
+    if manifest.get("version") != VERSION:
+        raise BundleError(
+            f"{path} has format version {manifest.get('version')!r}, this fye-rt reads {VERSION}; export it again "
+            "with this version, or install the fye-rt that wrote it"
+        )
+    return raw, manifest
+
+
+def _graph(name: str, entry: Mapping[str, Any]) -> Graph:
+    def tensors(key: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[key])
+
+    return Graph(name, entry["file"], MappingProxyType(dict(entry["variants"])), tensors("inputs"), tensors("outputs"))

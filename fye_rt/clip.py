@@ -1,0 +1,272 @@
+"""A whole clip: from a portrait and any kind of motion to frames with their timing and sound."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import media
+from fye_rt.animator import MAX_FRAMES, Animator
+from fye_rt.arrays import to_uint8
+from fye_rt.errors import InputError
+from fye_rt.landmarks import (
+    Motion,
+    detect_frames,
+    detect_image,
+    find_landmarker,
+    landmark_images,
+    load_template,
+)
+from fye_rt.options import Options
+
+Image = NDArray[np.uint8]
+MotionSource = str | os.PathLike[str] | Motion | Image
+Tell = Callable[[str, int, int], None]  # (stage, finished, all)
+
+FOLDER_FPS = 7.0  # the public code's output rate, for landmark images and templates that carry none
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """An animated portrait.
+
+    Attributes:
+        frames: uint8 (F, H, W, 3) RGB.
+        fps: nominal frames per second, the motion's.
+        times: seconds of each frame since the driving video's first, or None for even spacing.
+        seconds: when the last frame ends, or None.
+        audio_from: the driving video, if it has sound.
+        portrait: uint8 (H, W, 3), as it was fitted.
+        landmarks: uint8 (F, H, W, 3), what the guider saw.
+        timings: seconds spent, by stage.
+        notices: what a user should know: bridged gaps, several faces.
+    """
+
+    frames: Image
+    fps: float
+    times: tuple[float, ...] | None
+    seconds: float | None
+    audio_from: Path | None
+    portrait: Image
+    landmarks: Image
+    timings: Mapping[str, float]
+    notices: tuple[str, ...]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all."""
+        media.write_video(
+            path, self.frames, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds
+        )
+
+    def contact_sheet(self, columns: int = 8) -> Image:
+        """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
+        chosen = np.linspace(0, len(self.frames) - 1, min(columns, len(self.frames))).round().astype(int)
+        return media.contact_sheet(
+            [[self.portrait], [self.landmarks[i] for i in chosen], [self.frames[i] for i in chosen]],
+            ["portrait", "landmarks", "frames"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Driving:
+    """A motion source, read: a motion still to be moved onto the portrait, or landmark images as they are."""
+
+    motion: Motion | Image
+    fps: float
+    times: tuple[float, ...] | None = None
+    seconds: float | None = None
+    audio_from: Path | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass
+class _Timings:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def animate(
+    animator: Animator,
+    image: str | os.PathLike[str] | Image,
+    motion_source: MotionSource,
+    options: Options,
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+    portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
+    tell: Tell | None = None,
+) -> Clip:
+    """Animate a portrait.
+
+    With `windows="reference"` the public code's habits are kept: the first frame of a motion only anchors it and is
+    dropped, and the portrait's darkest 63 levels are one lower.
+
+    Args:
+        animator: with the model.
+        image: the portrait, a file or uint8 (H, W, 3) RGB; it is fitted to `size`, black outside.
+        motion_source: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that are
+            already the portrait's: a folder of pictures in the order of their names, or uint8 (F, H, W, 3).
+        options: how to denoise.
+        size: (height, width) of the clip, multiples of 8; by default the bundle's, or that of landmark images.
+        frames: use that many first frames of the motion.
+        landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`.
+        portrait_landmarks: the portrait's landmarks, a Motion of one frame or its file, in place of detection. They
+            belong to the fitted portrait.
+        tell: called with (stage, finished, all) as work goes on.
+
+    Raises:
+        InputError: a source that is missing, damaged, empty, too long, or without a face.
+        FyeError: see `Animator`.
+    """
+    tell = tell or (lambda stage, done, total: None)
+    timings = _Timings()
+    reference = options.windows == "reference"
+    with timings.stage("read"):
+        driving = _read(motion_source, frames, landmarker, tell)
+        if size is None:
+            images = driving.motion
+            size = animator.bundle.size if isinstance(images, Motion) else (images.shape[1], images.shape[2])
+        picture = image if isinstance(image, np.ndarray) else media.read_image(image)
+        portrait = media.fit_image(picture, *size)
+    with timings.stage("landmarks"):
+        notices = driving.notices
+        if isinstance(driving.motion, Motion):
+            own = _portrait_landmarks(portrait, portrait_landmarks, landmarker)
+            notices += own.notices
+            landmarks = landmark_images(own, driving.motion, size, drop_first=reference)
+        else:
+            landmarks = driving.motion
+    with timings.stage("encode_portrait"):
+        clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
+        seen = media.reference_round_trip(portrait) if reference else portrait
+        portrait_state = animator.encode_portrait(seen, clip_pixels)
+    with timings.stage("encode_motion"):
+        motion_state = animator.encode_motion(landmarks)
+    with timings.stage("denoise"):
+        latents = animator.denoise(
+            portrait_state, motion_state, options=options, progress=lambda done, total: tell("denoise", done, total)
+        )
+    with timings.stage("decode"):
+        video = to_uint8(animator.decode(latents, progress=lambda done, total: tell("decode", done, total)))
+    dropped = len(driving.motion) - len(video)
+    return Clip(
+        frames=video,
+        fps=driving.fps,
+        times=driving.times[dropped:] if driving.times else None,
+        seconds=driving.seconds,
+        audio_from=driving.audio_from,
+        portrait=portrait,
+        landmarks=landmarks,
+        timings=timings.seconds,
+        notices=notices,
+    )
+
+
+def read_motion(
+    path: str | os.PathLike[str],
+    frames: int | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+    tell: Tell | None = None,
+) -> Motion:
+    """The motion of a driving video, a picture, a Motion .npz or a legacy template .npy.
+
+    Raises:
+        InputError: missing, damaged, empty, too long, or without a face.
+    """
+    driving = _read(path, frames, landmarker, tell or (lambda stage, done, total: None))
+    if not isinstance(driving.motion, Motion):
+        raise InputError(f"{path} holds landmark images, which have no landmarks to read; give a video or a picture")
+    return driving.motion
+
+
+def _read(
+    source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell
+) -> _Driving:
+    if frames is not None and frames < 1:
+        raise InputError(f"frames={frames} is not valid; give 1 to {MAX_FRAMES}")
+    if isinstance(source, Motion):
+        return _from_motion(source[:frames], "the motion")
+    if isinstance(source, np.ndarray):
+        return _Driving(source[:frames], FOLDER_FPS)
+    path = Path(source)
+    if path.is_dir():
+        return _Driving(_read_folder(path, frames), FOLDER_FPS)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a driving video, a motion .npz, a template .npy or a folder")
+    match path.suffix.lower():
+        case ".npz":
+            return _from_motion(Motion.load(path)[:frames], str(path))
+        case ".npy":
+            return _from_motion(load_template(path)[:frames], str(path))
+        case ".png" | ".jpg" | ".jpeg" | ".webp" | ".bmp":
+            return _from_motion(detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path))
+        case _:
+            return _from_video(path, frames, landmarker, tell)
+
+
+def _from_motion(motion: Motion, name: str) -> _Driving:
+    _check_length(len(motion), name)
+    return _Driving(motion, motion.fps, tuple(motion.times), notices=motion.notices)
+
+
+def _from_video(path: Path, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell) -> _Driving:
+    info = media.probe_video(path, max_frames=frames)
+    total = min(info.frames, frames or info.frames)
+    _check_length(total, str(path))
+    motion = detect_frames(
+        media.read_video(path, max_frames=frames),
+        float(info.fps),
+        find_landmarker(landmarker),
+        progress=lambda done: tell("landmarks", done, total),
+        source=str(path),
+    )
+    return _Driving(
+        motion,
+        float(info.fps),
+        tuple(motion.times),
+        seconds=info.seconds if total == info.frames else None,
+        audio_from=path if info.has_audio else None,
+        notices=motion.notices,
+    )
+
+
+def _read_folder(path: Path, frames: int | None) -> Image:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"))
+    if not files:
+        raise InputError(f"{path} holds no pictures; give a folder of landmark images")
+    files = list(islice(files, frames))
+    _check_length(len(files), str(path))
+    images = [media.read_image(file) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(f"{file} is {image.shape[0]}x{image.shape[1]}, the first picture of its folder is not")
+    return np.stack(images)
+
+
+def _check_length(frames: int, name: str) -> None:
+    if frames > MAX_FRAMES:
+        raise InputError(f"{name} has {frames} frames; a clip has at most {MAX_FRAMES}: pass --frames, or cut it")
+
+
+def _portrait_landmarks(
+    portrait: Image, given: str | os.PathLike[str] | Motion | None, landmarker: str | os.PathLike[str] | None
+) -> Motion:
+    if given is None:
+        return detect_image(portrait, find_landmarker(landmarker), "the portrait")
+    return given if isinstance(given, Motion) else Motion.load(given)
+
+
+def _clip_side(animator: Animator) -> int:
+    return int(animator.bundle.graphs["image_encoder"].inputs[0].shape[-1])

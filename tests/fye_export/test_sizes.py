@@ -1,0 +1,128 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fye_export import random_checkpoint
+from fye_export.checkpoint import Checkpoint
+from fye_export.config import CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
+from tests.fye_export.checkpoint_files import (
+    CLIP_CONFIG,
+    FILES,
+    TINY,
+    UNET,
+    UNET_CONFIG,
+    VAE_CONFIG,
+    change,
+    configure,
+    read,
+    refusal,
+)
+
+
+def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: Path) -> None:
+    checkpoint = Checkpoint.open(golden / "ckpt")
+    checkpoint.check()
+    made = json.loads((golden / "tiny_config.json").read_text())
+    unet, vae = made["unet"], made["vae"]
+    assert checkpoint.config == ModelConfig(
+        unet=UNetConfig(
+            block_out_channels=tuple(unet["block_out_channels"]),
+            heads=unet["attention_head_dim"],
+            norm_num_groups=unet["norm_num_groups"],
+            norm_eps=unet["norm_eps"],
+            cross_attention_dim=unet["cross_attention_dim"],
+            clip_dim=made["clip"]["hidden_size"],
+        ),
+        lmk_guider=GuiderConfig(
+            block_out_channels=tuple(made["lmk_guider"]["block_out_channels"]),
+            out_channels=made["lmk_guider"]["conditioning_embedding_channels"],
+        ),
+        vae=VAEConfig(
+            block_out_channels=tuple(vae["block_out_channels"]),
+            layers_per_block=vae["layers_per_block"],
+            norm_num_groups=vae["norm_num_groups"],
+        ),
+        image_encoder=CLIPConfig(**made["clip"]),
+    )
+
+
+def test_sizes_are_inferred_from_what_was_written(tiny_checkpoint: Path) -> None:
+    checkpoint = Checkpoint.open(tiny_checkpoint)
+    assert checkpoint.config == TINY
+    checkpoint.check()
+
+
+def test_sizes_that_weights_show_need_no_config_entry(folder: Path) -> None:
+    only_config = {
+        UNET_CONFIG: {"attention_head_dim", "norm_num_groups"},
+        VAE_CONFIG: {"norm_num_groups"},
+        CLIP_CONFIG: {"num_attention_heads"},
+    }
+    for file, keys in only_config.items():
+        settings = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({key: settings[key] for key in keys}))
+    assert Checkpoint.open(folder).config == TINY
+
+
+@pytest.mark.parametrize("key", ["conv_in.weight", "clip_fc.weight", "down_blocks.0.resnets.0.conv1.weight"])
+def test_a_tensor_that_sizes_are_inferred_from_is_named_when_missing_or_misshapen(key: str, folder: Path) -> None:
+    shape = read(folder / UNET)[key].shape
+    change(folder / UNET, lambda state: state.update({key: torch.zeros(1)}))
+    refusal(folder, UNET, key)
+    change(folder / UNET, lambda state: state.update({key: torch.zeros(*(2 * length for length in shape))}))
+    refusal(folder, "unet", key)
+    change(folder / UNET, lambda state: {k: v for k, v in state.items() if k != key})
+    refusal(folder, UNET, key)
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "value"),
+    [
+        (UNET_CONFIG, "block_out_channels", [32, 32, 64, 64]),
+        (UNET_CONFIG, "cross_attention_dim", 768),
+        (UNET_CONFIG, "layers_per_block", 3),
+        (UNET_CONFIG, "attention_head_dim", [5, 10, 20, 20]),
+        (UNET_CONFIG, "attention_head_dim", 5),
+        (UNET_CONFIG, "norm_num_groups", 0),
+        (UNET_CONFIG, "norm_eps", float("nan")),
+        (UNET_CONFIG, "act_fn", "relu"),
+        (VAE_CONFIG, "latent_channels", 16),
+        (VAE_CONFIG, "layers_per_block", 2),
+        (VAE_CONFIG, "norm_num_groups", 32),
+        (VAE_CONFIG, "scaling_factor", "large"),
+        (CLIP_CONFIG, "hidden_size", 1024),
+        (CLIP_CONFIG, "num_hidden_layers", 24),
+        (CLIP_CONFIG, "image_size", 224),
+        (CLIP_CONFIG, "num_attention_heads", 7),
+        (CLIP_CONFIG, "hidden_act", "relu"),
+    ],
+)
+def test_a_config_that_contradicts_weights_or_model_is_named(file: str, setting: str, value: Any, folder: Path) -> None:
+    configure(folder / file, **{setting: value})
+    refusal(folder, file, setting)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "here", "there"),
+    [
+        ({"image_encoder": replace(TINY.image_encoder, hidden_size=48)}, "image_encoder", "clip_fc", "hidden_size"),
+        ({"lmk_guider": replace(TINY.lmk_guider, out_channels=64)}, "lmk_guider", "conv_in", "conv_out"),
+        ({"vae": replace(TINY.vae, latent_channels=8)}, "vae", "conv_in", "latent_channels"),
+    ],
+)
+def test_networks_of_different_models_are_told_apart(
+    changed: dict[str, Any], name: str, here: str, there: str, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    random_checkpoint.write(other, replace(TINY, **changed))
+    part = Path(FILES[name]).parent if name != "lmk_guider" else FILES[name]
+    if name == "lmk_guider":
+        shutil.copy(other / part, folder / part)
+    else:
+        shutil.copytree(other / part, folder / part, dirs_exist_ok=True)
+    refusal(folder, "unet", name, here, there)

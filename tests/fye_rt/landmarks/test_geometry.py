@@ -1,0 +1,83 @@
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fye_rt.errors import InputError
+from fye_rt.landmarks.geometry import METADATA_NAME, FaceGeometry, _parse_metadata, _similarity, load_geometry, recover
+from fye_rt.landmarks.retarget import project
+
+
+@pytest.fixture(scope="module")
+def geometry(landmarker: Path) -> FaceGeometry:
+    return load_geometry(landmarker)
+
+
+def angle_between(a: np.ndarray, b: np.ndarray) -> float:
+    """Degrees between two rotations; the norm, because arccos of a trace near 3 loses half the digits."""
+    return float(np.degrees(np.linalg.norm(a @ b.T - np.eye(3)) / np.sqrt(2.0)))
+
+
+def test_mesh_and_pose_are_the_reference_s(geometry: FaceGeometry, recorded: dict) -> None:
+    size = int(recorded["ref_height"]), int(recorded["ref_width"])
+    mesh, pose = recover(recorded["ref_lmks"][None], size, geometry)
+    np.testing.assert_allclose(mesh[0], recorded["ref_lmks3d"], atol=1e-3)  # centimetres
+    np.testing.assert_allclose(pose[0, :3, 3], recorded["ref_trans_mat"][:3, 3], atol=1e-3)
+    assert angle_between(pose[0, :3, :3], recorded["ref_trans_mat"][:3, :3]) < 0.01
+    np.testing.assert_array_equal(pose[0, 3], (0, 0, 0, 1))
+
+
+def test_frames_do_not_influence_each_other(geometry: FaceGeometry, recorded: dict) -> None:
+    points = recorded["tmpl_lmks"]
+    mesh, pose = recover(points, (192, 320), geometry)
+    for index in (0, 9):
+        alone_mesh, alone_pose = recover(points[index : index + 1], (192, 320), geometry)
+        np.testing.assert_allclose(mesh[index], alone_mesh[0], atol=1e-12)  # float64 rounding of 50 cm
+        np.testing.assert_allclose(pose[index], alone_pose[0], atol=1e-12)
+
+
+def test_projecting_the_recovered_mesh_gives_the_landmarks_back(geometry: FaceGeometry, recorded: dict) -> None:
+    points = recorded["ref_lmks"][None]
+    mesh, pose = recover(points, (480, 640), geometry)
+    # 0.02 px: the accidental 1.0001 of the reference's projection
+    np.testing.assert_allclose(project(mesh, pose, (480, 640)), points[:, :468, :2] * (640, 480), atol=0.02)
+
+
+def test_the_fit_turns_a_face_but_never_reflects_it() -> None:
+    random = np.random.default_rng(0)
+    face = FaceGeometry(random.normal(size=(468, 3)), random.uniform(size=468))
+    mirrored = face.mesh * (-1.0, 1.0, 1.0)
+    turned = 3.0 * face.mesh[:, [1, 2, 0]] + (1.0, 2.0, 3.0)  # a cyclic exchange of the axes is a rotation
+    scale, rotation, translation = _similarity(face, np.stack((mirrored, turned)))
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-12)
+    np.testing.assert_allclose(rotation[1], np.eye(3)[[1, 2, 0]], atol=1e-12)
+    np.testing.assert_allclose((scale[1], *translation[1]), (3.0, 1.0, 2.0, 3.0), atol=1e-12)
+
+
+def test_a_file_that_is_not_a_landmarker_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.task: no such file"):
+        load_geometry(tmp_path / "nothing.task")
+    (tmp_path / "text.task").write_text("text")
+    with pytest.raises(InputError, match=r"text\.task is not MediaPipe's face_landmarker\.task"):
+        load_geometry(tmp_path / "text.task")
+    with zipfile.ZipFile(tmp_path / "other.task", "w") as archive:
+        archive.writestr("other", "x")
+    with pytest.raises(InputError, match=METADATA_NAME):
+        load_geometry(tmp_path / "other.task")
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), cut=st.booleans())
+def test_damaged_metadata_raises_nothing_but_value_errors(landmarker: Path, place: float, mask: int, cut: bool) -> None:
+    with zipfile.ZipFile(landmarker) as archive:
+        data = bytearray(archive.read(METADATA_NAME))
+    at = int(place * len(data))
+    data[at] ^= mask
+    try:
+        geometry = _parse_metadata(bytes(data[:at] if cut else data))
+    except ValueError:
+        return
+    assert geometry.mesh.shape == (468, 3) and np.isfinite(geometry.mesh).all() and np.isfinite(geometry.weights).all()

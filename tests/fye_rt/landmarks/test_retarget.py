@@ -1,0 +1,61 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fye_rt.errors import InputError
+from fye_rt.landmarks import Motion, retarget
+from fye_rt.landmarks.retarget import aligned_pose, neutral_frame, project
+from fye_rt.landmarks.rotation import matrix_to_euler
+
+
+def test_every_intermediate_of_the_reference_is_reproduced_bit_for_bit(
+    portrait: Motion, motion: Motion, recorded: dict
+) -> None:
+    neutral = neutral_frame(motion)
+    assert neutral == recorded["min_bs_idx"]
+    np.testing.assert_array_equal(matrix_to_euler(motion.pose[:, :3, :3]), recorded["pose_arr"][:, :3])
+    pose = aligned_pose(portrait, motion)
+    np.testing.assert_array_equal(pose[:, :3, 3], recorded["pose_arr"][:, 3:])
+    np.testing.assert_array_equal(pose, recorded["pose_mats"])
+    mesh = motion.mesh - motion.mesh[neutral] + portrait.mesh[0]
+    np.testing.assert_array_equal(project(mesh, pose, (256, 256)), recorded["projected"])
+
+
+def test_retargeted_points_are_the_reference_s_bit_for_bit(portrait: Motion, motion: Motion, recorded: dict) -> None:
+    np.testing.assert_array_equal(retarget(portrait, motion, (256, 256)), recorded["keypoints478"])
+
+
+def test_n_frames_give_n_and_one_less_where_the_reference_drops_the_first(portrait: Motion, motion: Motion) -> None:
+    every = retarget(portrait, motion, (192, 320))
+    assert every.shape == (10, 478, 2)
+    np.testing.assert_array_equal(retarget(portrait, motion, (192, 320), drop_first=True), every[1:])
+
+
+def test_a_motion_of_one_frame_works_unless_its_only_frame_would_be_dropped(portrait: Motion, motion: Motion) -> None:
+    assert retarget(portrait, motion[:1], (256, 256)).shape == (1, 478, 2)
+    with pytest.raises(InputError, match='windows="context"'):
+        retarget(portrait, motion[:1], (256, 256), drop_first=True)
+
+
+def test_a_portrait_of_several_frames_is_refused(motion: Motion) -> None:
+    with pytest.raises(InputError, match="10 frames"):
+        retarget(motion, motion, (256, 256))
+
+
+def test_a_portrait_that_drives_itself_returns_to_its_own_landmarks(portrait: Motion) -> None:
+    points = retarget(portrait, portrait, (256, 256))[0]
+    # 0.05 px: the accidental 1.0001 of the reference's projection, at up to 128 px from the centre, and its rounding
+    np.testing.assert_allclose(points, portrait.points[0, :, :2] * 256, atol=0.05)
+
+
+def test_a_face_that_is_led_through_the_camera_is_refused_with_its_frame(portrait: Motion, motion: Motion) -> None:
+    pose = motion.pose.copy()
+    pose[3, 2, 3] += 60.0
+    with pytest.raises(InputError, match="frame 3 of the motion leads the face through the camera"):
+        retarget(portrait, dataclasses.replace(motion, pose=pose), (256, 256))
+
+
+def test_a_closed_eye_without_extent_gives_finite_points(portrait: Motion, motion: Motion) -> None:
+    flat = dataclasses.replace(motion, points=np.full_like(motion.points, 0.5))
+    assert np.isfinite(retarget(portrait, flat, (256, 256))).all()

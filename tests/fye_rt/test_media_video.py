@@ -1,0 +1,297 @@
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fye_rt.errors import InputError
+from fye_rt.media import LIMITS, Limits, probe_video, read_video, video, write_image, write_video
+
+
+def noise_frames(count: int, height: int = 96, width: int = 96) -> list[np.ndarray]:
+    """A moving noise picture: nothing a codec could leave out."""
+    base = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    return [np.roll(base, 3 * index, 1) for index in range(count)]
+
+
+def remux(source: Path, target: Path, form: str) -> None:
+    import av
+
+    with av.open(str(source)) as old, av.open(str(target), "w", format=form) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+
+
+def patch_matrix(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a, b, c, d into the track header's display matrix."""
+    data = bytearray(source.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # version, times, id, duration, layer, volume
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(data)
+
+
+def refusal(path: Path, limits: Limits = LIMITS) -> str:
+    with pytest.raises(InputError) as caught:
+        list(read_video(path, limits))
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, noise_frames(50), 25)
+    return path
+
+
+def test_a_talking_head_clip_is_read(shared):
+    path = shared / "media" / "carphone.mp4"
+    if not path.is_file():
+        pytest.skip("needs carphone.mp4 of ../shared, which is not there")
+    info = probe_video(path)
+    assert (info.width, info.height, info.fps, info.frames) == (176, 144, Fraction(30000, 1001), 120)
+    assert (info.rotation, info.has_audio, info.variable_rate) == (0, False, False)
+    assert info.seconds == pytest.approx(120 * 1001 / 30000)
+    times, frames = zip(*read_video(path), strict=True)
+    assert len(frames) == 120
+    assert all(frame.shape == (144, 176, 3) and frame.dtype == np.uint8 for frame in frames)
+    np.testing.assert_allclose(times, np.arange(120) * 1001 / 30000, rtol=0, atol=1e-9)
+    assert np.mean(frames) > 30  # a picture, not black
+
+
+def test_max_frames_stops_early(clip):
+    assert len(list(read_video(clip, max_frames=7))) == 7
+
+
+def test_colours_survive_writing_and_reading(tmp_path):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 200, 180), (128, 128, 128), (0, 0, 0), (255, 255, 255)]
+    write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), colour, np.uint8) for colour in colours], 25)
+    for colour, (_, frame) in zip(colours, read_video(tmp_path / "a.mp4"), strict=True):
+        assert np.abs(frame.astype(int) - colour).max() <= 2  # 8-bit YCbCr has fewer colours than 8-bit RGB
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("matroska", "mkv"), ("mpegts", "ts"), ("mov", "mov")])
+def test_other_containers_give_the_same_frames_and_an_even_rate(clip, tmp_path, form, suffix):
+    other = tmp_path / f"a.{suffix}"
+    remux(clip, other, form)
+    info = probe_video(other)
+    assert (info.frames, info.width, info.height, info.variable_rate) == (50, 96, 96, False)
+    assert float(info.fps) == pytest.approx(25, rel=0.001)
+    for (_, frame), (_, expected) in zip(read_video(other), read_video(clip), strict=True):
+        np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "options"),
+    [
+        ("avi", "mpeg4", {"qscale": "2"}),
+        ("mp4", "libx264", {"bf": "3", "crf": "10"}),
+        ("mpegts", "mpeg2video", {"bf": "2"}),
+    ],
+)
+def test_frames_come_in_the_order_of_time_whatever_the_order_in_the_file(tmp_path, form, codec, options):
+    import av
+
+    with av.open(str(tmp_path / "a"), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width = stream.height = 64
+        stream.bit_rate = 2_000_000
+        for level in range(10, 250, 10):
+            image = np.full((64, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    info = probe_video(tmp_path / "a")
+    assert (info.frames, info.fps, info.variable_rate) == (24, 25, False)
+    times, frames = zip(*read_video(tmp_path / "a"), strict=True)
+    np.testing.assert_allclose(times, np.arange(24) / 25, rtol=0, atol=1e-4)  # MPEG-TS counts in 1/90000 s
+    levels = [float(frame.mean()) for frame in frames]
+    np.testing.assert_allclose(levels, np.arange(10, 250, 10), rtol=0, atol=3)  # the codecs' quantisation
+
+
+def test_a_gif_is_read(tmp_path):
+    from PIL import Image
+
+    pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue")]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=200)
+    info = probe_video(tmp_path / "a.gif")
+    assert (info.width, info.height, info.frames, info.fps) == (40, 32, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "turn"),
+    [
+        ((1, 0, 0, 1), 0, lambda a: a),
+        ((0, 1, -1, 0), 90, lambda a: np.rot90(a, -1)),
+        ((-1, 0, 0, -1), 180, lambda a: np.rot90(a, 2)),
+        ((0, -1, 1, 0), 270, lambda a: np.rot90(a)),
+        ((-1, 0, 0, 1), 180, lambda a: a[:, ::-1]),  # mirrored, as some front cameras record
+        ((0, 1, 1, 0), 90, lambda a: a.transpose(1, 0, 2)),
+    ],
+)
+def test_the_display_matrix_is_applied(tmp_path, matrix, rotation, turn):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:], image[16:, :24] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    write_video(tmp_path / "a.mp4", [image] * 3, 25)
+    patch_matrix(tmp_path / "a.mp4", tmp_path / "b.mp4", matrix)
+    expected = turn(image)
+    info = probe_video(tmp_path / "b.mp4")
+    assert (info.height, info.width) == expected.shape[:2]
+    assert info.rotation == rotation
+    for _, frame in read_video(tmp_path / "b.mp4"):
+        assert frame.flags.c_contiguous
+        assert np.abs(frame.astype(int) - expected).mean() < 6  # the codec blurs colour at the edges of the quarters
+
+
+def test_rotation_survives_as_pixels_into_a_written_clip(tmp_path):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16] = 255
+    write_video(tmp_path / "a.mp4", [image] * 3, 25)
+    patch_matrix(tmp_path / "a.mp4", tmp_path / "b.mp4", (0, 1, -1, 0))
+    write_video(tmp_path / "c.mp4", (frame for _, frame in read_video(tmp_path / "b.mp4")), 25)
+    info = probe_video(tmp_path / "c.mp4")
+    assert (info.width, info.height, info.rotation) == (32, 48, 0)
+    _, frame = next(read_video(tmp_path / "c.mp4"))
+    assert frame[:, 20:].min() > 230 and frame[:, :12].max() < 25  # what was above is now on the right
+
+
+def test_missing_folder_empty_and_device_are_refused(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "no.mp4")
+    assert "folder" in refusal(tmp_path)
+    (tmp_path / "empty.mp4").touch()
+    assert "empty" in refusal(tmp_path / "empty.mp4")
+    assert "regular" in refusal(Path("/dev/zero"))
+
+
+def test_refusals_come_before_the_first_frame_is_asked_for(tmp_path):
+    with pytest.raises(InputError):
+        read_video(tmp_path / "no.mp4")
+
+
+def test_text_and_images_renamed_to_mp4_are_refused(tmp_path):
+    (tmp_path / "a.mp4").write_text("not a video\n" * 100)
+    assert "not a video" in refusal(tmp_path / "a.mp4")
+    write_image(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "a.png").rename(tmp_path / "b.mp4")
+    assert "not a video" in refusal(tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {}\n",
+    ],
+)
+def test_a_playlist_cannot_make_us_open_another_file(clip, tmp_path, playlist):
+    (tmp_path / "a.mp4").write_text(playlist.format(clip))
+    assert "not a video" in refusal(tmp_path / "a.mp4")
+
+
+def test_a_name_that_looks_like_an_address_or_a_pattern_is_a_file_name(clip, tmp_path):
+    for name in ("http:a.mp4", "a%03d.mp4", "ä b?.mp4"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+        assert probe_video(tmp_path / name).frames == 50
+
+
+def test_an_mp4_without_its_index_is_refused_as_cut_short(clip, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(clip.read_bytes()[:100])
+    assert "cut short" in refusal(tmp_path / "a.mp4") or "no frames" in refusal(tmp_path / "a.mp4")
+    remux(clip, tmp_path / "b.mp4", "mp4")  # index at the end
+    whole = (tmp_path / "b.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole[: len(whole) // 2])
+    assert "index" in refusal(tmp_path / "b.mp4") and "cut short" in refusal(tmp_path / "b.mp4")
+
+
+def test_an_mp4_cut_in_its_middle_is_refused_with_the_frame(clip, tmp_path):
+    whole = clip.read_bytes()
+    (tmp_path / "a.mp4").write_bytes(whole[: len(whole) // 2])
+    message = refusal(tmp_path / "a.mp4")
+    frame = int(message.split("after frame ")[1].split(";")[0])
+    assert "cut short" in message and 5 < frame < 45
+    assert len(list(read_video(tmp_path / "a.mp4", max_frames=5))) == 5  # what is whole can be used
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xa5"])
+def test_a_frame_that_cannot_be_decoded_is_named(clip, tmp_path, filling):
+    data = bytearray(clip.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = filling * 20_000
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames = read_video(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match=r"decoded from frame \d+") as caught:
+        list(frames)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_video_without_frames_is_refused(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        container.start_encoding()
+    assert "no frames" in refusal(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("wav", "pcm_s16le")])
+def test_an_audio_only_file_is_refused(tmp_path, form, codec):
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert "no picture" in refusal(tmp_path / "a.mp4")
+
+
+def test_a_video_over_a_limit_is_refused_with_its_number(clip):
+    assert "49" in refusal(clip, Limits(max_frames=49))
+    assert "limit is 1:" in refusal(clip, Limits(max_seconds=1))
+    assert "95" in refusal(clip, Limits(max_side=95))
+    assert "9,000" in refusal(clip, Limits(max_pixels=9000))
+    assert "100" in refusal(clip, Limits(min_side=100))
+    assert "1,000" in refusal(clip, Limits(max_file=1000))
+
+
+def test_the_limits_hold_for_the_part_that_is_used(clip):
+    assert len(list(read_video(clip, Limits(max_frames=49), max_frames=10))) == 10
+    assert len(list(read_video(clip, Limits(max_seconds=1), max_frames=10))) == 10
+
+
+@pytest.mark.parametrize("limits", [Limits(max_frames=20), Limits(max_seconds=0.8)])
+def test_the_limits_are_checked_again_while_decoding(clip, monkeypatch, limits):
+    info = probe_video(clip)
+    monkeypatch.setattr(video, "probe_video", lambda *_: info)  # a probe that missed it
+    count = 0
+    with pytest.raises(InputError, match="limit"):
+        for _ in read_video(clip, limits):
+            count += 1
+    assert count in (20, 21)
+
+
+def test_a_size_that_changes_on_the_way_is_refused_with_the_frame(tmp_path):
+    for name, side in (("a", 64), ("b", 96)):
+        write_video(tmp_path / f"{name}.mp4", noise_frames(5, side, side), 25)
+        remux(tmp_path / f"{name}.mp4", tmp_path / f"{name}.ts", "mpegts")
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises(InputError, match="frame 5 is 96x96, the first is 64x64"):
+        list(read_video(both))
+
+
+def test_times_rise_strictly_even_where_the_file_repeats_one(clip, tmp_path):
+    for name in ("a", "b"):
+        remux(clip, tmp_path / f"{name}.ts", "mpegts")
+    both = tmp_path / "both.ts"  # the second half starts again at the first half's time
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    times = [time for time, _ in read_video(both)]
+    assert times[0] == 0 and len(times) > 50
+    assert (np.diff(times) > 0).all()
