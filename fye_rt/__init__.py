@@ -1,9 +1,9 @@
 """fye-rt: Follow-Your-Emoji-Faster as a deployment runtime.
 
-    bundle = fye_rt.Bundle.load(path)
-    with fye_rt.Animator(bundle) as animator:
-        clip = animator.animate(image, motion, fye_rt.Options(steps=30))
-    clip.save("out.mp4")
+bundle = fye_rt.Bundle.load(path)
+with fye_rt.Animator(bundle) as animator:
+    clip = animator.animate(image, motion, fye_rt.Options(steps=30))
+clip.save("out.mp4")
 """
 
 import importlib
@@ -14,8 +14,8 @@ from fye_rt.options import Options
 
 if TYPE_CHECKING:
     from fye_rt.animator import Animator, PortraitState
-    from fye_rt.clip import Clip
     from fye_rt.bundle import Bundle
+    from fye_rt.clip import Clip
     from fye_rt.landmarks import Motion
 
 __version__ = "0.1.0"

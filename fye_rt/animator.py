@@ -259,7 +259,9 @@ class Animator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._closed:
             self.close()
 
@@ -291,11 +293,16 @@ class Animator:
             del self._engines[graph]
 
 
+def check_sides(size: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless the sides of `size` (height, width) are multiples of 8, 64 to 2048."""
+    if any(side % 8 or not MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise InputError(f"{name} is {_by(size)}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
+
+
 def _check_images(images: NDArray[np.uint8], name: str) -> None:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise InputError(f"{name} is {images.dtype} with shape {images.shape[-3:]} each; give uint8 (H, W, 3)")
-    if any(side % 8 or not MIN_SIDE <= side <= MAX_SIDE for side in images.shape[1:3]):
-        raise InputError(f"{name} is {_by(images.shape[1:3])}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
+    check_sides(images.shape[1:3], name)
     if not 1 <= len(images) <= MAX_FRAMES:
         raise InputError(f"{name} has {len(images)} frames; a clip has 1 to {MAX_FRAMES}: pass --frames, or split it")
 

@@ -59,6 +59,7 @@ class Bundle:
         size: (height, width) in pixels that the bundle was exported for; others work too.
         max_frames: longest window.
         weights: name of the weights file.
+        note: a line for whoever uses it, or "".
         digest: SHA-256 of the manifest, which holds the hashes of everything else.
         manifest: all of bundle.json.
     """
@@ -71,6 +72,7 @@ class Bundle:
     size: tuple[int, int]
     max_frames: int
     weights: str
+    note: str
     digest: str
     manifest: Mapping[str, Any]
 
@@ -111,6 +113,7 @@ class Bundle:
             size=(height, width),
             max_frames=int(manifest["max_frames"]),
             weights=str(manifest["weights"]["file"]),
+            note=str(manifest.get("note", "")),
             digest=hashlib.sha256(raw).hexdigest(),
             manifest=MappingProxyType(manifest),
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import media
-from fye_rt.animator import MAX_FRAMES, Animator
+from fye_rt.animator import MAX_FRAMES, Animator, check_sides
 from fye_rt.arrays import to_uint8
 from fye_rt.errors import InputError
 from fye_rt.landmarks import (
@@ -29,6 +29,7 @@ Image = NDArray[np.uint8]
 MotionSource = str | os.PathLike[str] | Motion | Image
 Tell = Callable[[str, int, int], None]  # (stage, finished, all)
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOLDER_FPS = 7.0  # the public code's output rate, for landmark images and templates that carry none
 
 
@@ -122,8 +123,8 @@ def animate(
         size: (height, width) of the clip, multiples of 8; by default the bundle's, or that of landmark images.
         frames: use that many first frames of the motion.
         landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`.
-        portrait_landmarks: the portrait's landmarks, a Motion of one frame or its file, in place of detection. They
-            belong to the fitted portrait.
+        portrait_landmarks: the portrait's landmarks, a Motion of one frame or its file (.npz, .npy), in place of
+            detection. They belong to the fitted portrait.
         tell: called with (stage, finished, all) as work goes on.
 
     Raises:
@@ -134,11 +135,13 @@ def animate(
     timings = _Timings()
     reference = options.windows == "reference"
     with timings.stage("read"):
+        # before the motion, whose landmarks may take minutes to find
+        picture = image if isinstance(image, np.ndarray) else media.read_image(image)
         driving = _read(motion_source, frames, landmarker, tell)
         if size is None:
             images = driving.motion
             size = animator.bundle.size if isinstance(images, Motion) else (images.shape[1], images.shape[2])
-        picture = image if isinstance(image, np.ndarray) else media.read_image(image)
+        check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
     with timings.stage("landmarks"):
         notices = driving.notices
@@ -191,9 +194,7 @@ def read_motion(
     return driving.motion
 
 
-def _read(
-    source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell
-) -> _Driving:
+def _read(source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell) -> _Driving:
     if frames is not None and frames < 1:
         raise InputError(f"frames={frames} is not valid; give 1 to {MAX_FRAMES}")
     if isinstance(source, Motion):
@@ -210,7 +211,7 @@ def _read(
             return _from_motion(Motion.load(path)[:frames], str(path))
         case ".npy":
             return _from_motion(load_template(path)[:frames], str(path))
-        case ".png" | ".jpg" | ".jpeg" | ".webp" | ".bmp":
+        case suffix if suffix in PICTURES:
             return _from_motion(detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path))
         case _:
             return _from_video(path, frames, landmarker, tell)
@@ -243,7 +244,7 @@ def _from_video(path: Path, frames: int | None, landmarker: str | os.PathLike[st
 
 
 def _read_folder(path: Path, frames: int | None) -> Image:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
     if not files:
         raise InputError(f"{path} holds no pictures; give a folder of landmark images")
     files = list(islice(files, frames))
@@ -265,7 +266,9 @@ def _portrait_landmarks(
 ) -> Motion:
     if given is None:
         return detect_image(portrait, find_landmarker(landmarker), "the portrait")
-    return given if isinstance(given, Motion) else Motion.load(given)
+    if isinstance(given, Motion):
+        return given
+    return load_template(given) if Path(given).suffix.lower() == ".npy" else Motion.load(given)
 
 
 def _clip_side(animator: Animator) -> int:

@@ -25,7 +25,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
+        ) from error
     temporary = Path(name)
     try:
         yield temporary

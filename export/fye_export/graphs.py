@@ -128,7 +128,9 @@ class Denoiser(nn.Module):
             for name, vector in unconditional_attention(unet).items():
                 unet.get_submodule(name).register_buffer("unconditional", vector, persistent=False)
 
-    def forward(self, latents: Tensor, timestep: Tensor, landmark_features: Tensor, *portrait: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, latents: Tensor, timestep: Tensor, landmark_features: Tensor, *portrait: Tensor
+    ) -> tuple[Tensor, ...]:
         """One evaluation.
 
         Args:

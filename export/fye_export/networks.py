@@ -6,6 +6,7 @@ is what differs between the reference network, the denoiser of the exported grap
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from diffusers import AutoencoderKL
@@ -257,7 +258,7 @@ class UNet(nn.Module):
             self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, a, eps=config.norm_eps)
             self.conv_out = nn.Conv2d(a, config.in_channels, 3, padding=1)
         else:
-            self.up_blocks[-1].attentions[-1] = SpatialTransformer(config, a, truncated=True)
+            self.set_submodule("up_blocks.3.attentions.2", SpatialTransformer(config, a, truncated=True))
 
     def transformers(self) -> Iterator[tuple[str, SpatialTransformer]]:
         """The 16 spatial transformers with their names, in the order in which layers are numbered: down, mid, up."""
@@ -329,7 +330,7 @@ class Guider(nn.Module):
         channels = config.block_out_channels
         self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for c, wider in zip(channels[:-1], channels[1:], strict=True):
+        for c, wider in pairwise(channels):
             self.blocks.append(nn.Conv2d(c, c, 3, padding=1))
             self.blocks.append(nn.Conv2d(c, wider, 3, padding=1, stride=2))
         self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)

@@ -6,9 +6,9 @@ from the bundle's weights.safetensors, which every graph points into.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from torch._subclasses import FakeTensorMode
 
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, symbols
+from fye_export.linear import linears_to_gemm
 from fye_export.networks import build
+from fye_rt.errors import ExportError
 
 OPSET = 23
 DTYPES = {"float16": ir.DataType.FLOAT16, "float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
@@ -36,6 +38,12 @@ class Weight:
     offset: int
     length: int
 
+    def rows(self, first: int, end: int | None) -> "Weight":
+        """Some rows of it, which lie side by side in the file."""
+        end = self.shape[0] if end is None else end
+        row = self.length // self.shape[0]
+        return Weight(self.dtype, (end - first, *self.shape[1:]), self.offset + first * row, (end - first) * row)
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -43,14 +51,13 @@ class Graph:
 
     Attributes:
         model: weights are graph inputs under their names, to be bound by `save`.
-        weights: those names.
-        transposed: weights of linear layers that this graph wants as (in, out), so that no engine has to
-            transpose them.
+        weights: names of the tensors that it takes from weights.safetensors.
+        rows: inputs of the model that are some rows of such a tensor: name -> (tensor, first row, end).
     """
 
     model: ir.Model
     weights: tuple[str, ...]
-    transposed: frozenset[str]
+    rows: Mapping[str, tuple[str, int, int]]
 
 
 def trace(spec: GraphSpec, config: ModelConfig) -> Graph:
@@ -76,76 +83,66 @@ def trace(spec: GraphSpec, config: ModelConfig) -> Graph:
             dynamic_shapes=_match_signature(spec, dynamic),
             verbose=False,
         )
+    if program is None:
+        raise ExportError(f"PyTorch did not export {spec.name}")
     model = program.model
     graph = model.graph
-    weights = _weights_to_inputs(graph)
+    weights = set(_weights_to_inputs(graph))
     optimizer.inline(model)
     optimizer.fold_constants(model)
+    rows = linears_to_gemm(graph, weights)
+    tidy(model)
+    taken = {value.name for value in graph.inputs if value.name in weights | set(rows) and value.uses()}
+    graph.inputs[:] = [*graph.inputs[: len(spec.inputs)], *(v for v in graph.inputs if v.name in taken)]
+    _sign(graph, spec)
+    _forget_tracing(model)
+    rows = {name: source for name, source in rows.items() if name in taken}
+    used = (taken - set(rows)) | {source[0] for source in rows.values()}
+    return Graph(model, tuple(sorted(used)), rows)
+
+
+def tidy(model: ir.Model) -> None:
+    """Drop what is unused and merge what is equal."""
     ir.passes.Sequential(
         ir.passes.common.RemoveUnusedNodesPass(),
         ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         ir.passes.common.DeduplicateInitializersPass(),
         ir.passes.common.CommonSubexpressionEliminationPass(),
     )(model)
-    transposed = _absorb_transposes(graph, set(weights))
-    ir.passes.common.RemoveUnusedNodesPass()(model)
-    graph.inputs[:] = [v for v in graph.inputs if v.name not in set(weights) or v.uses()]
-    _sign(graph, spec)
-    _forget_tracing(model)
-    used = tuple(v.name for v in graph.inputs[len(spec.inputs) :])
-    return Graph(model, used, frozenset(transposed))
 
 
-def lowered_for_onnxruntime(graph: Graph) -> Graph | None:
-    """The same graph with ONNX Runtime's own MultiHeadAttention, or None if there is no attention to lower.
-
-    On the CPU the standard operator materialises the scores: 2.1 GB a frame at 512x512, against 38 MB.
-    """
-    model = graph.model.clone()
-    attentions = [node for node in model.graph if node.op_type == "Attention" and "q_num_heads" in node.attributes]
-    if not attentions:
-        return None
-    model.opset_imports["com.microsoft"] = 1
-    for node in attentions:
-        heads = node.attributes["q_num_heads"].as_int()
-        lowered = ir.Node(
-            "com.microsoft", "MultiHeadAttention", node.inputs[:3], [ir.AttrInt64("num_heads", heads)], name=node.name
-        )
-        lowered.outputs[0].name = node.outputs[0].name
-        model.graph.insert_before(node, lowered)
-        ir.convenience.replace_all_uses_with(node.outputs[0], lowered.outputs[0])
-        model.graph.remove(node, safe=True)
-    return replace(graph, model=model)
-
-
-def save(graph: Graph, path: Path, weights_file: str, weights: dict[str, Weight]) -> None:
+def save(graph: Graph, path: Path, weights_file: str, weights: Mapping[str, Weight]) -> None:
     """Write the model, its weights pointing into `weights_file` (a name beside `path`).
 
     Weights stored as float16 pass through a Cast, which engines fold when they load.
     """
     model = graph.model.clone()
-    inputs = {value.name: value for value in model.graph.inputs}
-    for name in graph.weights:
-        value, weight = inputs[name], weights[name]
-        model.graph.inputs.remove(value)
+    casts: list[ir.Node] = []
+    for value in list(model.graph.inputs):
+        name, first, end = graph.rows.get(value.name, (value.name, 0, None))
+        if name not in graph.weights:
+            continue
+        weight = weights[name].rows(first, end)
         tensor = ir.ExternalTensor(
             weights_file,
             weight.offset,
             weight.length,
             DTYPES[weight.dtype],
             shape=ir.Shape(weight.shape),
-            name=name,
+            name=value.name,
             base_dir=path.parent,
         )
-        stored = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        stored = ir.Value(name=value.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        model.graph.inputs.remove(value)
         if weight.dtype == "float16":
-            cast = ir.Node("", "Cast", [stored], [ir.AttrInt64("to", ir.DataType.FLOAT)], name=f"{name}.expand")
-            cast.outputs[0].name = f"{name}.float32"
-            model.graph.insert_before(model.graph[0], cast)
+            cast = ir.Node("", "Cast", [stored], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+            cast.outputs[0].name = f"weight.{len(casts)}"
+            casts.append(cast)
             ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         else:
             ir.convenience.replace_all_uses_with(value, stored)
         model.graph.register_initializer(stored)
+    model.graph.insert_before(model.graph[0], casts)
     ir.save(model, path)
 
 
@@ -163,20 +160,6 @@ def _weights_to_inputs(graph: ir.Graph) -> list[str]:
         value.const_value = None
         graph.inputs.append(value)
     return names
-
-
-def _absorb_transposes(graph: ir.Graph, weights: set[str]) -> set[str]:
-    transposed = set()
-    for value in graph.inputs:
-        uses = list(value.uses())
-        if value.name not in weights or not uses or any(use.node.op_type != "Transpose" for use in uses):
-            continue
-        for use in uses:
-            ir.convenience.replace_all_uses_with(use.node.outputs[0], value)
-            graph.remove(use.node, safe=True)
-        value.shape = ir.Shape(reversed(value.shape))
-        transposed.add(value.name)
-    return transposed
 
 
 def _sign(graph: ir.Graph, spec: GraphSpec) -> None:
@@ -199,7 +182,7 @@ def _forget_tracing(model: ir.Model) -> None:
     widths = {id(v) for node in model.graph if node.op_type == "Attention" for v in (*node.inputs, *node.outputs)}
     for i, node in enumerate(model.graph):
         node.metadata_props.clear()
-        node.name = f"{node.op_type}.{i}"
+        node.name = f"{node.op_type}.{i}"  # what profilers show
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()

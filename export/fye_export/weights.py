@@ -26,16 +26,14 @@ class StoredTensor:
     Attributes:
         network: where it comes from.
         key: its state-dict name there.
-        shape: as written, that is reversed for a transposed linear weight.
+        shape: of it.
         dtype: as written.
-        transposed: whether it lies as (in, out).
     """
 
     network: str
     key: str
     shape: tuple[int, ...]
     dtype: str
-    transposed: bool
 
     @property
     def name(self) -> str:
@@ -48,7 +46,7 @@ class StoredTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def plan(checkpoint: Checkpoint, transposed: frozenset[str], precision: str) -> list[StoredTensor]:
+def plan(checkpoint: Checkpoint, precision: str) -> list[StoredTensor]:
     """What to write, in the order of the file: tensors of whole cache lines first, so that all of them are aligned.
 
     Positional encodings stay float32, as they are in the released files.
@@ -56,10 +54,8 @@ def plan(checkpoint: Checkpoint, transposed: frozenset[str], precision: str) -> 
     tensors = []
     for network in NETWORKS:
         for key, tensor in checkpoint.tensors(network).items():
-            turned = f"{network}.{key}" in transposed
-            shape = tuple(reversed(tensor.shape)) if turned else tuple(tensor.shape)
             dtype = "float16" if precision == "fp16" and not key.endswith(PE) else "float32"
-            tensors.append(StoredTensor(network, key, shape, dtype, turned))
+            tensors.append(StoredTensor(network, key, tuple(tensor.shape), dtype))
     return sorted(tensors, key=lambda tensor: tensor.bytes % _ALIGNMENT != 0)
 
 
@@ -101,4 +97,4 @@ def _arrays(tensors: list[StoredTensor], checkpoint: Checkpoint) -> Iterator[np.
             raise CheckpointError(
                 f"{stored.name} has values beyond float16's 65504; export with --precision fp32 instead"
             )
-        yield (tensor.T if stored.transposed else tensor).contiguous().numpy()
+        yield tensor.contiguous().numpy()

@@ -17,7 +17,9 @@ class OnnxRuntimeEngine:
 
     def __init__(self, file: Path, threads: int) -> None:
         """Load `file`, whose weights lie beside it."""
-        self._session = onnxruntime.InferenceSession(file, _session_options(threads), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            file, _session_options(threads), providers=["CPUExecutionProvider"]
+        )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
+from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames
 from fye_rt.landmarks.rotation import slerp
@@ -143,6 +144,7 @@ def detect_frames(
 @contextmanager
 def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
     """A function that finds the faces of a picture, and the canonical face; MediaPipe's model is closed at the end."""
+    load_cv2()  # MediaPipe imports it too, and would not say what is missing
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -159,7 +161,11 @@ def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list
     )
     try:
         model = vision.FaceLandmarker.create_from_options(options)
-    except (ValueError, RuntimeError, OSError) as error:
+    except OSError as error:  # of the dynamic linker; the file has just been read
+        raise BackendError(
+            f"MediaPipe cannot be loaded ({error}); on Debian or Ubuntu run: apt install libegl1 libgles2"
+        ) from error
+    except (ValueError, RuntimeError) as error:
         raise InputError(
             f"MediaPipe cannot open {landmarker} ({error}); download it again from {LANDMARKER_URL}"
         ) from error

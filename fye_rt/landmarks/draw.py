@@ -1,9 +1,11 @@
 """Landmark images: what the guider reads, and what a person looks at to judge landmarks."""
 
+from types import ModuleType
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError
+from fye_rt.errors import BackendError, InputError
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
 
@@ -96,11 +98,25 @@ def overlay(image: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np
     return marked
 
 
+def load_cv2() -> ModuleType:
+    """OpenCV, which needs system libraries that a bare server lacks.
+
+    Raises:
+        BackendError: it cannot be imported; the message names the packages.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise BackendError(
+            f"OpenCV cannot be imported ({error}); on Debian or Ubuntu run: apt install libgl1 libglib2.0-0"
+        ) from error
+    return cv2
+
+
 def _draw_edges(
     image: NDArray[np.uint8], points: NDArray[np.float64], edges: tuple[tuple[int, int, Colour], ...]
 ) -> None:
-    import cv2
-
+    cv2 = load_cv2()
     height, width = image.shape[:2]
     # MediaPipe holds normalised coordinates in float32; this decides which pixel a point on a border falls into
     normalised = (points / (width, height)).astype(np.float32).astype(np.float64)

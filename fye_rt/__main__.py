@@ -1,0 +1,7 @@
+"""`python -m fye_rt`: the command line without an installation."""
+
+import sys
+
+from fye_rt.cli import main
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+"""What this machine has, what it lacks, and how to get that."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from fye_rt import backends
+from fye_rt.errors import FyeError
+from fye_rt.report import environment
+
+Line = tuple[str, str]  # (what, how it is)
+
+
+def examine() -> Iterator[Line]:
+    """One line for everything that fye-rt uses; never raises on what is absent."""
+    facts = environment()
+    cpu, memory = facts["cpu"], facts["memory_bytes"]
+    yield "fye-rt", f"{facts['fye_rt']} on Python {facts['python']}, {facts['platform']}"
+    cores = f"{cpu['cores']} cores, " if cpu["cores"] else ""
+    yield "cpu", f"{cpu['model']}, {cores}{cpu['usable']} of {cpu['processors']} processors usable"
+    yield "cpu features", " ".join(cpu["features"]) or "none of those that matter here"
+    yield "bf16", _bf16(cpu["features"])
+    if memory:
+        yield "memory", f"{memory / 2**30:.1f} GiB"
+    for name, version in facts["packages"].items():
+        yield name, version or "not installed"
+    yield "native module", _found(_native)
+    yield "opencv", _found(_opencv)
+    for name in backends.BACKENDS:
+        yield f"backend {name}", _found(partial(_backend, name))
+    yield "landmarker", _found(_landmarker)
+    yield "shipped bundle", _found(_bundle)
+
+
+def _found(look: Callable[[], str]) -> str:
+    try:
+        return look()
+    except FyeError as error:
+        return f"missing: {error}"
+
+
+def _bf16(features: list[str]) -> str:
+    units = [name for name in ("amx_bf16", "avx512_bf16", "bf16") if name in features]
+    return f"native ({', '.join(units)})" if units else "not native; fp32 is the fastest precision on this CPU"
+
+
+def _native() -> str:
+    from fye_rt.arrays import native
+
+    return "built" if native is not None else "not built; NumPy does the same work. Build it with: pip install ."
+
+
+def _opencv() -> str:
+    from fye_rt.landmarks.draw import load_cv2
+
+    return f"{load_cv2().__version__} loads"
+
+
+def _backend(name: str) -> str:
+    backends.load(name)
+    return "ready"
+
+
+def _landmarker() -> str:
+    from fye_rt.landmarks import find_landmarker
+    from fye_rt.landmarks.geometry import load_geometry
+
+    path = find_landmarker()
+    load_geometry(path)
+    return str(path)
+
+
+def _bundle() -> str:
+    from fye_rt.bundle import Bundle
+    from fye_rt.demo import shipped_bundle
+
+    bundle = Bundle.load(shipped_bundle())
+    note = bundle.manifest.get("note", "")
+    return f"{bundle.path}, verified{f' ({note})' if note else ''}"

@@ -1,0 +1,75 @@
+"""What the command line writes, and what it checks before hours of work go into it."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fye_rt import media
+from fye_rt.clip import PICTURES, Clip, Image
+from fye_rt.errors import InputError, OptionError, OutputError
+from fye_rt.landmarks import Motion, overlay
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "HxW".
+
+    Raises:
+        OptionError: it reads otherwise.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise OptionError(f"--size {text!r} is not valid; give height and width in pixels, for instance 512x384")
+    return int(found[1]), int(found[2])
+
+
+def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = ()) -> None:
+    """Refuse a result that could not be written, or would be written over what it is made from.
+
+    Raises:
+        OptionError: another suffix, or one of `sources`.
+        OutputError: its folder is missing or read-only, or it is a folder itself.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise OptionError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise OutputError(f"cannot write {path}: choose a folder that exists and is writable")
+    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
+        raise OptionError(f"cannot write {path}: it is what the result is made from; choose another name")
+
+
+def write_comparison(path: Path, clip: Clip) -> None:
+    """Write portrait, landmarks and result side by side, with the clip's times and sound."""
+    pairs = zip(clip.landmarks, clip.frames, strict=True)
+    beside = (np.concatenate([clip.portrait, landmarks, frame], axis=1) for landmarks, frame in pairs)
+    media.write_video(path, beside, clip.fps, times=clip.times, audio_from=clip.audio_from, seconds=clip.seconds)
+
+
+def write_overlay(path: Path, source: Path, motion: Motion) -> None:
+    """Draw a motion on the video or picture that it comes from; into a picture goes the first frame.
+
+    Raises:
+        InputError: `source` is neither.
+        OutputError: it could not be written.
+    """
+    marked = (
+        overlay(image, points[:, :2] * image.shape[1::-1])
+        for image, points in zip(_pictures(source, len(motion)), motion.points, strict=True)
+    )
+    if path.suffix.lower() == ".mp4":
+        media.write_video(path, marked, motion.fps, times=motion.times.tolist())
+    else:
+        media.write_image(path, next(marked))
+
+
+def _pictures(source: Path, frames: int) -> Iterator[Image]:
+    if source.suffix.lower() in (".npz", ".npy"):
+        raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
+    if source.suffix.lower() in PICTURES:
+        yield media.read_image(source)
+    else:
+        yield from (image for _, image in media.read_video(source, max_frames=frames))

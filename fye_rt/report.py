@@ -1,0 +1,133 @@
+"""Facts about a machine and a run, as they go into reports."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fye_rt import __version__
+from fye_rt.files import atomic_file
+
+if TYPE_CHECKING:
+    from fye_rt.animator import Animator
+    from fye_rt.clip import Clip
+    from fye_rt.options import Options
+
+PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "av",
+    "pillow",
+    "opencv-contrib-python",
+    "mediapipe",
+    "openvino",
+    "torch",
+    "diffusers",
+    "transformers",
+    "onnx",
+)
+CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "bf16")
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the installed versions; nothing is imported for it, and absent packages are None."""
+    return {
+        "fye_rt": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu(),
+        "memory_bytes": _memory(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def cpu() -> dict[str, Any]:
+    """Model, physical cores, logical processors, those this process may use, and the features that decide speed."""
+    fields: dict[str, str] = {}
+    cores = set()
+    try:
+        blocks = Path("/proc/cpuinfo").read_text().strip().split("\n\n")
+    except OSError:  # not Linux
+        blocks = []
+    for block in blocks:
+        fields = dict(line.replace("\t", "").partition(":")[::2] for line in block.splitlines())
+        if "core id" in fields:
+            cores.add((fields.get("physical id"), fields["core id"]))
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
+        "cores": len(cores) or None,
+        "processors": os.cpu_count(),
+        "usable": usable,
+        "features": [name for name in CPU_FEATURES if name in flags],
+    }
+
+
+def peak_memory() -> int | None:
+    """Largest resident size of this process so far, bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe(
+    animator: "Animator", clip: "Clip", options: "Options", evaluations: int, seconds: float
+) -> dict[str, Any]:
+    """What was run, on what, and how fast.
+
+    Args:
+        animator: that made the clip.
+        clip: the result.
+        options: it was made with.
+        evaluations: calls of the denoiser.
+        seconds: from portrait and motion to frames, graphs opened on the way.
+    """
+    bundle = animator.bundle
+    frames, height, width, _ = clip.frames.shape
+    return {
+        "environment": environment(),
+        "bundle": {"path": str(bundle.path), "digest": bundle.digest, "precision": bundle.precision},
+        "backend": animator.backend,
+        "options": options.as_dict(),
+        "frames": frames,
+        "size": [height, width],
+        "fps": clip.fps,
+        "network_evaluations": evaluations,
+        "timings": dict(clip.timings),
+        "seconds": seconds,
+        "frames_per_second": frames / seconds,
+        "peak_memory_bytes": peak_memory(),
+        "notices": list(clip.notices),
+    }
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write indented JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
