@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,7 +66,8 @@ class Animator:
     Args:
         bundle: a verified bundle.
         backend: "auto", "onnxruntime" or "openvino".
-        compute: precision of the computation; "auto" takes the fastest that the backend is proven with.
+        compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
+            follows the call's `Options.compute` where that is not "auto".
         threads: of the CPU; 0 means one per physical core.
         low_memory: release each graph that runs once per portrait or clip right after it, and load it again when
             it is next needed.
@@ -89,7 +90,7 @@ class Animator:
         self._open = backends.load(self.backend)
         self._settings = backends.Settings(compute=compute, threads=threads)
         self._low_memory = low_memory
-        self._engines: dict[str, backends.Engine] = {}
+        self._engines: dict[tuple[str, str], backends.Engine] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -179,7 +180,7 @@ class Animator:
             if noise.shape != (1, channels, len(motion), h, w):
                 raise InputError(f"noise is {noise.shape}; this motion needs {(1, channels, len(motion), h, w)}")
             guided = options.guidance > 1
-            engine = self._engine("denoiser" if guided else "denoiser_cond")
+            engine = self._engine("denoiser" if guided else "denoiser_cond", options.compute)
 
             def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
                 outputs = engine.run(
@@ -276,10 +277,12 @@ class Animator:
         finally:
             self._lock.release()
 
-    def _engine(self, graph: str) -> backends.Engine:
-        if graph not in self._engines:
-            self._engines[graph] = self._open(self.bundle, graph, self._settings)
-        return self._engines[graph]
+    def _engine(self, graph: str, compute: str = "auto") -> backends.Engine:
+        compute = self._settings.compute if compute == "auto" else compute
+        if (graph, compute) not in self._engines:
+            settings = replace(self._settings, compute=compute)
+            self._engines[graph, compute] = self._open(self.bundle, graph, settings)
+        return self._engines[graph, compute]
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> backends.Arrays:
         outputs = self._engine(graph).run(inputs)
@@ -290,7 +293,7 @@ class Animator:
 
     def _release(self, graph: str) -> None:
         if self._low_memory and graph in _ONCE:
-            del self._engines[graph]
+            del self._engines[graph, self._settings.compute]
 
 
 def check_sides(size: tuple[int, ...], name: str) -> None:

@@ -5,7 +5,6 @@ The format is described in docs/bundle.md.
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -142,8 +141,7 @@ class Bundle:
 
     def weight_bytes(self, graph: str, itemsize: int = 4) -> int:
         """Bytes of a graph's weights at a compute precision of `itemsize` bytes per number."""
-        shapes = self.manifest["weights"]["shapes"]
-        return sum(itemsize * math.prod(shapes[name]) for name in self.manifest["graphs"][graph]["weights"])
+        return itemsize * int(self.manifest["graphs"][graph]["parameters"])
 
     def latent_channels(self) -> int:
         """Channels of the latents, 4 in the released model."""

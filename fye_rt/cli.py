@@ -1,32 +1,24 @@
-"""The command line, `fye`. Commands import what they run when they run."""
+"""The command line, `fye`: which commands there are, and what becomes of errors."""
 
-import importlib
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from fye_rt import __version__, terminal
-from fye_rt.errors import BackendError, FyeError
-from fye_rt.options import COMPUTES, FORECASTS, WINDOWS, Options
-
-if TYPE_CHECKING:
-    from fye_rt.bundle import Bundle
-    from fye_rt.clip import Clip
+from fye_rt import __version__, commands, terminal
+from fye_rt.errors import FyeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
+for command in (commands.demo, commands.animate, commands.landmarks, commands.export, commands.verify):
+    app.command()(command)
+# the benchmark reads its own options
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    commands.bench
+)
+app.command()(commands.doctor)
 # typer has its own copy of click in some versions and depends on it in others
 ClickException: Any = typer.BadParameter.__mro__[2]
-DEFAULTS = Options()
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
-Landmarker = Annotated[Path | None, typer.Option(metavar="FILE", help="MediaPipe's face_landmarker.task.")]
-Frames = Annotated[int | None, typer.Option(min=1, help="Use that many first frames.")]
-Backend = Annotated[str, typer.Option(help="auto, onnxruntime or openvino.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,228 +62,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")] = Path("fye-demo"),
-    quiet: Quiet = False,
-) -> None:
-    """Animate the shipped portrait: writes demo.mp4, contact_sheet.png and timings.json into DIR."""
-    from fye_rt.demo import run
-
-    with terminal.working(quiet) as bars:
-        bundle, clip = run(output, bars)
-    _say_written(output / "demo.mp4", clip)
-    terminal.say(f"{output / 'contact_sheet.png'}: portrait, landmarks and frames")
-    for note in _model_notes(bundle):
-        terminal.say(note)
-
-
-@app.command()
-def animate(
-    portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help="A picture of a face.")],
-    motion: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MOTION",
-            help="A driving video, a motion .npz, a folder of landmark images, or a template .npy.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4")],
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The model; by default the shipped one.")] = None,
-    backend: Backend = "auto",
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = DEFAULTS.steps,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = DEFAULTS.guidance,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
-    forecast: Annotated[str, typer.Option(help=", ".join(FORECASTS))] = DEFAULTS.forecast,
-    windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULTS.windows,
-    window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
-    window_overlap: Annotated[int, typer.Option(help="Frames neighbours share.")] = DEFAULTS.window_overlap,
-    compute: Annotated[str, typer.Option(help=", ".join(COMPUTES))] = DEFAULTS.compute,
-    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0: one per core.")] = 0,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Release graphs after their last use.")] = False,
-    frames: Frames = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the clip, multiples of 8.")] = None,
-    landmarker: Landmarker = None,
-    portrait_landmarks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The fitted portrait's landmarks, in place of detection.")
-    ] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks, result.")
-    ] = False,
-    contact_sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also write a contact sheet.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="REPORT", help="Also write a report.")] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Animate PORTRAIT with MOTION. A driving video's frame rate and sound are kept."""
-    from fye_rt import Animator, Bundle, media, outputs, report
-    from fye_rt.demo import shipped_bundle
-
-    options = Options(
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        forecast=forecast,
-        windows=windows,
-        window_size=window_size,
-        window_overlap=window_overlap,
-        compute=compute,
-    )
-    height_width = None if size is None else outputs.parse_size(size)
-    comparison = output.with_stem(f"{output.stem}_compare") if compare else None
-    for path, suffixes in (
-        (output, (".mp4",)),
-        (comparison, (".mp4",)),
-        (contact_sheet, tuple(media.images.WRITABLE)),
-        (json, (".json",)),
-    ):
-        if path is not None:
-            outputs.check_output(path, suffixes, (portrait, motion))
-    with terminal.working(quiet, verbose) as bars:
-        bars("check the bundle", 0, 1)
-        model = Bundle.load(bundle or shipped_bundle())
-        bars("check the bundle", 1, 1)
-        with Animator(model, backend, compute=compute, threads=threads, low_memory=low_memory) as animator:
-            start = time.perf_counter()
-            clip = animator.animate(
-                portrait,
-                motion,
-                options,
-                size=height_width,
-                frames=frames,
-                landmarker=landmarker,
-                portrait_landmarks=portrait_landmarks,
-                tell=bars,
-            )
-            facts = report.describe(animator, clip, options, bars.totals["denoise"], time.perf_counter() - start)
-        clip.save(output)
-        if comparison is not None:
-            outputs.write_comparison(comparison, clip)
-        if contact_sheet is not None:
-            media.write_image(contact_sheet, clip.contact_sheet())
-        if json is not None:
-            report.write_json(json, facts)
-    for text in (*clip.notices, *_model_notes(model)):
-        terminal.note(text)
-    _say_written(output, clip)
-
-
-@app.command()
-def landmarks(
-    source: Annotated[Path, typer.Argument(metavar="VIDEO|IMAGE")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="MOTION.npz")],
-    frames: Frames = None,
-    landmarker: Landmarker = None,
-    overlay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the landmarks on the input: .mp4, or .png.")
-    ] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Find the face in a video or a picture and write its motion."""
-    from fye_rt import outputs
-    from fye_rt.clip import read_motion
-
-    outputs.check_output(output, (".npz",), (source,))
-    if overlay is not None:
-        outputs.check_output(overlay, (".mp4", ".png"), (source,))
-    with terminal.working(quiet, verbose) as bars:
-        motion = read_motion(source, frames, landmarker, bars)
-        motion.save(output)
-        if overlay is not None:
-            outputs.write_overlay(overlay, source, motion)
-    for text in motion.notices:
-        terminal.note(text)
-    bridged = int((~motion.valid).sum())
-    terminal.say(f"{output}: {len(motion)} frames at {motion.fps:g} fps, {bridged} of them interpolated")
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT_DIR")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE")],
-    precision: Annotated[str, typer.Option(help="In which weights are stored: fp32 or fp16.")] = "fp32",
-    size: Annotated[str, typer.Option(metavar="HxW", help="Of clips, by default.")] = "512x512",
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Make a bundle from a checkpoint in the released layout, and compare every graph with PyTorch."""
-    from fye_rt.outputs import parse_size
-
-    height_width = parse_size(size)
-    exporter = _optional("fye_export.export", "export")
-    with terminal.working(quiet, verbose) as bars:
-        bundle = exporter.export(
-            checkpoint,
-            output,
-            precision=precision,
-            size=height_width,
-            progress=lambda message, fraction: bars("export", round(100 * fraction), 100, message),
-        )
-    stored = sum(file["bytes"] for file in bundle.manifest["files"].values())
-    terminal.say(f"{output}: weights in {bundle.precision}, {stored / 1e6:,.1f} MB")
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
-    backend: Backend = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Check every hash of a bundle and run every graph once."""
-    from fye_rt import Bundle
-    from fye_rt.verify import table
-    from fye_rt.verify import verify as run_graphs
-
-    with terminal.working(quiet) as bars:
-        bars("check the bundle", 0, 1)
-        model = Bundle.load(bundle)
-        bars("check the bundle", 1, 1)
-        checks = run_graphs(model, backend, lambda done, total: bars("run the graphs", done, total))
-    for line in table(checks):
-        terminal.say(line)
-    for note in _model_notes(model):
-        terminal.say(note)
-    terminal.say("ok")
-
-
-@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def bench(context: typer.Context) -> None:
-    """Time baseline and runtime, interleaved (options: fye bench --help)."""
-    raise typer.Exit(_optional("fye_bench.latency", "bench").main(context.args) or 0)
-
-
-@app.command()
-def doctor() -> None:
-    """Say what this machine has, what it lacks, and how to get that."""
-    from fye_rt.doctor import examine
-
-    with terminal.working():
-        lines = list(examine())
-    for what, found in lines:
-        terminal.say(f"{what:<22} {found}")
-
-
-def _optional(module: str, extra: str) -> Any:
-    """Import a module that needs an extra."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == module.partition(".")[0]:
-            remedy = "install fye-rt, or in a source checkout set PYTHONPATH=.:export:bench"
-        else:
-            remedy = f"run: pip install 'fye-rt[{extra}]'"
-        raise BackendError(f"{module} cannot be imported ({error}); {remedy}") from error
-
-
-def _model_notes(bundle: "Bundle") -> list[str]:
-    note = bundle.manifest.get("note")
-    return [f"the model in {bundle.path} has {note}"] if note else []
-
-
-def _say_written(path: Path, clip: "Clip") -> None:
-    frames, height, width, _ = clip.frames.shape
-    seconds = sum(clip.timings.values())
-    terminal.say(f"{path}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

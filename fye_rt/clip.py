@@ -15,6 +15,7 @@ from fye_rt import media
 from fye_rt.animator import MAX_FRAMES, Animator, check_sides
 from fye_rt.arrays import to_uint8
 from fye_rt.errors import InputError
+from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
     Motion,
     detect_frames,
@@ -188,18 +189,26 @@ def read_motion(
     Raises:
         InputError: missing, damaged, empty, too long, or without a face.
     """
-    driving = _read(path, frames, landmarker, tell or (lambda stage, done, total: None))
+    driving = _read(path, frames, landmarker, tell or (lambda stage, done, total: None), MOTION_FRAMES)
     if not isinstance(driving.motion, Motion):
         raise InputError(f"{path} holds landmark images, which have no landmarks to read; give a video or a picture")
     return driving.motion
 
 
-def _read(source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell) -> _Driving:
+def _read(
+    source: MotionSource,
+    frames: int | None,
+    landmarker: str | os.PathLike[str] | None,
+    tell: Tell,
+    limit: int = MAX_FRAMES,
+) -> _Driving:
     if frames is not None and frames < 1:
-        raise InputError(f"frames={frames} is not valid; give 1 to {MAX_FRAMES}")
+        raise InputError(f"frames={frames} is not valid; give 1 to {limit}")
     if isinstance(source, Motion):
-        return _from_motion(source[:frames], "the motion")
+        return _from_motion(source[:frames], "the motion", limit)
     if isinstance(source, np.ndarray):
+        if source.ndim != 4:
+            raise InputError(f"landmark images have shape {source.shape}; give uint8 (F, H, W, 3)")
         return _Driving(source[:frames], FOLDER_FPS)
     path = Path(source)
     if path.is_dir():
@@ -208,24 +217,28 @@ def _read(source: MotionSource, frames: int | None, landmarker: str | os.PathLik
         raise InputError(f"{path} does not exist; give a driving video, a motion .npz, a template .npy or a folder")
     match path.suffix.lower():
         case ".npz":
-            return _from_motion(Motion.load(path)[:frames], str(path))
+            return _from_motion(Motion.load(path)[:frames], str(path), limit)
         case ".npy":
-            return _from_motion(load_template(path)[:frames], str(path))
+            return _from_motion(load_template(path)[:frames], str(path), limit)
         case suffix if suffix in PICTURES:
-            return _from_motion(detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path))
+            return _from_motion(
+                detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path), limit
+            )
         case _:
-            return _from_video(path, frames, landmarker, tell)
+            return _from_video(path, frames, landmarker, tell, limit)
 
 
-def _from_motion(motion: Motion, name: str) -> _Driving:
-    _check_length(len(motion), name)
+def _from_motion(motion: Motion, name: str, limit: int) -> _Driving:
+    _check_length(len(motion), name, limit)
     return _Driving(motion, motion.fps, tuple(motion.times), notices=motion.notices)
 
 
-def _from_video(path: Path, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell) -> _Driving:
+def _from_video(
+    path: Path, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell, limit: int
+) -> _Driving:
     info = media.probe_video(path, max_frames=frames)
     total = min(info.frames, frames or info.frames)
-    _check_length(total, str(path))
+    _check_length(total, str(path), limit)
     motion = detect_frames(
         media.read_video(path, max_frames=frames),
         float(info.fps),
@@ -248,7 +261,7 @@ def _read_folder(path: Path, frames: int | None) -> Image:
     if not files:
         raise InputError(f"{path} holds no pictures; give a folder of landmark images")
     files = list(islice(files, frames))
-    _check_length(len(files), str(path))
+    _check_length(len(files), str(path), MAX_FRAMES)
     images = [media.read_image(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
@@ -256,9 +269,9 @@ def _read_folder(path: Path, frames: int | None) -> Image:
     return np.stack(images)
 
 
-def _check_length(frames: int, name: str) -> None:
-    if frames > MAX_FRAMES:
-        raise InputError(f"{name} has {frames} frames; a clip has at most {MAX_FRAMES}: pass --frames, or cut it")
+def _check_length(frames: int, name: str, limit: int) -> None:
+    if frames > limit:
+        raise InputError(f"{name} has {frames} frames; the limit is {limit}: pass --frames, or cut it")
 
 
 def _portrait_landmarks(

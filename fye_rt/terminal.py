@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import UnsupportedOperation
@@ -64,9 +65,11 @@ class Bars:
 
 @contextmanager
 def working(quiet: bool = False, verbose: bool = False) -> Iterator[Bars]:
-    """Bars on stderr, unless `quiet` or stderr is no terminal; C++ libraries are silenced unless `verbose`."""
+    """Bars on stderr, unless `quiet` or stderr is no terminal; other libraries are silenced unless `verbose`."""
     bars = Bars(shown=not quiet and sys.stderr.isatty())
-    with _native_silence(not verbose):
+    with _native_silence(not verbose), warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")  # fye-rt logs what a user should know
         bars.start()
         try:
             yield bars

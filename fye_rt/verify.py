@@ -79,8 +79,7 @@ def verify(
         known |= outputs
         if progress is not None:
             progress(index + 1, len(GRAPHS))
-        errors = bundle.manifest["graphs"][name].get("errors", {})
-        recorded = errors.get(bundle.file(name, backend).name, {}).get("relative_rms")
+        recorded = bundle.manifest["graphs"][name].get("error", {}).get("relative_rms")
         names = tuple(spec.name for spec in graph.inputs)
         checks.append(GraphCheck(name, names, opened - start, ran - opened, recorded))
     return checks

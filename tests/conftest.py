@@ -1,8 +1,14 @@
-"""Fixtures shared by all tests: where the recorded numbers of the reference lie."""
+"""Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from fye_rt.bundle import shipped_bundles
+
+if TYPE_CHECKING:
+    from fye_export.onnx_graph import Graph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +32,43 @@ def shared() -> Path:
 def golden(shared: Path) -> Path:
     """Recorded inputs and outputs of the reference implementation, with its tiny checkpoint."""
     return shared / "reference" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that the recorded numbers belong to, in the released layout. Not to be written to."""
+    from tests import golden_files
+
+    folder = tmp_path_factory.mktemp("golden") / "checkpoint"
+    golden_files.write_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_traces() -> "dict[str, Graph]":
+    """The graphs of `golden_bundle` by name, once that is made: tracing them takes most of an export's time."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(
+    golden_checkpoint: Path, golden_traces: "dict[str, Graph]", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The golden checkpoint's export in float32. Not to be written to."""
+    from fye_export import export, onnx_graph
+
+    cut = onnx_graph.trace
+
+    def trace(spec: Any, config: Any) -> "Graph":
+        golden_traces[spec.name] = cut(spec, config)
+        return golden_traces[spec.name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "trace", trace)
+        return export.export(golden_checkpoint, tmp_path_factory.mktemp("golden") / "bundle", size=(128, 128)).path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Path:
+    """The random bundle that ships."""
+    return shipped_bundles() / "tiny"

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fye_export.networks import Attention, TransformerBlock, UNet
+from fye_export.blocks import Attention, TransformerBlock
+from fye_export.networks import UNet
 from fye_rt.denoise import OnStep
 from fye_rt.errors import OptionError
 from fye_rt.options import Options

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from fye_export.graphs import GraphSpec, graph_specs, symbols, unconditional_att
 from fye_export.networks import UNet
 from fye_export.onnxruntime_graph import lowered
 from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sha256
-from fye_rt.errors import ExportError, OptionError
+from fye_rt.errors import ExportError, OptionError, OutputError
 from fye_rt.files import atomic_folder
 from fye_rt.schedule import SchedulerConfig
 
@@ -58,7 +59,7 @@ def export(
 
     Args:
         checkpoint_dir: see docs/checkpoints.md.
-        output: folder of the bundle; one that is there is replaced once the new one is complete.
+        output: folder of the bundle; a bundle that is there is replaced once the new one is complete.
         precision: in which weights are stored, "fp32" or "fp16".
         size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.
         tolerance: relative RMS error to refuse above; `TOLERANCE` of the precision by default.
@@ -77,6 +78,9 @@ def export(
         raise OptionError(f"precision={precision!r} is not valid; allowed: {', '.join(PRECISIONS)}")
     if any(side < 64 or side % 8 for side in size):
         raise OptionError(f"size={size[0]}x{size[1]} is not valid; both sides are multiples of 8, at least 64")
+    output = Path(output)
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
+        raise OutputError(f"{output} holds something that is no bundle and would be replaced; choose a new folder")
     tolerance = TOLERANCE[precision] if tolerance is None else tolerance
     tell = progress or (lambda message, fraction: None)
 
@@ -98,7 +102,9 @@ def export(
             tell(f"comparing {name} with PyTorch", 0.6 + 0.35 * i / len(specs))
             files = _save(graphs[name], name, folder, placed)
             error = _compare(spec, checkpoint, folder / files.get("onnxruntime", files[""]))
-            entries[name] = _graph_entry(spec, graphs[name], files, error)
+            entries[name] = _graph_entry(spec, files, error) | {
+                "parameters": sum(math.prod(placed[weight].shape) for weight in graphs[name].weights)
+            }
             worst[name] = error.relative_rms
         if bad := {name: error for name, error in worst.items() if not error <= tolerance}:
             listed = ", ".join(f"{name} by {error:.1e}" for name, error in bad.items())
@@ -115,7 +121,6 @@ def export(
             "precision": precision,
             "weights": {
                 "file": WEIGHTS,
-                "shapes": {name: list(weight.shape) for name, weight in placed.items()},
                 "derived": {name: "to_out.0(to_v(unet.clip_fc.bias)) of the same attention" for name in derived},
             },
             "export": {
@@ -210,14 +215,11 @@ def _relative_rms(got: NDArray[np.float32], want: NDArray[np.float32]) -> float:
     return error / scale if np.isfinite(error) and scale > 0 else float("inf")
 
 
-def _graph_entry(
-    spec: GraphSpec, graph: onnx_graph.Graph, files: Mapping[str, str], error: GraphError
-) -> dict[str, Any]:
+def _graph_entry(spec: GraphSpec, files: Mapping[str, str], error: GraphError) -> dict[str, Any]:
     return {
         "file": files[""],
         "variants": {engine: file for engine, file in files.items() if engine},
         "inputs": [asdict(tensor) for tensor in spec.inputs],
         "outputs": [asdict(tensor) for tensor in spec.outputs],
-        "weights": list(graph.weights),
         "error": asdict(error),
     }

@@ -16,8 +16,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from fye_export.blocks import TransformerBlock, attention
 from fye_export.config import ModelConfig
-from fye_export.networks import Guider, TransformerBlock, UNet, attention
+from fye_export.networks import Guider, UNet
 
 LAYER_LEVELS = (0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0)  # level of each spatial transformer: down, mid, up
 
@@ -151,10 +152,14 @@ class Denoiser(nn.Module):
 
     def _attend(self, layer: int, block: TransformerBlock, x: Tensor, *, portrait: tuple[Tensor, ...]) -> Tensor:
         reference_key, reference_value, clip_key, clip_value = portrait[4 * layer : 4 * layer + 4]
+        batch, positions, _ = x.shape
+        frames = batch // 2 if self.guided else batch
+        x = x.flatten(0, 1)  # rows, because a linear layer over rows exports as one Gemm
+        rows = frames * positions
         normed = block.norm1(x)
-        frames = x.shape[0] // 2 if self.guided else x.shape[0]
         q, k, v = (
-            self._halves(project(normed), frames) for project in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
+            [half.unflatten(0, (frames, positions)) for half in self._halves(project(normed), rows)]
+            for project in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
         )
         attended = [
             attention(
@@ -166,19 +171,19 @@ class Denoiser(nn.Module):
         ]
         if self.guided:
             attended.insert(0, attention(q[0], k[0], v[0], block.attn1.heads))
-        x = x + block.attn1.to_out[0](torch.cat(attended) if self.guided else attended[0])
+        x = x + block.attn1.to_out[0]((torch.cat(attended) if self.guided else attended[0]).flatten(0, 1))
 
-        *unconditional, conditional = self._halves(x, frames)
-        # K and V are the same for all frames, so the frames become one long row of queries instead of copies of K, V
-        query = block.attn2.to_q(block.norm2(conditional)).flatten(0, 1)[None]
-        crossed = attention(query, clip_key, clip_value, block.attn2.heads)
-        conditional = conditional + block.attn2.to_out[0](crossed).reshape(conditional.shape)
+        *unconditional, conditional = self._halves(x, rows)
+        # K and V are the same for all frames, so all rows are queries of one attention
+        query = block.attn2.to_q(block.norm2(conditional))[None]
+        crossed = attention(query, clip_key, clip_value, block.attn2.heads)[0]
+        conditional = conditional + block.attn2.to_out[0](crossed)
         if self.guided:
             conditional = torch.cat([unconditional[0] + block.attn2.unconditional, conditional])
-        return conditional + block.ff(block.norm3(conditional))
+        return (conditional + block.ff(block.norm3(conditional))).unflatten(0, (batch, positions))
 
-    def _halves(self, x: Tensor, frames: int) -> tuple[Tensor, ...]:
-        return (x[:frames], x[frames:]) if self.guided else (x,)
+    def _halves(self, x: Tensor, size: int) -> tuple[Tensor, ...]:
+        return (x[:size], x[size:]) if self.guided else (x,)
 
 
 def unconditional_attention(unet: UNet) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 
 def linears_to_gemm(graph: ir.Graph, weights: set[str]) -> dict[str, tuple[str, int, int]]:
-    """Rewrite every MatMul with a transposed weight, in place.
+    """Rewrite every linear layer, in place.
 
     A layer whose output is split into equal parts becomes one Gemm for each part (GEGLU's value and gate): a Split
     is a copy, while the rows of a weight are parts of the file already.
@@ -36,34 +36,26 @@ def linears_to_gemm(graph: ir.Graph, weights: set[str]) -> dict[str, tuple[str, 
             rows[name] = (value.name or "", first, end)
         return inputs[name]
 
-    for matmul in [node for node in graph if node.op_type == "MatMul"]:
-        x, turned = matmul.inputs
-        transpose = turned.producer() if turned is not None else None
-        if x is None or transpose is None or transpose.op_type != "Transpose":
+    for node in list(graph):
+        layer = _linear_layer(node, weights)
+        if layer is None:
             continue
-        weight = transpose.inputs[0]
-        if weight is None or weight.name not in weights or len(weight.shape or ()) != 2:
-            continue
-        last = matmul
-        bias = _bias(matmul, weights)
-        if bias is not None:
-            last = next(iter(matmul.outputs[0].uses())).node
-        out_features, in_features = (int(n) for n in weight.shape)
+        x, operands, last = layer
         split = _even_split(last.outputs[0])
+        if node.op_type == "Gemm" and split is None:
+            continue
         outputs = list(split.outputs) if split else [last.outputs[0]]
+        out_features, in_features = (int(n) for n in operands[0].shape or ())
         step = out_features // len(outputs)
-        before = split or last
+        builder.before = split or last
         for i, output in enumerate(outputs):
-            operands = [weight] if bias is None else [weight, bias]
-            if split:
-                operands = [part(operand, i * step, (i + 1) * step) for operand in operands]
-            builder.before = before
-            result = builder.linear(x, operands, in_features, step)
+            rows_of = [part(operand, i * step, (i + 1) * step) for operand in operands] if split else operands
+            result = builder.linear(x, rows_of, in_features, step)
             result.shape, result.type = output.shape, output.type
             ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-        for node in (split, last if last is not matmul else None, matmul):
-            if node is not None:
-                graph.remove(node, safe=True)
+        for old in dict.fromkeys((split, last, node)):
+            if old is not None:
+                graph.remove(old, safe=True)
     return rows
 
 
@@ -94,6 +86,8 @@ class _Builder:
 
     def linear(self, x: ir.Value, operands: list[ir.Value], in_features: int, out_features: int) -> ir.Value:
         """(..., in) -> (..., out)."""
+        if len(x.shape or ()) == 2:
+            return self.node("Gemm", [x, *operands], {"transB": 1})
         flat = self.node("Reshape", [x, self.integers([-1, in_features])])
         flat.shape = ir.Shape((None, in_features))
         product = self.node("Gemm", [flat, *operands], {"transB": 1})
@@ -103,12 +97,24 @@ class _Builder:
         )
 
 
-def _bias(matmul: ir.Node, weights: set[str]) -> ir.Value | None:
-    uses = list(matmul.outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type != "Add":
+def _linear_layer(node: ir.Node, weights: set[str]) -> tuple[ir.Value, list[ir.Value], ir.Node] | None:
+    """Input, weight with or without bias, and last node of the linear layer that begins at `node`, if one does."""
+    if node.op_type == "Gemm":
+        x, *operands = node.inputs
+        return (x, operands, node) if all(v is not None and v.name in weights for v in operands) else None
+    if node.op_type != "MatMul":
         return None
-    other = uses[0].node.inputs[1 - uses[0].idx]
-    return other if other is not None and other.name in weights and len(other.shape or ()) == 1 else None
+    x, turned = node.inputs
+    transpose = turned.producer() if turned is not None else None
+    weight = transpose.inputs[0] if transpose is not None and transpose.op_type == "Transpose" else None
+    if x is None or weight is None or weight.name not in weights or len(weight.shape or ()) != 2:
+        return None
+    uses = list(node.outputs[0].uses())
+    if len(uses) == 1 and uses[0].node.op_type == "Add":
+        bias = uses[0].node.inputs[1 - uses[0].idx]
+        if bias is not None and bias.name in weights and len(bias.shape or ()) == 1:
+            return x, [weight, bias], uses[0].node
+    return x, [weight], node
 
 
 def _even_split(value: ir.Value) -> ir.Node | None:

@@ -94,8 +94,9 @@ def trace(spec: GraphSpec, config: ModelConfig) -> Graph:
     tidy(model)
     taken = {value.name for value in graph.inputs if value.name in weights | set(rows) and value.uses()}
     graph.inputs[:] = [*graph.inputs[: len(spec.inputs)], *(v for v in graph.inputs if v.name in taken)]
+    frames = _frames_symbol(graph, spec)
     _sign(graph, spec)
-    _forget_tracing(model)
+    _forget_tracing(model, frames)
     rows = {name: source for name, source in rows.items() if name in taken}
     used = (taken - set(rows)) | {source[0] for source in rows.values()}
     return Graph(model, tuple(sorted(used)), rows)
@@ -171,23 +172,36 @@ def _sign(graph: ir.Graph, spec: GraphSpec) -> None:
             value.dtype = DTYPES[tensor.dtype]
 
 
-def _forget_tracing(model: ir.Model) -> None:
-    """Drop stack traces and inferred shapes: they are most of the file, and engines infer their own."""
+def _frames_symbol(graph: ir.Graph, spec: GraphSpec) -> object:
+    """What tracing called the number of frames, if the graph has frames."""
+    for value, tensor in zip(graph.inputs, spec.inputs, strict=False):
+        if "frames" in tensor.shape:
+            return value.shape[tensor.shape.index("frames")]
+    return None
+
+
+def _forget_tracing(model: ir.Model, frames: object) -> None:
+    """Drop stack traces and inferred shapes: they are most of the file, and engines infer their own.
+
+    Attention keeps its widths, without which ONNX's own shape inference takes them for 0, and the name of the frames,
+    by which temporal attention is known.
+    """
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.producer_name = "fye-rt"
     model.producer_version = None
     kept = {id(v) for v in (*model.graph.inputs, *model.graph.outputs)}
-    # without the widths, ONNX's own shape inference takes those of Attention for 0
-    widths = {id(v) for node in model.graph if node.op_type == "Attention" for v in (*node.inputs, *node.outputs)}
-    for i, node in enumerate(model.graph):
+    attended = {id(v) for node in model.graph if node.op_type == "Attention" for v in (*node.inputs, *node.outputs)}
+    for node in model.graph:
         node.metadata_props.clear()
-        node.name = f"{node.op_type}.{i}"  # what profilers show
+        node.name = None  # engines make up their own
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
-            if id(value) in widths:
-                value.shape = ir.Shape(d if isinstance(d, int) else None for d in value.shape)
+            if id(value) in attended:
+                value.shape = ir.Shape(
+                    d if isinstance(d, int) else "frames" if d == frames else None for d in value.shape
+                )
             elif id(value) not in kept:
                 value.shape, value.type = None, None
     for value in model.graph.inputs:

@@ -11,14 +11,17 @@ from fye_export.onnx_graph import Graph, tidy
 def lowered(graph: Graph) -> Graph | None:
     """The same graph in operators that ONNX Runtime computes well, or None if nothing needs lowering.
 
-    Attention becomes MultiHeadAttention: the standard operator materialises the scores, 2.1 GB a frame at 512x512,
-    against 38 MB. GroupNormalization becomes InstanceNormalization over its groups: the standard operator is
-    expanded into E[x^2] - E[x]^2, which is slow, and NaN where a group's values nearly agree.
+    Spatial attention becomes MultiHeadAttention: the standard operator materialises the scores, 2.1 GB a frame at
+    512x512, against 38 MB. Temporal attention stays: its scores are smaller than its queries, and the standard operator
+    is twice as fast on short rows (28 ms against 65 ms for 2048 rows of 16 frames, 320 channels).
+
+    GroupNormalization becomes InstanceNormalization over its groups: the standard operator is expanded into
+    E[x^2] - E[x]^2, which is slow, and NaN where a group's values nearly agree.
     """
     model = graph.model.clone()
     changed = False
     for node in list(model.graph):
-        if node.op_type == "Attention" and "q_num_heads" in node.attributes:
+        if node.op_type == "Attention" and "q_num_heads" in node.attributes and not _is_temporal(node):
             _attention(model.graph, node)
         elif node.op_type == "GroupNormalization":
             _group_norm(model.graph, node)
@@ -32,6 +35,11 @@ def lowered(graph: Graph) -> Graph | None:
     model.opset_imports["com.microsoft"] = 1
     tidy(model)
     return replace(graph, model=model)
+
+
+def _is_temporal(node: ir.Node) -> bool:
+    key = node.inputs[1]
+    return key is not None and key.shape is not None and key.shape[1] == "frames"
 
 
 def _attention(graph: ir.Graph, node: ir.Node) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fye_export import networks
+from fye_export import blocks, networks
 from fye_export.checkpoint import CONFIGS, PE, WEIGHTS
 from fye_export.config import NETWORKS, CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
 from fye_rt.errors import FyeError, OutputError
@@ -35,10 +35,10 @@ PRESETS = {
     # the smallest whose heads still divide the channels
     "tiny": ModelConfig(
         unet=UNetConfig(
-            block_out_channels=(16, 16, 16, 16), heads=4, norm_num_groups=8, cross_attention_dim=24, clip_dim=40
+            block_out_channels=(8, 8, 8, 16), heads=4, norm_num_groups=4, cross_attention_dim=24, clip_dim=40
         ),
-        lmk_guider=GuiderConfig(block_out_channels=(8, 8, 16, 16), out_channels=16),
-        vae=VAEConfig(block_out_channels=(8, 16, 16, 16), layers_per_block=1, norm_num_groups=4),
+        lmk_guider=GuiderConfig(block_out_channels=(8, 8, 16, 16), out_channels=8),
+        vae=VAEConfig(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4),
         image_encoder=CLIPConfig(
             hidden_size=40,
             intermediate_size=64,
@@ -99,7 +99,7 @@ def _random_weights(config: ModelConfig, name: str, seed: int, dtype: torch.dtyp
 
 def _random(stream: str, key: str, shape: torch.Size, gain: float) -> Tensor:
     if key.endswith(PE):
-        return networks.PositionalEncoding(shape[2]).get_buffer("pe")
+        return blocks.PositionalEncoding(shape[2]).get_buffer("pe")
     # a generator per tensor: a value depends on nothing but seed and name
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7]))
     half_width = gain * (3 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1

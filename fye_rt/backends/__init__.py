@@ -14,7 +14,13 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Engine(Protocol):
-    """One graph, ready to run. Serves one call at a time."""
+    """One graph, ready to run. Serves one call at a time.
+
+    Attributes:
+        compute: the precision it computes in, "fp32", "bf16" or "fp16".
+    """
+
+    compute: str
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name; they belong to the caller. `inputs` are C-contiguous, by name."""

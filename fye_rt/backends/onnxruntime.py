@@ -15,11 +15,11 @@ from fye_rt.errors import BackendError
 class OnnxRuntimeEngine:
     """One inference session."""
 
+    compute = "fp32"
+
     def __init__(self, file: Path, threads: int) -> None:
         """Load `file`, whose weights lie beside it."""
-        self._session = onnxruntime.InferenceSession(
-            file, _session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(file, session_options(threads), providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -44,11 +44,11 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
         raise BackendError(f"onnxruntime cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """The options every session is opened with; `threads` as in `fye_rt.backends.Settings`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # weights go straight into their own allocations: the arena would round each up and keep what folding frees
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options

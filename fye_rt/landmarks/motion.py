@@ -73,8 +73,9 @@ class Motion:
         valid = np.ascontiguousarray(self.valid)
         _require(valid.dtype == np.bool_ and valid.shape == (frames,), f"valid is not bool ({frames},)")
         object.__setattr__(self, "valid", valid)
+        _require(bool(self.times[0] >= 0), "its first time is negative")
         _require(bool((np.diff(self.times) > 0).all()), "its times do not increase from frame to frame")
-        _require(0 < self.fps <= 1000, f"{self.fps} frames per second is not between 0 and 1000")
+        _require(0.1 <= self.fps <= 1000, f"{self.fps} frames per second is not between 0.1 and 1000")
         _require(all(1 <= side <= 65536 for side in self.source_size), f"source size {self.source_size} is not valid")
         _require(_is_rigid(self.pose), "pose has a matrix that is not a rotation and a translation")
 

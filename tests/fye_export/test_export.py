@@ -1,0 +1,276 @@
+import errno
+import json
+import math
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from fye_export import export, onnx_graph, random_checkpoint
+from fye_export.checkpoint import PE, Checkpoint
+from fye_export.graphs import graph_specs
+from fye_rt import Animator, Bundle, Options
+from fye_rt.bundle import GRAPHS, MANIFEST
+from fye_rt.errors import BundleError, CheckpointError, ExportError, OptionError, OutputError
+from tests.fye_export.checkpoint_files import GUIDER, change
+
+ROOT = Path(__file__).resolve().parents[2]
+Traces = dict[str, onnx_graph.Graph]
+
+
+@pytest.fixture
+def traced(golden_bundle: Path, golden_traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of the golden checkpoint take the graphs that were cut for `golden_bundle`."""
+    monkeypatch.setattr(onnx_graph, "trace", lambda spec, config: golden_traces[spec.name])
+
+
+@pytest.fixture
+def guider_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports have one graph, for tests in which none is published."""
+    monkeypatch.setattr(export, "graph_specs", lambda config: {"guider": graph_specs(config)["guider"]})
+
+
+@pytest.fixture
+def uncompared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take PyTorch's agreement for granted, for tests of how they are published."""
+    monkeypatch.setattr(export, "_compare", lambda *_: export.GraphError(0.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def manifest(golden_bundle: Path) -> dict[str, Any]:
+    return json.loads((golden_bundle / MANIFEST).read_text())
+
+
+def left_in(folder: Path) -> list[str]:
+    """What is there, hidden or not; nothing if the folder was never made."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_every_graph_agrees_with_pytorch_at_two_shapes_and_says_by_how_much(manifest: dict[str, Any]) -> None:
+    assert set(manifest["graphs"]) == set(GRAPHS)
+    assert manifest["export"]["tolerance"] == 1e-4
+    (_, *first), (_, *second) = shapes = manifest["export"]["checked_shapes"]
+    assert first != second
+    assert any(size // 8 % 8 for _, *sizes in shapes for size in sizes)  # one that the levels do not halve evenly
+    for entry in manifest["graphs"].values():
+        assert 0 < entry["error"]["relative_rms"] < 1e-5  # float32 in another order: 1e-6 measured
+        assert 0 < entry["error"]["max_abs"] < 1e-3
+
+
+def test_the_manifest_says_what_was_exported_from_what(manifest: dict[str, Any], golden_checkpoint: Path) -> None:
+    checkpoint = Checkpoint.open(golden_checkpoint)
+    assert manifest["source"]["checkpoint_sha256"] == checkpoint.digest
+    assert manifest["model"] == json.loads(json.dumps(checkpoint.config.as_dict()))
+    assert manifest["size"] == [128, 128]
+    assert manifest["precision"] == "fp32"
+    assert manifest["export"]["opset"] == 23
+
+
+def test_weights_are_the_checkpoints(golden_bundle: Path, golden_checkpoint: Path) -> None:
+    checkpoint = Checkpoint.open(golden_checkpoint)
+    with safe_open(golden_bundle / "weights.safetensors", "pt") as weights:
+        for network in ("unet", "referencenet", "lmk_guider", "vae", "image_encoder"):
+            for key, tensor in checkpoint.tensors(network).items():
+                assert torch.equal(weights.get_tensor(f"{network}.{key}"), tensor.float())
+
+
+@pytest.mark.slow
+def test_float16_storage_halves_the_file_and_keeps_values_that_float16_holds(
+    traced: None, golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    half = export.export(golden_checkpoint, tmp_path / "bundle", precision="fp16", size=(128, 128))
+    full = Bundle.load(golden_bundle)
+    assert (half.precision, full.precision) == ("fp16", "fp32")
+    sizes = [(bundle.path / bundle.weights).stat().st_size for bundle in (half, full)]
+    assert sizes[0] < 0.53 * sizes[1]  # positional encodings and the file's header stay as they are
+    with safe_open(half.path / half.weights, "pt") as weights:
+        dtypes = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 (not a dict)
+    exact = {name for name in dtypes if name.endswith((PE, ".unconditional"))}
+    assert {dtypes[name] for name in exact} == {"F32"}
+    assert {dtypes[name] for name in set(dtypes) - exact} == {"F16"}
+
+    def run(bundle: Bundle) -> np.ndarray:
+        with Animator(bundle, "onnxruntime") as animator:
+            images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+            portrait, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
+            return animator.denoise(portrait, motion, options=Options(steps=1))
+
+    # the golden checkpoint's values are float16 already: the very same numbers are computed with
+    assert np.array_equal(run(Bundle.load(half.path)), run(full))
+
+
+def test_a_graph_beyond_the_tolerance_is_named_and_nothing_is_published(
+    traced: None, guider_only: None, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=r"beyond 0e\+00: guider by \d\.\de-\d\d; nothing was published"):
+        export.export(golden_checkpoint, tmp_path / "bundle", tolerance=0)
+    assert left_in(tmp_path) == []
+
+
+def test_a_graph_with_wrong_weights_is_refused(
+    traced: None, guider_only: None, golden_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = export.weights.write
+
+    def write_wrong(path: Path, *args: Any) -> dict[str, onnx_graph.Weight]:
+        placed = write(path, *args)
+        bias = placed["lmk_guider.conv_out.bias"]
+        with path.open("r+b") as file:
+            file.seek(bias.offset)
+            file.write(np.full(bias.shape, 1, np.float32).tobytes())
+        return placed
+
+    monkeypatch.setattr(export.weights, "write", write_wrong)
+    with pytest.raises(ExportError, match="guider by"):
+        export.export(golden_checkpoint, tmp_path / "bundle")
+    assert left_in(tmp_path) == []
+
+
+def test_a_graph_that_returns_infinity_is_refused(guider_only: None, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    random_checkpoint.write(checkpoint, random_checkpoint.PRESETS["tiny"], dtype=torch.float32)
+    change(
+        checkpoint / GUIDER, lambda state: state["conv_out.weight"].fill_(3e38).fill_(3e38) if False else _huge(state)
+    )
+    with np.errstate(all="ignore"), pytest.raises(ExportError, match="guider by inf"):
+        export.export(checkpoint, tmp_path / "out" / "bundle")
+    assert left_in(tmp_path / "out") == []
+
+
+def _huge(state: dict[str, torch.Tensor]) -> None:
+    state["conv_out.weight"].fill_(3e38)
+
+
+def test_a_refused_export_leaves_the_bundle_that_was_there(
+    traced: None, guider_only: None, golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    (output / MANIFEST).write_bytes(b"the older bundle")
+    with pytest.raises(ExportError):
+        export.export(golden_checkpoint, output, tolerance=0)
+    assert (output / MANIFEST).read_bytes() == b"the older bundle"
+    assert left_in(tmp_path) == ["bundle"]
+
+
+def test_a_checkpoint_that_is_refused_leaves_nothing(golden_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        export.export(tmp_path / "absent", tmp_path / "bundle")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "int8"}, "precision='int8' is not valid; allowed: fp32, fp16"),
+        ({"size": (512, 500)}, "size=512x500 is not valid"),
+        ({"size": (56, 512)}, "size=56x512 is not valid"),
+    ],
+)
+def test_invalid_settings_are_refused_before_anything_is_read(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        export.export(tmp_path / "absent", tmp_path / "bundle", **settings)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(golden_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="is no bundle"):
+        export.export(golden_checkpoint, tmp_path)
+    assert left_in(tmp_path) == ["thesis.tex"]
+
+
+def test_progress_goes_from_nothing_to_all_and_names_every_graph(
+    traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[str, float]] = []
+    export.export(golden_checkpoint, tmp_path / "bundle", progress=lambda *step: told.append(step))
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0, 1)
+    for graph in GRAPHS:
+        assert [message for message, _ in told if graph in message.split()] == [
+            f"cutting {graph}",
+            f"comparing {graph} with PyTorch",
+        ]
+
+
+def test_two_exports_into_one_folder_at_once_both_finish_and_leave_one_complete_bundle(
+    traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    output, start = tmp_path / "bundle", threading.Barrier(2)
+    results: list[Bundle | BaseException] = []
+
+    def run(precision: str) -> None:
+        start.wait()
+        try:
+            results.append(export.export(golden_checkpoint, output, precision=precision))
+        except BaseException as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run, args=(precision,)) for precision in ("fp32", "fp16")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [type(result) for result in results] == [Bundle, Bundle], results
+    assert left_in(tmp_path) == ["bundle"]
+    assert Bundle.load(output).precision in ("fp32", "fp16")
+
+
+KILLED = """
+import os, signal, sys
+from fye_export import export
+specs = export.graph_specs
+export.graph_specs = lambda config: {"guider": specs(config)["guider"]}  # one is enough to be killed over
+def tell(message, fraction):
+    if message == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+export.export(sys.argv[1], sys.argv[2], progress=tell)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["comparing guider with PyTorch", "hashing"])
+def test_kill_9_in_mid_export_leaves_nothing_that_loads(moment: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(output), moment]
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".bundle.")
+    assert (left / "weights.safetensors").stat().st_size > 0
+    for folder in (output, left):
+        with pytest.raises(BundleError):
+            Bundle.load(folder)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As a full disk: no file of this process can grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_in_mid_export_is_reported_and_leaves_nothing(
+    traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
+) -> None:
+    with largest_file(1_000_000), pytest.raises(OutputError, match="cannot write .*bundle"):
+        export.export(golden_checkpoint, tmp_path / "bundle")
+    assert left_in(tmp_path) == []
