@@ -27,7 +27,6 @@ MAX_FRAMES = 600  # landmark features of a 512x512 clip take 5 MB a frame
 MIN_SIDE, MAX_SIDE = 64, 2048
 _GUIDER_CHUNK = 8  # frames per call
 _DECODER_PIXELS = 8 * 256 * 256  # per call: beyond this a larger batch only costs memory
-_ONCE = ("image_encoder", "vae_encoder", "reference", "guider")  # graphs that run once per portrait or clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,7 @@ class Animator:
 
         Raises:
             InputError: shape or dtype.
+            NumericalError: a network returned NaN or infinity.
         """
         with self._serving():
             _check_images(image[None], "image")
@@ -115,11 +115,11 @@ class Animator:
                 raise InputError(
                     f"clip_pixels is {clip_pixels.dtype} {clip_pixels.shape}; give float32 (3, {side}, {side})"
                 )
-            tokens = self._run("image_encoder", clip_pixels=np.ascontiguousarray(clip_pixels[None]))
+            tokens = self._run_once("image_encoder", clip_pixels=np.ascontiguousarray(clip_pixels[None]))
             # the public code's order of operations, in float32
             pixels = image.transpose(2, 0, 1)[None] / np.float32(255) * np.float32(2) - np.float32(1)
-            latents = self._run("vae_encoder", pixels=np.ascontiguousarray(pixels))
-            return PortraitState(MappingProxyType(self._run("reference", **latents, **tokens)), image.shape[:2])
+            latents = self._run_once("vae_encoder", pixels=np.ascontiguousarray(pixels))
+            return PortraitState(MappingProxyType(self._run_once("reference", **latents, **tokens)), image.shape[:2])
 
     def encode_motion(self, landmark_images: NDArray[np.uint8]) -> MotionState:
         """Encode landmark images once per clip.
@@ -129,6 +129,7 @@ class Animator:
 
         Raises:
             InputError: shape, dtype or length.
+            NumericalError: the network returned NaN or infinity.
         """
         with self._serving():
             _check_images(landmark_images, "landmark_images")
@@ -136,7 +137,7 @@ class Animator:
             for start in range(0, len(landmark_images), _GUIDER_CHUNK):
                 chunk = landmark_images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
                 images = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
-                parts.append(self._engine("guider").run({"landmark_images": images})["landmark_features"])
+                parts.append(self._run("guider", landmark_images=images)["landmark_features"])
             self._release("guider")
             return MotionState(np.concatenate(parts), landmark_images.shape[1:3])
 
@@ -177,8 +178,7 @@ class Animator:
             channels = self.bundle.latent_channels()
             if noise is None:
                 noise = frame_noise(options.seed, range(len(motion)), h, w, channels)
-            if noise.shape != (1, channels, len(motion), h, w):
-                raise InputError(f"noise is {noise.shape}; this motion needs {(1, channels, len(motion), h, w)}")
+            _check_floats(noise, (1, channels, len(motion), h, w), "noise")
             guided = options.guidance > 1
             engine = self._engine("denoiser" if guided else "denoiser_cond", options.compute)
 
@@ -216,21 +216,21 @@ class Animator:
             float32 (F, 8h, 8w, 3) in [0, 1].
 
         Raises:
+            InputError: shape or dtype.
             NumericalError: the decoder returned NaN or infinity.
         """
         with self._serving():
-            frames, h, w = latents.shape[2:]
+            frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
+            _check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
             chunk = max(1, _DECODER_PIXELS // (64 * h * w))
             parts = []
             for start in range(0, frames, chunk):
                 part = np.ascontiguousarray(latents[:, :, start : start + chunk])
-                parts.append(self._engine("vae_decoder").run({"latents": part})["frames"])
+                parts.append(self._run("vae_decoder", latents=part)["frames"])
                 if progress is not None:
                     progress(min(start + chunk, frames), frames)
-            video = np.concatenate(parts)
-            if not np.isfinite(video).all():
-                raise NumericalError("the decoder returned NaN or infinity; run again with --compute fp32")
-            return video
+            self._release("vae_decoder")
+            return np.concatenate(parts)
 
     def animate(
         self,
@@ -252,10 +252,11 @@ class Animator:
         self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
 
     def close(self) -> None:
-        """Give the memory of all graphs back; further calls are refused."""
-        with self._serving():
-            self._engines.clear()
-            self._closed = True
+        """Give the memory of all graphs back; further calls are refused, but for another `close`."""
+        if not self._closed:
+            with self._serving():
+                self._engines.clear()
+                self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -263,8 +264,7 @@ class Animator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._closed:
-            self.close()
+        self.close()
 
     @contextmanager
     def _serving(self) -> Iterator[None]:
@@ -288,11 +288,15 @@ class Animator:
         outputs = self._engine(graph).run(inputs)
         if not all(np.isfinite(output).all() for output in outputs.values()):
             raise NumericalError(f"{graph} returned NaN or infinity; run again with --compute fp32")
+        return outputs
+
+    def _run_once(self, graph: str, **inputs: NDArray[Any]) -> backends.Arrays:
+        outputs = self._run(graph, **inputs)
         self._release(graph)
         return outputs
 
     def _release(self, graph: str) -> None:
-        if self._low_memory and graph in _ONCE:
+        if self._low_memory:
             del self._engines[graph, self._settings.compute]
 
 
@@ -304,10 +308,15 @@ def check_sides(size: tuple[int, ...], name: str) -> None:
 
 def _check_images(images: NDArray[np.uint8], name: str) -> None:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise InputError(f"{name} is {images.dtype} with shape {images.shape[-3:]} each; give uint8 (H, W, 3)")
+        raise InputError(f"{name} is {images.dtype}, each of shape {images.shape[1:]}; give uint8 (H, W, 3)")
     check_sides(images.shape[1:3], name)
     if not 1 <= len(images) <= MAX_FRAMES:
         raise InputError(f"{name} has {len(images)} frames; a clip has 1 to {MAX_FRAMES}: pass --frames, or split it")
+
+
+def _check_floats(array: Array, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape or array.dtype != np.float32:
+        raise InputError(f"{name} is {array.dtype} {array.shape}; give float32 {shape}")
 
 
 def _by(size: tuple[int, ...]) -> str:

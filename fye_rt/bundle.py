@@ -23,6 +23,8 @@ GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "de
 PRECISIONS = ("fp32", "fp16")
 _MAX_MANIFEST = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SEAL = ',\n "sha256": "{}"\n}}\n'  # how bundle.json ends: with the hash of all that stands before
+_SEAL_BYTES = len(_SEAL.format("0" * 64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,13 @@ class Bundle:
         raw, manifest = _read_manifest(path)
         try:
             bundle = cls._parse(path, raw, manifest)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            bundle._check_names()
+            _check_seal(path, raw)
+            bundle._check_files(verify)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(f"{path / MANIFEST} is damaged ({error!r}); export the bundle again") from error
-        bundle._check_files(verify)
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error}") from error
         return bundle
 
     @classmethod
@@ -117,7 +123,7 @@ class Bundle:
             manifest=MappingProxyType(manifest),
         )
 
-    def _check_files(self, verify: bool) -> None:
+    def _check_names(self) -> None:
         listed = self.manifest["files"]
         for name in listed:
             if not _PLAIN_NAME.fullmatch(name):
@@ -127,7 +133,9 @@ class Bundle:
             used |= {graph.file, *graph.variants.values()}
         if unlisted := sorted(used - set(listed)):
             raise BundleError(f"{self.path}: {', '.join(unlisted)} has no hash in {MANIFEST}; export the bundle again")
-        for name, entry in listed.items():
+
+    def _check_files(self, verify: bool) -> None:
+        for name, entry in self.manifest["files"].items():
             file = self.path / name
             if file.is_symlink() or not file.is_file():
                 raise BundleError(f"{self.path} lacks {name}; export the bundle again")
@@ -147,6 +155,12 @@ class Bundle:
         """Channels of the latents, 4 in the released model."""
         channels = self.graphs["denoiser"].inputs[0].shape[1]
         return int(channels)
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """The text of bundle.json: `manifest`, and as its last entry the SHA-256 of what stands before that entry."""
+    body = json.dumps(manifest, indent=1).removesuffix("\n}")
+    return body + _SEAL.format(hashlib.sha256(body.encode()).hexdigest())
 
 
 def sha256(file: Path) -> str:
@@ -188,6 +202,12 @@ def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
             "with this version, or install the fye-rt that wrote it"
         )
     return raw, manifest
+
+
+def _check_seal(path: Path, raw: bytes) -> None:
+    body, seal = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
+    if seal != _SEAL.format(hashlib.sha256(body).hexdigest()).encode():
+        raise BundleError(f"{path / MANIFEST} differs from its own hash; copy or export the bundle again")
 
 
 def _graph(name: str, entry: Mapping[str, Any]) -> Graph:

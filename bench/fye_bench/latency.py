@@ -17,12 +17,12 @@ import numpy as np
 from fye_bench import pipeline
 from fye_bench.environment import environment
 from fye_bench.memory import peak_resident
-from fye_bench.model import Model, describe_bundle, find_model
+from fye_bench.model import Model, find_model
 from fye_bench.operators import profile
 from fye_bench.pipeline import BASELINE, STAGES, Array, TimedClip, Variant
 from fye_bench.statistics import ratio, summary
 from fye_bench.worker import Worker
-from fye_bench.workload import Workload
+from fye_bench.workload import Workload, describe_bundle
 from fye_rt import backends, outputs, report, terminal
 from fye_rt.bundle import Bundle
 from fye_rt.options import COMPUTES
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         variants += [Variant(backend, compute) for compute in computes]
     if arguments.json is not None:
         outputs.check_output(arguments.json, (".json",))
-    result = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
+    result: dict[str, Any] = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
     with terminal.working(arguments.quiet) as bars:
         model = find_model(arguments.checkpoint, arguments.bundle, terminal.note)
         measured = _measure(variants, workload, model, arguments.rounds, bars)

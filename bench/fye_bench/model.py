@@ -4,16 +4,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import fye_export
 from fye_bench.workload import Workload
 from fye_export.checkpoint import Checkpoint
 from fye_export.export import export
-from fye_export.graphs import symbols
 from fye_export.random_checkpoint import PRESETS, write
 from fye_rt.bundle import Bundle
 from fye_rt.errors import OptionError
@@ -55,27 +50,6 @@ def find_model(checkpoint: Path | None, bundle: Path | None, tell: Tell) -> Mode
     if source != Checkpoint.open(checkpoint).digest:
         raise OptionError(f"{bundle} was not exported from {checkpoint}; give the checkpoint that it was exported from")
     return Model(checkpoint, bundle)
-
-
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What a result says of the model."""
-    return {
-        "digest": bundle.digest,
-        "precision": bundle.precision,
-        "parameters": {graph: bundle.weight_bytes(graph, itemsize=1) for graph in bundle.graphs},
-        "sizes": dict(bundle.model),
-    }
-
-
-def denoiser_inputs(bundle: Bundle, workload: Workload) -> dict[str, NDArray[Any]]:
-    """Random inputs of one evaluation of the denoiser, by name."""
-    rng = np.random.default_rng(0)
-    sizes = symbols(min(workload.frames, workload.options().window_size), *workload.size)
-    inputs: dict[str, NDArray[Any]] = {}
-    for spec in bundle.graphs["denoiser"].inputs:
-        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape]
-        inputs[spec.name] = np.full(shape, 500) if spec.dtype == "int64" else rng.standard_normal(shape, np.float32)
-    return inputs
 
 
 def _digest(package: Path) -> str:

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fye_bench.model import denoiser_inputs
 from fye_bench.pipeline import BASELINE, Pipeline, Variant
-from fye_bench.workload import Workload
-from fye_rt.backends import Arrays
+from fye_bench.workload import Workload, denoiser_inputs
+from fye_rt.backends import Arrays, Settings
 from fye_rt.bundle import Bundle
 
 _RUNS = 5  # after one that is not counted
@@ -46,19 +45,16 @@ def _table(events: Iterable[tuple[str, float, int]], evaluations: int) -> Profil
 
 
 def _onnxruntime(bundle: Bundle, inputs: Arrays, threads: int) -> Profile:
-    import onnxruntime
-
-    from fye_rt.backends.onnxruntime import session_options
+    from fye_rt.backends.onnxruntime import OnnxRuntimeEngine, session_options
 
     options = session_options(threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        file = bundle.file("denoiser", "onnxruntime")
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        engine = OnnxRuntimeEngine(bundle.file("denoiser", "onnxruntime"), options)
         for _ in range(1 + _RUNS):
-            session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text())
+            engine.run(inputs)
+        events = json.loads(Path(engine._session.end_profiling()).read_text())
     runs = [event["ts"] for event in events if event["name"] == "model_run"]
     counted = sorted(runs)[-_RUNS]
     return _table(
@@ -74,21 +70,17 @@ def _onnxruntime(bundle: Bundle, inputs: Arrays, threads: int) -> Profile:
 def _openvino(bundle: Bundle, inputs: Arrays, compute: str, threads: int) -> Profile:
     import openvino
 
-    config = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(compute, compute),
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERF_COUNT": "YES",
-    }
-    request = openvino.Core().compile_model(bundle.file("denoiser"), "CPU", config).create_infer_request()
-    request.infer(inputs)
+    from fye_rt.backends.openvino import open_engine
+
+    engine: Any = open_engine(bundle, "denoiser", Settings(compute=compute, threads=threads))
+    engine._config["PERF_COUNT"] = "YES"  # it compiles in its first run
+    engine.run(inputs)
     events = []
     for _ in range(_RUNS):
-        request.infer(inputs)
+        engine.run(inputs)
         events += [
             (node.node_type, node.real_time.total_seconds(), 1)
-            for node in request.profiling_info
+            for node in engine._request.profiling_info
             if node.status == openvino.ProfilingInfo.Status.EXECUTED
         ]
     return _table(events, _RUNS)

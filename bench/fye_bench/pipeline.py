@@ -53,7 +53,7 @@ class TimedClip:
 
 
 class Stages(Protocol):
-    """What `Baseline` and `fye_rt.Animator` have in common; they return different things for a portrait and a motion."""
+    """What `Baseline` and `fye_rt.Animator` have in common; a portrait and a motion are the affair of each."""
 
     def encode_portrait(self, image: NDArray[np.uint8], clip_pixels: Array) -> Any:
         """Once per portrait."""

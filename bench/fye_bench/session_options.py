@@ -9,23 +9,20 @@ compared with the graphs' weights in float32. Then its evaluations alternate wit
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from fye_bench.environment import environment
 from fye_bench.memory import anonymous
-from fye_bench.model import denoiser_inputs, describe_bundle
 from fye_bench.pipeline import precisions
 from fye_bench.statistics import ratio, summary
 from fye_bench.worker import Worker
-from fye_bench.workload import Workload
+from fye_bench.workload import Workload, denoiser_inputs, describe_bundle
 from fye_rt import backends, report, terminal
-from fye_rt.backends import Arrays, Settings
+from fye_rt.backends import Arrays, Engine, Settings
 from fye_rt.bundle import Bundle
 from fye_rt.errors import FyeError
 
@@ -64,25 +61,9 @@ CHANGES: dict[str, Change] = {
     "extended graph optimisation": _level("ORT_ENABLE_EXTENDED"),
     "dynamic block base 4": _entry("session.dynamic_block_base", "4"),
     "spinning off": _entry("session.intra_op.allow_spinning", "0"),
-    "denormals kept": _entry("session.set_denormal_as_zero", "0"),
-    "no constant folding": _entry("optimization.disable_specified_optimizers", "ConstantFolding"),
+    "spinning only in a run": _entry("session.force_spinning_stop", "1"),
+    "denormals flushed": _entry("session.set_denormal_as_zero", "1"),
 }
-
-
-class _Session:
-    """An ONNX Runtime session with changed options."""
-
-    def __init__(self, file: Path, change: Change) -> None:
-        import onnxruntime
-
-        from fye_rt.backends.onnxruntime import session_options
-
-        options = session_options(THREADS)
-        change(options)
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        return dict(enumerate(self._session.run(None, dict(inputs))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +76,7 @@ class Candidate:
     option: str = CHOSEN
 
 
-_engines: dict[str, Any] = {}
+_engines: dict[str, Engine] = {}
 _inputs: Arrays = {}
 
 
@@ -107,8 +88,19 @@ def open_graph(candidate: Candidate, graph: str) -> float:
         settings = Settings(compute=candidate.compute, threads=THREADS)
         _engines[graph] = backends.load(candidate.backend)(bundle, graph, settings)
     else:
-        _engines[graph] = _Session(bundle.file(graph, candidate.backend), CHANGES[candidate.option])
+        _engines[graph] = _open_changed(bundle.file(graph, candidate.backend), CHANGES[candidate.option])
     return time.perf_counter() - start
+
+
+def _open_changed(file: Path, change: Change) -> Engine:
+    import onnxruntime
+
+    from fye_rt.backends.onnxruntime import OnnxRuntimeEngine, session_options
+
+    onnxruntime.set_default_logger_severity(3)  # it warns of every changed entry
+    options = session_options(THREADS)
+    change(options)
+    return OnnxRuntimeEngine(file, options)
 
 
 def keep_inputs(inputs: Arrays) -> None:

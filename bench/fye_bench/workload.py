@@ -1,6 +1,7 @@
 """The clip that is timed, fixed here so that numbers of different days can be compared."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +61,26 @@ class Inputs:
             rng.standard_normal((3, side, side), np.float32),
             rng.integers(0, 256, (workload.frames, *workload.size, 3), np.uint8),
         )
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What a result says of the model."""
+    return {
+        "digest": bundle.digest,
+        "precision": bundle.precision,
+        "parameters": {graph: bundle.weight_bytes(graph, itemsize=1) for graph in bundle.graphs},
+        "sizes": dict(bundle.model),
+    }
+
+
+def denoiser_inputs(bundle: Bundle, workload: Workload) -> dict[str, NDArray[Any]]:
+    """Random inputs of one evaluation of the denoiser, by name."""
+    from fye_export.graphs import symbols  # and PyTorch with it, which a process that measures memory does without
+
+    rng = np.random.default_rng(0)
+    sizes = symbols(min(workload.frames, workload.options().window_size), *workload.size)
+    inputs: dict[str, NDArray[Any]] = {}
+    for spec in bundle.graphs["denoiser"].inputs:
+        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape]
+        inputs[spec.name] = np.full(shape, 500) if spec.dtype == "int64" else rng.standard_normal(shape, np.float32)
+    return inputs

@@ -2,10 +2,9 @@
 
 import gc
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +20,7 @@ from fye_export.config import MAX_FRAMES
 from fye_export.graphs import GraphSpec, graph_specs, symbols, unconditional_attention
 from fye_export.networks import UNet
 from fye_export.onnxruntime_graph import lowered
-from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sha256
+from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256
 from fye_rt.errors import ExportError, OptionError, OutputError
 from fye_rt.files import atomic_folder
 from fye_rt.schedule import SchedulerConfig
@@ -135,9 +134,10 @@ def export(
                 file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.iterdir())
             },
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (folder / MANIFEST).write_text(sealed(manifest))
+        bundle = Bundle.load(folder, verify=False)  # before another export may replace what is published
     tell("done", 1.0)
-    return Bundle.load(output, verify=False)
+    return replace(bundle, path=output)
 
 
 def _derived(checkpoint: Checkpoint) -> dict[str, Tensor]:

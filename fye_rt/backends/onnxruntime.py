@@ -1,5 +1,7 @@
 """ONNX Runtime on the CPU, in float32."""
 
+import ctypes
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ class OnnxRuntimeEngine:
 
     compute = "fp32"
 
-    def __init__(self, file: Path, threads: int) -> None:
+    def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
         """Load `file`, whose weights lie beside it."""
-        self._session = onnxruntime.InferenceSession(file, session_options(threads), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        _return_freed_memory()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -39,7 +42,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
             "--backend openvino for bf16"
         )
     try:
-        return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), settings.threads)
+        return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))
     except Exception as error:  # the provider raises half a dozen unrelated types
         raise BackendError(f"onnxruntime cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error
 
@@ -52,3 +55,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     # weights go straight into their own allocations: the arena would round each up and keep what folding frees
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options
+
+
+def _return_freed_memory() -> None:
+    """Give the copies of weights that loading has freed back to the system; glibc's allocator would keep them."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

@@ -1,12 +1,10 @@
-import errno
 import json
-import math
 import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,16 +137,10 @@ def test_a_graph_with_wrong_weights_is_refused(
 def test_a_graph_that_returns_infinity_is_refused(guider_only: None, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     random_checkpoint.write(checkpoint, random_checkpoint.PRESETS["tiny"], dtype=torch.float32)
-    change(
-        checkpoint / GUIDER, lambda state: state["conv_out.weight"].fill_(3e38).fill_(3e38) if False else _huge(state)
-    )
+    change(checkpoint / GUIDER, lambda state: {name: 1e20 * tensor for name, tensor in state.items()})
     with np.errstate(all="ignore"), pytest.raises(ExportError, match="guider by inf"):
         export.export(checkpoint, tmp_path / "out" / "bundle")
     assert left_in(tmp_path / "out") == []
-
-
-def _huge(state: dict[str, torch.Tensor]) -> None:
-    state["conv_out.weight"].fill_(3e38)
 
 
 def test_a_refused_export_leaves_the_bundle_that_was_there(
@@ -235,17 +227,16 @@ from fye_export import export
 specs = export.graph_specs
 export.graph_specs = lambda config: {"guider": specs(config)["guider"]}  # one is enough to be killed over
 def tell(message, fraction):
-    if message == sys.argv[3]:
+    if message == "hashing":  # when all is written but the manifest
         os.kill(os.getpid(), signal.SIGKILL)
 export.export(sys.argv[1], sys.argv[2], progress=tell)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["comparing guider with PyTorch", "hashing"])
-def test_kill_9_in_mid_export_leaves_nothing_that_loads(moment: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_kill_9_in_mid_export_leaves_nothing_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
-    command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(output), moment]
+    command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(output)]
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": "/usr/bin:/bin"}
     result = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
@@ -271,6 +262,6 @@ def largest_file(size: int) -> Iterator[None]:
 def test_a_disk_that_fills_up_in_mid_export_is_reported_and_leaves_nothing(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
-    with largest_file(1_000_000), pytest.raises(OutputError, match="cannot write .*bundle"):
+    with largest_file(1_000_000), pytest.raises(OutputError, match=r"cannot write .*bundle"):
         export.export(golden_checkpoint, tmp_path / "bundle")
     assert left_in(tmp_path) == []

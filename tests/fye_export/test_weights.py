@@ -1,5 +1,6 @@
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_tensors_lie_side_by_side_and_nothing_follows_them(file: Path) -> None:
     entries, start = header(file)
     offsets = sorted(tuple(entry["data_offsets"]) for entry in entries.values())
     assert offsets[0][0] == 0
-    assert all(end == begin for (_, end), (begin, _) in zip(offsets, offsets[1:], strict=False))
+    assert all(end == begin for (_, end), (begin, _) in pairwise(offsets))
     assert start + offsets[-1][1] == file.stat().st_size
 
 

@@ -19,6 +19,7 @@ TOLERANCE = 1e-4
 LATENTS = 1e-3  # after any of six steps, each of which multiplies the differences before it; 4e-5 measured
 VIDEO = 2e-3  # of 1; the recorded frames are float16, which is 2.5e-4 of it
 BACKENDS = ("onnxruntime", "openvino")
+THREADS = 1  # at these sizes two threads gain little, and on a busy machine wait for each other
 LAYERS = (
     [f"down_blocks.{i // 2}.attentions.{i % 2}" for i in range(6)]
     + ["mid_block.attentions.0"]
@@ -54,7 +55,7 @@ def run(golden_bundle: Path, backend: str) -> Run:
 
     @cache
     def engine(graph: str) -> backends.Engine:
-        return open_engine(bundle, graph, backends.Settings(compute="fp32"))
+        return open_engine(bundle, graph, backends.Settings(compute="fp32", threads=THREADS))
 
     return lambda graph, **inputs: engine(graph).run(
         {name: np.ascontiguousarray(array) for name, array in inputs.items()}
@@ -68,7 +69,7 @@ def take(golden_bundle: Path) -> Callable[[str, str], Take]:
 
     @cache
     def animator(backend: str) -> Animator:
-        return Animator(bundle, backend, compute="fp32")
+        return Animator(bundle, backend, compute="fp32", threads=THREADS)
 
     @cache
     def made(name: str, backend: str) -> Take:

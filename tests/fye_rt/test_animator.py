@@ -1,0 +1,427 @@
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.animator import MotionState, PortraitState
+from fye_rt.bundle import TensorSpec
+from fye_rt.errors import BackendError, BusyError, InputError, NumericalError, OptionError
+from fye_rt.noise import frame_noise
+
+GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"}
+TWO_STEPS = Options(steps=2)
+SIZES = {"frames": 3, "height": 64, "width": 64, "latent_height": 8, "latent_width": 8}
+SIZES |= {"tokens0": 64, "tokens1": 16, "tokens2": 4, "tokens3": 1}
+
+Array = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def animator(bundle: Bundle) -> Iterator[Animator]:
+    with Animator(bundle, "onnxruntime", threads=1) as animator:
+        yield animator
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.uint8]:
+    """Five pictures of 64x72."""
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 72, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def portrait(animator: Animator, images: NDArray[np.uint8]) -> PortraitState:
+    return animator.encode_portrait(images[0])
+
+
+@pytest.fixture(scope="module")
+def motion(animator: Animator, images: NDArray[np.uint8]) -> MotionState:
+    return animator.encode_motion(images)
+
+
+class FakeEngine:
+    """Gives what `answer` makes of a graph's name, an output's specification and the inputs."""
+
+    compute = "fp32"
+
+    def __init__(
+        self, bundle: Bundle, graph: str, answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]
+    ) -> None:
+        self._graph, self._outputs, self._answer = graph, bundle.graphs[graph].outputs, answer
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> backends.Arrays:
+        return {spec.name: self._answer(self._graph, spec, inputs) for spec in self._outputs}
+
+
+def zeros(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+    return np.zeros([dim if isinstance(dim, int) else SIZES[dim] for dim in spec.shape], np.float32)
+
+
+@pytest.fixture
+def fake(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Animator]:
+    """An Animator of fake engines that answer as they are told, three frames of 64x64 at a time."""
+
+    def make(answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]) -> Animator:
+        def load(name: str) -> backends.Open:
+            return lambda bundle, graph, settings: FakeEngine(bundle, graph, answer)
+
+        monkeypatch.setattr(backends, "load", load)
+        return Animator(bundle)
+
+    return make
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref.ref[backends.Engine]"]]]:
+    """Every engine that is opened, by graph; the reference is dead once its memory was given back."""
+    engines: list[tuple[str, weakref.ref[backends.Engine]]] = []
+    load = backends.load
+
+    def watched(name: str) -> backends.Open:
+        open_engine = load(name)
+
+        def watch(bundle: Bundle, graph: str, settings: backends.Settings) -> backends.Engine:
+            engine = open_engine(bundle, graph, settings)
+            engines.append((graph, weakref.ref(engine)))
+            return engine
+
+        return watch
+
+    monkeypatch.setattr(backends, "load", watched)
+    yield engines
+
+
+def alive(opened: list[tuple[str, "weakref.ref[backends.Engine]"]]) -> set[str]:
+    return {graph for graph, engine in opened if engine() is not None}
+
+
+def test_a_clip_has_the_size_and_the_length_of_its_motion(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    assert (portrait.size, motion.size, len(motion)) == ((64, 72), (64, 72), 5)
+    latents = animator.denoise(portrait, motion, options=TWO_STEPS)
+    assert (latents.shape, latents.dtype) == ((1, 4, 5, 8, 9), np.float32)
+    frames = animator.decode(latents)
+    assert (frames.shape, frames.dtype) == ((5, 64, 72, 3), np.float32)
+    assert frames.min() >= 0
+    assert frames.max() <= 1
+
+
+def test_a_motion_of_one_frame_makes_a_clip_of_one_frame(
+    animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
+) -> None:
+    latents = animator.denoise(portrait, animator.encode_motion(images[:1]), options=TWO_STEPS)
+    assert animator.decode(latents).shape == (1, 64, 72, 3)
+
+
+def test_frames_are_encoded_and_decoded_alike_in_any_company(
+    animator: Animator, motion: MotionState, images: NDArray[np.uint8]
+) -> None:
+    many = animator.encode_motion(np.concatenate([images] * 4))  # more than one call of the network takes
+    np.testing.assert_allclose(many.features[15:], motion.features, atol=1e-5)
+    latents = np.random.default_rng(0).standard_normal((1, 4, 40, 16, 16), np.float32)
+    # 32 frames of this size are decoded at once
+    np.testing.assert_allclose(animator.decode(latents)[-1:], animator.decode(latents[:, :, -1:]), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_latents_and_another_gives_others(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    first, again, other = (
+        animator.denoise(portrait, motion, options=Options(steps=2, seed=seed)) for seed in (7, 7, 8)
+    )
+    assert np.array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
+
+
+def test_the_default_noise_is_that_of_the_seed_and_given_noise_takes_its_place(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    noise = frame_noise(7, range(5), 8, 9)
+    kept = noise.copy()
+    given = animator.denoise(portrait, motion, noise, Options(steps=2, seed=8))
+    assert np.array_equal(given, animator.denoise(portrait, motion, options=Options(steps=2, seed=7)))
+    assert np.array_equal(noise, kept)
+
+
+def test_on_step_sees_every_step_and_progress_every_evaluation(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    steps: list[tuple[int, int]] = []
+    done: list[tuple[int, int]] = []
+    latents = animator.denoise(
+        portrait,
+        motion,
+        options=Options(steps=2, window_size=3, window_overlap=1),
+        on_step=lambda index, timestep, latents: steps.append((index, timestep)),
+        progress=lambda *fraction: done.append(fraction),
+    )
+    assert steps == [(0, 999), (1, 499)]
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two windows in each step
+    frames: list[tuple[int, int]] = []
+    animator.decode(latents, progress=lambda *fraction: frames.append(fraction))
+    assert frames[-1] == (5, 5)
+
+
+@pytest.mark.parametrize("windows", ["context", "reference", "tiles"])
+def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Animator]) -> None:
+    def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+        if graph == "denoiser":  # a network in which frames do not meet: windows must not change its clip
+            landmarks = inputs["landmark_features"][:, :4].transpose(1, 0, 2, 3)[None]
+            assert inputs["latents"].shape == landmarks.shape
+            return np.sin(3 * inputs["latents"] + landmarks)
+        return zeros(graph, spec, inputs)
+
+    animator = fake(answer)
+    portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+    features = np.random.default_rng(0).standard_normal((7, 8, 8, 8), np.float32)
+    options = Options(steps=3, windows=windows, window_size=3, window_overlap=1)
+    cut = animator.denoise(portrait, MotionState(features, (64, 64)), options=options)
+    whole = animator.denoise(portrait, MotionState(features, (64, 64)), options=Options(steps=3))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_without_guidance_only_the_conditional_graph_is_loaded(
+    guidance: float, bundle: Bundle, portrait: PortraitState, motion: MotionState, opened: list[Any]
+) -> None:
+    with Animator(bundle, "onnxruntime") as animator:
+        animator.denoise(portrait, motion, options=Options(steps=1, guidance=guidance))
+        assert alive(opened) == {"denoiser_cond"}
+
+
+def test_guidance_just_above_one_meets_the_conditional_graph(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    without = animator.denoise(portrait, motion, options=Options(steps=2, guidance=1))
+    barely = animator.denoise(portrait, motion, options=Options(steps=2, guidance=1 + 1e-9))
+    np.testing.assert_allclose(without, barely, atol=1e-4)  # two graphs, float32 in another order
+    assert np.abs(without - animator.denoise(portrait, motion, options=TWO_STEPS)).max() > 1e-3
+
+
+def test_low_memory_keeps_no_graph_that_runs_once_and_changes_no_result(
+    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
+) -> None:
+    def clip(low_memory: bool) -> Array:
+        with Animator(bundle, "onnxruntime", low_memory=low_memory) as animator:
+            for _ in range(2):  # what was released is loaded again
+                states = animator.encode_portrait(images[0]), animator.encode_motion(images)
+                frames = animator.decode(animator.denoise(*states, options=TWO_STEPS))
+            assert alive(opened) == ({"denoiser"} if low_memory else GUIDED)
+            return frames
+
+    kept = clip(low_memory=False)
+    opened.clear()
+    assert np.array_equal(clip(low_memory=True), kept)
+
+
+def test_warm_up_loads_every_graph_that_a_guided_clip_needs(
+    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
+) -> None:
+    with Animator(bundle, "onnxruntime") as animator:
+        animator.warm_up((64, 64), frames=2)
+        assert sorted(graph for graph, _ in opened) == sorted(GUIDED)
+        portrait, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
+        animator.decode(animator.denoise(portrait, motion, options=TWO_STEPS))
+        assert len(opened) == len(GUIDED)
+
+
+def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
+    animator: Animator, portrait: PortraitState, motion: MotionState, images: NDArray[np.uint8]
+) -> None:
+    expected = animator.denoise(portrait, motion, options=TWO_STEPS)
+    started, refused = threading.Event(), threading.Event()
+    results: list[Array] = []
+
+    def wait(index: int, timestep: int, latents: Array) -> None:
+        started.set()
+        assert refused.wait(30)
+
+    def first() -> None:
+        results.append(animator.denoise(portrait, motion, options=TWO_STEPS, on_step=wait))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert started.wait(30)
+    for call in (
+        lambda: animator.encode_portrait(images[0]),
+        lambda: animator.encode_motion(images),
+        lambda: animator.denoise(portrait, motion, options=TWO_STEPS),
+        lambda: animator.decode(expected),
+        lambda: animator.animate(images[0], images, TWO_STEPS),
+        animator.warm_up,
+        animator.close,
+    ):
+        with pytest.raises(BusyError, match="another call"):
+            call()
+    refused.set()
+    thread.join()
+    assert np.array_equal(results[0], expected)
+    assert np.array_equal(animator.denoise(portrait, motion, options=TWO_STEPS), expected)
+
+
+def test_an_animator_serves_again_after_a_call_that_failed(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(*step: object) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        animator.denoise(portrait, motion, options=TWO_STEPS, on_step=stop)
+    animator.denoise(portrait, motion, options=TWO_STEPS)
+
+
+def test_a_closed_animator_gives_its_memory_back_and_refuses(
+    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
+) -> None:
+    with Animator(bundle, "onnxruntime") as animator:
+        motion = animator.encode_motion(images)
+        assert alive(opened) == {"guider"}
+    assert alive(opened) == set()
+    animator.close()  # again, which is no mistake
+    with pytest.raises(BusyError, match="closed; make a new one"):
+        animator.encode_motion(images)
+    assert len(motion) == 5  # results outlive it
+
+
+IMAGE = np.zeros((64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (IMAGE[..., 0], r"image is uint8, each of shape \(64, 64\)"),
+        (np.zeros((64, 64, 4), np.uint8), r"\(64, 64, 4\); give uint8 \(H, W, 3\)"),
+        (IMAGE[None], "each of shape"),
+        (IMAGE.astype(np.float32), "image is float32"),
+        (np.zeros((64, 65, 3), np.uint8), "image is 64x65; sides are multiples of 8, 64 to 2048"),
+        (np.zeros((56, 64, 3), np.uint8), "image is 56x64"),
+        (np.zeros((0, 0, 3), np.uint8), "image is 0x0"),
+        (np.broadcast_to(np.uint8(0), (2056, 64, 3)), "image is 2056x64"),
+    ],
+)
+def test_an_image_of_another_kind_or_size_is_refused(image: Any, message: str, animator: Animator) -> None:
+    with pytest.raises(InputError, match=message):
+        animator.encode_portrait(image)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((3, 224, 224), np.float32), np.zeros((56, 56, 3), np.float32), np.zeros((3, 56, 56)), IMAGE],
+)
+def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: Animator) -> None:
+    with pytest.raises(InputError, match=r"clip_pixels is .*; give float32 \(3, 56, 56\)"):
+        animator.encode_portrait(IMAGE, pixels)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGE, r"landmark_images is uint8, each of shape \(64, 3\)"),
+        (IMAGE[None].astype(np.float32), "landmark_images is float32"),
+        (IMAGE[None, :, :60], "landmark_images is 64x60"),
+        (IMAGE[None][:0], "landmark_images has 0 frames; a clip has 1 to 600"),
+        (np.broadcast_to(np.uint8(0), (601, 64, 64, 3)), "landmark_images has 601 frames; a clip has 1 to 600"),
+    ],
+)
+def test_landmark_images_of_another_kind_size_or_number_are_refused(
+    images: Any, message: str, animator: Animator
+) -> None:
+    with pytest.raises(InputError, match=message):
+        animator.encode_motion(images)
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (np.zeros((1, 4, 4, 8, 9), np.float32), r"noise is float32 \(1, 4, 4, 8, 9\); give float32 \(1, 4, 5, 8, 9\)"),
+        (np.zeros((4, 5, 8, 9), np.float32), "noise is"),
+        (np.zeros((1, 4, 5, 8, 9)), "noise is float64"),
+        (np.full((1, 4, 5, 8, 9), np.nan, np.float32), "noise contains NaN"),
+    ],
+)
+def test_noise_of_another_kind_or_size_is_refused(
+    noise: Any, message: str, animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    with pytest.raises(InputError, match=message):
+        animator.denoise(portrait, motion, noise, TWO_STEPS)
+
+
+@pytest.mark.parametrize(
+    "latents",
+    [
+        np.zeros((4, 8, 8), np.float32),
+        np.zeros((1, 4, 0, 8, 8), np.float32),
+        np.zeros((1, 3, 2, 8, 8), np.float32),
+        np.zeros((1, 4, 2, 8, 8)),
+    ],
+)
+def test_latents_of_another_kind_or_size_are_refused(latents: Any, animator: Animator) -> None:
+    with pytest.raises(InputError, match=r"latents is .*; give float32 \(1, 4, "):
+        animator.decode(latents)
+
+
+def test_a_portrait_and_a_motion_of_two_sizes_are_refused(animator: Animator, portrait: PortraitState) -> None:
+    motion = animator.encode_motion(IMAGE[None])
+    with pytest.raises(InputError, match="the portrait is 64x72, the landmark images are 64x64"):
+        animator.denoise(portrait, motion, options=TWO_STEPS)
+
+
+def test_a_window_longer_than_the_bundle_allows_is_refused(
+    bundle: Bundle, portrait: PortraitState, motion: MotionState
+) -> None:
+    with (
+        Animator(replace(bundle, max_frames=16), "onnxruntime") as animator,
+        pytest.raises(OptionError, match="window_size=24: this bundle allows 16"),
+    ):
+        animator.denoise(portrait, motion)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("graph", sorted({*GUIDED, "denoiser_cond"}))
+def test_a_network_that_returns_nan_or_infinity_is_reported(
+    graph: str, value: float, fake: Callable[..., Animator]
+) -> None:
+    def answer(asked: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+        output = zeros(asked, spec, inputs)
+        if asked == graph:
+            output.flat[-1] = value
+        return output
+
+    animator = fake(answer)
+    guidance = 1.0 if graph == "denoiser_cond" else 3.5
+    with pytest.raises(NumericalError, match="NaN or infinity") as caught:
+        portrait, motion = animator.encode_portrait(IMAGE), animator.encode_motion(np.stack([IMAGE] * 3))
+        animator.decode(animator.denoise(portrait, motion, options=Options(steps=2, guidance=guidance)))
+    message = str(caught.value)
+    assert "at step 0 (timestep 999), window 1 of 1" in message if "denoiser" in graph else graph in message
+
+
+@pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])
+def test_an_unknown_backend_is_refused_with_those_there_are(backend: str, bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="there are: auto, onnxruntime, openvino"):
+        Animator(bundle, backend)
+
+
+def test_a_precision_that_a_backend_lacks_is_refused_with_the_way_out(
+    bundle: Bundle, images: NDArray[np.uint8]
+) -> None:
+    with (
+        Animator(bundle, "onnxruntime", compute="bf16") as animator,
+        pytest.raises(BackendError, match="use --backend openvino for bf16"),
+    ):
+        animator.encode_motion(images)
