@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fye_bench import pipeline
-from fye_bench.environment import environment
+from fye_bench.environment import OtherLoad, environment
 from fye_bench.memory import peak_resident
 from fye_bench.model import Model, find_model
 from fye_bench.operators import profile
@@ -25,6 +25,7 @@ from fye_bench.worker import Worker
 from fye_bench.workload import Workload, describe_bundle
 from fye_rt import backends, outputs, report, terminal
 from fye_rt.bundle import Bundle
+from fye_rt.errors import OptionError
 from fye_rt.options import COMPUTES
 
 _CLIPS = 3  # whole clips of each variant
@@ -56,14 +57,15 @@ def main(argv: Sequence[str]) -> int:
     workload = Workload(frames=arguments.frames, size=arguments.size, steps=arguments.steps, threads=arguments.threads)
     variants = [Variant(BASELINE)]
     for backend in arguments.backend or _installed():
-        computes = [arguments.compute] if arguments.compute else pipeline.precisions(backend)
-        variants += [Variant(backend, compute) for compute in computes]
+        variants += [Variant(backend, compute) for compute in _computes(backend, arguments.compute)]
     if arguments.json is not None:
         outputs.check_output(arguments.json, (".json",))
     result: dict[str, Any] = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
     with terminal.working(arguments.quiet) as bars:
         model = find_model(arguments.checkpoint, arguments.bundle, terminal.note)
+        others = OtherLoad()
         measured = _measure(variants, workload, model, arguments.rounds, bars)
+        result["environment"]["other_processes_cores"] = others.cores()
         profiles = _profile(variants, workload, model, bars) if arguments.profile else {}
     result |= _describe(Bundle.load(model.bundle, verify=False), workload, measured) | profiles
     if arguments.json is not None:
@@ -93,6 +95,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _installed() -> list[str]:
     return [name for name, (_, package) in backends.BACKENDS.items() if find_spec(package)]
+
+
+def _computes(backend: str, wanted: str | None) -> tuple[str, ...]:
+    able = pipeline.precisions(backend)
+    if wanted is None:
+        return able
+    if wanted not in able:
+        raise OptionError(f"--compute {wanted}: {backend} computes in {', '.join(able)} on this CPU")
+    return (wanted,)
 
 
 def _measure(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fye_bench.environment import environment
+from fye_bench.environment import OtherLoad, environment
 from fye_bench.memory import anonymous
 from fye_bench.pipeline import precisions
 from fye_bench.statistics import ratio, summary
@@ -184,6 +184,7 @@ def main(argv: Sequence[str]) -> int:
         },
         "options": [],
     }
+    others = OtherLoad()
     terminal.say(
         f"{'storage':<8}{'engine':<12}{'compute':<8}{'option':<28}{'open':>7}{'added':>8}{'peak':>7}"
         f"{'run adds':>10}{'evaluation':>12}{'relative speed':>21}"
@@ -197,6 +198,7 @@ def main(argv: Sequence[str]) -> int:
             f"{row['added_by_running_bytes'] / 1e6:>7.0f} MB{row['evaluation']['p50']:>10.3f} s"
             f"{speedup['median']:>9.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"
         )
+    result["environment"]["other_processes_cores"] = others.cores()
     if arguments.json is not None:
         report.write_json(arguments.json, result)
     return 0

@@ -12,11 +12,12 @@ from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-# The denoiser runs hundreds of times at one shape, and twice as fast if it is compiled for that shape alone; compiling
-# takes about as long as five evaluations. The other graphs run once or a few times.
+# The denoiser runs hundreds of times at one shape, and is 1.3 times as fast if it is compiled for that shape alone;
+# compiling takes as long as some twenty evaluations. The other graphs run once or a few times.
 _STATIC = ("denoiser", "denoiser_cond")
 # Compiled for static shapes in bf16, OpenVINO 2026.4's fused attention is wrong over exactly this many keys (error 3.0
-# where 0.02 is bf16's own; 1 to 7 and 9 to 32 are right). Without fusion it is right, and 1.2 times slower.
+# where 0.02 is bf16's own; 1 to 7 and 9 to 32 are right). Without fusion it is right, and 1.2 times
+# as slow.
 _WRONG_KEYS = 8
 
 
@@ -42,31 +43,30 @@ class OpenVinoEngine:
         # OpenVINO gives a tensor several names, and its first may be one of its own making
         self._outputs = tuple(output.name for output in bundle.graphs[graph].outputs)
         self._core = openvino.Core()
-        self._model = self._core.read_model(bundle.file(graph))
+        self._file = bundle.file(graph)
         self._static = graph in _STATIC
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._request = None if self._static else self._compile()
+        self._request = None if self._static else self._compile(self._core.read_model(self._file))
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
         if self._static and (shapes := {name: array.shape for name, array in inputs.items()}) != self._shapes:
             self._request = None  # gives its memory back before the next takes its own
-            self._model.reshape(shapes)
-            wrong = self.compute == "bf16" and _WRONG_KEYS in _attention_keys(shapes)
-            self._request, self._shapes = self._compile(fused=not wrong), shapes
+            self._request, self._shapes = self._compile_static(shapes), shapes
         results = self._request.infer(dict(inputs), share_inputs=True)
         # the request reuses its output buffers
         return {name: np.array(results[name]) for name in self._outputs}
 
-    def _compile(self, *, fused: bool = True) -> Any:
-        config = self._config if fused else {**self._config, "SNIPPETS_MODE": "DISABLE"}
-        return self._core.compile_model(self._model, "CPU", config).create_infer_request()
+    def _compile(self, model: Any, **config: str) -> Any:
+        return self._core.compile_model(model, "CPU", {**self._config, **config}).create_infer_request()
 
-
-def _attention_keys(shapes: Mapping[str, tuple[int, ...]]) -> set[int]:
-    """How many keys the denoiser's attentions see: frames, CLIP tokens, positions without and with the portrait's."""
-    tokens = {shape[1] for name, shape in shapes.items() if name.startswith(("reference_key", "clip_key"))}
-    return {shapes["latents"][2]} | tokens | {2 * n for n in tokens}
+    def _compile_static(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        model = self._core.read_model(self._file)
+        model.reshape(dict(shapes))
+        attentions = [node for node in model.get_ops() if node.get_type_name() == "ScaledDotProductAttention"]
+        keys = {attention.input(1).get_shape()[2] for attention in attentions}
+        wrong = self.compute == "bf16" and _WRONG_KEYS in keys
+        return self._compile(model, **({"SNIPPETS_MODE": "DISABLE"} if wrong else {}))
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngine:
@@ -83,5 +83,4 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngin
     try:
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())  # it comes in five lines
-        raise BackendError(f"openvino cannot open {graph}: {reason}; check with: fye verify {bundle.path}") from error
+        raise BackendError(f"openvino cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error

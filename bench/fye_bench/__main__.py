@@ -1,0 +1,48 @@
+"""Retake the committed results, on a machine that does nothing else.
+
+    python -m fye_bench [--results bench/results] [--full DIR]
+
+Writes latency.json and session_options.json (a quarter of an hour on two cores, half of it for making the mid-size
+model on first use); with --full also full_size.json, for which the full-size model is made below DIR.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fye_bench import full_size, latency, session_options
+from fye_bench.model import find_model
+from fye_bench.workload import Workload
+from fye_export.export import export
+from fye_rt import terminal
+from fye_rt.errors import FyeError
+
+
+def main() -> int:
+    """Run the benchmarks one after another; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("bench/results"), metavar="DIR")
+    parser.add_argument("--full", type=Path, metavar="DIR", help="also measure the full-size model, made below DIR")
+    arguments = parser.parse_args()
+
+    def result(name: str) -> list[str]:
+        return ["--json", str(arguments.results / name)]
+
+    fp32 = find_model(None, None, terminal.note).bundle
+    fp16 = fp32.with_name("bundle-fp16")
+    if not fp16.exists():
+        terminal.note("export the model in fp16")
+        export(fp32.with_name("checkpoint"), fp16, precision="fp16", size=Workload().size)
+    latency.main(["--rounds", "20", "--profile", *result("latency.json")])
+    session_options.main(["--bundle", str(fp32), "--bundle", str(fp16), *result("session_options.json")])
+    if arguments.full is not None:
+        return full_size.main(["--work", str(arguments.full), *result("full_size.json")])
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except FyeError as error:
+        terminal.note(str(error))
+        sys.exit(2)
