@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fye_export.blocks import Attention, TransformerBlock
+from fye_export.blocks import TemporalAttention, TransformerBlock
 from fye_export.networks import UNet
 from fye_rt.denoise import OnStep
 from fye_rt.errors import OptionError
@@ -306,7 +306,7 @@ def _temporal_transformer(transformer: nn.Module, x: Tensor) -> Tensor:
     return _unfold(_as_images(tokens, x) + x, frames)
 
 
-def _naive_attention(attention: Attention, x: Tensor) -> Tensor:
+def _naive_attention(attention: TemporalAttention, x: Tensor) -> Tensor:
     """Self-attention over (N, L, C) with all scores in memory."""
     heads = attention.heads
     q, k, v = (

@@ -33,8 +33,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-class Attention(nn.Module):
-    """The four projections of one attention; q, k and v without bias."""
+class Projections(nn.Module):
+    """The four linear layers of one attention; q, k and v without bias."""
 
     def __init__(self, channels: int, context: int, heads: int) -> None:
         super().__init__()
@@ -43,6 +43,10 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context, channels, bias=False)
         self.to_v = nn.Linear(context, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+
+class Attention(Projections):
+    """Attention among the positions of a frame, or to the CLIP tokens."""
 
     def forward(self, query: Tensor, context: Tensor) -> Tensor:
         """Attend from `query` (N, Lq, C) to `context` (N, Lk, context width); returns (N, Lq, C)."""
@@ -106,7 +110,7 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pe", pe.flatten(1)[None])
 
 
-class TemporalAttention(Attention):
+class TemporalAttention(Projections):
     """Self-attention among the frames at one position."""
 
     def __init__(self, channels: int) -> None:

@@ -1,6 +1,5 @@
 """From a checkpoint to a bundle: cut, write, compare with PyTorch, publish."""
 
-import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -171,8 +170,6 @@ def _compare(spec: GraphSpec, checkpoint: Checkpoint, file: Path) -> GraphError:
         for inputs, wanted in zip(cases, expected, strict=True)
         for pair in zip(session.run(None, inputs), wanted, strict=True)
     ]
-    del session
-    gc.collect()
     return GraphError(
         relative_rms=max(_relative_rms(got, want) for got, want in pairs),
         max_abs=max(float(np.abs(got - want).max()) for got, want in pairs),
@@ -203,8 +200,6 @@ def _run_torch(
         for inputs in cases:
             outputs = module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
             results.append([output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
-    del module
-    gc.collect()
     return results
 
 

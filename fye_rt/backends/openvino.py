@@ -16,8 +16,8 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 # compiling takes as long as some twenty evaluations. The other graphs run once or a few times.
 _STATIC = ("denoiser", "denoiser_cond")
 # Compiled for static shapes in bf16, OpenVINO 2026.4's fused attention is wrong over exactly this many keys (error 3.0
-# where 0.02 is bf16's own; 1 to 7 and 9 to 32 are right). Without fusion it is right, and 1.2 times
-# as slow.
+# where 0.02 is bf16's own; 1 to 7 and 9 to 32 are right). Without fusion it is right, and 1.2 times as
+# slow.
 _WRONG_KEYS = 8
 
 
@@ -46,7 +46,7 @@ class OpenVinoEngine:
         self._file = bundle.file(graph)
         self._static = graph in _STATIC
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._request = None if self._static else self._compile(self._core.read_model(self._file))
+        self._request: Any = None if self._static else self._compile(self._core.read_model(self._file))
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
