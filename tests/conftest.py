@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,9 @@ def golden_bundle(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_graph, "trace", trace)
-        return export.export(golden_checkpoint, tmp_path_factory.mktemp("golden") / "bundle", size=(128, 128)).path
+        bundle = export.export(golden_checkpoint, tmp_path_factory.mktemp("golden") / "bundle", size=(128, 128))
+    gc.freeze()  # tracing leaves a million objects in PyTorch's caches, which every later collection would visit
+    return bundle.path
 
 
 @pytest.fixture(scope="session")
