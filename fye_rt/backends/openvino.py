@@ -80,7 +80,8 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngin
     try:
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:
-        raise BackendError(f"openvino cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error
+        reason = " ".join(str(error).split())  # it comes in five lines
+        raise BackendError(f"openvino cannot open {graph}: {reason}; check with: fye verify {bundle.path}") from error
 
 
 def _set_apart(attention: Any) -> None:

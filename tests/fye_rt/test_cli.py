@@ -18,7 +18,7 @@ from PIL import Image
 import fye_rt
 from fye_rt import cli, media
 from fye_rt.animator import Animator
-from fye_rt.bundle import Bundle, sha256
+from fye_rt.bundle import Bundle, sealed, sha256
 from fye_rt.landmarks import LANDMARKER_URL, Motion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -465,7 +465,8 @@ def bundle(tmp_path: Path) -> Path:
 def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     manifest = json.loads((bundle / "bundle.json").read_text())
     change(manifest)
-    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    del manifest["sha256"]
+    (bundle / "bundle.json").write_text(sealed(manifest))
 
 
 def flip_a_byte(bundle: Path) -> None:
