@@ -52,7 +52,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Everything else is as ONNX Runtime has it; bench/results/session_options.json compares one option at a time. Without
+    # Everything else is as ONNX Runtime has it; bench/results/session_options.json compares option by option. Without
     # prepacking a graph mapped from float32 holds 0.62 instead of 1.08 times its weights, and is 1.03 times slower;
     # without layout optimisation 0.55, and 1.2 times slower.
     # Weights in the arena are no slower, but the arena never gives back what folding frees.
