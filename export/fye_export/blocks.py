@@ -30,7 +30,13 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     if torch.compiler.is_exporting():
         return torch.onnx.ops.attention(query, key, value, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    if q.is_cpu and torch.is_autocast_enabled("cpu"):
+        # training on a CPU: PyTorch's backward pass of this takes two to three times as long in bfloat16
+        with torch.autocast("cpu", enabled=False):
+            attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    else:
+        attended = F.scaled_dot_product_attention(q, k, v)
+    return attended.transpose(1, 2).flatten(2)
 
 
 class Projections(nn.Module):
