@@ -13,18 +13,19 @@ from fye_rt.errors import FyeError
 from fye_rt.options import Options
 
 if TYPE_CHECKING:
-    from fye_rt.animator import Animator, PortraitState
+    from fye_rt.animator import Animator, MotionState, PortraitState
     from fye_rt.bundle import Bundle
     from fye_rt.clip import Clip
     from fye_rt.landmarks import Motion
 
 __version__ = "0.1.0"
-__all__ = ["Animator", "Bundle", "Clip", "FyeError", "Motion", "Options", "PortraitState", "__version__"]
+__all__ = ["Animator", "Bundle", "Clip", "FyeError", "Motion", "MotionState", "Options", "PortraitState", "__version__"]
 
 # loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
 _LAZY = {
     "Animator": "fye_rt.animator",
     "Clip": "fye_rt.clip",
+    "MotionState": "fye_rt.animator",
     "PortraitState": "fye_rt.animator",
     "Bundle": "fye_rt.bundle",
     "Motion": "fye_rt.landmarks",

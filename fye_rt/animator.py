@@ -60,7 +60,7 @@ class MotionState:
 
 
 class Animator:
-    """Runs a bundle. Serves one call at a time; use it as a context manager, or call `close`.
+    """Runs a bundle. Serves one thread at a time; use it as a context manager, or call `close`.
 
     Args:
         bundle: a verified bundle.
@@ -73,6 +73,7 @@ class Animator:
 
     Raises:
         BackendError: the backend is unknown or not installed.
+        OptionError: `threads` is below 0.
     """
 
     def __init__(
@@ -84,13 +85,15 @@ class Animator:
         threads: int = 0,
         low_memory: bool = False,
     ) -> None:
+        if threads < 0:
+            raise OptionError(f"threads={threads} is not valid; allowed: 0 (one per physical core) or more")
         self.bundle = bundle
         self.backend = backends.choose(backend)
         self._open = backends.load(self.backend)
         self._settings = backends.Settings(compute=compute, threads=threads)
         self._low_memory = low_memory
         self._engines: dict[tuple[str, str], backends.Engine] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `animate` holds it while it calls the stages
         self._closed = False
 
     def encode_portrait(self, image: NDArray[np.uint8], clip_pixels: Array | None = None) -> PortraitState:
@@ -242,14 +245,16 @@ class Animator:
         """Portrait and motion in, clip out; see `fye_rt.clip.animate` for what both may be."""
         from fye_rt.clip import animate
 
-        return animate(self, image, motion_source, options or Options(), **settings)
+        with self._serving():
+            return animate(self, image, motion_source, options or Options(), **settings)
 
     def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
         """Run every graph that a guided clip needs once, on a clip of `frames` frames of `size` (height, width)."""
         height, width = size or self.bundle.size
         blank = np.zeros((frames, height, width, 3), np.uint8)
-        portrait, motion = self.encode_portrait(blank[0]), self.encode_motion(blank)
-        self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
+        with self._serving():
+            portrait, motion = self.encode_portrait(blank[0]), self.encode_motion(blank)
+            self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
 
     def close(self) -> None:
         """Give the memory of all graphs back; further calls are refused, but for another `close`."""

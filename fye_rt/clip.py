@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from fye_rt import media
 from fye_rt.animator import MAX_FRAMES, Animator, check_sides
 from fye_rt.arrays import to_uint8
-from fye_rt.errors import InputError
+from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
     Motion,
     detect_frames,
     detect_image,
+    draw,
     find_landmarker,
     landmark_images,
     load_template,
@@ -60,11 +61,17 @@ class Clip:
     timings: Mapping[str, float]
     notices: tuple[str, ...]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all."""
-        media.write_video(
-            path, self.frames, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds
-        )
+    def save(self, path: str | os.PathLike[str], tell: Tell | None = None) -> None:
+        """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all.
+
+        `tell` is called with ("write", finished, all) frames.
+        """
+        self.write(path, self.frames, tell)
+
+    def write(self, path: str | os.PathLike[str], frames: Iterable[Image], tell: Tell | None = None) -> None:
+        """As `save`, but with other frames than the clip's own: as many, of any size."""
+        told = frames if tell is None else _told(frames, len(self.frames), tell)
+        media.write_video(path, told, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds)
 
     def contact_sheet(self, columns: int = 8) -> Image:
         """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
@@ -113,7 +120,8 @@ def animate(
     """Animate a portrait.
 
     With `windows="reference"` the public code's habits are kept: the first frame of a motion only anchors it and is
-    dropped, and the portrait's darkest 63 levels are one lower.
+    dropped, the portrait's darkest 63 levels are one lower, and a portrait without a face that MediaPipe finds gets
+    the driving face's landmarks where they are (all frames, and a notice).
 
     Args:
         animator: with the model.
@@ -145,23 +153,22 @@ def animate(
         check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
     with timings.stage("landmarks"):
-        notices = driving.notices
-        if isinstance(driving.motion, Motion):
-            own = _portrait_landmarks(portrait, portrait_landmarks, landmarker)
-            notices += own.notices
-            landmarks = landmark_images(own, driving.motion, size, drop_first=reference)
-        else:
-            landmarks = driving.motion
+        landmarks, more = _landmarks(driving.motion, portrait, portrait_landmarks, landmarker, reference)
+    tell("encode", 0, 2)
     with timings.stage("encode_portrait"):
         clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
         seen = media.reference_round_trip(portrait) if reference else portrait
         portrait_state = animator.encode_portrait(seen, clip_pixels)
+    tell("encode", 1, 2)
     with timings.stage("encode_motion"):
         motion_state = animator.encode_motion(landmarks)
+    tell("encode", 2, 2)
+    tell("denoise", 0, options.steps)  # its graph may take a minute to open
     with timings.stage("denoise"):
         latents = animator.denoise(
             portrait_state, motion_state, options=options, progress=lambda done, total: tell("denoise", done, total)
         )
+    tell("decode", 0, len(landmarks))
     with timings.stage("decode"):
         video = to_uint8(animator.decode(latents, progress=lambda done, total: tell("decode", done, total)))
     dropped = len(driving.motion) - len(video)
@@ -174,7 +181,7 @@ def animate(
         portrait=portrait,
         landmarks=landmarks,
         timings=timings.seconds,
-        notices=notices,
+        notices=driving.notices + more,
     )
 
 
@@ -269,9 +276,38 @@ def _read_folder(path: Path, frames: int | None) -> Image:
     return np.stack(images)
 
 
+def _told(frames: Iterable[Image], total: int, tell: Tell) -> Iterator[Image]:
+    for done, image in enumerate(frames):
+        tell("write", done, total)
+        yield image
+    tell("write", total, total)
+
+
 def _check_length(frames: int, name: str, limit: int) -> None:
     if frames > limit:
         raise InputError(f"{name} has {frames} frames; the limit is {limit}: pass --frames, or cut it")
+
+
+def _landmarks(
+    motion: Motion | Image,
+    portrait: Image,
+    given: str | os.PathLike[str] | Motion | None,
+    landmarker: str | os.PathLike[str] | None,
+    reference: bool,
+) -> tuple[Image, tuple[str, ...]]:
+    """Landmark images of a clip, and what a user should know of them."""
+    if not isinstance(motion, Motion):
+        return motion, ()
+    size = (portrait.shape[0], portrait.shape[1])
+    try:
+        own = _portrait_landmarks(portrait, given, landmarker)
+    except FaceNotFoundError as error:
+        if not reference:
+            raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
+        # the public code exchanges width and height here; for square clips this is the same
+        unaligned = draw(motion.points[..., :2] * (size[1], size[0]), size)
+        return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
+    return landmark_images(own, motion, size, drop_first=reference), own.notices
 
 
 def _portrait_landmarks(

@@ -119,9 +119,9 @@ def animate(
                 tell=bars,
             )
             facts = report.describe(animator, clip, options, bars.totals["denoise"], time.perf_counter() - start)
-        clip.save(output)
+        clip.save(output, bars)
         if comparison is not None:
-            outputs.write_comparison(comparison, clip)
+            outputs.write_comparison(comparison, clip, bars)
         if contact_sheet is not None:
             media.write_image(contact_sheet, clip.contact_sheet())
         if json is not None:

@@ -46,7 +46,7 @@ def run(output: Path, tell: Bars) -> tuple[Bundle, Clip]:
         clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, tell=tell)
         seconds = time.perf_counter() - start
         report = describe(animator, clip, options, tell.totals["denoise"], seconds)
-    clip.save(output / "demo.mp4")
+    clip.save(output / "demo.mp4", tell)
     media.write_image(output / "contact_sheet.png", clip.contact_sheet())
     write_json(output / "timings.json", report)
     return bundle, clip

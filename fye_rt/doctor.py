@@ -8,6 +8,8 @@ from fye_rt.errors import FyeError
 from fye_rt.report import environment
 
 Line = tuple[str, str]  # (what, how it is)
+EXTRAS = {"mediapipe": "landmarks", "openvino": "openvino"}  # a package's, where that is not "export"
+CORE = ("numpy", "onnxruntime", "av", "pillow", "opencv-contrib-python")
 
 
 def examine() -> Iterator[Line]:
@@ -22,13 +24,17 @@ def examine() -> Iterator[Line]:
     if memory:
         yield "memory", f"{memory / 2**30:.1f} GiB"
     for name, version in facts["packages"].items():
-        yield name, version or "not installed"
+        yield name, version or f"not installed; run: pip install {_distribution(name)}"
     yield "native module", _found(_native)
     yield "opencv", _found(_opencv)
     for name in backends.BACKENDS:
         yield f"backend {name}", _found(partial(_backend, name))
     yield "landmarker", _found(_landmarker)
     yield "shipped bundle", _found(_bundle)
+
+
+def _distribution(package: str) -> str:
+    return "fye-rt" if package in CORE else f"'fye-rt[{EXTRAS.get(package, 'export')}]'"
 
 
 def _found(look: Callable[[], str]) -> str:

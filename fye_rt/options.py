@@ -44,7 +44,8 @@ class Options:
         for name in ("steps", "seed", "window_size", "window_overlap"):
             _require(isinstance(getattr(self, name), int), name, getattr(self, name), "a whole number")
         _require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
-        _require(0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100")
+        number = isinstance(self.guidance, int | float)
+        _require(number and 0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
         _require(1 <= self.window_size <= MAX_WINDOW, "window_size", self.window_size, f"1 to {MAX_WINDOW}")
         _require(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fye_rt import media
-from fye_rt.clip import PICTURES, Clip, Image
+from fye_rt.clip import PICTURES, Clip, Image, Tell
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.landmarks import Motion, overlay
 
@@ -42,11 +42,11 @@ def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = 
         raise OptionError(f"cannot write {path}: it is what the result is made from; choose another name")
 
 
-def write_comparison(path: Path, clip: Clip) -> None:
-    """Write portrait, landmarks and result side by side, with the clip's times and sound."""
+def write_comparison(path: Path, clip: Clip, tell: Tell | None = None) -> None:
+    """Write portrait, landmarks and result side by side, with the clip's times and sound; `tell` as in `Clip.save`."""
     pairs = zip(clip.landmarks, clip.frames, strict=True)
     beside = (np.concatenate([clip.portrait, landmarks, frame], axis=1) for landmarks, frame in pairs)
-    media.write_video(path, beside, clip.fps, times=clip.times, audio_from=clip.audio_from, seconds=clip.seconds)
+    clip.write(path, beside, tell)
 
 
 def write_overlay(path: Path, source: Path, motion: Motion) -> None:

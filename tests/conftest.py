@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fye_rt.bundle import shipped_bundles
+from fye_rt.errors import BackendError
+from fye_rt.landmarks.draw import load_cv2
 
 if TYPE_CHECKING:
     from fye_export.onnx_graph import Graph
@@ -18,6 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def data() -> Path:
     """Small fixtures that are part of the repository."""
     return ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def opencv() -> None:
+    """OpenCV loads; its wheel needs system libraries that a bare machine lacks."""
+    try:
+        load_cv2()
+    except BackendError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

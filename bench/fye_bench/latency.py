@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     arguments = _parse(argv)
-    workload = Workload(frames=arguments.frames, size=arguments.size, steps=arguments.steps, threads=arguments.threads)
+    size = outputs.parse_size(arguments.size)
+    workload = Workload(frames=arguments.frames, size=size, steps=arguments.steps, threads=arguments.threads)
     variants = [Variant(BASELINE)]
     for backend in arguments.backend or _installed():
         variants += [Variant(backend, compute) for compute in _computes(backend, arguments.compute)]
@@ -75,15 +76,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; see: {self.prog} --help")
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     default = Workload()
-    parser = argparse.ArgumentParser(prog="fye bench", description="Time baseline and runtime, interleaved.")
+    parser = _Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default a seeded mid-size model, made once")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from")
     parser.add_argument("--backend", action="append", choices=backends.BACKENDS, help="repeatable; default: installed")
     parser.add_argument("--compute", choices=COMPUTES[1:], help="default: every precision a backend has on this CPU")
     parser.add_argument("--frames", type=int, default=default.frames)
-    parser.add_argument("--size", type=outputs.parse_size, default=default.size, metavar="HxW")
+    parser.add_argument("--size", default="{}x{}".format(*default.size), metavar="HxW")
     parser.add_argument("--steps", type=int, default=default.steps, help="of a whole clip")
     parser.add_argument("--threads", type=int, default=default.threads, choices=range(1, 257), metavar="N")
     parser.add_argument("--rounds", type=int, default=10, choices=range(1, 1001), metavar="N")

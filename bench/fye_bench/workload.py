@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import windows
+from fye_rt.animator import check_sides
 from fye_rt.bundle import Bundle
 from fye_rt.options import Options
 
@@ -20,12 +21,19 @@ class Workload:
         size: (height, width) in pixels.
         steps: DDIM steps, all of them evaluated.
         threads: of the CPU.
+
+    Raises:
+        OptionError, InputError: a number outside its range.
     """
 
     frames: int = 8
     size: tuple[int, int] = (128, 128)
     steps: int = 30
     threads: int = 2
+
+    def __post_init__(self) -> None:
+        check_sides(self.size, "the clip")
+        self.windows()  # what options and windows refuse
 
     def options(self, steps: int | None = None) -> Options:
         """What users get: guidance 3.5, windows of 24 frames. `steps` replaces the workload's."""

@@ -3,7 +3,7 @@
 from fye_rt.media.checks import LIMITS, Limits
 from fye_rt.media.images import contact_sheet, read_image, write_image
 from fye_rt.media.mp4 import write_video
-from fye_rt.media.pixels import clip_pixels, fit_image, reference_pixels, reference_round_trip
+from fye_rt.media.pixels import clip_pixels, fit_image, reference_round_trip
 from fye_rt.media.video import VideoInfo, probe_video, read_video
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "probe_video",
     "read_image",
     "read_video",
-    "reference_pixels",
     "reference_round_trip",
     "write_image",
     "write_video",

@@ -67,21 +67,3 @@ def reference_round_trip(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     signed = levels / np.float32(255) * 2 - 1
     table = (((signed + 1) / 2).clip(0, 1) * 255).astype(np.uint8)
     return table[image]
-
-
-def reference_pixels(image: NDArray[np.uint8], *, round_trip: bool = True) -> NDArray[np.float32]:
-    """The portrait as the public code feeds it to the VAE's encoder.
-
-    Args:
-        image: uint8 RGB, (H, W, 3).
-        round_trip: apply `reference_round_trip` first; False for an image that has been through it already, or to
-            keep dark levels as they are.
-
-    Returns:
-        float32 (1, 3, H, W) in [-1, 1].
-    """
-    check_rgb(image)
-    if round_trip:
-        image = reference_round_trip(image)
-    signed = image.astype(np.float32) / np.float32(255) * 2 - 1
-    return np.ascontiguousarray(signed.transpose(2, 0, 1)[None])

@@ -13,6 +13,7 @@ from fye_bench.pipeline import STAGES, Variant
 from fye_bench.workload import Workload
 from fye_export.config import ModelConfig
 from fye_export.random_checkpoint import PRESETS
+from fye_rt import cli
 from fye_rt.errors import BundleError, OptionError, OutputError
 
 
@@ -119,14 +120,27 @@ def test_a_precision_that_a_backend_lacks_is_refused(pair: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--size", "128"], ["--threads", "0"], ["--rounds", "0"], ["--backend", "tensorrt"], ["--frames", "many"]],
+    [
+        ["--size", "128"],
+        ["--size", "100x100"],
+        ["--threads", "0"],
+        ["--rounds", "0"],
+        ["--backend", "tensorrt"],
+        ["--frames", "many"],
+        ["--frames", "0"],
+        ["--steps", "0"],
+        ["--speed", "9"],
+    ],
     ids=" ".join,
 )
-def test_a_wrong_option_ends_with_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+def test_a_wrong_option_is_one_line_and_code_2_before_any_work(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "find_model", lambda *_: pytest.fail("work has begun"))
+    assert cli.main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fye: ") and error.count("\n") == 1
+    assert arguments[0].removeprefix("--") in error or arguments[1] in error
 
 
 def test_every_variant_begins_equally_many_rounds() -> None:

@@ -1,8 +1,6 @@
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.animator import MotionState, PortraitState
 from fye_rt.bundle import TensorSpec
-from fye_rt.errors import BackendError, BusyError, InputError, NumericalError, OptionError
+from fye_rt.errors import BusyError, NumericalError
 from fye_rt.noise import frame_noise
 
 GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"}
@@ -21,23 +19,6 @@ SIZES = {"frames": 3, "height": 64, "width": 64, "latent_height": 8, "latent_wid
 SIZES |= {"tokens0": 64, "tokens1": 16, "tokens2": 4, "tokens3": 1}
 
 Array = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.load(tiny_bundle)
-
-
-@pytest.fixture(scope="module")
-def animator(bundle: Bundle) -> Iterator[Animator]:
-    with Animator(bundle, "onnxruntime", threads=1) as animator:
-        yield animator
-
-
-@pytest.fixture(scope="module")
-def images() -> NDArray[np.uint8]:
-    """Five pictures of 64x72."""
-    return np.random.default_rng(0).integers(0, 256, (5, 64, 72, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +252,29 @@ def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
     assert np.array_equal(animator.denoise(portrait, motion, options=TWO_STEPS), expected)
 
 
+def test_a_second_thread_is_refused_even_between_the_stages_of_a_whole_clip(
+    animator: Animator, images: NDArray[np.uint8]
+) -> None:
+    refused: list[BaseException] = []
+
+    def intrude(stage: str, done: int, total: int) -> None:
+        def call() -> None:
+            try:
+                animator.encode_motion(images)
+            except BusyError as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        told.append(stage)
+
+    told: list[str] = []
+    animator.animate(images[0], images, TWO_STEPS, tell=intrude)
+    assert {"encode", "denoise", "decode"} == set(told)
+    assert len(refused) == len(told)
+
+
 def test_an_animator_serves_again_after_a_call_that_failed(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
@@ -298,99 +302,6 @@ def test_a_closed_animator_gives_its_memory_back_and_refuses(
     assert len(motion) == 5  # results outlive it
 
 
-IMAGE = np.zeros((64, 64, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (IMAGE[..., 0], r"image is uint8, each of shape \(64, 64\)"),
-        (np.zeros((64, 64, 4), np.uint8), r"\(64, 64, 4\); give uint8 \(H, W, 3\)"),
-        (IMAGE[None], "each of shape"),
-        (IMAGE.astype(np.float32), "image is float32"),
-        (np.zeros((64, 65, 3), np.uint8), "image is 64x65; sides are multiples of 8, 64 to 2048"),
-        (np.zeros((56, 64, 3), np.uint8), "image is 56x64"),
-        (np.zeros((0, 0, 3), np.uint8), "image is 0x0"),
-        (np.broadcast_to(np.uint8(0), (2056, 64, 3)), "image is 2056x64"),
-    ],
-)
-def test_an_image_of_another_kind_or_size_is_refused(image: Any, message: str, animator: Animator) -> None:
-    with pytest.raises(InputError, match=message):
-        animator.encode_portrait(image)
-
-
-@pytest.mark.parametrize(
-    "pixels",
-    [np.zeros((3, 224, 224), np.float32), np.zeros((56, 56, 3), np.float32), np.zeros((3, 56, 56)), IMAGE],
-)
-def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: Animator) -> None:
-    with pytest.raises(InputError, match=r"clip_pixels is .*; give float32 \(3, 56, 56\)"):
-        animator.encode_portrait(IMAGE, pixels)
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (IMAGE, r"landmark_images is uint8, each of shape \(64, 3\)"),
-        (IMAGE[None].astype(np.float32), "landmark_images is float32"),
-        (IMAGE[None, :, :60], "landmark_images is 64x60"),
-        (IMAGE[None][:0], "landmark_images has 0 frames; a clip has 1 to 600"),
-        (np.broadcast_to(np.uint8(0), (601, 64, 64, 3)), "landmark_images has 601 frames; a clip has 1 to 600"),
-    ],
-)
-def test_landmark_images_of_another_kind_size_or_number_are_refused(
-    images: Any, message: str, animator: Animator
-) -> None:
-    with pytest.raises(InputError, match=message):
-        animator.encode_motion(images)
-
-
-@pytest.mark.parametrize(
-    ("noise", "message"),
-    [
-        (np.zeros((1, 4, 4, 8, 9), np.float32), r"noise is float32 \(1, 4, 4, 8, 9\); give float32 \(1, 4, 5, 8, 9\)"),
-        (np.zeros((4, 5, 8, 9), np.float32), "noise is"),
-        (np.zeros((1, 4, 5, 8, 9)), "noise is float64"),
-        (np.full((1, 4, 5, 8, 9), np.nan, np.float32), "noise contains NaN"),
-    ],
-)
-def test_noise_of_another_kind_or_size_is_refused(
-    noise: Any, message: str, animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
-    with pytest.raises(InputError, match=message):
-        animator.denoise(portrait, motion, noise, TWO_STEPS)
-
-
-@pytest.mark.parametrize(
-    "latents",
-    [
-        np.zeros((4, 8, 8), np.float32),
-        np.zeros((1, 4, 0, 8, 8), np.float32),
-        np.zeros((1, 3, 2, 8, 8), np.float32),
-        np.zeros((1, 4, 2, 8, 8)),
-    ],
-)
-def test_latents_of_another_kind_or_size_are_refused(latents: Any, animator: Animator) -> None:
-    with pytest.raises(InputError, match=r"latents is .*; give float32 \(1, 4, "):
-        animator.decode(latents)
-
-
-def test_a_portrait_and_a_motion_of_two_sizes_are_refused(animator: Animator, portrait: PortraitState) -> None:
-    motion = animator.encode_motion(IMAGE[None])
-    with pytest.raises(InputError, match="the portrait is 64x72, the landmark images are 64x64"):
-        animator.denoise(portrait, motion, options=TWO_STEPS)
-
-
-def test_a_window_longer_than_the_bundle_allows_is_refused(
-    bundle: Bundle, portrait: PortraitState, motion: MotionState
-) -> None:
-    with (
-        Animator(replace(bundle, max_frames=16), "onnxruntime") as animator,
-        pytest.raises(OptionError, match="window_size=24: this bundle allows 16"),
-    ):
-        animator.denoise(portrait, motion)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("graph", sorted({*GUIDED, "denoiser_cond"}))
 def test_a_network_that_returns_nan_or_infinity_is_reported(
@@ -405,23 +316,8 @@ def test_a_network_that_returns_nan_or_infinity_is_reported(
     animator = fake(answer)
     guidance = 1.0 if graph == "denoiser_cond" else 3.5
     with pytest.raises(NumericalError, match="NaN or infinity") as caught:
-        portrait, motion = animator.encode_portrait(IMAGE), animator.encode_motion(np.stack([IMAGE] * 3))
+        portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+        motion = animator.encode_motion(np.zeros((3, 64, 64, 3), np.uint8))
         animator.decode(animator.denoise(portrait, motion, options=Options(steps=2, guidance=guidance)))
     message = str(caught.value)
     assert "at step 0 (timestep 999), window 1 of 1" in message if "denoiser" in graph else graph in message
-
-
-@pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])
-def test_an_unknown_backend_is_refused_with_those_there_are(backend: str, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="there are: auto, onnxruntime, openvino"):
-        Animator(bundle, backend)
-
-
-def test_a_precision_that_a_backend_lacks_is_refused_with_the_way_out(
-    bundle: Bundle, images: NDArray[np.uint8]
-) -> None:
-    with (
-        Animator(bundle, "onnxruntime", compute="bf16") as animator,
-        pytest.raises(BackendError, match="use --backend openvino for bf16"),
-    ):
-        animator.encode_motion(images)

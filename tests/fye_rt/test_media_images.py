@@ -131,6 +131,12 @@ def test_a_zero_or_one_pixel_side_is_refused(tmp_path, size):
     assert 0 in size or "16" in message
 
 
+def test_an_image_without_a_frame_is_refused(tmp_path):
+    screen = struct.pack("<HHBBB", 64, 64, 0, 0, 0)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + screen + b";")
+    refusal(tmp_path / "a.gif")
+
+
 def test_a_real_one_pixel_image_is_refused_with_the_limit(tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
     assert "1x1" in refusal(tmp_path / "a.png") and "16" in refusal(tmp_path / "a.png")

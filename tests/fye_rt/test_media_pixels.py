@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import InputError
-from fye_rt.media import clip_pixels, fit_image, reference_pixels, reference_round_trip
+from fye_rt.media import clip_pixels, fit_image, reference_round_trip
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -77,23 +77,7 @@ def test_the_round_trip_is_the_public_codes_float32_arithmetic():
     np.testing.assert_array_equal(reference_round_trip(levels.numpy()), back.numpy())
 
 
-def test_reference_pixels_are_the_image_in_minus_one_to_one():
-    image = noise(16, 24)
-    plain = reference_pixels(image, round_trip=False)
-    assert plain.dtype == np.float32 and plain.shape == (1, 3, 16, 24)
-    np.testing.assert_allclose(plain[0].transpose(1, 2, 0), image / 127.5 - 1, rtol=0, atol=2e-7)  # float32 rounding
-    ends = reference_pixels(np.array([[[0, 255, 0]]], np.uint8))
-    np.testing.assert_array_equal(ends.ravel(), (-1, 1, -1))
-
-
-def test_reference_pixels_include_the_round_trip_unless_told_otherwise():
-    image = noise(16, 24)
-    np.testing.assert_array_equal(
-        reference_pixels(image), reference_pixels(reference_round_trip(image), round_trip=False)
-    )
-
-
-@pytest.mark.parametrize("make", [lambda a: fit_image(a, 8, 8), lambda a: clip_pixels(a, 8), reference_pixels])
+@pytest.mark.parametrize("make", [lambda a: fit_image(a, 8, 8), lambda a: clip_pixels(a, 8)])
 def test_only_rgb_bytes_are_taken(make):
     for image in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)):
         with pytest.raises(InputError, match="uint8"):

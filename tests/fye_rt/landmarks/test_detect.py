@@ -201,6 +201,7 @@ def test_the_landmarker_is_found_by_argument_then_variable_then_cache(
     assert find_landmarker(places[0]) == places[0]
 
 
+@pytest.mark.usefixtures("opencv")
 def test_without_mediapipe_the_message_has_the_pip_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(BackendError, match=r"pip install 'fye-rt\[landmarks\]'"):

@@ -17,6 +17,7 @@ def test_the_tables_are_the_reference_s_in_its_order(data: Path) -> None:
     assert spec["iris_halfwidth"] == IRIS_HALF_WIDTH
 
 
+@pytest.mark.usefixtures("opencv")
 @pytest.mark.parametrize(("size", "name"), [((256, 256), "aligned_images"), ((192, 320), "aligned_images_320x192")])
 def test_landmark_images_are_the_reference_s_pixel_for_pixel(
     portrait: Motion, motion: Motion, recorded: dict, size: tuple[int, int], name: str
@@ -24,6 +25,7 @@ def test_landmark_images_are_the_reference_s_pixel_for_pixel(
     np.testing.assert_array_equal(landmark_images(portrait, motion, size, drop_first=True), recorded[name])
 
 
+@pytest.mark.usefixtures("opencv")
 def test_n_frames_give_n_images(portrait: Motion, motion: Motion) -> None:
     images = landmark_images(portrait, motion, (64, 96))
     assert images.shape == (10, 64, 96, 3) and images.dtype == np.uint8
@@ -38,6 +40,7 @@ def only(points: dict[int, tuple[float, float]]) -> np.ndarray:
     return frame
 
 
+@pytest.mark.usefixtures("opencv")
 def test_an_edge_is_drawn_only_if_both_ends_are_inside() -> None:
     start, end, colour = EDGES[26]
     image = draw(only({start: (2.0, 4.0), end: (8.0, 4.0)}), (10, 10))[0]
@@ -47,6 +50,7 @@ def test_an_edge_is_drawn_only_if_both_ends_are_inside() -> None:
     assert (draw(only({start: (2.0, 4.0), end: (10.0, 4.0)}), (10, 10))[0, 4, 2:] == colour).all()
 
 
+@pytest.mark.usefixtures("opencv")
 @pytest.mark.parametrize(
     ("place", "rows", "columns"),
     [
@@ -72,6 +76,7 @@ def test_points_of_another_shape_are_refused() -> None:
         draw(np.zeros((478, 2)), (8, 8))
 
 
+@pytest.mark.usefixtures("opencv")
 def test_an_overlay_marks_the_landmarks_and_leaves_the_picture_alone(portrait: Motion) -> None:
     image = np.full((64, 64, 3), 128, np.uint8)
     marked = overlay(image, portrait.points[0, :, :2] * 64)

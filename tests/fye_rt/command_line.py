@@ -1,0 +1,43 @@
+"""Running `fye` in tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fye_rt import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLES = ROOT / "engines" / "bundles"
+TINY = BUNDLES / "tiny"
+PORTRAIT = BUNDLES / "demo" / "portrait.png"
+LANDMARKS = BUNDLES / "demo" / "landmarks"
+FAST = ("--bundle", str(TINY), "--steps", "1", "--frames", "2")
+
+
+class Fye:
+    """Runs `fye` in this process and keeps what it said."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: object) -> str:
+        """The standard output of a run that succeeds."""
+        code = cli.main([str(argument) for argument in arguments])
+        out, self.err = self._capture.readouterr()
+        assert code == 0, self.err
+        return out
+
+    def refuses(self, *arguments: object) -> str:
+        """The one line of a run that ends with a user's mistake."""
+        code = cli.main([str(argument) for argument in arguments])
+        out, err = self._capture.readouterr()
+        assert (code, out) == (2, "") and err.startswith("fye: ") and err.count("\n") == 1, (code, out, err)
+        return err
+
+
+def in_a_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fye_rt", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,108 @@
+"""Fixtures for the runtime's tests: the reference's recorded landmarks, real input, and the command line."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fye_rt.animator import Animator
+from fye_rt.bundle import Bundle
+from fye_rt.landmarks import Motion
+from tests.fye_rt.command_line import Fye
+
+Recorded = Mapping[str, NDArray]
+
+
+@pytest.fixture(scope="session")
+def recorded(data: Path) -> Recorded:
+    with np.load(data / "landmarks" / "landmarks.npz") as archive:
+        return {name: archive[name] for name in archive}
+
+
+@pytest.fixture(scope="session")
+def portrait(recorded: Recorded) -> Motion:
+    return Motion(
+        points=recorded["ref_lmks"][None],
+        mesh=recorded["ref_lmks3d"][None],
+        pose=recorded["ref_trans_mat"][None],
+        blendshapes=recorded["ref_bs"][None],
+        times=np.zeros(1),
+        fps=1.0,
+        source_size=(int(recorded["ref_height"]), int(recorded["ref_width"])),
+        valid=np.ones(1, np.bool_),
+    )
+
+
+@pytest.fixture(scope="session")
+def motion(recorded: Recorded) -> Motion:
+    frames = len(recorded["tmpl_lmks"])
+    return Motion(
+        points=recorded["tmpl_lmks"],
+        mesh=recorded["tmpl_lmks3d"],
+        pose=recorded["tmpl_trans_mat"],
+        blendshapes=recorded["tmpl_bs"],
+        times=np.arange(frames) / 7.0,
+        fps=7.0,
+        source_size=(256, 256),
+        valid=np.ones(frames, np.bool_),
+    )
+
+
+@pytest.fixture(scope="session")
+def landmarker(shared: Path, opencv: None) -> Path:
+    path = shared / "models" / "face_landmarker.task"
+    if not path.is_file():
+        pytest.skip("needs MediaPipe's face_landmarker.task in ../shared/models")
+    return path
+
+
+@pytest.fixture(scope="session")
+def still(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A motion file of one frame, which may stand for a portrait's landmarks."""
+    path = tmp_path_factory.mktemp("still") / "still.npz"
+    motion[:1].save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def carphone(shared: Path) -> Path:
+    path = shared / "media" / "carphone.mp4"
+    if not path.is_file():
+        pytest.skip("needs the talking head carphone.mp4 in ../shared/media")
+    return path
+
+
+@pytest.fixture
+def undenoised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grey latents at once: for tests of what stands before and after the one slow stage."""
+
+    def denoise(self: Animator, portrait: Any, motion: Any, options: Any, progress: Callable[[int, int], None]) -> Any:
+        progress(1, 1)
+        return np.zeros((1, 4, len(motion), portrait.size[0] // 8, portrait.size[1] // 8), np.float32)
+
+    monkeypatch.setattr(Animator, "denoise", denoise)
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def animator(bundle: Bundle) -> Iterator[Animator]:
+    with Animator(bundle, "onnxruntime", threads=1) as animator:
+        yield animator
+
+
+@pytest.fixture(scope="session")
+def images() -> NDArray[np.uint8]:
+    """Five pictures of 64x72."""
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 72, 3), np.uint8)
+
+
+@pytest.fixture
+def fye(capsys: pytest.CaptureFixture[str]) -> Fye:
+    return Fye(capsys)

@@ -1,0 +1,136 @@
+"""From files to a clip: which frames, when, with which sound. Denoising is left out, and MediaPipe has a stand-in."""
+
+import dataclasses
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fye_rt import Animator, Motion, Options, clip, media
+from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.landmarks import draw, landmark_images
+
+SIZE = (64, 72)
+REFERENCE = Options(windows="reference")
+IMAGE = np.full((64, 64, 3), 40, np.uint8)
+
+pytestmark = pytest.mark.usefixtures("undenoised", "opencv")
+Seen = list[NDArray[np.uint8]]
+
+
+@pytest.fixture
+def detected(motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Stands in for MediaPipe on videos: the recorded motion at the video's times; keeps the pictures it was shown."""
+    seen: Seen = []
+
+    def detect(frames: Any, fps: float, landmarker: Path, progress: Callable[[int], None], source: str) -> Motion:
+        times, pictures = zip(*frames, strict=True)
+        seen.extend(pictures)
+        size = (pictures[0].shape[0], pictures[0].shape[1])
+        return dataclasses.replace(motion[: len(times)], times=np.array(times), fps=fps, source_size=size)
+
+    monkeypatch.setattr(clip, "detect_frames", detect)
+    monkeypatch.setattr(clip, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    return seen
+
+
+@pytest.fixture
+def faceless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MediaPipe finds no face in the portrait."""
+
+    def detect(image: NDArray[np.uint8], landmarker: Path, source: str) -> Motion:
+        raise FaceNotFoundError(f"{source}: no face in it; use another")
+
+    monkeypatch.setattr(clip, "detect_image", detect)
+    monkeypatch.setattr(clip, "find_landmarker", lambda path: Path("face_landmarker.task"))
+
+
+def test_n_driving_frames_give_n_frames_and_one_less_where_the_reference_drops_the_first(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    every = animator.animate(IMAGE, motion, Options(), **more)
+    fewer = animator.animate(IMAGE, motion, REFERENCE, **more)
+    assert (every.frames.shape, every.frames.dtype) == ((10, *SIZE, 3), np.uint8)
+    assert every.times == tuple(motion.times)
+    assert len(fewer.frames) == 9
+    assert fewer.times == tuple(motion.times[1:])  # each frame keeps its time, and so its sound
+    np.testing.assert_array_equal(every.landmarks, landmark_images(portrait, motion, SIZE))
+    np.testing.assert_array_equal(fewer.landmarks, every.landmarks[1:])
+    assert len(animator.animate(IMAGE, motion, Options(), frames=4, **more).frames) == 4
+
+
+def test_times_rotation_and_sound_of_a_driving_video_reach_the_result(
+    animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.5]
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes((8000 * np.sin(np.arange(16_000) / 6)).astype("<i2").tobytes())
+    upright = np.zeros((48, 64, 3), np.uint8)
+    upright[:24] = 255
+    plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
+    frames = [np.rot90(upright)] * len(times)
+    media.write_video(plain, frames, 25, times=times, seconds=0.9, audio_from=tmp_path / "tone.wav")
+    turned.write_bytes(_turned_clockwise(plain.read_bytes()))
+
+    made = animator.animate(IMAGE, turned, Options(), size=SIZE, portrait_landmarks=portrait)
+    made.save(tmp_path / "out.mp4")
+    assert detected[0].shape == upright.shape  # the detector sees frames the right way up
+    assert np.abs(detected[0].astype(int) - upright).mean() < 6  # the codec blurs the edge
+    info = media.probe_video(tmp_path / "out.mp4")
+    assert info.has_audio and info.variable_rate and info.seconds == pytest.approx(0.9, abs=1e-3)
+    read = [time for time, _ in media.read_video(tmp_path / "out.mp4")]
+    np.testing.assert_allclose(read, times, atol=2 / 90_000)  # ticks of two files' clocks
+
+
+def test_a_portrait_without_a_face_is_an_error_that_names_the_way_out(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*--portrait-landmarks"):
+        animator.animate(IMAGE, motion, Options(), size=SIZE)
+
+
+def test_the_reference_draws_the_driving_landmarks_where_they_are_on_a_portrait_without_a_face(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    made = animator.animate(IMAGE, motion, REFERENCE, size=SIZE)
+    # all frames; x in units of the width and y of the height, which the public code exchanges
+    np.testing.assert_array_equal(made.landmarks, draw(motion.points[..., :2] * (72, 64), SIZE))
+    assert len(made.frames) == 10 and made.times == tuple(motion.times)
+    assert any("no face" in notice for notice in made.notices)
+
+
+def test_every_stage_is_told_of_before_its_work_begins(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    made = animator.animate(
+        IMAGE, motion, Options(), size=SIZE, portrait_landmarks=portrait, tell=lambda *step: told.append(step)
+    )
+    made.save(tmp_path / "out.mp4", lambda *step: told.append(step))
+    stages = list(dict.fromkeys(stage for stage, _, _ in told))
+    assert stages == ["encode", "denoise", "decode", "write"]
+    for stage in stages:
+        steps = [(done, total) for name, done, total in told if name == stage]
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1] > 0
+
+
+def test_a_folder_of_pictures_of_two_sizes_is_refused(animator: Animator, tmp_path: Path) -> None:
+    for name, side in (("0.png", 64), ("1.png", 72)):
+        media.write_image(tmp_path / name, np.zeros((side, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"1\.png is 72x64"):
+        animator.animate(IMAGE, tmp_path)
+
+
+def _turned_clockwise(mp4: bytes) -> bytes:
+    """The file with a display matrix that asks for a quarter turn."""
+    data = bytearray(mp4)
+    start = data.index(b"tkhd") + 44  # after version, times, id, duration, layer and volume
+    one = 1 << 16
+    data[start : start + 36] = np.array([0, one, 0, -one, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    return bytes(data)
