@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from fye_rt.schedule import SchedulerConfig, schedule
+from fye_training.losses import alpha_bars, facial_loss, kl_divergence, reconstruction_loss, v_target
+
+
+def test_the_facial_loss_has_its_closed_form() -> None:
+    # error 2 everywhere; a quarter of the pixels is expression, half of them face
+    prediction, target = torch.full((1, 4, 2, 4), 3.0), torch.ones(1, 4, 2, 4)
+    expression = torch.tensor([[[1.0, 1, 0, 0], [0, 0, 0, 0]]])
+    face = torch.tensor([[[1.0, 1, 1, 1], [0, 0, 0, 0]]])
+    loss = facial_loss(prediction, target, expression, face, (3.0, 0.5))
+    assert loss.item() == pytest.approx(4 * (1 + 3.0 / 4 + 0.5 / 2))
+
+
+def test_an_error_outside_both_masks_counts_once_and_one_inside_both_counts_for_all() -> None:
+    target, mask = torch.zeros(2, 4, 1, 2), torch.tensor([[[1.0, 0]]]).expand(2, 1, 2)
+    losses = []
+    for pixel in (0, 1):
+        prediction = target.clone()
+        prediction[..., pixel] = 1
+        losses.append(facial_loss(prediction, target, mask, mask, (2.0, 0.5)).item())
+    assert losses == pytest.approx([3.5 / 2, 1 / 2])
+
+
+def test_half_a_latent_pixel_in_the_mask_counts_half() -> None:
+    prediction, target = torch.ones(1, 4, 1, 1), torch.zeros(1, 4, 1, 1)
+    half, none = torch.full((1, 1, 1), 0.5), torch.zeros(1, 1, 1)
+    assert facial_loss(prediction, target, half, none, (2.0, 9.0)).item() == pytest.approx(2.0)
+
+
+def test_without_weights_the_facial_loss_is_the_mean_squared_error() -> None:
+    torch.manual_seed(0)
+    prediction, target = torch.randn(3, 2, 4, 5, 6), torch.randn(3, 2, 4, 5, 6)
+    masks = torch.rand(3, 2, 5, 6)
+    loss = facial_loss(prediction, target, masks, masks, (0, 0))
+    torch.testing.assert_close(loss, torch.nn.functional.mse_loss(prediction, target))
+
+
+def test_a_ddim_step_with_the_true_v_leads_towards_the_clean_latents() -> None:
+    torch.manual_seed(0)
+    clean, noise = torch.randn(4, 3, 3, dtype=torch.float64), torch.randn(4, 3, 3, dtype=torch.float64)
+    steps = schedule(10, SchedulerConfig())
+    for power, previous in zip(steps.alpha_bar_t, steps.alpha_bar_prev, strict=True):
+        power = torch.tensor(power)
+        noisy, v = v_target(clean, noise, power)
+        x0, epsilon = power.sqrt() * noisy - (1 - power).sqrt() * v, power.sqrt() * v + (1 - power).sqrt() * noisy
+        torch.testing.assert_close(x0, clean)
+        torch.testing.assert_close(
+            previous**0.5 * x0 + (1 - previous) ** 0.5 * epsilon, v_target(clean, noise, torch.tensor(previous))[0]
+        )
+
+
+def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
+    powers = alpha_bars()
+    assert powers.shape == (1000,)
+    assert powers[-1] == 0
+    clean, noise = torch.ones(4, 1, 1), torch.zeros(4, 1, 1)
+    noisy, v = v_target(clean, noise, powers[-1])
+    assert not noisy.any()
+    assert torch.equal(v, -clean)
+
+
+def test_the_reconstruction_loss_sees_blur_that_the_mean_does_not() -> None:
+    stripes = torch.tensor([1.0, -1] * 4).expand(1, 3, 8, 8)
+    grey = torch.zeros_like(stripes)
+    # 1 off everywhere; between neighbouring columns the difference of 2 is gone, between rows there is none
+    assert reconstruction_loss(grey, stripes).item() == pytest.approx(1 + 2)
+    assert reconstruction_loss(stripes + 1, stripes).item() == pytest.approx(1)
+
+
+def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:
+    mean, log_variance = torch.tensor([1.0, -1]), torch.log(torch.tensor([1.0, 4.0]))
+    expected = (0.5 * 1 + 0.5 * (1 + 4 - 1 - 1.3862944)) / 2
+    assert kl_divergence(mean, log_variance).item() == pytest.approx(expected)
+    assert kl_divergence(torch.zeros(3), torch.zeros(3)).item() == 0

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from fye_export import networks
+from fye_export.config import NETWORKS
+from fye_training.presets import PRESETS
+
+
+def test_the_weights_of_mini_ship() -> None:
+    with torch.device("meta"):
+        states = [networks.build(PRESETS["mini"].model, name).state_dict() for name in NETWORKS]
+    assert sum(2 * value.numel() for state in states for value in state.values()) <= 20_000_000
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_stage_gets_batches_that_the_pool_can_fill(name: str) -> None:
+    preset = PRESETS[name]
+    for stage_name, stage in preset.stages.items():
+        assert stage.portraits <= 2 * preset.chunk  # two chunks at the start
+        if stage_name != "motion":
+            assert stage.targets < preset.frames
+    assert list(preset.stages) == ["vae", "image", "motion"]
+    assert preset.size % 8 == 0

@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fye_export.checkpoint import Checkpoint
+from fye_training import loop, train
+from fye_training.presets import PRESETS
+
+pytestmark = [pytest.mark.usefixtures("opencv"), pytest.mark.slow]
+TINY = ["--preset", "tiny", "--device", "cpu", "--quiet"]
+
+
+def losses(run: Path, stage: str) -> list[float]:
+    entries = [json.loads(line) for line in (run / f"{stage}.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training from nothing."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    assert train.main([*TINY, "--run", str(folder)]) == 0
+    return folder
+
+
+def test_one_command_trains_from_nothing_to_a_checkpoint_that_export_reads(run: Path) -> None:
+    checkpoint = Checkpoint.open(run / "checkpoint")
+    checkpoint.check()
+    assert checkpoint.config.unet == PRESETS["tiny"].model.unet
+    assert all(list(run.glob(f"{stage}-*.png")) for stage in train.STAGES)
+
+
+def test_the_released_latents_have_unit_scale(run: Path) -> None:
+    factor = Checkpoint.open(run / "checkpoint").config.vae.scaling_factor
+    vae = torch.load(run / "vae.pt", weights_only=True)["averaged"]
+    from fye_training.autoencoder import encode
+    from fye_training.pool import Order, draw_chunk
+
+    network = Checkpoint.open(run / "checkpoint").load("vae")
+    preset = PRESETS["tiny"]
+    order = Order(7, 8, 3, preset.size, preset.model.image_encoder.image_size)
+    frames = draw_chunk(order, 0).frames.reshape(-1, preset.size, preset.size, 3)
+    assert 0.7 < encode(network, frames).std() * factor < 1.4  # other frames than those it was measured on
+    assert vae.keys() == network.state_dict().keys()
+
+
+def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in_the_motion_stage(run: Path) -> None:
+    released = Checkpoint.open(run / "checkpoint").tensors("unet")
+    image, motion = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("image", "motion"))
+    key = "down_blocks.0.resnets.0.conv1.weight"
+    assert torch.equal(image[f"unet.{key}"], motion[f"unet.{key}"])
+    assert torch.equal(released[key], image[f"unet.{key}"].half())
+    moved = "down_blocks.0.motion_modules.0.temporal_transformer.proj_out.weight"
+    assert released[moved].any()
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+    arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae"]
+    for steps in (7, 23, 40):
+        assert train.main([*arguments, "--steps", f"vae={steps}"]) == 0
+    whole, parts = (loop.read(folder / "vae.pt") for folder in (run, tmp_path / "run"))
+    assert all(torch.equal(whole["averaged"][key], parts["averaged"][key]) for key in whole["averaged"])
+    assert all(torch.equal(whole["module"][key], parts["module"][key]) for key in whole["module"])
+
+
+def test_the_image_stage_too(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
+    for steps in (11, 40):
+        assert train.main([*TINY, "--run", str(folder), "--stage", "image", "--steps", f"image={steps}"]) == 0
+    whole, parts = (loop.read(path / "image.pt")["averaged"] for path in (run, folder))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
+    arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae", "--steps", "vae=150"]
+    assert train.main(arguments) == 0
+    falling = losses(tmp_path / "run", "vae")  # means of 50 steps
+    assert falling[0] > falling[1] > falling[2]
+    assert falling[2] < 0.85 * falling[0]
+
+
+def test_a_stage_whose_predecessor_is_missing_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("steps", ["image", "image=", "image=-3", "other=4"])
+def test_bad_steps_are_one_clear_line(steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--steps", steps]) == 2
+    assert "--steps" in capsys.readouterr().err

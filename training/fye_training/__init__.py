@@ -1,0 +1,1 @@
+"""Drawn portraits, and the training of the mini model on them."""

@@ -1,0 +1,96 @@
+"""The first stage: the VAE."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fye_export import networks
+from fye_rt import media
+from fye_training.losses import kl_divergence, reconstruction_loss
+from fye_training.pool import Pool
+from fye_training.presets import Preset, Stage
+
+ENCODE_BATCH = 64
+
+
+class AutoencoderTask:
+    """L1, edges and a little KL divergence on drawn frames."""
+
+    def __init__(
+        self, preset: Preset, stage: Stage, pool: Pool, seed: int, device: torch.device, held_out: NDArray[np.uint8]
+    ) -> None:
+        self._stage, self._pool, self._seed, self._kl = stage, pool, seed, preset.kl
+        self._held_out = held_out
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            vae = networks.build(preset.model, "vae")
+        self.module: nn.Module = placed(vae, device).train().requires_grad_(True)
+        self._device = device
+
+    def losses(self, step: int) -> dict[str, Tensor]:
+        """See `fye_training.loop.Task`."""
+        choice = self._pool.choose(step, self._stage.portraits, self._stage.targets)
+        chunks = self._pool.window(step)
+        frames = np.concatenate(
+            [chunks[c].frames[i, k] for c, i, k in zip(choice.chunk, choice.identity, choice.targets, strict=True)]
+        )
+        pixels = to_pixels(frames, self._device)
+        mean, log_variance = distribution(self.module, pixels)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = decode(self.module, mean + (log_variance / 2).exp() * noise)
+        reconstruction, kl = reconstruction_loss(decoded.float(), pixels), kl_divergence(mean, log_variance)
+        return {"loss": reconstruction + self._kl * kl, "reconstruction": reconstruction, "kl": kl}
+
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Held-out frames over their reconstructions."""
+        pixels = to_pixels(self._held_out, self._device)
+        decoded = decode(self.module, distribution(self.module, pixels)[0])
+        error = ((decoded - pixels) / 2).square().mean(dim=(1, 2, 3))
+        rows = [np.concatenate(list(images), axis=1) for images in (self._held_out, to_images(decoded))]
+        media.write_image(path, np.concatenate(rows))
+        return {"psnr": float(-10 * error.log10().mean())}
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How activations lie: on a CPU a group norm's backward pass takes 3 times as long with channels last."""
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
+def placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module itself, on `device`, laid out as `memory_format` says."""
+    return module.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+
+
+def to_pixels(frames: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
+    pixels = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=memory_format(device))
+
+
+def to_images(pixels: Tensor) -> NDArray[np.uint8]:
+    """The inverse of `to_pixels`, clamped."""
+    images = ((pixels.float() + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1)
+    return images.round().to(torch.uint8).cpu().numpy()
+
+
+def distribution(vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of the latents, unscaled, float32 (N, 4, h, w) each."""
+    mean, log_variance = vae.quant_conv(vae.encoder(pixels)).float().chunk(2, dim=1)
+    return mean, log_variance.clamp(-30, 20)
+
+
+def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+    """Unscaled latents to pixels in about [-1, 1]."""
+    return vae.decoder(vae.post_quant_conv(latents))
+
+
+@torch.no_grad()
+def encode(vae: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Means of frames uint8 (N, H, W, 3), unscaled: float32 (N, 4, H/8, W/8)."""
+    device = next(vae.parameters()).device
+    batches = (to_pixels(frames[i : i + ENCODE_BATCH], device) for i in range(0, len(frames), ENCODE_BATCH))
+    return np.concatenate([distribution(vae, pixels)[0].cpu().numpy() for pixels in batches])

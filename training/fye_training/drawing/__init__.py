@@ -1,0 +1,1 @@
+"""How a drawn portrait comes onto the canvas: geometry, shading and the parts of a head."""

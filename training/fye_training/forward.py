@@ -1,0 +1,141 @@
+"""One training forward pass: portraits, each with several targets, to v-predictions.
+
+The networks are those of `fye_export.networks`, the wiring is that of the exported graphs (`fye_export.graphs`),
+batched over portraits: a target attends to itself and to its own portrait's reference tokens.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fye_export import networks
+from fye_export.blocks import TransformerBlock, attention
+from fye_export.config import ModelConfig
+
+TRAINED = ("unet", "referencenet", "lmk_guider", "image_encoder")
+
+
+class Animation(nn.Module):
+    """The four networks that learn to animate; the VAE is trained before them and stays as it is.
+
+    Args:
+        config: sizes.
+        motion: with motion modules, which let the frames of one clip see each other; without them every target is
+            a picture of its own.
+    """
+
+    def __init__(self, config: ModelConfig, *, motion: bool) -> None:
+        super().__init__()
+        for name in TRAINED:
+            self.add_module(name, networks.build(config, name))
+        if not motion:
+            for level in [level for level in self.unet.modules() if hasattr(level, "motion_modules")]:
+                del level.motion_modules
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, landmarks: Tensor, portraits: Tensor, clip_pixels: Tensor, dropped: int
+    ) -> Tensor:
+        """Predict v.
+
+        Args:
+            noisy: (P, T, 4, h, w), noisy latents of T targets of each of P portraits; consecutive frames where
+                there are motion modules.
+            timesteps: (P, T), int64.
+            landmarks: (P, T, 3, 8h, 8w) in [0, 1].
+            portraits: (P, 4, h, w), latents.
+            clip_pixels: (P, 3, S, S), normalised.
+            dropped: how many portraits, the first ones, are hidden from the denoiser, so that it learns the
+                unconditional half of guidance.
+
+        Returns:
+            (P, T, 4, h, w).
+        """
+        targets = noisy.shape[1]
+        tokens = self._tokens(clip_pixels)
+        references = self._references(portraits[dropped:], tokens[dropped:])
+        # unconditional: zeros in place of CLIP's tokens, in front of clip_fc, whose bias remains
+        context = self.unet.clip_fc(torch.cat([torch.zeros_like(tokens[:dropped]), tokens[dropped:]]))
+        x = self.unet.conv_in(noisy.flatten(0, 1)) + self.lmk_guider(landmarks.flatten(0, 1))
+        if x.is_cpu:
+            # PyTorch 2.13 crashes in the backward pass of a group norm with channels last whose input is frozen
+            x = x.contiguous()
+        temb = self.unet.embed_time(timesteps.flatten())
+        attend = partial(_attend, references=references, context=context, dropped=dropped * targets, targets=targets)
+        return self.unet(x, temb, attend, frames=targets).unflatten(0, noisy.shape[:2])
+
+    def _tokens(self, clip_pixels: Tensor) -> Tensor:
+        model = self.image_encoder.vision_model
+        embeddings = model.embeddings
+        patches = embeddings.patch_embedding(clip_pixels).flatten(2).transpose(1, 2)
+        start = embeddings.class_embedding.expand(len(patches), 1, -1)
+        tokens = torch.cat([start, patches], dim=1) + embeddings.position_embedding.weight
+        return model.encoder(inputs_embeds=model.pre_layrnorm(tokens)).last_hidden_state
+
+    def _references(self, portraits: Tensor, tokens: Tensor) -> list[Tensor]:
+        """Tokens (P, L, C) of the 16 transformer blocks of the reference network, normalised."""
+        net = self.referencenet
+        context = net.clip_fc(tokens)
+        found: list[Tensor] = []
+
+        def attend(layer: int, block: TransformerBlock, x: Tensor) -> Tensor:
+            normed = block.norm1(x)
+            found.append(normed)
+            if not hasattr(block, "attn1"):  # the last one, of which only this norm exists
+                return normed
+            x = x + block.attn1(normed, normed)
+            x = x + block.attn2(block.norm2(x), context)
+            return x + block.ff(block.norm3(x))
+
+        temb = net.embed_time(torch.zeros(1, dtype=torch.int64, device=portraits.device))
+        net(net.conv_in(portraits), temb, attend)
+        return found
+
+
+def _attend(
+    layer: int,
+    block: TransformerBlock,
+    x: Tensor,
+    *,
+    references: list[Tensor],
+    context: Tensor,
+    dropped: int,
+    targets: int,
+) -> Tensor:
+    """One block of the denoiser: x (P * T, L, C), of which the first `dropped` rows don't see their portrait."""
+    own, reference = block.attn1, references[layer]
+    normed = block.norm1(x)
+    q, k, v = own.to_q(normed), own.to_k(normed), own.to_v(normed)
+    seen = (project(reference).repeat_interleave(targets, dim=0) for project in (own.to_k, own.to_v))
+    keys, values = (torch.cat([mine[dropped:], theirs], dim=1) for mine, theirs in zip((k, v), seen, strict=True))
+    attended = attention(q[dropped:], keys, values, own.heads)
+    if dropped:
+        attended = torch.cat([attention(q[:dropped], k[:dropped], v[:dropped], own.heads), attended])
+    x = x + own.to_out[0](attended)
+    # all targets of a portrait are queries of one attention to its tokens
+    query = block.norm2(x).reshape(len(context), -1, x.shape[2])
+    x = x + block.attn2(query, context).reshape(x.shape)
+    return x + block.ff(block.norm3(x))
+
+
+@torch.no_grad()
+def fresh(config: ModelConfig, *, motion: bool, seed: int) -> Animation:
+    """Networks that know nothing yet, the same for the same seed.
+
+    Queries start equal to keys, and the reference network equal to the denoiser: at the first step every position
+    attends to what looks like it, in the portrait too, and a network this small need not find that by itself.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Animation(config, motion=motion)
+    weights = dict(model.unet.named_parameters())
+    for name, weight in model.referencenet.named_parameters():
+        weight.copy_(weights[name])
+    for name, module in model.named_modules():
+        if name.startswith(("unet.", "referencenet.")) and isinstance(module, TransformerBlock):
+            module.attn1.to_q.weight.copy_(module.attn1.to_k.weight)
+        if name.endswith(("unet.conv_out", "lmk_guider.conv_out", "temporal_transformer.proj_out")):
+            # nothing is predicted, added or mixed at first
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return model

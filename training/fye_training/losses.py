@@ -1,0 +1,65 @@
+"""Losses: the fine-grained facial loss of the paper, and the VAE's."""
+
+import torch
+from torch import Tensor
+
+from fye_rt.schedule import SchedulerConfig, alpha_bar
+
+
+def facial_loss(
+    prediction: Tensor, target: Tensor, expression: Tensor, face: Tensor, weights: tuple[float, float]
+) -> Tensor:
+    """Squared error, counted again inside the expression mask and inside the face mask.
+
+        mean((p - t)^2) + w_e mean(M_e (p - t)^2) + w_f mean(M_f (p - t)^2)
+
+    Follow-Your-Emoji-Faster (arXiv 2509.16630), fine-grained facial loss. Eyes, brows and mouth are a small part of
+    a frame, and carry what the viewer looks at.
+
+    Args:
+        prediction: (..., 4, h, w), the network's v.
+        target: the same shape.
+        expression: (..., h, w) in [0, 1], how much of a latent pixel lies in the regions of eyes, brows and mouth.
+        face: (..., h, w) in [0, 1], the same for the face.
+        weights: of expression and face.
+
+    Returns:
+        Scalar.
+    """
+    error = (prediction - target).square().mean(dim=-3)
+    in_expression, in_face = weights
+    return (error * (1 + in_expression * expression + in_face * face)).mean()
+
+
+def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L1 between pictures (N, 3, H, W), plus L1 between their differences of neighbouring pixels, which keeps edges.
+
+    Returns:
+        Scalar.
+    """
+    error = prediction - target
+    return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """From N(mean, exp(log_variance)) to N(0, 1), in nats per value."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def v_target(clean: Tensor, noise: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy latents and the v to be predicted.
+
+    x = sqrt(a) x0 + sqrt(1 - a) e,  v = sqrt(a) e - sqrt(1 - a) x0  (Salimans and Ho 2022, appendix D)
+
+    Args:
+        clean: (..., 4, h, w).
+        noise: the same shape, standard normal.
+        power: alpha_bar, broadcasts against both, in [0, 1]; at 0 the input is pure noise and v is -x0.
+    """
+    signal, spread = power.sqrt(), (1 - power).sqrt()
+    return signal * clean + spread * noise, signal * noise - spread * clean
+
+
+def alpha_bars() -> Tensor:
+    """Cumulative signal power of the 1000 training timesteps, float32, the last one 0: the runtime's own schedule."""
+    return torch.from_numpy(alpha_bar(SchedulerConfig())).float()

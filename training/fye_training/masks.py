@@ -1,0 +1,58 @@
+"""Where a frame's face and its expression are, for losses and metrics."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_training.topology import BROWS, EYES, FACE_OVAL, LIPS, Array
+
+DILATION = 0.04  # of the face's height, around eyes, brows and mouth
+SUBPIXEL = 4  # binary digits of a pixel
+
+Mask = NDArray[np.float32]
+
+
+def face_mask(points: Array, size: tuple[int, int]) -> Mask:
+    """The face oval.
+
+    Args:
+        points: float64 (F, 478, 2), x and y in pixels.
+        size: height and width of the picture.
+
+    Returns:
+        float32 (F, H, W), 1 inside, anti-aliased.
+    """
+    return _filled(points, (FACE_OVAL,), size)
+
+
+def expression_mask(points: Array, size: tuple[int, int]) -> Mask:
+    """Eyes, brows and mouth: their convex hulls, dilated by a twenty-fifth of the face's height.
+
+    Args:
+        points: float64 (F, 478, 2), x and y in pixels.
+        size: height and width of the picture.
+
+    Returns:
+        float32 (F, H, W), 1 inside, anti-aliased.
+    """
+    return _filled(points, (*EYES, *BROWS, LIPS), size, DILATION)
+
+
+def to_latent(mask: Mask) -> Mask:
+    """(F, H, W) -> (F, H/8, W/8): the share of each latent pixel."""
+    frames, height, width = mask.shape
+    return mask.reshape(frames, height // 8, 8, width // 8, 8).mean(axis=(2, 4))
+
+
+def _filled(points: Array, regions: tuple[NDArray[np.intp], ...], size: tuple[int, int], dilation: float = 0.0) -> Mask:
+    masks = np.zeros((len(points), *size), np.uint8)
+    # pixel centres lie at whole numbers for OpenCV and at halves for landmarks
+    fixed = np.round((points - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
+    for mask, frame, exact in zip(masks, fixed, points, strict=True):
+        radius = dilation * float(np.linalg.norm(exact[10] - exact[152]))
+        for region in regions:
+            hull = cv2.convexHull(frame[region])
+            cv2.fillConvexPoly(mask, hull, 255, cv2.LINE_AA, SUBPIXEL)
+            if radius:
+                cv2.polylines(mask, [hull], True, 255, max(1, round(2 * radius)), cv2.LINE_AA, SUBPIXEL)
+    return masks.astype(np.float32) / np.float32(255)

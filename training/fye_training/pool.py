@@ -1,0 +1,196 @@
+"""Training frames: drawn in worker processes, kept in memory, and drawn from at random.
+
+Everything follows from (seed, chunk number) and (seed, step), so a run that is interrupted and resumed sees the frames
+that an uninterrupted one sees.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.landmarks import draw
+from fye_rt.media import clip_pixels
+from fye_training import face, identity, masks
+from fye_training.performance import KINDS, Performance, perform, poses, resting
+from fye_training.portrait import render
+
+SEATS = 2  # frames of an identity that may be its portrait: the neutral one and one more
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one chunk holds.
+
+    Attributes:
+        seed: of the run.
+        identities: how many characters.
+        frames: frames of each: the first neutral, then independent poses, or a clip.
+        size: side of the frames, in pixels.
+        clip_side: side of CLIP's input, in pixels.
+        strides: none for independent poses; for clips, how many frames of 25 a second one frame may stand for.
+    """
+
+    seed: int
+    identities: int
+    frames: int
+    size: int
+    clip_side: int
+    strides: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Drawn frames of I identities, K each. Masks are in latent resolution.
+
+    Attributes:
+        frames: uint8 (I, K, H, W, 3).
+        landmarks: uint8 (I, K, H, W, 3), as the runtime draws them.
+        expression: uint8 (I, K, H/8, W/8), share of a latent pixel in eyes, brows and mouth, in 255ths.
+        face: the same for the whole face.
+        clip_pixels: float32 (I, SEATS, 3, S, S), CLIP's input for the frames that may be the portrait.
+        latents: float32 (I, K, 4, H/8, W/8), or empty where no VAE was given.
+    """
+
+    frames: NDArray[np.uint8]
+    landmarks: NDArray[np.uint8]
+    expression: NDArray[np.uint8]
+    face: NDArray[np.uint8]
+    clip_pixels: NDArray[np.float32]
+    latents: NDArray[np.float32]
+
+
+def draw_chunk(order: Order, number: int, held_out: bool = False) -> Chunk:
+    """Draw a chunk of characters that are trained on, or held out; the same arguments give the same bytes."""
+    drawn = []
+    for i in range(order.identities):
+        generator = np.random.default_rng((order.seed, number, i))
+        seed = int(generator.integers(identity.HELD_OUT_SEED))
+        who = identity.identity(identity.held_out(number * order.identities + i) if held_out else seed)
+        drawn.append(_draw_identity(order, who, generator))
+    frames, landmarks, expression, whole, clip = (np.stack(column) for column in zip(*drawn, strict=True))
+    return Chunk(frames, landmarks, expression, whole, clip, np.empty(0, np.float32))
+
+
+def _draw_identity(
+    order: Order, who: identity.Identity, generator: np.random.Generator
+) -> tuple[NDArray[np.generic], ...]:
+    size = (order.size, order.size)
+    place = face.placement(who.shape, size, int(generator.integers(2**31)))
+    acting = face.motion(who.shape, _acting(order, generator), size, place)
+    frames = render(who, acting, size)
+    points = acting.points[..., :2] * (order.size, order.size)
+    expression, whole = (
+        np.round(masks.to_latent(mask(points, size)) * 255).astype(np.uint8)
+        for mask in (masks.expression_mask, masks.face_mask)
+    )
+    clip = np.stack([clip_pixels(frame, order.clip_side) for frame in frames[:SEATS]])
+    return frames, draw(points, size), expression, whole, clip
+
+
+def _acting(order: Order, generator: np.random.Generator) -> Performance:
+    seed, rest = int(generator.integers(2**31)), resting(1)
+    if not order.strides:
+        return rest + poses(seed, order.frames - 1)
+    stride = int(generator.choice(order.strides))
+    kind = str(generator.choice(KINDS))
+    return rest + perform(seed, stride * (order.frames - 1), kind, start_neutral=False)[::stride]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a batch lies in the pool's window: P portraits with T targets each.
+
+    Attributes:
+        chunk: int64 (P,), position in the window.
+        identity: int64 (P,).
+        portrait: int64 (P,), frame number below SEATS.
+        targets: int64 (P, T), frame numbers.
+    """
+
+    chunk: NDArray[np.int64]
+    identity: NDArray[np.int64]
+    portrait: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class Pool:
+    """A sliding window over the endless sequence of chunks.
+
+    Args:
+        order: what a chunk holds.
+        window: chunks that are kept.
+        steps_per_chunk: steps after which the oldest chunk gives way to the next.
+        encode: called with the frames of a new chunk, uint8 (N, H, W, 3); returns latents float32 (N, 4, H/8, W/8).
+        workers: processes that draw ahead.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        window: int,
+        steps_per_chunk: int,
+        encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+        workers: int = 1,
+    ) -> None:
+        self._order, self._window, self._steps, self._encode = order, window, steps_per_chunk, encode
+        # spawned, because PyTorch's threads don't survive a fork
+        context = multiprocessing.get_context("spawn")
+        self._processes = ProcessPoolExecutor(workers, mp_context=context)
+        self._ahead: deque[tuple[int, Future[Chunk]]] = deque()
+        self._workers = workers
+        self._chunks: dict[int, Chunk] = {}
+
+    def close(self) -> None:
+        """End the drawing processes."""
+        self._processes.shutdown(cancel_futures=True)
+
+    def window(self, step: int) -> list[Chunk]:
+        """The chunks for a step; steps come in increasing order. Waits for drawing where it must."""
+        numbers = self._numbers(step)
+        for number in [number for number in self._chunks if number < numbers.start]:
+            del self._chunks[number]
+        for number in numbers:
+            if number not in self._chunks:
+                self._chunks[number] = self._encoded(self._drawn(number))
+        return [self._chunks[number] for number in numbers]
+
+    def _numbers(self, step: int) -> range:
+        """Two chunks to begin with, then one more at a time: nobody waits for a whole window to be drawn."""
+        end = step // self._steps + 2
+        return range(max(0, end - self._window), end)
+
+    def choose(self, step: int, portraits: int, targets: int) -> Choice:
+        """A batch for a step: different identities, their portraits and targets."""
+        generator = np.random.default_rng((self._order.seed, 1 << 32, step))
+        count = self._order.identities
+        chosen = generator.choice(len(self._numbers(step)) * count, portraits, replace=False)
+        last = self._order.frames
+        if self._order.strides:
+            frames = np.tile(np.arange(last - targets, last), (portraits, 1))
+            seats = np.zeros(portraits, np.int64)
+        else:
+            frames = np.stack([generator.permutation(np.arange(1, last))[:targets] for _ in range(portraits)])
+            seats = generator.integers(SEATS, size=portraits)
+        return Choice(chosen // count, chosen % count, seats, frames)
+
+    def _drawn(self, number: int) -> Chunk:
+        while self._ahead and self._ahead[0][0] < number:
+            self._ahead.popleft()
+        following = self._ahead[-1][0] + 1 if self._ahead else number
+        for ahead in range(following, number + self._workers + 1):
+            self._ahead.append((ahead, self._processes.submit(draw_chunk, self._order, ahead)))
+        return self._ahead.popleft()[1].result()
+
+    def _encoded(self, chunk: Chunk) -> Chunk:
+        if self._encode is None:
+            return chunk
+        latents = self._encode(chunk.frames.reshape(-1, *chunk.frames.shape[2:]))
+        return Chunk(
+            chunk.frames, chunk.landmarks, chunk.expression, chunk.face, chunk.clip_pixels,
+            latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]),
+        )  # fmt: skip

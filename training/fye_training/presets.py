@@ -1,0 +1,116 @@
+"""What is trained, on what, for how long."""
+
+from dataclasses import dataclass
+
+from fye_export import random_checkpoint
+from fye_export.config import CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One of the three stages of training.
+
+    Attributes:
+        steps: optimizer steps.
+        portraits: portraits in a batch.
+        targets: frames of each portrait in a batch; in the motion stage consecutive frames of a clip.
+        learning_rate: AdamW's, after the warm-up.
+        warm_up: steps over which the learning rate rises from 0.
+        ema: decay of the averaged weights, which are the ones that are released.
+        facial: weights of the error inside the expression mask and inside the face mask (`losses.facial_loss`).
+        dropped: share of the portraits that are hidden from the denoiser, for guidance.
+        strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do.
+    """
+
+    steps: int
+    portraits: int
+    targets: int
+    learning_rate: float
+    warm_up: int = 200
+    ema: float = 0.999
+    facial: tuple[float, float] = (0.0, 0.0)
+    dropped: float = 0.0
+    strides: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One recipe.
+
+    Attributes:
+        model: sizes of the networks; the VAE's scaling factor is measured after its stage.
+        size: side of the square frames, in pixels.
+        stages: by name, in the order they are trained: vae, image, motion.
+        chunk: identities that are drawn together.
+        frames: frames drawn of each of them, the first one with a neutral face.
+        window: chunks that batches are taken from; the oldest one gives way to a new one.
+        reuse: how often a frame is a target, on average, before it is gone.
+        kl: weight of the VAE's KL divergence, nats per latent value, against an error in units of [-1, 1].
+    """
+
+    model: ModelConfig
+    size: int
+    stages: dict[str, Stage]
+    chunk: int = 64
+    frames: int = 9
+    window: int = 24
+    reuse: float = 4.0
+    kl: float = 1e-4
+
+
+def _mini(size: int, stages: dict[str, Stage]) -> Preset:
+    return Preset(
+        # Widths are multiples of 32 (the motion modules' norm groups). Most of a frame's detail is in the first level,
+        # and four levels of 64 channels would not fit into 20 MB of float16.
+        model=ModelConfig(
+            unet=UNetConfig(
+                block_out_channels=(64, 64, 64, 32), heads=4, norm_num_groups=16, cross_attention_dim=32, clip_dim=64
+            ),
+            lmk_guider=GuiderConfig(block_out_channels=(16, 32, 48, 64), out_channels=64),
+            vae=VAEConfig(block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=8),
+            image_encoder=CLIPConfig(
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                patch_size=16,
+                image_size=64,
+                projection_dim=32,
+            ),
+        ),
+        size=size,
+        stages=stages,
+    )
+
+
+PRESETS = {
+    "mini": _mini(
+        128,
+        {
+            "vae": Stage(steps=6_000, portraits=4, targets=4, learning_rate=1e-3, ema=0.998),
+            "image": Stage(steps=30_000, portraits=16, targets=2, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
+            "motion": Stage(
+                steps=2_000,
+                portraits=2,
+                targets=16,
+                learning_rate=5e-4,
+                facial=(2.0, 0.5),
+                dropped=0.125,
+                strides=(1, 1, 2, 4, 8, 16, 24),
+            ),
+        },
+    ),
+    # learns next to nothing in a minute: for tests, and to see everything run
+    "tiny": Preset(
+        model=random_checkpoint.PRESETS["tiny"],
+        size=64,
+        stages={
+            "vae": Stage(steps=40, portraits=4, targets=2, learning_rate=3e-3, warm_up=5, ema=0.9),
+            "image": Stage(steps=40, portraits=4, targets=2, learning_rate=3e-3, warm_up=5, ema=0.9, dropped=0.25),
+            "motion": Stage(steps=10, portraits=1, targets=4, learning_rate=3e-3, warm_up=5, ema=0.9, strides=(1, 4)),
+        },
+        chunk=8,
+        frames=5,
+        window=3,
+    ),
+}

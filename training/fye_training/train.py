@@ -1,0 +1,247 @@
+"""Train a small model from nothing, or go on where training stopped.
+
+    python -m fye_training.train --preset mini --run RUN
+
+RUN holds a checkpoint, a log and sample sheets of each stage, and at the end RUN/checkpoint: the model in the released
+layout, for `fye export`. Stopped by Ctrl-C, kill or `--minutes`, the same command continues, on a CPU bit for bit.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fye_export import networks
+from fye_export.layout import write
+from fye_rt.errors import FyeError, OptionError
+from fye_rt.terminal import Bars
+from fye_training import loop
+from fye_training.animation import AnimationTask
+from fye_training.autoencoder import AutoencoderTask, encode, placed
+from fye_training.forward import TRAINED, Animation, fresh
+from fye_training.pool import Chunk, Order, Pool, draw_chunk
+from fye_training.presets import PRESETS, Preset, Stage
+
+STAGES = ("vae", "image", "motion")
+SHEET_IDENTITIES, SHEET_FRAMES = 6, 6
+
+
+def train(
+    preset: Preset,
+    run: loop.Run,
+    stages: Sequence[str],
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int,
+    tell: loop.Tell,
+) -> bool:
+    """Train the stages that are not finished yet, in their order.
+
+    Returns:
+        Whether all of them are finished.
+
+    Raises:
+        InputError: a stage is missing that an earlier run should have trained, or a checkpoint does not fit.
+        OutputError: the folder cannot be written.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name in stages:
+        stage = preset.stages[name]
+        task_of = {"vae": _autoencoder, "image": _images, "motion": _clips}[name]
+        with _Stage(preset, stage, run, seed, device, workers) as setting:
+            if not loop.fit(name, task_of(setting), stage, run, tell):
+                return False
+    return True
+
+
+class _Stage:
+    """What every stage needs: its recipe, its frames, and the VAE of the first one."""
+
+    def __init__(
+        self, preset: Preset, stage: Stage, run: loop.Run, seed: int, device: torch.device, workers: int
+    ) -> None:
+        self.preset, self.stage, self.run, self.seed, self.device, self.workers = (
+            preset,
+            stage,
+            run,
+            seed,
+            device,
+            workers,
+        )
+        self.pools: list[Pool] = []
+
+    def __enter__(self) -> "_Stage":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self.pools:
+            pool.close()
+
+    def pool(self, order: Order, vae: nn.Module | None = None, scale: float = 1.0) -> Pool:
+        per_step = self.stage.portraits * self.stage.targets
+        steps = max(1, round(order.identities * (order.frames - 1) * self.preset.reuse / per_step))
+        pool = Pool(
+            order,
+            self.preset.window,
+            steps,
+            None if vae is None else lambda frames: encode(vae, frames) * np.float32(scale),
+            self.workers,
+        )
+        self.pools.append(pool)
+        return pool
+
+    def order(self, frames: int | None = None) -> Order:
+        preset = self.preset
+        return Order(
+            seed=self.seed,
+            identities=preset.chunk,
+            frames=preset.frames if frames is None else frames,
+            size=preset.size,
+            clip_side=preset.model.image_encoder.image_size,
+            strides=() if frames is None else self.stage.strides,
+        )
+
+    def held_out(self, order: Order, vae: nn.Module | None = None, scale: float = 1.0) -> Chunk:
+        chunk = draw_chunk(replace(order, identities=SHEET_IDENTITIES, frames=SHEET_FRAMES), held_out=True, number=0)
+        if vae is None:
+            return chunk
+        latents = encode(vae, chunk.frames.reshape(-1, *chunk.frames.shape[2:])) * np.float32(scale)
+        return replace(chunk, latents=latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]))
+
+
+def _autoencoder(setting: _Stage) -> AutoencoderTask:
+    order = setting.order()
+    frames = setting.held_out(order).frames[:, 1:3]
+    held_out = frames.reshape(-1, *frames.shape[2:])
+    return AutoencoderTask(setting.preset, setting.stage, setting.pool(order), setting.seed, setting.device, held_out)
+
+
+def _images(setting: _Stage) -> AnimationTask:
+    module = fresh(setting.preset.model, motion=False, seed=setting.seed)
+    module.requires_grad_(True)
+    return _animation(setting, module, setting.order())
+
+
+def _clips(setting: _Stage) -> AnimationTask:
+    module = fresh(setting.preset.model, motion=True, seed=setting.seed)
+    trained = loop.read(setting.run.folder / "image.pt")["averaged"]
+    module.load_state_dict(trained, strict=False)  # it has everything but the motion modules
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_("motion_modules" in name)
+    return _animation(setting, module, setting.order(frames=setting.stage.targets + 1))
+
+
+def _animation(setting: _Stage, module: Animation, order: Order) -> AnimationTask:
+    vae = networks.build(setting.preset.model, "vae")
+    vae.load_state_dict(loop.read(setting.run.folder / "vae.pt")["averaged"])
+    vae = placed(vae, setting.device)
+    scale = scaling_factor(vae, setting.order())
+    placed(module, setting.device).train()
+    # as its images lie; it has no norms that would suffer
+    module.lmk_guider.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pool = setting.pool(order, vae, scale)
+    held_out = setting.held_out(order, vae, scale)
+    return AnimationTask(module, setting.stage, pool, setting.seed, vae, scale, held_out)
+
+
+def scaling_factor(vae: nn.Module, order: Order) -> float:
+    """What brings the latents of a few drawn frames to a standard deviation of 1, to four digits."""
+    frames = draw_chunk(order, 0).frames[:, :2]
+    return float(f"{1 / encode(vae, frames.reshape(-1, *frames.shape[2:])).std():.4g}")
+
+
+def release(preset: Preset, run: loop.Run, seed: int) -> Path:
+    """Write RUN/checkpoint, the averaged weights in the released layout, in float16.
+
+    Raises:
+        InputError: a stage is missing.
+    """
+    vae = networks.build(preset.model, "vae")
+    autoencoder = loop.read(run.folder / "vae.pt")["averaged"]
+    vae.load_state_dict(autoencoder)
+    scale = scaling_factor(vae, _Stage(preset, preset.stages["image"], run, seed, torch.device("cpu"), 1).order())
+    animation = loop.read(run.folder / "motion.pt")["averaged"]
+    weights = {
+        name: {key.removeprefix(f"{name}."): value for key, value in animation.items() if key.startswith(f"{name}.")}
+        for name in TRAINED
+    } | {"vae": autoencoder}
+    config = replace(preset.model, vae=replace(preset.model.vae, scaling_factor=scale))
+    path = run.folder / "checkpoint"
+    write(path, config, weights.__getitem__, torch.float16)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_training.train", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--preset", choices=PRESETS, default="mini")
+    parser.add_argument("--run", metavar="DIR", type=Path, default=Path("build/mini"), help="default: %(default)s")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="other than the preset's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
+    parser.add_argument("--fp32", action="store_true", help="compute in float32 instead of bfloat16")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    # a step is finished before the checkpoint is written
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        preset = _with_steps(PRESETS[given.preset], given.steps)
+        run = loop.Run(
+            given.run,
+            bfloat16=not given.fp32,
+            stop_after_seconds=None if given.minutes is None else 60 * given.minutes,
+            stopped=stopped.is_set,
+        )
+        bars = Bars(shown=not given.quiet and sys.stderr.isatty())
+        bars.start()
+        try:
+            finished = train(
+                preset,
+                run,
+                given.stage or STAGES,
+                seed=given.seed,
+                device=torch.device(given.device),
+                workers=given.workers,
+                tell=bars,
+            )
+        finally:
+            bars.stop()
+        if finished and not given.stage:
+            print(release(preset, run, given.seed))
+        elif not finished:
+            print("stopped; the same command goes on")
+    except FyeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _with_steps(preset: Preset, given: Sequence[str]) -> Preset:
+    stages = dict(preset.stages)
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in stages or not number.isdecimal():
+            raise OptionError(f"--steps {text} is not valid; write STAGE=N with a stage of {', '.join(stages)}")
+        stages[name] = replace(stages[name], steps=int(number))
+    return replace(preset, stages=stages)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
