@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fye_training.drawing.canvas import Discs, During, Fill, Hull, Inside, Mark, Paint, Points, Stroke, unit_circle
+from fye_training.drawing.canvas import Discs, Fill, Hull, Inside, Mark, Paint, Points, Stroke, unit_circle
 from fye_training.drawing.character import Identity
 from fye_training.drawing.colour import darker, mix
 from fye_training.drawing.features import SIDES, SIGNS
@@ -14,7 +14,6 @@ from fye_training.drawing.view import Array, View, curve, direction, sphere, tub
 from fye_training.topology import NOSE, canonical_face
 
 SKULL_POINTS = 700
-NEAR_EAR = 9.0  # centimetres the camera is beside the head's middle plane: it sees an ear from the front
 
 
 def ramp(identity: Identity, brightness: Array, base: Array, shade: Array, glow: Array) -> Array:
@@ -110,11 +109,8 @@ EAR_RIM = np.array(((0.4, 1.5), (0.85, 2.0), (1.2, 1.5), (1.1, 0.6), (0.75, 0.1)
 EAR_LOBE = np.array(((0.55, -1.9),))
 
 
-def ears(identity: Identity, view: View, shading: Shading, in_front: bool) -> list[Mark]:
-    """Human ears beside the head; what the face hides of them it is drawn over.
-
-    A bare skull would hide the near ear of a turned head, so that ear is drawn in front of it.
-    """
+def ears(identity: Identity, view: View, shading: Shading) -> list[Mark]:
+    """Human ears beside the head; the face is drawn over what it hides of them."""
     marks: list[Mark] = []
     for side, sign in zip(SIDES, SIGNS, strict=True):
         root = view.neutral[(127, 356)[side]] + np.array((-0.5 * sign, -1.9, -0.2))
@@ -122,17 +118,13 @@ def ears(identity: Identity, view: View, shading: Shading, in_front: bool) -> li
         def place(uv: Array, sign: float = sign, root: Array = root) -> Points:
             return view.head(root + np.stack((0.62 * sign * uv[:, 0], uv[:, 1], -0.75 * uv[:, 0]), axis=-1))
 
-        ear: list[Mark] = [
-            Paint(shading, [curve(place(EAR), 20)], identity.ink, identity.ink_width * view.line),
-            Stroke(curve(place(EAR_RIM), 12), mix(identity.skin, identity.shade, 0.8), view.line),
-        ]
+        marks.append(Paint(shading, [curve(place(EAR), 20)], identity.ink, identity.ink_width * view.line))
+        marks.append(Stroke(curve(place(EAR_RIM), 12), mix(identity.skin, identity.shade, 0.8), view.line))
         if identity.earrings:
             drop = place(EAR_LOBE)
             glint = drop + np.array((-0.12, -0.12)) * view.cm[:, None, None]
-            ear.append(Discs(drop, 0.38 * view.cm[:, None], identity.trim))
-            ear.append(Discs(glint, 0.13 * view.cm[:, None], (255, 255, 255)))
-        near = sign * view.camera[:, 0] > NEAR_EAR
-        marks.append(During(near if in_front else np.ones_like(near), ear))
+            marks.append(Discs(drop, 0.38 * view.cm[:, None], identity.trim))
+            marks.append(Discs(glint, 0.13 * view.cm[:, None], (255, 255, 255)))
     return marks
 
 
@@ -163,6 +155,11 @@ def head(identity: Identity, view: View, shading: Shading, bare: bool, beside: S
         directions = sphere(220)
         shapes.insert(0, Hull(view.head(view.skull.points(directions[directions[:, 1] > -0.45]))))
     return [Paint(shading, shapes, identity.ink, identity.ink_width * view.line)]
+
+
+def face_again(view: View, shading: Shading) -> list[Mark]:
+    """The face without the skull, over the ears: it hides the far one of a turned head."""
+    return [Paint(shading, [Hull(view.points[:, :468]), Hull(view.points[:, NOSE])])]
 
 
 def nose_bridge(view: View, shading: Shading) -> Mark:
