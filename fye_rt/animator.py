@@ -72,7 +72,7 @@ class Animator:
             it is next needed.
 
     Raises:
-        BackendError: the backend is unknown or not installed.
+        BackendError: the backend is unknown or not installed, or does not compute in `compute` here.
         OptionError: `threads` is below 0.
     """
 
@@ -90,6 +90,7 @@ class Animator:
         self.bundle = bundle
         self.backend = backends.choose(backend)
         self._open = backends.load(self.backend)
+        backends.resolve_compute(self.backend, compute)  # not after minutes of finding landmarks
         self._settings = backends.Settings(compute=compute, threads=threads)
         self._low_memory = low_memory
         self._engines: dict[tuple[str, str], backends.Engine] = {}
@@ -245,8 +246,10 @@ class Animator:
         """Portrait and motion in, clip out; see `fye_rt.clip.animate` for what both may be."""
         from fye_rt.clip import animate
 
+        options = options or Options()
+        backends.resolve_compute(self.backend, options.compute)
         with self._serving():
-            return animate(self, image, motion_source, options or Options(), **settings)
+            return animate(self, image, motion_source, options, **settings)
 
     def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
         """Run every graph that a guided clip needs once, on a clip of `frames` frames of `size` (height, width)."""

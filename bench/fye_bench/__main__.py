@@ -2,15 +2,16 @@
 
     python -m fye_bench [--results bench/results] [--full DIR]
 
-Writes latency.json and session_options.json (a quarter of an hour on two cores, half of it for making the mid-size
-model on first use); with --full also full_size.json, for which the full-size model is made below DIR.
+Writes latency.json, session_options.json and decode_chunks.json (within half an hour on two cores, a part of it for
+making the mid-size model on first use); with --full also full_size.json, for which the full-size model is made below
+DIR, and decode_chunks_full.json of that model.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from fye_bench import full_size, latency, session_options
+from fye_bench import decode_chunks, full_size, latency, session_options
 from fye_bench.model import find_model
 from fye_bench.workload import Workload
 from fye_export.export import export
@@ -35,9 +36,12 @@ def main() -> int:
         export(fp32.with_name("checkpoint"), fp16, precision="fp16", size=Workload().size)
     latency.main(["--rounds", "20", "--profile", *result("latency.json")])
     session_options.main(["--bundle", str(fp32), "--bundle", str(fp16), *result("session_options.json")])
-    if arguments.full is not None:
-        return full_size.main(["--work", str(arguments.full), *result("full_size.json")])
-    return 0
+    decode_chunks.main(["--bundle", str(fp32), *result("decode_chunks.json")])
+    if arguments.full is None:
+        return 0
+    exceeded = full_size.main(["--work", str(arguments.full), *result("full_size.json")])
+    decode_chunks.main(["--bundle", str(arguments.full / "bundle"), *result("decode_chunks_full.json")])
+    return exceeded
 
 
 if __name__ == "__main__":

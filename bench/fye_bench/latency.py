@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     size = outputs.parse_size(arguments.size)
     workload = Workload(frames=arguments.frames, size=size, steps=arguments.steps, threads=arguments.threads)
     variants = [Variant(BASELINE)]
-    for backend in arguments.backend or _installed():
+    for backend in arguments.backend or backends.installed():
         variants += [Variant(backend, compute) for compute in _computes(backend, arguments.compute)]
     if arguments.json is not None:
         outputs.check_output(arguments.json, (".json",))
@@ -99,17 +98,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _installed() -> list[str]:
-    return [name for name, (_, package) in backends.BACKENDS.items() if find_spec(package)]
-
-
 def _computes(backend: str, wanted: str | None) -> tuple[str, ...]:
-    able = pipeline.precisions(backend)
-    if wanted is None:
-        return able
-    if wanted not in able:
-        raise OptionError(f"--compute {wanted}: {backend} computes in {', '.join(able)} on this CPU")
-    return (wanted,)
+    return backends.computes(backend) if wanted is None else (backends.resolve_compute(backend, wanted),)
 
 
 def _measure(

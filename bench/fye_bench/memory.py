@@ -6,7 +6,7 @@ mapped for reading.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,9 @@ def growth(pid: int) -> Iterator[Growth]:
     result, ended = Growth(anonymous(pid)), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(_INTERVAL):
-            result.peak = max(result.peak, anonymous(pid) - result.before)
+        with suppress(BackendError):  # the process has ended; what waits for it says why
+            while not ended.wait(_INTERVAL):
+                result.peak = max(result.peak, anonymous(pid) - result.before)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -67,8 +68,8 @@ def growth(pid: int) -> Iterator[Growth]:
     finally:
         ended.set()
         watcher.join()
-        result.added = anonymous(pid) - result.before
-        result.peak = max(result.peak, result.added)
+    result.added = anonymous(pid) - result.before
+    result.peak = max(result.peak, result.added)
 
 
 def _read(pid: int, field: str) -> int:

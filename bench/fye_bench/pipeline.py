@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_bench.workload import Inputs, Workload
-from fye_rt import backends
 from fye_rt.bundle import Bundle
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
@@ -139,21 +138,6 @@ def _animator(bundle: Bundle, variant: Variant, threads: int) -> Stages:
     from fye_rt.animator import Animator
 
     return Animator(bundle, variant.backend, compute=variant.compute, threads=threads)
-
-
-def precisions(backend: str) -> tuple[str, ...]:
-    """The precisions that a backend computes in on this CPU.
-
-    Raises:
-        BackendError: it is unknown or not installed.
-    """
-    backends.load(backend)
-    if backend != "openvino":
-        return ("fp32",)
-    import openvino
-
-    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("fp32", "bf16") if "BF16" in native else ("fp32",)
 
 
 _pipeline: Pipeline

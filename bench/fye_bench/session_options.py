@@ -17,7 +17,6 @@ from typing import Any
 
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.memory import anonymous
-from fye_bench.pipeline import precisions
 from fye_bench.statistics import ratio, summary
 from fye_bench.worker import Worker
 from fye_bench.workload import Workload, denoiser_inputs, describe_bundle
@@ -61,7 +60,7 @@ CHANGES: dict[str, Change] = {
     "extended graph optimisation": _level("ORT_ENABLE_EXTENDED"),
     "dynamic block base 4": _entry("session.dynamic_block_base", "4"),
     "spinning off": _entry("session.intra_op.allow_spinning", "0"),
-    "spinning only in a run": _entry("session.force_spinning_stop", "1"),
+    "spinning between runs": _entry("session.force_spinning_stop", "0"),
     "denormals flushed": _entry("session.set_denormal_as_zero", "1"),
 }
 
@@ -173,7 +172,7 @@ def main(argv: Sequence[str]) -> int:
     candidates = []
     for path in arguments.bundle:
         candidates += [Candidate(path, "onnxruntime", "fp32", option) for option in (CHOSEN, *CHANGES)]
-        candidates += [Candidate(path, "openvino", compute) for compute in precisions("openvino")]
+        candidates += [Candidate(path, "openvino", compute) for compute in backends.computes("openvino")]
     result: dict[str, Any] = {
         "command": ["python", "-m", "fye_bench.session_options", *argv],
         "environment": environment(THREADS),

@@ -1,7 +1,5 @@
 """ONNX Runtime on the CPU, in float32."""
 
-import ctypes
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from fye_rt.backends import Arrays, Settings
+from fye_rt.backends import Arrays, Settings, resolve_compute, return_freed_memory
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
@@ -22,12 +20,17 @@ class OnnxRuntimeEngine:
     def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
         """Load `file`, whose weights lie beside it."""
         self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        _return_freed_memory()
+        return_freed_memory()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def computes() -> tuple[str, ...]:
+    """See `fye_rt.backends.computes`."""
+    return ("fp32",)
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEngine:
@@ -36,11 +39,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
     Raises:
         BackendError: a compute precision other than float32, or a graph that ONNX Runtime refuses.
     """
-    if settings.compute not in ("auto", "fp32"):
-        raise BackendError(
-            f"onnxruntime computes in fp32 on a CPU, not in {settings.compute}; drop --compute, or use "
-            "--backend openvino for bf16"
-        )
+    resolve_compute("onnxruntime", settings.compute)
     try:
         return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))
     except Exception as error:  # the provider raises half a dozen unrelated types
@@ -61,14 +60,3 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     # portrait and the motion take half as long with this, and steps, all of one graph, no longer.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
-
-
-def _return_freed_memory() -> None:
-    """Give the copies of weights that loading has freed back to the system.
-
-    glibc's allocator keeps them: of a mid-size model, anonymous memory was 1.35 times the weights after opening it from
-    float16, and is 1.10 times with this.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)

@@ -8,7 +8,7 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13
 
-from fye_rt.backends import Arrays, Settings
+from fye_rt.backends import Arrays, Settings, resolve_compute, return_freed_memory
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
@@ -45,13 +45,17 @@ class OpenVinoEngine:
         self._file = bundle.file(graph)
         self._static = graph in _STATIC
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._request: Any = None if self._static else self._compile(self._core.read_model(self._file))
+        self._request: Any = None
+        if not self._static:
+            self._request = self._compile(self._core.read_model(self._file))
+            return_freed_memory()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
         if self._static and (shapes := {name: array.shape for name, array in inputs.items()}) != self._shapes:
             self._request = None  # gives its memory back before the next takes its own
             self._request, self._shapes = self._compile_static(shapes), shapes
+            return_freed_memory()
         results = self._request.infer(dict(inputs), share_inputs=True)
         # the request reuses its output buffers
         return {name: np.array(results[name]) for name in self._outputs}
@@ -73,17 +77,19 @@ class OpenVinoEngine:
         return self._compile(model)
 
 
+def computes() -> tuple[str, ...]:
+    """See `fye_rt.backends.computes`."""
+    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("fp32", "bf16") if "BF16" in native else ("fp32",)
+
+
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngine:
     """Open a graph of a bundle; OpenVINO's CPU plugin fuses its standard Attention by itself.
 
     Raises:
         BackendError: a compute precision that this CPU lacks, or a graph that OpenVINO refuses.
     """
-    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    allowed = ("fp32", "bf16") if "BF16" in native else ("fp32",)
-    compute = allowed[-1] if settings.compute == "auto" else settings.compute
-    if compute not in allowed:
-        raise BackendError(f"openvino does not compute in {compute} on this CPU; allowed: {', '.join(allowed)}")
+    compute = resolve_compute("openvino", settings.compute)
     try:
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:

@@ -136,8 +136,11 @@ def detect_frames(
         notices.append(f"{source}: no face in frames {_ranges(gaps)}; these were interpolated")
     if crowded:
         runs = _runs(np.isin(np.arange(len(times)), crowded).tolist())
-        where = f" in frames {_ranges(runs)}" if len(times) > 1 else ""
-        notices.append(f"{source}: several faces{where}; the largest was taken")
+        where, kept = "", ""
+        if len(times) > 1:
+            where = f" in frames {_ranges(runs)}"
+            kept = f", and kept until another was {KEEP_FACE:g} times as large"
+        notices.append(f"{source}: several faces{where}; the largest was taken{kept}")
     return _bridge(motion, gaps, tuple(notices))
 
 

@@ -14,7 +14,7 @@ from fye_bench.workload import Workload
 from fye_export.config import ModelConfig
 from fye_export.random_checkpoint import PRESETS
 from fye_rt import cli
-from fye_rt.errors import BundleError, OptionError, OutputError
+from fye_rt.errors import BackendError, BundleError, OptionError, OutputError
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_the_work(pair: lis
 
 
 def test_a_precision_that_a_backend_lacks_is_refused(pair: list[str]) -> None:
-    with pytest.raises(OptionError, match="onnxruntime computes in fp32 on this CPU"):
+    with pytest.raises(BackendError, match="onnxruntime computes in fp32 here, not in bf16"):
         main([*pair, "--backend", "onnxruntime", "--compute", "bf16"])
 
 

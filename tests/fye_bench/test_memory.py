@@ -43,6 +43,8 @@ def test_a_process_that_is_gone_is_an_error_and_not_zero() -> None:
 def test_a_killed_worker_is_reported() -> None:
     with Worker() as worker, pytest.raises(BackendError, match="want of memory"):
         worker.call(os._exit, 1)
+    with Worker() as worker, pytest.raises(BackendError, match="want of memory"):
+        worker.watch(os._exit, 1)  # and not that its memory cannot be read any more
 
 
 def test_a_command_is_measured(tmp_path: Path) -> None:

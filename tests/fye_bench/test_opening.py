@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fye_bench.session_options import Candidate, measure_opening
+from fye_bench.session_options import Candidate, keep_inputs, measure_opening
 from fye_bench.worker import Worker
 from fye_export import onnx_graph
 from fye_export.onnx_graph import Weight
+from fye_rt import backends
 from fye_rt.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, sealed, sha256
 from fye_rt.schedule import SchedulerConfig
 
@@ -83,3 +84,22 @@ def test_opening_a_graph_adds_at_most_1_15_times_its_weights_to_anonymous_memory
     assert seen["weights_bytes"] == 4 * PARAMETERS
     # below half, the weights would not be in memory, and the first evaluation would bring them
     assert 0.5 < seen["added"] <= 1.15
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_openvino_holds_its_weights_once_after_the_first_run_and_those_stored_in_float16_once_more(
+    tmp_path: Path, precision: str, compute: str
+) -> None:
+    pytest.importorskip("openvino")
+    if compute not in backends.computes("openvino"):
+        pytest.skip(f"this CPU does not compute in {compute}")
+    bundle = write_bundle(tmp_path / "bundle", precision)
+    with Worker() as worker:
+        opened = measure_opening(Candidate(bundle, "openvino", compute), worker, ["denoiser"])
+        _, run = worker.watch(keep_inputs, {"x": np.zeros((1, WIDTH, 16, 16), np.float32)})
+    packed = {"fp32": 1.0, "bf16": 0.5}[compute]
+    expanded = {"fp32": 0.0, "fp16": 1.0}[precision]
+    held = opened["added"] + run.added / (4 * PARAMETERS)
+    # 11 MB are the session's and the layers' outputs; memory that compiling has freed is 5 MB more
+    assert 0.9 * packed < held <= packed + expanded + 0.15

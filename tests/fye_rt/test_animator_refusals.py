@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_rt import Animator, Bundle, Options
+from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.animator import MotionState, PortraitState
 from fye_rt.errors import BackendError, InputError, OptionError
 
@@ -124,11 +124,19 @@ def test_a_negative_number_of_threads_is_refused(bundle: Bundle) -> None:
         Animator(bundle, threads=-1)
 
 
-def test_a_precision_that_a_backend_lacks_is_refused_with_the_way_out(
-    bundle: Bundle, images: NDArray[np.uint8]
+def test_a_precision_that_a_backend_lacks_is_refused_at_once_with_the_way_out(
+    bundle: Bundle, animator: Animator
 ) -> None:
-    with (
-        Animator(bundle, "onnxruntime", compute="bf16") as animator,
-        pytest.raises(BackendError, match="use --backend openvino for bf16"),
-    ):
-        animator.encode_motion(images)
+    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in bf16; .* --backend openvino"):
+        Animator(bundle, "onnxruntime", compute="bf16")
+    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in fp16; drop --compute$"):
+        animator.animate("there/is/no.png", "there/is/no.mp4", Options(compute="fp16"))  # before it looks for them
+    with pytest.raises(BackendError, match="onnxruntime computes in fp32 here"):
+        backends.load("onnxruntime")(bundle, "denoiser", backends.Settings(compute="fp16"))
+
+
+def test_openvino_refuses_a_precision_that_this_cpu_lacks(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(BackendError, match=r"openvino computes in fp32.* here, not in fp16; drop --compute$"):
+        Animator(bundle, "openvino", compute="fp16")
+    assert backends.resolve_compute("openvino", "auto") == backends.computes("openvino")[-1]

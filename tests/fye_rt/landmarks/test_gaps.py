@@ -67,5 +67,8 @@ def test_a_video_without_a_face_is_an_error(found: Detect) -> None:
         found(0, 0, 0)
 
 
-def test_several_faces_are_reported_with_their_frames(found: Detect) -> None:
-    assert found(1, 2, 3, 1, 2).notices == ("talk.mp4: several faces in frames 1-2, 4; the largest was taken",)
+def test_several_faces_are_reported_with_their_frames_and_which_of_them_was_followed(found: Detect) -> None:
+    (notice,) = found(1, 2, 3, 1, 2).notices
+    assert notice == (
+        "talk.mp4: several faces in frames 1-2, 4; the largest was taken, and kept until another was 1.5 times as large"
+    )
