@@ -78,7 +78,8 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
     path = run.folder / f"{name}.pt"
     step = restore(path, task.module, optimizer, averaged) if path.exists() else 0
     started = saved = drawn = time.monotonic()
-    sums: dict[str, float] = {}
+    current = task.module.state_dict()  # the very tensors, which change in place
+    sums: dict[str, Tensor] = {}
     counted, since = 0, time.perf_counter()
 
     def stop() -> bool:
@@ -95,19 +96,19 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
         norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
         optimizer.step()
         step += 1
-        _average(averaged, task.module, min(stage.ema, step / (step + 10)))
+        _average(averaged, current, min(stage.ema, step / (step + 10)))
         for key, value in (*losses.items(), ("gradient_norm", norm)):
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
+            sums[key] = sums.get(key, 0.0) + value.detach()  # read when logged: reading waits for a GPU
         counted += 1
         tell(name, step, stage.steps)
         if step % LOG_EVERY == 0 or step == stage.steps:
-            if not math.isfinite(sums["loss"]):
+            if not math.isfinite(float(sums["loss"])):
                 raise NumericalError(
                     f"{name}: the loss is not finite at step {step}; resume with a lower learning rate"
                 )
             seconds = time.perf_counter() - since
             samples = step * stage.portraits * stage.targets
-            entry = {"step": step, "samples": samples} | {key: value / counted for key, value in sums.items()}
+            entry = {"step": step, "samples": samples} | {key: float(value) / counted for key, value in sums.items()}
             entry["samples_per_second"] = counted * stage.portraits * stage.targets / seconds
             _log(run, name, entry)
             sums, counted, since = {}, 0, time.perf_counter()
@@ -178,9 +179,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _average(averaged: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+def _average(averaged: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
     """Exponential moving average of the weights, which samples better than the last ones."""
-    current = module.state_dict()
     floating = [key for key, value in current.items() if value.is_floating_point()]
     torch._foreach_lerp_([averaged[key] for key in floating], [current[key] for key in floating], 1 - decay)
 

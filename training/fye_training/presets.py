@@ -100,6 +100,23 @@ PRESETS = {
             ),
         },
     ),
+    # for a GPU: four times the pixels, batches that fill it
+    "mini-256": _mini(
+        256,
+        {
+            "vae": Stage(steps=6_000, portraits=16, targets=4, learning_rate=1e-3, ema=0.998),
+            "image": Stage(steps=15_000, portraits=64, targets=2, learning_rate=8e-4, facial=(2.0, 0.5), dropped=0.125),
+            "motion": Stage(
+                steps=3_000,
+                portraits=8,
+                targets=16,
+                learning_rate=5e-4,
+                facial=(2.0, 0.5),
+                dropped=0.125,
+                strides=(1, 1, 2, 4, 8, 16, 24),
+            ),
+        },
+    ),
     # learns next to nothing in a minute: for tests, and to see everything run
     "tiny": Preset(
         model=random_checkpoint.PRESETS["tiny"],

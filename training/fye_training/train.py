@@ -185,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     parser.add_argument("--run", metavar="DIR", type=Path, default=Path("build/mini"), help="default: %(default)s")
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--release", action="store_true", help="train no more: write RUN/checkpoint from what is there")
     parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="other than the preset's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -206,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stop_after_seconds=None if given.minutes is None else 60 * given.minutes,
             stopped=stopped.is_set,
         )
+        if given.release:
+            print(release(preset, run, given.seed))
+            return 0
         bars = Bars(shown=not given.quiet and sys.stderr.isatty())
         bars.start()
         try:

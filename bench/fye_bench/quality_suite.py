@@ -1,0 +1,163 @@
+"""The clips that quality is measured on: drawn portraits whose true frames are known, fixed by seeds.
+
+Case n is held-out identity FIRST_IDENTITY + n of family n mod 4 in a motion of kind n mod 5, so that 20 cases show
+every family in every kind and any number of first cases is spread evenly. Neither identities nor motions are in the
+training data: its identities have seeds below `HELD_OUT_SEED`, its motions seeds below 2**31.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import OptionError
+from fye_rt.landmarks import Motion, landmark_images
+from fye_training import face
+from fye_training.identity import FAMILIES, Identity, held_out, identity
+from fye_training.performance import KINDS, Performance, perform
+from fye_training.portrait import render
+from fye_training.topology import Array
+
+# held-out identities by what they are for; sample sheets of training show the first hundreds
+FIRST_IDENTITY = 10_000
+FIRST_CALIBRATION = 100_000
+FIRST_READER = 200_000
+FIRST_MOTION = 2**31  # the smallest seed of a motion that training never draws
+CASES, FRAMES, STRIDE = 12, 16, 3
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One clip of the suite.
+
+    Attributes:
+        number: its place in the suite.
+        family: of the character.
+        kind: of the motion.
+        identity_seed: of the character.
+        motion_seed: of the motion and of where the head stands.
+    """
+
+    number: int
+    family: str
+    kind: str
+    identity_seed: int
+    motion_seed: int
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.family}, {self.kind}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """Where a face is in F pictures.
+
+    Attributes:
+        mesh: float64 (F, 468, 3), centimetres.
+        pose: float64 (F, 4, 4).
+        points: float64 (F, 478, 2), x and y in pixels.
+        size: height and width of the pictures.
+    """
+
+    mesh: Array
+    pose: Array
+    points: Array
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, motion: Motion, size: tuple[int, int]) -> "Shown":
+        """Where a motion has it."""
+        return cls(motion.mesh, motion.pose, motion.points[..., :2] * (size[1], size[0]), size)
+
+    def still(self, frames: int) -> "Shown":
+        """The first picture's, that many times."""
+        mesh, pose, points = (np.repeat(array[:1], frames, axis=0) for array in (self.mesh, self.pose, self.points))
+        return Shown(mesh, pose, points, self.size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A case with its truth: F frames after the portrait.
+
+    Attributes:
+        case: which.
+        who: the character.
+        portrait: uint8 (H, W, 3), a neutral face that looks straight ahead.
+        frames: uint8 (F, H, W, 3), the truth.
+        landmarks: uint8 (F, H, W, 3), as the runtime retargets and draws them.
+        acting: expressions and head, portrait first: F + 1 frames.
+        portrait_face: where the portrait's face is.
+        face: where it is in the frames.
+    """
+
+    case: Case
+    who: Identity
+    portrait: Image
+    frames: Image
+    landmarks: Image
+    acting: Performance
+    portrait_face: Shown
+    face: Shown
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def cases(count: int = CASES, first_identity: int = FIRST_IDENTITY) -> tuple[Case, ...]:
+    """The first `count` cases.
+
+    Args:
+        count: at least 1.
+        first_identity: another one gives another suite, of other characters and motions: `FIRST_CALIBRATION` for
+            whatever is fitted and then measured on the suite.
+
+    Raises:
+        OptionError: no case at all.
+    """
+    if count < 1:
+        raise OptionError(f"{count} cases are not a suite; give 1 or more")
+    return tuple(
+        Case(
+            number,
+            FAMILIES[number % len(FAMILIES)],
+            KINDS[number % len(KINDS)],
+            held_out(first_identity + number),
+            FIRST_MOTION + first_identity + number,
+        )
+        for number in range(count)
+    )
+
+
+def draw(case: Case, size: tuple[int, int], frames: int = FRAMES, stride: int = STRIDE) -> Drawn:
+    """Draw a case.
+
+    Args:
+        case: which.
+        size: height and width in pixels.
+        frames: how many, without the portrait.
+        stride: frames of 25 a second that one frame stands for. Three, because a motion comes to life over half a
+            second: 16 frames are then almost two seconds.
+    """
+    who = identity(case.identity_seed, case.family)
+    acting = perform(case.motion_seed, frames * stride + 1, case.kind)[::stride]
+    motion = face.motion(who.shape, acting, size, face.placement(who.shape, size, case.motion_seed))
+    pictures = render(who, motion, size)
+    return Drawn(
+        case=case,
+        who=who,
+        portrait=pictures[0],
+        frames=pictures[1:],
+        landmarks=landmark_images(motion[:1], motion, size)[1:],
+        acting=acting,
+        portrait_face=Shown.of(motion[:1], size),
+        face=Shown.of(motion[1:], size),
+    )
+
+
+def suite(count: int, size: tuple[int, int], frames: int = FRAMES) -> Iterator[Drawn]:
+    """The first `count` cases, drawn one after another."""
+    for case in cases(count):
+        yield draw(case, size, frames)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Everything that needs an NVIDIA GPU, from a source checkout, without network:
+#   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
+# Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
+# taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+OUT=${OUT:-build/gpu/out}
+RUN=build/gpu/run
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT" "$RUN"
+export PYTHONPATH=.:export:kernels:engines:bench:training PYTHONUNBUFFERED=1
+if compgen -G '.whl/*.whl' >/dev/null; then
+    site=build/gpu/site
+    [[ -d $site ]] || "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$site" .whl/*.whl
+    PYTHONPATH+=:$site
+fi
+
+train() {
+    local minutes=("${1:-2}" "${2:-5}" "${3:-1.5}") stages=(vae image motion) preset=${PRESET:-mini-256}
+    for i in 0 1 2; do
+        [[ ${minutes[i]} == 0 ]] && continue
+        "$PYTHON" -m fye_training.train --preset "$preset" --run "$RUN" --stage "${stages[i]}" --minutes "${minutes[i]}" \
+            --workers "$(($(nproc) > 2 ? $(nproc) - 2 : 1))" --quiet
+        tail -n 2 "$RUN/${stages[i]}.jsonl"
+    done
+    rm -rf "$RUN/checkpoint"
+    "$PYTHON" -m fye_training.train --preset "$preset" --run "$RUN" --release
+    # in pieces of 15 MB: cat checkpoint.tar.* | tar x
+    tar -C "$RUN" -cf - checkpoint | split -b 15000000 - "$OUT/checkpoint.tar."
+    for stage in "${stages[@]}"; do
+        cp "$(ls "$RUN/$stage"-*.png | tail -n 1)" "$OUT/$stage.png"
+    done
+    cat "$RUN"/{vae,image,motion}.jsonl >"$OUT/log.jsonl"
+}
+
+case ${1:-} in
+train) train "${@:2}" ;;
+*)
+    sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
