@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fye_rt.clip import Clip
 
 DEFAULTS = Options()
-BENCHMARKS = {"quality": "fye_bench.quality"}  # by the word after `fye bench`; latency has none
+BENCHMARKS = {"quality": "fye_bench.quality.command"}  # by the word after `fye bench`; latency has none
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]

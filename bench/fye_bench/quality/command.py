@@ -1,8 +1,4 @@
-"""`fye bench quality`: a bundle on drawn portraits whose true frames are known.
-
-The parts, each of use by itself: `quality_suite` draws the cases, `quality_run` makes and keeps clips,
-`quality_judge` measures them, `quality_statistics` puts intervals around means, `quality_report` says what was found.
-"""
+"""`fye bench quality`: the command."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,11 +6,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fye_bench.environment import environment
-from fye_bench.quality_judge import Judge
-from fye_bench.quality_models import Metric, identity_by, lpips_by
-from fye_bench.quality_report import VARIANTS, Measured, change_table, compare, describe, sheet, table
-from fye_bench.quality_run import Made, ceiling, check_folder, load, make, open_encoder, save
-from fye_bench.quality_suite import CASES, FIRST_IDENTITY, FRAMES, STRIDE, Drawn, Image, suite
+from fye_bench.quality.judge import Judge
+from fye_bench.quality.models import Metric, identity_by, lpips_by
+from fye_bench.quality.report import VARIANTS, Measured, change_table, compare, describe, sheet, table
+from fye_bench.quality.run import Made, ceiling, check_folder, load, make, open_encoder, save
+from fye_bench.quality.suite import CASES, FIRST_IDENTITY, FRAMES, STRIDE, Drawn, Image, suite
 from fye_bench.statistics import summary
 from fye_bench.workload import describe_bundle
 from fye_rt import backends, media, outputs, report, terminal

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_bench.quality_images import MOST_DECIBEL, distances, psnr, steadiness
-from fye_bench.quality_judge import Judge, Scores, change, summarise
-from fye_bench.quality_statistics import correlation, groups, mean, paired
-from fye_bench.quality_suite import CASES, Drawn, cases, draw
-from fye_bench.quality_texture import texture_error
+from fye_bench.quality.images import MOST_DECIBEL, distances, psnr, steadiness
+from fye_bench.quality.judge import Judge, Scores, change, summarise
+from fye_bench.quality.statistics import correlation, groups, mean, paired
+from fye_bench.quality.suite import CASES, Drawn, cases, draw
+from fye_bench.quality.texture import texture_error
 from fye_rt.errors import InputError, OptionError
 from fye_training.identity import FAMILIES, is_held_out
 from fye_training.performance import KINDS

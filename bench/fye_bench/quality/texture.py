@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality_suite import Image, Shown
+from fye_bench.quality.suite import Image, Shown
 from fye_training.topology import Array, canonical_face
 
 SIDE = 128  # texels

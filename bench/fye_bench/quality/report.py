@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.quality_expression import GROUPS
-from fye_bench.quality_images import psnr
-from fye_bench.quality_judge import Judge, Scores, change, summarise
-from fye_bench.quality_run import Made, Saved
-from fye_bench.quality_statistics import Estimate, groups, mean
-from fye_bench.quality_suite import Drawn, Image
+from fye_bench.quality.expression import GROUPS
+from fye_bench.quality.images import psnr
+from fye_bench.quality.judge import Judge, Scores, change, summarise
+from fye_bench.quality.run import Made, Saved
+from fye_bench.quality.statistics import Estimate, groups, mean
+from fye_bench.quality.suite import Drawn, Image
 from fye_rt import media
 
 # columns of the table: two anchors, the runtime, and the best that its VAE could do

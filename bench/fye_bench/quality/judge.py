@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality_expression import GROUPS, expression, readable
-from fye_bench.quality_images import distances, steadiness
-from fye_bench.quality_models import Metric
-from fye_bench.quality_statistics import Estimate, correlation, mean, paired, paired_correlation
-from fye_bench.quality_suite import Drawn, Image, Shown
-from fye_bench.quality_texture import texture_error
+from fye_bench.quality.expression import GROUPS, expression, readable
+from fye_bench.quality.images import distances, steadiness
+from fye_bench.quality.models import Metric
+from fye_bench.quality.statistics import Estimate, correlation, mean, paired, paired_correlation
+from fye_bench.quality.suite import Drawn, Image, Shown
+from fye_bench.quality.texture import texture_error
 from fye_rt.errors import InputError
 from fye_training.masks import face_mask
 from fye_training.topology import Array
 
 if TYPE_CHECKING:
-    from fye_bench.expression_reader import ExpressionReader
+    from fye_bench.quality.expression_reader import ExpressionReader
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +53,12 @@ class Judge:
 
     Args:
         reader: of expressions; by default the package's own.
-        more: further metrics, see `fye_bench.quality_models`.
+        more: further metrics, see `fye_bench.quality.models`.
     """
 
     def __init__(self, reader: "ExpressionReader | None" = None, more: Sequence[Metric] = ()) -> None:
         # here, because PyTorch comes with it, and what only makes clips needs no PyTorch
-        from fye_bench.expression_reader import ExpressionReader
+        from fye_bench.quality.expression_reader import ExpressionReader
 
         self._reader = reader or ExpressionReader.load()
         self._more = more

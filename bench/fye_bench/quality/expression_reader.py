@@ -1,6 +1,6 @@
 """Reads a face's expression from a picture: two small networks that have seen true drawn frames only.
 
-    python -m fye_bench.expression_reader
+    python -m fye_bench.quality.expression_reader
 
 trains them again, in minutes on one core, on characters that neither the suite nor the mini model's training has.
 The same seed gives the same reader up to rounding.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fye_bench.quality_expression import (
+from fye_bench.quality.expression import (
     EYE_CROP,
     MOUTH_CROP,
     QUANTITIES,
@@ -27,7 +27,7 @@ from fye_bench.quality_expression import (
     readable,
     regions,
 )
-from fye_bench.quality_suite import FIRST_MOTION, FIRST_READER, Image, Shown
+from fye_bench.quality.suite import FIRST_MOTION, FIRST_READER, Image, Shown
 from fye_rt.errors import InputError
 from fye_rt.files import atomic_file
 from fye_rt.terminal import Bars
@@ -38,7 +38,7 @@ from fye_training.portrait import render
 from fye_training.shape import Shape
 from fye_training.topology import Array
 
-WEIGHTS = Path(__file__).parent / "data" / "expression_reader.npz"
+WEIGHTS = Path(__file__).with_name("expression_reader.npz")
 # what the eye network tells of one eye, and the mouth network of the mouth: columns of QUANTITIES
 RIGHT, LEFT, MOUTH = [0, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]
 MIRRORED = np.array((1.0, -1.0, 1.0, 1.0))  # a mirrored eye looks the other way
@@ -52,7 +52,7 @@ EPOCHS, BATCH, RATE = 7, 128, 2e-3
 
 
 class ExpressionReader:
-    """Reads the quantities of `quality_expression.QUANTITIES` from pictures.
+    """Reads the quantities of `expression.QUANTITIES` from pictures.
 
     Args:
         weights: of both networks by name.
@@ -80,7 +80,9 @@ class ExpressionReader:
             with np.load(path, allow_pickle=False) as file:
                 return cls(dict(file))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {error}; run: python -m fye_bench.expression_reader -o {path}") from error
+            raise InputError(
+                f"{path}: {error}; run: python -m fye_bench.quality.expression_reader -o {path}"
+            ) from error
 
     @torch.inference_mode()
     def read(self, frames: Image, shape: Shape, shown: Shown) -> Array:
@@ -204,7 +206,9 @@ def _varied(pixels: Tensor) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train the reader and write its weights."""
-    parser = argparse.ArgumentParser(prog="python -m fye_bench.expression_reader", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fye_bench.quality.expression_reader", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS, metavar="NPZ", help="default: the package's own")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fye_bench import quality
-from fye_bench.quality_models import identity_by
-from fye_bench.quality_report import METRICS, VARIANTS
-from fye_bench.quality_suite import cases, draw
+from fye_bench.quality import command
+from fye_bench.quality.models import identity_by
+from fye_bench.quality.report import METRICS, VARIANTS
+from fye_bench.quality.suite import cases, draw
 from fye_rt import cli, commands, media
 from fye_rt.errors import InputError, OutputError
 
@@ -64,7 +64,7 @@ def test_the_same_run_again_is_at_no_distance(
 ) -> None:
     path = tmp_path / "again.json"
     arguments = ["--bundle", str(tiny_bundle), *SHORT, "--against", str(run / "run"), "--json", str(path)]
-    assert quality.main(arguments) == 0
+    assert command.main(arguments) == 0
     again = json.loads(path.read_text())
     assert again["summary"] == result["summary"]
     assert again["against"]["distance"]["mean"] == 100
@@ -80,21 +80,21 @@ def test_the_same_run_again_is_at_no_distance(
 def test_a_run_of_other_clips_is_refused_before_the_work(
     run: Path, tiny_bundle: Path, change: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quality, "_make", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(command, "_make", lambda *_: pytest.fail("work has begun"))
     with pytest.raises(InputError, match=said):
-        quality.main(["--bundle", str(tiny_bundle), *SHORT, "--against", str(run / "run"), *change])
+        command.main(["--bundle", str(tiny_bundle), *SHORT, "--against", str(run / "run"), *change])
 
 
 def test_a_folder_with_other_things_is_not_replaced(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
     with pytest.raises(OutputError, match="choose another with --save"):
-        quality.main(["--bundle", str(tiny_bundle), *SHORT, "--save", str(tmp_path)])
+        command.main(["--bundle", str(tiny_bundle), *SHORT, "--save", str(tmp_path)])
     assert (tmp_path / "letter.txt").exists()
 
 
 def test_what_is_no_run_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a saved run .* make one with --save"):
-        quality.main(["--bundle", str(tiny_bundle), *SHORT, "--against", str(tmp_path)])
+        command.main(["--bundle", str(tiny_bundle), *SHORT, "--against", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_bench_alone_is_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_optional", lambda module, extra: Recorded(module))
     for arguments in ([], ["--rounds", "2"], ["quality"], ["quality", "--cases", "2"]):
         assert cli.main(["bench", *arguments]) == 0
-    latency, quality = "fye_bench.latency", "fye_bench.quality"
+    latency, quality = "fye_bench.latency", "fye_bench.quality.command"
     assert called == [(latency, []), (latency, ["--rounds", "2"]), (quality, []), (quality, ["--cases", "2"])]
 
 

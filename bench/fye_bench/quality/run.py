@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.quality_suite import Drawn, Image
+from fye_bench.quality.suite import Drawn, Image
 from fye_rt import backends
 from fye_rt.animator import Animator
 from fye_rt.arrays import to_uint8

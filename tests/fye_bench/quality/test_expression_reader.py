@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fye_bench import expression_reader
-from fye_bench.expression_reader import IDENTITIES, WEIGHTS, ExpressionReader, train
-from fye_bench.quality_expression import QUANTITIES, expression, readable, regions
-from fye_bench.quality_suite import FIRST_CALIBRATION, FIRST_IDENTITY, FIRST_READER, Drawn, Shown, cases, draw
+from fye_bench.quality import expression_reader
+from fye_bench.quality.expression import QUANTITIES, expression, readable, regions
+from fye_bench.quality.expression_reader import IDENTITIES, WEIGHTS, ExpressionReader, train
+from fye_bench.quality.suite import FIRST_CALIBRATION, FIRST_IDENTITY, FIRST_READER, Drawn, Shown, cases, draw
 from fye_rt.errors import InputError
 from fye_training.expressions import INDEX
 from fye_training.identity import HELD_OUT_SEED
@@ -107,7 +107,7 @@ def test_training_with_the_same_seed_gives_the_same_reader(monkeypatch: pytest.M
 
 
 def test_other_weights_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run: python -m fye_bench\.expression_reader"):
+    with pytest.raises(InputError, match=r"run: python -m fye_bench\.quality\.expression_reader"):
         ExpressionReader.load(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", weight=np.zeros(3))
     with pytest.raises(InputError, match="not an expression reader's weights"):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality_suite import Image, Shown
+from fye_bench.quality.suite import Image, Shown
 from fye_rt.landmarks.retarget import project
 from fye_training.expressions import deform, irises
 from fye_training.performance import Performance

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality_suite import Drawn, Image, Shown
+from fye_bench.quality.suite import Drawn, Image, Shown
 from fye_rt.errors import BackendError, InputError
 from fye_training.topology import EYES, Array
 
