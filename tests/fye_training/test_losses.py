@@ -62,12 +62,13 @@ def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
     assert torch.equal(v, -clean)
 
 
-def test_the_reconstruction_loss_sees_blur_that_the_mean_does_not() -> None:
+def test_the_reconstruction_loss_sees_blur_and_colour() -> None:
     stripes = torch.tensor([1.0, -1] * 4).expand(1, 3, 8, 8)
     grey = torch.zeros_like(stripes)
-    # 1 off everywhere; between neighbouring columns the difference of 2 is gone, between rows there is none
-    assert reconstruction_loss(grey, stripes).item() == pytest.approx(1 + 2)
-    assert reconstruction_loss(stripes + 1, stripes).item() == pytest.approx(1)
+    # 1 off everywhere, with the right mean; between columns the difference of 2 is gone, between rows there is none
+    assert reconstruction_loss(grey, stripes).item() == pytest.approx(1 + 0 + 2)
+    # 1 off everywhere and in the mean, edges as they are
+    assert reconstruction_loss(stripes + 1, stripes).item() == pytest.approx(1 + 1 + 0)
 
 
 def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:

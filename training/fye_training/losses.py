@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fye_rt.schedule import SchedulerConfig, alpha_bar
 
@@ -32,13 +33,17 @@ def facial_loss(
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between pictures (N, 3, H, W), plus L1 between their differences of neighbouring pixels, which keeps edges.
+    """L1 between pictures (N, 3, H, W), between their means over 8x8 pixels, and between their edges.
+
+    The means make the latents learn colours early, which L1 alone does after thousands of steps; the differences keep
+    edges sharp.
 
     Returns:
         Scalar.
     """
     error = prediction - target
-    return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + F.avg_pool2d(error, 8).abs().mean() + edges
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ PRESETS = {
     "mini": _mini(
         128,
         {
-            "vae": Stage(steps=6_000, portraits=4, targets=4, learning_rate=1e-3, ema=0.998),
+            "vae": Stage(steps=8_000, portraits=16, targets=1, learning_rate=1e-3, ema=0.998),
             "image": Stage(steps=30_000, portraits=16, targets=2, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=2_000,
@@ -104,7 +104,7 @@ PRESETS = {
     "mini-256": _mini(
         256,
         {
-            "vae": Stage(steps=6_000, portraits=16, targets=4, learning_rate=1e-3, ema=0.998),
+            "vae": Stage(steps=6_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998),
             "image": Stage(steps=15_000, portraits=64, targets=2, learning_rate=8e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=3_000,
