@@ -8,17 +8,18 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.landmarks import draw
+from fye_rt.landmarks import Motion, draw
 from fye_rt.media import clip_pixels
 from fye_training import face, identity, masks
-from fye_training.performance import KINDS, Performance, perform, poses, resting
+from fye_training.performance import KINDS, perform, poses, resting
 from fye_training.portrait import render
 
+REAL = 1 / 8  # share of the characters that move as a real man does
 SEATS = 2  # frames of an identity that may be its portrait: the neutral one and one more
 
 
@@ -81,7 +82,7 @@ def _draw_identity(
 ) -> tuple[NDArray[np.generic], ...]:
     size = (order.size, order.size)
     place = face.placement(who.shape, size, int(generator.integers(2**31)))
-    acting = face.motion(who.shape, _acting(order, generator), size, place)
+    acting = _acting(order, who, place, generator)
     frames = render(who, acting, size)
     points = acting.points[..., :2] * (order.size, order.size)
     expression, whole = (
@@ -92,13 +93,31 @@ def _draw_identity(
     return frames, draw(points, size), expression, whole, clip
 
 
-def _acting(order: Order, generator: np.random.Generator) -> Performance:
-    seed, rest = int(generator.integers(2**31)), resting(1)
-    if not order.strides:
-        return rest + poses(seed, order.frames - 1)
-    stride = int(generator.choice(order.strides))
-    kind = str(generator.choice(KINDS))
-    return rest + perform(seed, stride * (order.frames - 1), kind, start_neutral=False)[::stride]
+def _acting(order: Order, who: identity.Identity, place: face.Placement, generator: np.random.Generator) -> Motion:
+    """A neutral frame, then invented poses or a piece of a performance; for one in eight characters a real man's."""
+    size, count = (order.size, order.size), order.frames - 1
+    seed, kind = int(generator.integers(2**31)), str(generator.choice(KINDS))
+    stride = int(generator.choice(order.strides)) if order.strides else 0
+    if generator.random() < REAL:
+        neutral, real = face.motion(who.shape, resting(1), size, place), face.talking_head()
+        stride = min(stride, (len(real) - 1) // max(1, count - 1))
+        start = int(generator.integers(len(real) - stride * (count - 1)))
+        chosen = start + stride * np.arange(count) if stride else generator.permutation(len(real))[:count]
+        return _joined(neutral, face.transfer(who.shape, real, size, place), chosen)
+    if stride:
+        acted = perform(seed, stride * count, kind, start_neutral=False)[::stride]
+    else:
+        acted = poses(seed, count)
+    return face.motion(who.shape, resting(1) + acted, size, place)
+
+
+def _joined(first: Motion, later: Motion, chosen: NDArray[np.int64]) -> Motion:
+    """The one frame of `first`, then the chosen ones of `later`."""
+    arrays = {
+        name: np.concatenate((getattr(first, name), getattr(later, name)[chosen]))
+        for name in ("points", "mesh", "pose", "blendshapes", "valid")
+    }
+    return replace(first, **arrays, times=np.arange(1 + len(chosen)) / first.fps)
 
 
 @dataclass(frozen=True, slots=True)
