@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_FRAMES = 600  # landmark features of a 512x512 clip take 5 MB a frame
 MIN_SIDE, MAX_SIDE = 64, 2048
 _GUIDER_CHUNK = 8  # frames per call
-_DECODER_PIXELS = 8 * 256 * 256  # per call: beyond this a larger batch only costs memory
+_DECODER_PIXELS = 2 * 128 * 128  # per call: more are no faster, and take memory in proportion
 
 
 @dataclass(frozen=True, slots=True)
