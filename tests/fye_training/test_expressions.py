@@ -17,7 +17,6 @@ from fye_training.topology import (
     LOWER_LIP_INNER,
     UPPER_LID,
     UPPER_LIP_INNER,
-    canonical_face,
 )
 from tests.fye_training.faces import SHAPES, folded, mirrored, people, weights
 
@@ -33,8 +32,8 @@ def gap(mesh: Mesh) -> Mesh:
 
 
 def assert_nothing_crosses(mesh: Mesh, shape: Shape) -> None:
-    # lips that would cross stay as far apart as at rest, but for what opens and rolls the jaw's lip under the other
-    assert gap(mesh).min() > 0.9 * gap(neutral_mesh(shape)).min()
+    # lips that would cross stay as far apart as at rest
+    assert (gap(mesh) - np.minimum(gap(neutral_mesh(shape)), LIP_GAP)).min() > -ROUNDING
     for upper, lower in zip(UPPER_LID, LOWER_LID, strict=True):
         assert (mesh[..., upper, 1] - mesh[..., lower, 1]).min() > -ROUNDING
 
@@ -236,11 +235,4 @@ def test_irises_are_mirror_images() -> None:
 
 
 def test_lips_are_as_close_as_at_rest_where_an_expression_would_cross_them() -> None:
-    pressed = deform(Shape(), weights(mouthShrugLower=1.5))[0]
-    assert gap(pressed).min() == pytest.approx(LIP_GAP, rel=0.1)
-
-
-def test_the_mirror_of_a_mirror_is_the_face() -> None:
-    mesh = deform(Shape(), poses(2, 3).weights)
-    np.testing.assert_array_equal(mirrored(mirrored(mesh)), mesh)
-    assert canonical_face().mirror[UPPER_LID[0]].tolist() == UPPER_LID[1].tolist()
+    assert gap(deform(Shape(), weights(mouthShrugLower=1.5))).min() == pytest.approx(LIP_GAP)

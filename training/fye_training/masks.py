@@ -1,9 +1,9 @@
 """Where a frame's face and its expression are, for losses and metrics."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_rt.landmarks.draw import load_cv2
 from fye_training.topology import BROWS, EYES, FACE_OVAL, LIPS, Array
 
 DILATION = 0.04  # of the face's height, around eyes, brows and mouth
@@ -13,7 +13,7 @@ Mask = NDArray[np.float32]
 
 
 def face_mask(points: Array, size: tuple[int, int]) -> Mask:
-    """The face oval.
+    """The face: the convex hull of its oval. OpenCV's edges lie two thirds of a pixel outside of it.
 
     Args:
         points: float64 (F, 478, 2), x and y in pixels.
@@ -39,12 +39,13 @@ def expression_mask(points: Array, size: tuple[int, int]) -> Mask:
 
 
 def to_latent(mask: Mask) -> Mask:
-    """(F, H, W) -> (F, H/8, W/8): the share of each latent pixel."""
+    """(F, H, W) -> (F, H/8, W/8): the share of each latent pixel; H and W are multiples of 8."""
     frames, height, width = mask.shape
     return mask.reshape(frames, height // 8, 8, width // 8, 8).mean(axis=(2, 4))
 
 
 def _filled(points: Array, regions: tuple[NDArray[np.intp], ...], size: tuple[int, int], dilation: float = 0.0) -> Mask:
+    cv2 = load_cv2()
     masks = np.zeros((len(points), *size), np.uint8)
     # pixel centres lie at whole numbers for OpenCV and at halves for landmarks
     fixed = np.round((points - 0.5) * (1 << SUBPIXEL)).astype(np.int32)

@@ -69,9 +69,10 @@ MOST_TURN = 2.7 * TURNS  # further round, the far eye hides behind the nose
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How much of everything is in a kind of performance; weights, degrees and centimetres."""
+    """How much of everything is in a kind of performance; weights, seconds, degrees and centimetres."""
 
     mouth: float = 0.0
+    pause: float = 1.2
     brows: float = 0.0
     lids: float = 0.0
     speech: float = 0.0
@@ -83,7 +84,7 @@ class Style:
 STYLES = {
     "calm": Style(mouth=0.4, brows=0.3),
     "talking": Style(mouth=0.35, brows=0.5, speech=1.0, rotation=(5.0, 7.0, 4.0)),
-    "exaggerated": Style(mouth=1.0, brows=1.0, lids=1.0, gaze=0.7, rotation=(7.0, 10.0, 6.0)),
+    "exaggerated": Style(mouth=1.0, pause=0.4, brows=1.0, lids=1.0, gaze=0.7, rotation=(7.0, 10.0, 6.0)),
     "gaze": Style(mouth=0.2, brows=0.3, gaze=1.0),
     "head turns": Style(mouth=0.4, brows=0.3, gaze=0.4, rotation=(14.0, 26.0, 12.0), translation=(0.8, 0.5, 0.8)),
 }
@@ -128,12 +129,12 @@ def poses(seed: int, count: int) -> Performance:
     for groups, share in ((MOUTHS, 0.85), (LIDS, 0.5), (BROWS, 0.6)):
         chosen = random.integers(len(groups), size=count)
         chosen[random.random(count) > share] = -1
+        # a common strength, so that what belongs together goes together, a quarter of them full, and some play of each
+        strength = np.minimum(random.uniform(0.15, 1.3, count), 1.0)
         for number, group in enumerate(groups):
             rows = np.flatnonzero(chosen == number)
             for name, most in group.items():
-                # a common strength, so that what belongs together goes together, and some play of each
-                strength = random.uniform(0.15, 1.0, len(rows)) * random.uniform(0.7, 1.0, len(rows))
-                weights[rows, INDEX[name]] = most * strength
+                weights[rows, INDEX[name]] = most * strength[rows] * random.uniform(0.9, 1.0, len(rows))
     _look(weights, random.uniform(-1.0, 1.0, (count, 2)) * (random.random(count) < 0.7)[:, None])
     played.rotation[:] = np.clip(random.normal(size=(count, 3)) * TURNS, -MOST_TURN, MOST_TURN)
     played.translation[:] = random.normal(size=(count, 3)) * (0.5, 0.35, 0.5)
@@ -145,7 +146,7 @@ def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Pe
 
     Args:
         seed: of everything.
-        frames: how many.
+        frames: how many, at least 1.
         kind: one of `KINDS`.
         start_neutral: begin with a neutral face that looks straight ahead, and come to life over half a second.
 
@@ -159,14 +160,15 @@ def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Pe
     seconds = np.arange(frames) / FPS
     played = resting(frames)
     weights = played.weights
-    _hold(weights, random, seconds, MOUTHS, style.mouth, 1.2)
+    _hold(weights, random, seconds, MOUTHS, style.mouth, style.pause)
     _hold(weights, random, seconds, BROWS, style.brows, 1.5)
-    _hold(weights, random, seconds, LIDS[2:], style.lids, 1.0)
+    _hold(weights, random, seconds, LIDS, style.lids, 1.0)
     if style.speech:
         speaking = _smooth_step(_wander(random, seconds, 0.5)[:, 0] + 0.4)
         for name, most in SYLLABLES.items():
             weights[:, INDEX[name]] += (
-                most * style.speech * speaking * np.maximum(_wander(random, seconds, 4.0)[:, 0], 0)
+                # tanh: a loud syllable opens the mouth as far as SYLLABLES say and no further
+                most * style.speech * speaking * np.tanh(np.maximum(_wander(random, seconds, 4.0)[:, 0], 0))
             )
     for start in np.cumsum(random.uniform(1.2, 4.0, int(seconds[-1] / 1.2) + 2)):
         # a blink: closed within 0.12 s, open again within 0.2 s
