@@ -1,11 +1,12 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from fye_export.checkpoint import Checkpoint
-from fye_training import loop, train
+from fye_training import animation, loop, train
 from fye_training.presets import PRESETS
 
 pytestmark = [pytest.mark.usefixtures("opencv"), pytest.mark.slow]
@@ -15,6 +16,15 @@ TINY = ["--preset", "tiny", "--device", "cpu", "--quiet"]
 def losses(run: Path, stage: str) -> list[float]:
     entries = [json.loads(line) for line in (run / f"{stage}.jsonl").read_text().splitlines()]
     return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_sheets() -> Iterator[None]:
+    """Sheets of samples take most of the time otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "SHEET_IDENTITIES", 2)
+        patch.setattr(animation, "SHEET_STEPS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
