@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from fye_bench import pipeline
+from fye_bench.arguments import Parser
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.memory import peak_resident
 from fye_bench.model import Model, find_model
@@ -24,7 +25,6 @@ from fye_bench.worker import Worker
 from fye_bench.workload import Workload, describe_bundle
 from fye_rt import backends, outputs, report, terminal
 from fye_rt.bundle import Bundle
-from fye_rt.errors import OptionError
 from fye_rt.options import COMPUTES
 
 _CLIPS = 3  # whole clips of each variant
@@ -75,14 +75,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(f"{message}; see: {self.prog} --help")
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     default = Workload()
-    parser = _Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
+    parser = Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default a seeded mid-size model, made once")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from")
     parser.add_argument("--backend", action="append", choices=backends.BACKENDS, help="repeatable; default: installed")

@@ -94,21 +94,7 @@ class Reference(nn.Module):
 
     def forward(self, portrait_latents: Tensor, clip_tokens: Tensor) -> tuple[Tensor, ...]:
         """Latents (1, 4, h, w), tokens (1, L, D) -> per layer: key, value of the reference, key, value of CLIP."""
-        net = self.referencenet
-        context = net.clip_fc(clip_tokens)
-        tokens: list[Tensor] = []
-
-        def attend(layer: int, block: TransformerBlock, x: Tensor) -> Tensor:
-            normed = block.norm1(x)
-            tokens.append(normed)
-            if layer == len(LAYER_LEVELS) - 1:
-                return normed
-            x = x + block.attn1(normed, normed)
-            x = x + block.attn2(block.norm2(x), context)
-            return x + block.ff(block.norm3(x))
-
-        temb = net.embed_time(torch.zeros(1, dtype=torch.int64, device=portrait_latents.device))
-        net(net.conv_in(portrait_latents), temb, attend)
+        tokens = reference_tokens(self.referencenet, portrait_latents, clip_tokens)
         context = self.unet.clip_fc(clip_tokens)
         outputs: list[Tensor] = []
         for (_, transformer), reference in zip(self.unet.transformers(), tokens, strict=True):
@@ -116,6 +102,34 @@ class Reference(nn.Module):
             outputs += [block.attn1.to_k(reference), block.attn1.to_v(reference)]
             outputs += [block.attn2.to_k(context), block.attn2.to_v(context)]
         return tuple(outputs)
+
+
+def reference_tokens(referencenet: UNet, portrait_latents: Tensor, clip_tokens: Tensor) -> list[Tensor]:
+    """Normalised tokens of the reference network's 16 transformer blocks.
+
+    Args:
+        referencenet: the network.
+        portrait_latents: (P, 4, h, w).
+        clip_tokens: (P, L, D).
+
+    Returns:
+        (P, positions, channels) per layer; the last block has nothing behind that norm.
+    """
+    context = referencenet.clip_fc(clip_tokens)
+    tokens: list[Tensor] = []
+
+    def attend(layer: int, block: TransformerBlock, x: Tensor) -> Tensor:
+        normed = block.norm1(x)
+        tokens.append(normed)
+        if layer == len(LAYER_LEVELS) - 1:
+            return normed
+        x = x + block.attn1(normed, normed)
+        x = x + block.attn2(block.norm2(x), context)
+        return x + block.ff(block.norm3(x))
+
+    temb = referencenet.embed_time(torch.zeros(1, dtype=torch.int64, device=portrait_latents.device))
+    referencenet(referencenet.conv_in(portrait_latents), temb, attend)
+    return tokens
 
 
 class Denoiser(nn.Module):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_interrupted_and_resumed_training_equals_uninterrupted_training_bit_for_
     first, second = (loop.read(folder / "line.pt") for folder in (whole, parts))
     for kind in ("module", "averaged"):
         assert all(torch.equal(first[kind][key], second[kind][key]) for key in first[kind])
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    paces = [loop.pace(step, STAGE) for step in range(STAGE.steps)]
+    assert paces[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    assert set(paces[5:48]) == {1}
+    assert paces[48:] == pytest.approx([left / 12 for left in range(12, 0, -1)])
+    longer = replace(STAGE, steps=600)
+    assert [loop.pace(step, longer) for step in range(48)] == paces[:48]  # steps may be added before it falls
 
 
 def test_the_loss_falls_and_the_log_has_it(tmp_path: Path) -> None:

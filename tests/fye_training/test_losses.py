@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_training.losses import alpha_bars, facial_loss, kl_divergence, reconstruction_loss, v_target
+from fye_training.losses import alpha_bars, emphasis, facial_loss, kl_divergence, reconstruction_loss, v_target
 
 
 def test_the_facial_loss_has_its_closed_form() -> None:
@@ -64,11 +64,23 @@ def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
 
 def test_the_reconstruction_loss_sees_blur_and_colour() -> None:
     stripes = torch.tensor([1.0, -1] * 4).expand(1, 3, 8, 8)
-    grey = torch.zeros_like(stripes)
+    grey, weight = torch.zeros_like(stripes), torch.ones(1, 1, 1)
     # 1 off everywhere, with the right mean; between columns the difference of 2 is gone, between rows there is none
-    assert reconstruction_loss(grey, stripes).item() == pytest.approx(1 + 0 + 2)
+    assert reconstruction_loss(grey, stripes, weight).item() == pytest.approx(1 + 0 + 2)
     # 1 off everywhere and in the mean, edges as they are
-    assert reconstruction_loss(stripes + 1, stripes).item() == pytest.approx(1 + 1 + 0)
+    assert reconstruction_loss(stripes + 1, stripes, weight).item() == pytest.approx(1 + 1 + 0)
+
+
+def test_the_reconstruction_loss_counts_a_face_more() -> None:
+    target = torch.zeros(1, 3, 8, 24)
+    weight = emphasis(torch.tensor([[[1.0, 0, 0]]]), torch.tensor([[[1.0, 0.5, 0]]]), (4.0, 2.0))
+    assert weight.tolist() == [[[7, 2, 1]]]
+    losses = []
+    for block in range(3):
+        wrong = target.clone()
+        wrong[..., 8 * block + 2 : 8 * block + 6] = 1  # inside the block, so that its edges are too
+        losses.append(reconstruction_loss(wrong, target, weight).item())
+    assert losses == pytest.approx([7 * losses[2], 2 * losses[2], losses[2]])
 
 
 def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:

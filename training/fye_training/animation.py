@@ -57,7 +57,7 @@ class AnimationTask:
         """See `fye_training.loop.Task`."""
         stage = self._stage
         choice = self._pool.choose(step, stage.portraits, stage.targets)
-        batch = gather(self._pool.window(step), choice, self._device)
+        batch = Batch(self._pool.window(step), choice, self._device)
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         noise = torch.randn(batch.targets.shape, generator=random).to(self._device)
         timesteps = self._timesteps(random).to(self._device)
@@ -71,7 +71,7 @@ class AnimationTask:
     def _timesteps(self, random: torch.Generator) -> Tensor:
         """(P, T): spread evenly over all timesteps, in random order; one for all frames of a clip."""
         portraits, targets = self._stage.portraits, self._stage.targets
-        count = portraits if self._stage.strides != (1,) else portraits * targets
+        count = portraits if self._stage.strides else portraits * targets
         even = (torch.arange(count) + torch.rand(count, generator=random)) / count
         drawn = (even * len(self._alpha_bars)).long()[torch.randperm(count, generator=random)]
         return drawn.reshape(portraits, -1).expand(portraits, targets).contiguous()
@@ -95,7 +95,7 @@ class AnimationTask:
 
 
 class Batch:
-    """P portraits with T targets each, as tensors; see `Animation.forward` for shapes."""
+    """The P portraits and T targets each that a choice points to, as tensors; see `Animation.forward` for shapes."""
 
     def __init__(self, chunks: Sequence[Chunk], choice: Choice, device: torch.device) -> None:
         where = list(zip(choice.chunk, choice.identity, choice.portrait, choice.targets, strict=True))
@@ -109,11 +109,6 @@ class Batch:
         self.landmarks = stacked([chunks[c].landmarks[i, k] for c, i, _, k in where]).movedim(-1, 2) / 255
         self.expression = stacked([chunks[c].expression[i, k] for c, i, _, k in where]) / 255
         self.face = stacked([chunks[c].face[i, k] for c, i, _, k in where]) / 255
-
-
-def gather(chunks: Sequence[Chunk], choice: Choice, device: torch.device) -> Batch:
-    """The batch that `choice` points to."""
-    return Batch(chunks, choice, device)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fye_export import networks
 from fye_rt import media
-from fye_training.losses import kl_divergence, reconstruction_loss
+from fye_training.losses import emphasis, kl_divergence, reconstruction_loss
 from fye_training.pool import Pool
 from fye_training.presets import Preset, Stage
 
@@ -17,7 +17,7 @@ ENCODE_BATCH = 64
 
 
 class AutoencoderTask:
-    """L1, edges and a little KL divergence on drawn frames."""
+    """L1, edges and a little KL divergence on drawn frames, with the weights of the facial loss."""
 
     def __init__(
         self, preset: Preset, stage: Stage, pool: Pool, seed: int, device: torch.device, held_out: NDArray[np.uint8]
@@ -34,15 +34,18 @@ class AutoencoderTask:
         """See `fye_training.loop.Task`."""
         choice = self._pool.choose(step, self._stage.portraits, self._stage.targets)
         chunks = self._pool.window(step)
-        frames = np.concatenate(
-            [chunks[c].frames[i, k] for c, i, k in zip(choice.chunk, choice.identity, choice.targets, strict=True)]
+        where = list(zip(choice.chunk, choice.identity, choice.targets, strict=True))
+        pixels = to_pixels(np.concatenate([chunks[c].frames[i, k] for c, i, k in where]), self._device)
+        expression, face = (
+            torch.from_numpy(np.concatenate(masks)).to(self._device) / 255
+            for masks in zip(*((chunks[c].expression[i, k], chunks[c].face[i, k]) for c, i, k in where), strict=True)
         )
-        pixels = to_pixels(frames, self._device)
         mean, log_variance = distribution(self.module, pixels)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         decoded = decode(self.module, mean + (log_variance / 2).exp() * noise)
-        reconstruction, kl = reconstruction_loss(decoded.float(), pixels), kl_divergence(mean, log_variance)
+        weight = emphasis(expression, face, self._stage.facial)
+        reconstruction, kl = reconstruction_loss(decoded.float(), pixels, weight), kl_divergence(mean, log_variance)
         return {"loss": reconstruction + self._kl * kl, "reconstruction": reconstruction, "kl": kl}
 
     def sheet(self, path: Path) -> dict[str, float]:

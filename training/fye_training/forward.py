@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fye_export import networks
 from fye_export.blocks import TransformerBlock, attention
 from fye_export.config import ModelConfig
+from fye_export.graphs import reference_tokens
 
 TRAINED = ("unet", "referencenet", "lmk_guider", "image_encoder")
 
@@ -53,7 +54,7 @@ class Animation(nn.Module):
         """
         targets = noisy.shape[1]
         tokens = self._tokens(clip_pixels)
-        references = self._references(portraits[dropped:], tokens[dropped:])
+        references = reference_tokens(self.referencenet, portraits[dropped:], tokens[dropped:])
         # unconditional: zeros in place of CLIP's tokens, in front of clip_fc, whose bias remains
         context = self.unet.clip_fc(torch.cat([torch.zeros_like(tokens[:dropped]), tokens[dropped:]]))
         x = self.unet.conv_in(noisy.flatten(0, 1)) + self.lmk_guider(landmarks.flatten(0, 1))
@@ -71,25 +72,6 @@ class Animation(nn.Module):
         start = embeddings.class_embedding.expand(len(patches), 1, -1)
         tokens = torch.cat([start, patches], dim=1) + embeddings.position_embedding.weight
         return model.encoder(inputs_embeds=model.pre_layrnorm(tokens)).last_hidden_state
-
-    def _references(self, portraits: Tensor, tokens: Tensor) -> list[Tensor]:
-        """Tokens (P, L, C) of the 16 transformer blocks of the reference network, normalised."""
-        net = self.referencenet
-        context = net.clip_fc(tokens)
-        found: list[Tensor] = []
-
-        def attend(layer: int, block: TransformerBlock, x: Tensor) -> Tensor:
-            normed = block.norm1(x)
-            found.append(normed)
-            if not hasattr(block, "attn1"):  # the last one, of which only this norm exists
-                return normed
-            x = x + block.attn1(normed, normed)
-            x = x + block.attn2(block.norm2(x), context)
-            return x + block.ff(block.norm3(x))
-
-        temb = net.embed_time(torch.zeros(1, dtype=torch.int64, device=portraits.device))
-        net(net.conv_in(portraits), temb, attend)
-        return found
 
 
 def _attend(

@@ -28,22 +28,35 @@ def facial_loss(
         Scalar.
     """
     error = (prediction - target).square().mean(dim=-3)
+    return (error * emphasis(expression, face, weights)).mean()
+
+
+def emphasis(expression: Tensor, face: Tensor, weights: tuple[float, float]) -> Tensor:
+    """How much a latent pixel counts: 1, more in the face, and more again in eyes, brows and mouth."""
     in_expression, in_face = weights
-    return (error * (1 + in_expression * expression + in_face * face)).mean()
+    return 1 + in_expression * expression + in_face * face
 
 
-def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between pictures (N, 3, H, W), between their means over 8x8 pixels, and between their edges.
+def reconstruction_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """L1 between pictures, between their means over 8x8 pixels, and between their edges.
 
     The means make the latents learn colours early, which L1 alone does after thousands of steps; the differences keep
     edges sharp.
+
+    Args:
+        prediction: (N, 3, H, W).
+        target: the same shape.
+        weight: (N, H/8, W/8), how much 8x8 pixels count (`emphasis`).
 
     Returns:
         Scalar.
     """
     error = prediction - target
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + F.avg_pool2d(error, 8).abs().mean() + edges
+    coarse = weight[:, None]
+    fine = coarse.repeat_interleave(8, dim=-1).repeat_interleave(8, dim=-2)
+    columns = (error.diff(dim=-1).abs() * fine[..., 1:]).mean()
+    rows = (error.diff(dim=-2).abs() * fine[..., 1:, :]).mean()
+    return (error.abs() * fine).mean() + (F.avg_pool2d(error, 8).abs() * coarse).mean() + columns + rows
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -14,12 +14,13 @@ class Stage:
         steps: optimizer steps.
         portraits: portraits in a batch.
         targets: frames of each portrait in a batch; in the motion stage consecutive frames of a clip.
-        learning_rate: AdamW's, after the warm-up.
+        learning_rate: AdamW's, between warm-up and cool-down (`loop.pace`).
         warm_up: steps over which the learning rate rises from 0.
         ema: decay of the averaged weights, which are the ones that are released.
-        facial: weights of the error inside the expression mask and inside the face mask (`losses.facial_loss`).
+        facial: weights of the error inside the expression mask and inside the face mask (`losses.emphasis`).
         dropped: share of the portraits that are hidden from the denoiser, for guidance.
-        strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do.
+        strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do; none
+            where targets are pictures of their own.
     """
 
     steps: int
@@ -30,7 +31,7 @@ class Stage:
     ema: float = 0.999
     facial: tuple[float, float] = (0.0, 0.0)
     dropped: float = 0.0
-    strides: tuple[int, ...] = (1,)
+    strides: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +89,8 @@ PRESETS = {
     "mini": _mini(
         128,
         {
-            "vae": Stage(steps=5_000, portraits=16, targets=1, learning_rate=1e-3, ema=0.998),
-            "image": Stage(steps=20_000, portraits=12, targets=4, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
+            "vae": Stage(steps=8_000, portraits=16, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0)),
+            "image": Stage(steps=20_000, portraits=6, targets=4, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=2_000,
                 portraits=2,
@@ -105,7 +106,7 @@ PRESETS = {
     "mini-256": _mini(
         256,
         {
-            "vae": Stage(steps=6_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998),
+            "vae": Stage(steps=6_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0)),
             "image": Stage(steps=15_000, portraits=64, targets=2, learning_rate=8e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=3_000,

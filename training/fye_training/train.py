@@ -99,15 +99,8 @@ class _Stage:
         return pool
 
     def order(self, frames: int | None = None) -> Order:
-        preset = self.preset
-        return Order(
-            seed=self.seed,
-            identities=preset.chunk,
-            frames=preset.frames if frames is None else frames,
-            size=preset.size,
-            clip_side=preset.model.image_encoder.image_size,
-            strides=() if frames is None else self.stage.strides,
-        )
+        poses = _poses(self.preset, self.seed)
+        return poses if frames is None else replace(poses, frames=frames, strides=self.stage.strides)
 
     def held_out(self, order: Order, vae: nn.Module | None = None, scale: float = 1.0) -> Chunk:
         chunk = draw_chunk(replace(order, identities=SHEET_IDENTITIES, frames=SHEET_FRAMES), held_out=True, number=0)
@@ -115,6 +108,17 @@ class _Stage:
             return chunk
         latents = encode(vae, chunk.frames.reshape(-1, *chunk.frames.shape[2:])) * np.float32(scale)
         return replace(chunk, latents=latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]))
+
+
+def _poses(preset: Preset, seed: int) -> Order:
+    """Chunks of unrelated frames."""
+    return Order(
+        seed=seed,
+        identities=preset.chunk,
+        frames=preset.frames,
+        size=preset.size,
+        clip_side=preset.model.image_encoder.image_size,
+    )
 
 
 def _autoencoder(setting: _Stage) -> AutoencoderTask:
@@ -167,7 +171,7 @@ def release(preset: Preset, run: loop.Run, seed: int) -> Path:
     vae = networks.build(preset.model, "vae")
     autoencoder = loop.read(run.folder / "vae.pt")["averaged"]
     vae.load_state_dict(autoencoder)
-    scale = scaling_factor(vae, _Stage(preset, preset.stages["image"], run, seed, torch.device("cpu"), 1).order())
+    scale = scaling_factor(vae, _poses(preset, seed))
     animation = loop.read(run.folder / "motion.pt")["averaged"]
     weights = {
         name: {key.removeprefix(f"{name}."): value for key, value in animation.items() if key.startswith(f"{name}.")}

@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from fye_bench.arguments import Parser
 from fye_bench.environment import environment
 from fye_bench.quality.judge import Judge
 from fye_bench.quality.models import Metric, identity_by, lpips_by
@@ -17,7 +18,6 @@ from fye_rt import backends, media, outputs, report, terminal
 from fye_rt.animator import MAX_FRAMES, Animator
 from fye_rt.bundle import Bundle
 from fye_rt.demo import shipped_bundle
-from fye_rt.errors import OptionError
 from fye_rt.options import COMPUTES, Options
 from fye_training.identity import FAMILIES
 
@@ -75,14 +75,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(f"{message}; see: {self.prog} --help")
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     default = Options()
-    parser = _Parser(prog="fye bench quality", description="Measure a bundle on drawn portraits with known truth.")
+    parser = Parser(prog="fye bench quality", description="Measure a bundle on drawn portraits with known truth.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--cases", **numbers, default=CASES, choices=range(1, 1001), help="clips (%(default)s)")
