@@ -75,11 +75,21 @@ class Clip:
 
     def contact_sheet(self, columns: int = 8) -> Image:
         """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
-        chosen = np.linspace(0, len(self.frames) - 1, min(columns, len(self.frames))).round().astype(int)
+        chosen = self.chosen(columns)
         return media.contact_sheet(
-            [[self.portrait], [self.landmarks[i] for i in chosen], [self.frames[i] for i in chosen]],
+            [[self.portrait], list(self.landmarks[chosen]), list(self.frames[chosen])],
             ["portrait", "landmarks", "frames"],
         )
+
+    def rows(self, columns: int) -> tuple[list[Image], list[Image]]:
+        """The portrait and evenly chosen landmarks, and their frames with nothing below the portrait: for a sheet."""
+        chosen = self.chosen(columns)
+        return [self.portrait, *self.landmarks[chosen]], [np.zeros_like(self.portrait), *self.frames[chosen]]
+
+    def chosen(self, count: int) -> NDArray[np.int64]:
+        """Numbers of `count` frames, or of all if they are fewer, evenly spread from the first to the last."""
+        last = len(self.frames) - 1
+        return np.linspace(0, last, min(count, last + 1)).round().astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

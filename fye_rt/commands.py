@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fye_rt.clip import Clip
 
 DEFAULTS = Options()
-BENCHMARKS = {"quality": "fye_bench.quality.command"}  # by the word after `fye bench`; latency has none
+# by the word after `fye bench`; latency has none
+BENCHMARKS = {"quality": "fye_bench.quality.command", "cross": "fye_bench.quality.cross"}
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
@@ -29,16 +30,18 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")] = Path("fye-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Animate the shipped portrait.
+    """Animate the shipped portraits: a person, a cartoon, a sculpture and an animal.
 
     Writes demo.mp4, contact_sheet.png and timings.json into DIR.
     """
     from fye_rt.demo import run
 
     with terminal.working(quiet) as bars:
-        bundle, clip = run(output, bars)
-    _say_written(output / "demo.mp4", clip)
-    terminal.say(f"{output / 'contact_sheet.png'}: portrait, landmarks and frames")
+        bundle, clips = run(output, bars)
+    for family, clip in clips.items():
+        _say_written(family, clip)
+    terminal.say(f"{output / 'demo.mp4'}: all of them")
+    terminal.say(f"{output / 'contact_sheet.png'}: portraits, landmarks and frames")
     for note in _model_notes(bundle):
         terminal.say(note)
 
@@ -214,7 +217,8 @@ def verify(
 def bench(context: typer.Context) -> None:
     """Time the baseline and the runtime, interleaved.
 
-    `fye bench quality` measures a bundle on drawn portraits whose true frames are known.
+    `fye bench quality` measures a bundle on drawn portraits whose true frames are known, `fye bench cross` with the
+    motion of a real talking head.
     """
     arguments = list(context.args)
     module = BENCHMARKS.get(arguments[0]) if arguments else None
@@ -250,7 +254,7 @@ def _model_notes(bundle: "Bundle") -> list[str]:
     return [f"{bundle.path}: {note}"] if note else []
 
 
-def _say_written(path: Path, clip: "Clip") -> None:
+def _say_written(what: Path | str, clip: "Clip") -> None:
     frames, height, width, _ = clip.frames.shape
     seconds = sum(clip.timings.values())
-    terminal.say(f"{path}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")
+    terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

@@ -1,18 +1,22 @@
-"""The demo: shipped model, portrait and landmark images; needs neither MediaPipe nor OpenCV nor torch."""
+"""The demo: shipped model, portraits and landmark images; needs neither MediaPipe nor OpenCV nor torch."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from fye_rt import media
 from fye_rt.animator import Animator
 from fye_rt.bundle import MANIFEST, Bundle, shipped_bundles
-from fye_rt.clip import Clip
+from fye_rt.clip import Clip, Image
 from fye_rt.errors import BundleError, OutputError
 from fye_rt.options import Options
 from fye_rt.report import describe, write_json
 from fye_rt.terminal import Bars
 
 PREFERRED = ("mini", "tiny")
+FAMILIES = ("people", "cartoons", "sculptures", "animals")  # each a folder with portrait.png and landmarks/
+COLUMNS = 7  # frames of a clip on the contact sheet
+SHARED = ("environment", "bundle", "backend", "options")  # facts that are the same for every clip
 
 
 def shipped_bundle() -> Path:
@@ -28,8 +32,11 @@ def shipped_bundle() -> Path:
     raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass --bundle DIR")
 
 
-def run(output: Path, tell: Bars) -> tuple[Bundle, Clip]:
-    """Animate the shipped portrait and write demo.mp4, contact_sheet.png and timings.json into `output`.
+def run(output: Path, tell: Bars) -> tuple[Bundle, Mapping[str, Clip]]:
+    """Animate the shipped portraits and write demo.mp4, contact_sheet.png and timings.json into `output`.
+
+    Returns:
+        The bundle, and a clip of each family.
 
     Raises:
         FyeError: an installation without its data, or a folder that cannot be written.
@@ -39,14 +46,43 @@ def run(output: Path, tell: Bars) -> tuple[Bundle, Clip]:
     except OSError as error:
         raise OutputError(f"cannot make the folder {output} ({error.strerror}); choose another with -o") from error
     bundle = Bundle.load(shipped_bundle())
-    inputs = shipped_bundles() / "demo"
     options = Options()
+    clips, reports = {}, {}
     with Animator(bundle) as animator:
-        start = time.perf_counter()
-        clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, tell=tell)
-        seconds = time.perf_counter() - start
-        report = describe(animator, clip, options, tell.totals["denoise"], seconds)
-    clip.save(output / "demo.mp4", tell)
-    media.write_image(output / "contact_sheet.png", clip.contact_sheet())
-    write_json(output / "timings.json", report)
-    return bundle, clip
+        for number, family in enumerate(FAMILIES):
+            tell("animate", number, len(FAMILIES), family)
+            inputs = shipped_bundles() / "demo" / family
+            start = time.perf_counter()
+            clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, tell=tell)
+            seconds = time.perf_counter() - start
+            clips[family] = clip
+            reports[family] = describe(animator, clip, options, tell.totals["denoise"], seconds)
+        tell("animate", len(FAMILIES), len(FAMILIES))
+    _write_video(output / "demo.mp4", list(clips.values()), tell)
+    media.write_image(output / "contact_sheet.png", contact_sheet(clips))
+    shared = {key: reports[FAMILIES[0]][key] for key in SHARED}
+    own = {name: {key: fact for key, fact in facts.items() if key not in SHARED} for name, facts in reports.items()}
+    write_json(output / "timings.json", {**shared, "clips": own})
+    return bundle, clips
+
+
+def contact_sheet(clips: Mapping[str, Clip]) -> Image:
+    """Each clip as two rows: its portrait, then landmarks over frames; uint8 (H, W, 3)."""
+    rows = [row for clip in clips.values() for row in clip.rows(COLUMNS)]
+    return media.contact_sheet(rows, [label for name in clips for label in (name, "")])
+
+
+def _write_video(path: Path, clips: list[Clip], tell: Bars) -> None:
+    """All clips side by side, equally long: portraits over landmarks over frames."""
+    first = clips[0]
+    pictures = (
+        media.contact_sheet(
+            [
+                [clip.portrait for clip in clips],
+                [clip.landmarks[k] for clip in clips],
+                [clip.frames[k] for clip in clips],
+            ]
+        )
+        for k in range(len(first.frames))
+    )
+    first.write(path, pictures, tell)

@@ -71,23 +71,24 @@ def contact_sheet(
 
     Args:
         rows: images uint8 (H, W, 3), left to right, top to bottom; sizes may differ.
-        labels: one line of text above each row.
+        labels: one line of text above each row; none above a row whose label is empty.
 
     Raises:
         InputError: no image at all, an image that is not uint8 (H, W, 3), or not one label a row.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    gap, line = 8, 20 if labels else 0
+    gap, line = 8, 20
     if not any(rows):
         raise InputError("a contact sheet needs at least one image")
     if labels is not None and len(labels) != len(rows):
         raise InputError(f"{len(rows)} rows need as many labels, not {len(labels)}")
     for image in (image for row in rows for image in row):
         check_rgb(image)
-    heights = [max((image.shape[0] for image in row), default=0) + line for row in rows]
+    above = [line if label else 0 for label in labels or [""] * len(rows)]
+    heights = [max((image.shape[0] for image in row), default=0) for row in rows]
     width = max(sum(image.shape[1] + gap for image in row) for row in rows) + gap
-    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) + 1)), (24, 24, 24))
+    sheet = Image.new("RGB", (width, sum(above) + sum(heights) + gap * (len(rows) + 1)), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
     y = gap
     for index, row in enumerate(rows):
@@ -95,9 +96,9 @@ def contact_sheet(
         if labels:
             draw.text((x, y), labels[index], fill=(230, 230, 230), font=ImageFont.load_default(14))
         for image in row:
-            sheet.paste(Image.fromarray(image), (x, y + line))
+            sheet.paste(Image.fromarray(image), (x, y + above[index]))
             x += image.shape[1] + gap
-        y += heights[index] + gap
+        y += above[index] + heights[index] + gap
     return np.array(sheet)
 
 

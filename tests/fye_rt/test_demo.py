@@ -8,6 +8,7 @@ import pytest
 
 from fye_rt import cli, demo, media
 from fye_rt.bundle import Bundle
+from fye_rt.clip import Clip
 from fye_rt.errors import BundleError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,15 +28,19 @@ def test_the_demo_runs_anywhere_without_mediapipe_opencv_and_torch(tmp_path: Pat
     folder = tmp_path / "here" / "demo"
     assert sorted(file.name for file in folder.iterdir()) == ["contact_sheet.png", "demo.mp4", "timings.json"]
 
-    frames = [frame for _, frame in media.read_video(folder / "demo.mp4")]
-    drawn = sorted((INPUTS / "landmarks").iterdir())
-    size = media.read_image(INPUTS / "portrait.png").shape
-    assert len(frames) == len(drawn) and {frame.shape for frame in frames} == {size}
-    assert np.std(frames) > 1  # not one flat colour
-    assert media.read_image(folder / "contact_sheet.png").shape[0] > 3 * size[0]
+    side = media.read_image(INPUTS / "people" / "portrait.png").shape[0]
+    frames = np.stack([frame for _, frame in media.read_video(folder / "demo.mp4")])
+    assert len(frames) == len(list((INPUTS / "people" / "landmarks").iterdir()))
+    assert frames.shape[1] > 3 * side and frames.shape[2] > len(demo.FAMILIES) * side
+    assert media.read_image(folder / "contact_sheet.png").shape[0] > 2 * len(demo.FAMILIES) * side
     facts = json.loads((folder / "timings.json").read_text())
-    assert facts["network_evaluations"] == facts["options"]["steps"] == 30
-    assert facts["timings"]["denoise"] > 0
+    assert facts["options"]["steps"] == 30
+    assert tuple(facts["clips"]) == demo.FAMILIES
+    for family, clip in facts["clips"].items():
+        assert clip["network_evaluations"] == 30
+        assert clip["timings"]["denoise"] > 0
+        assert clip["frames"] == len(frames)
+        assert f"{family}: {len(frames)} frames" in result.stdout
 
     note = Bundle.load(demo.shipped_bundle()).manifest.get("note", "")
     assert note in result.stdout
@@ -49,9 +54,33 @@ def test_the_stand_in_bundle_says_that_its_picture_is_noise() -> None:
 
 
 def test_the_demo_s_pictures_are_small_and_of_one_size() -> None:
-    files = [INPUTS / "portrait.png", *(INPUTS / "landmarks").iterdir()]
+    assert sorted(file.name for file in INPUTS.iterdir()) == sorted(demo.FAMILIES)
+    files = list(INPUTS.rglob("*.png"))
     assert len({media.read_image(file).shape for file in files}) == 1
-    assert all(file.stat().st_size < 5_000 for file in files)
+    assert sum(file.stat().st_size for file in files) < 200_000
+    assert len({len(list((INPUTS / family / "landmarks").iterdir())) for family in demo.FAMILIES}) == 1
+
+
+def test_the_demo_s_sheet_shows_portraits_landmarks_and_frames() -> None:
+    shape = (9, 8, 8, 3)
+    clips = {
+        name: Clip(
+            frames=np.full(shape, level, np.uint8),
+            fps=7.0,
+            times=None,
+            seconds=None,
+            audio_from=None,
+            portrait=np.full(shape[1:], level + 1, np.uint8),
+            landmarks=np.full(shape, level + 2, np.uint8),
+            timings={},
+            notices=(),
+        )
+        for name, level in (("a", 100), ("b", 200))
+    }
+    sheet = demo.contact_sheet(clips)
+    for level in (100, 200):
+        seen = [(sheet == value).all(2).sum() // 64 for value in (level, level + 1, level + 2)]
+        assert seen == [demo.COLUMNS, 1, demo.COLUMNS]
 
 
 def test_the_trained_bundle_is_preferred_once_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,8 @@ def test_a_contact_sheet_shows_every_image_whole_and_apart():
     labelled = contact_sheet([[tall, wide], [wide]], ["portrait", "frames"])
     assert labelled.shape[0] > sheet.shape[0]
     assert (labelled == 230).all(2).any()
+    half = contact_sheet([[tall, wide], [wide]], ["portrait", ""])
+    assert sheet.shape[0] < half.shape[0] < labelled.shape[0]  # no room for a label that says nothing
 
 
 def test_a_contact_sheet_of_nothing_or_with_a_label_too_many_is_refused():

@@ -69,7 +69,7 @@ def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in
 def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae"]
     for steps in (7, 23, 40):
-        assert train.main([*arguments, "--steps", f"vae={steps}"]) == 0
+        assert train.main([*arguments, "--stop-at", str(steps)]) == 0
     whole, parts = (loop.read(folder / "vae.pt") for folder in (run, tmp_path / "run"))
     assert all(torch.equal(whole["averaged"][key], parts["averaged"][key]) for key in whole["averaged"])
     assert all(torch.equal(whole["module"][key], parts["module"][key]) for key in whole["module"])
@@ -80,9 +80,31 @@ def test_the_image_stage_too(run: Path, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
     for steps in (11, 40):
-        assert train.main([*TINY, "--run", str(folder), "--stage", "image", "--steps", f"image={steps}"]) == 0
+        assert train.main([*TINY, "--run", str(folder), "--stage", "image", "--stop-at", str(steps)]) == 0
     whole, parts = (loop.read(path / "image.pt")["averaged"] for path in (run, folder))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_the_facial_loss_can_be_left_out(run: Path, tmp_path: Path) -> None:
+    means = {}
+    for weights in (("0", "0"), ("3", "1")):
+        folder = tmp_path / weights[0]
+        folder.mkdir()
+        (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
+        assert (
+            train.main([*TINY, "--run", str(folder), "--stage", "image", "--steps", "image=3", "--facial", *weights])
+            == 0
+        )
+        entry = json.loads((folder / "image.jsonl").read_text().splitlines()[0])
+        means[weights[0]] = entry["loss"] / entry["mse"]
+    assert means["0"] == pytest.approx(1)
+    assert means["3"] > 1.1
+
+
+def test_bad_weights_of_the_facial_loss_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--facial", "nan", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "--facial" in error and error.count("\n") == 1
 
 
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:

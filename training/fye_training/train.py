@@ -7,6 +7,7 @@ layout, for `fye export`. Stopped by Ctrl-C, kill or `--minutes`, the same comma
 """
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -191,11 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; may be repeated")
     parser.add_argument("--release", action="store_true", help="train no more: write RUN/checkpoint from what is there")
     parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="other than the preset's")
+    parser.add_argument(
+        "--facial",
+        metavar=("EXPRESSION", "FACE"),
+        type=float,
+        nargs=2,
+        help="weights of the facial loss in the image and motion stages; 0 0: the mean squared error alone",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
+    parser.add_argument("--stop-at", metavar="STEP", type=int, help="stop at that step of a stage; likewise")
     parser.add_argument("--fp32", action="store_true", help="compute in float32 instead of bfloat16")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     given = parser.parse_args(arguments)
@@ -204,10 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        preset = _with_steps(PRESETS[given.preset], given.steps)
+        preset = _with_facial(_with_steps(PRESETS[given.preset], given.steps), given.facial)
         run = loop.Run(
             given.run,
             bfloat16=not given.fp32,
+            stop_at_step=given.stop_at,
             stop_after_seconds=None if given.minutes is None else 60 * given.minutes,
             stopped=stopped.is_set,
         )
@@ -249,6 +259,16 @@ def _with_steps(preset: Preset, given: Sequence[str]) -> Preset:
             raise OptionError(f"--steps {text} is not valid; write STAGE=N with a stage of {', '.join(stages)}")
         stages[name] = replace(stages[name], steps=int(number))
     return replace(preset, stages=stages)
+
+
+def _with_facial(preset: Preset, weights: list[float] | None) -> Preset:
+    if weights is None:
+        return preset
+    expression, face = weights
+    if not (math.isfinite(expression) and math.isfinite(face) and min(weights) >= 0):
+        raise OptionError(f"--facial {expression:g} {face:g} is not valid; weights are 0 or more")
+    changed = {name: replace(preset.stages[name], facial=(expression, face)) for name in ("image", "motion")}
+    return replace(preset, stages=preset.stages | changed)
 
 
 if __name__ == "__main__":

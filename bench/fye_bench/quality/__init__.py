@@ -1,5 +1,6 @@
 """Quality of a bundle on drawn portraits whose true frames are known.
 
 `suite` draws the cases, `run` makes and keeps clips, `judge` measures them (`images`, `texture`, `expression`,
-`models`), `statistics` puts intervals around means, `report` says what was found, `command` is `fye bench quality`.
+`models`), `statistics` puts intervals around means, `report` says what was found. `command` is `fye bench quality`,
+`cross` is `fye bench cross`.
 """
