@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import backends, forecast, windows
+from fye_rt import backends, windows
 from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import OnStep, Progress, denoise
@@ -19,6 +19,7 @@ from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
 from fye_rt.schedule import schedule
+from fye_rt.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from fye_rt.clip import Clip, MotionSource
@@ -201,7 +202,7 @@ class Animator:
             return denoise(
                 evaluate,
                 table,
-                forecast.plan(table, options.forecast),
+                SOLVERS[options.solver](table),
                 windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
                 noise,
                 options.guidance,

@@ -9,7 +9,7 @@ import typer
 
 from fye_rt import terminal
 from fye_rt.errors import BackendError
-from fye_rt.options import COMPUTES, FORECASTS, WINDOWS, Options
+from fye_rt.options import COMPUTES, FORECASTS, SOLVERS, WINDOWS, Options
 
 if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
@@ -58,10 +58,11 @@ def animate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4")],
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The model; by default the shipped one.")] = None,
     backend: Backend = "auto",
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = DEFAULTS.steps,
+    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = DEFAULTS.steps,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = DEFAULTS.guidance,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
     forecast: Annotated[str, typer.Option(help=", ".join(FORECASTS))] = DEFAULTS.forecast,
+    solver: Annotated[str, typer.Option(help=", ".join(SOLVERS))] = DEFAULTS.solver,
     windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULTS.windows,
     window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
     window_overlap: Annotated[int, typer.Option(help="Frames neighbours share.")] = DEFAULTS.window_overlap,
@@ -91,6 +92,7 @@ def animate(
         guidance=guidance,
         seed=seed,
         forecast=forecast,
+        solver=solver,
         windows=windows,
         window_size=window_size,
         window_overlap=window_overlap,

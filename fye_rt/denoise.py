@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fye_rt.arrays import Array, accumulate, guide, weighted_sum
 from fye_rt.errors import InputError, NumericalError
-from fye_rt.forecast import Plan
+from fye_rt.forecast import Method
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 def denoise(
     evaluate: Evaluate,
     schedule: Schedule,
-    plan: Plan,
+    method: Method,
     windows: Sequence[Window],
     noise: Array,
     guidance: float,
@@ -37,7 +37,7 @@ def denoise(
             unconditional and the conditional v-prediction, float32 (1, 4, f, h, w) each. The first may be None at
             guidance of 1 or below. Both may be buffers that the next call overwrites.
         schedule: the steps.
-        plan: which of them are evaluated, and the weights between them.
+        method: which of them are evaluated, and the weights between them; all windows follow it.
         windows: cover every frame of the clip, with weights that sum to 1.
         noise: float32 (1, 4, F, h, w); not modified.
         guidance: classifier-free guidance scale.
@@ -55,25 +55,35 @@ def denoise(
     latents = np.ascontiguousarray(noise, dtype=np.float32)
     if not np.isfinite(latents).all():
         raise InputError("noise contains NaN or infinity; give finite float32 numbers")
-    ring: deque[Array] = deque(maxlen=plan.ring)
-    total = len(plan.jumps) * len(windows)
-    for done, jump in enumerate(plan.jumps):
-        timestep = int(schedule.timesteps[jump.step])
+    ring: deque[Array] = deque(maxlen=method.ring)
+    decide = method.start()
+    done, total = 0, method.evaluations * len(windows)
+    step = 0
+    while step < len(schedule):
+        timestep = int(schedule.timesteps[step])
         prediction = np.zeros_like(latents)
         for number, window in enumerate(windows):
             outputs = evaluate(latents.take(window.frames, axis=2), timestep, window.frames)
             if not all(np.isfinite(output).all() for output in outputs if output is not None):
-                raise NumericalError(_not_finite(jump.step, timestep, number, windows))
+                raise NumericalError(_not_finite(step, timestep, number, windows))
             accumulate(prediction, _guided(outputs, guidance), window.frames, window.weights)
+            done += 1
             if progress is not None:
-                progress(done * len(windows) + number + 1, total)
+                progress(done, total)
+        jump = decide(step, prediction, latents)
         plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
         ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
-        latents = weighted_sum((latents, *list(ring)[: len(jump.w)]), (jump.a, *jump.w))
+        terms, weights = [latents, *list(ring)[: len(jump.w)]], [jump.a, *jump.w]
+        if jump.b:
+            terms, weights = [*terms, prediction], [*weights, jump.b]
+        latents = weighted_sum(terms, weights)
         if on_step is not None:
             view = latents.view()
             view.flags.writeable = False
-            on_step(jump.step, timestep, view)
+            on_step(step, timestep, view)
+        step = jump.end
+    if progress is not None and done < total:  # the method did with fewer than it might have taken
+        progress(done, done)
     return latents
 
 

@@ -7,6 +7,7 @@ from fye_rt.errors import OptionError
 
 WINDOWS = ("context", "reference", "tiles")
 FORECASTS = ("off",)
+SOLVERS = ("ddim", "dpm", "unipc")
 COMPUTES = ("auto", "fp32", "bf16", "fp16")
 MAX_WINDOW = 32  # the motion modules' positional encoding ends here
 
@@ -16,10 +17,11 @@ class Options:
     """How to denoise one clip.
 
     Attributes:
-        steps: DDIM steps, 1 to 1000.
+        steps: steps of the solver, 1 to 1000.
         guidance: classifier-free guidance scale; at 1 or below only the conditional half is evaluated.
         seed: of the per-frame noise, 0 to 2**64 - 1.
         forecast: which steps are evaluated and how the others are forecast; "off" evaluates all.
+        solver: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc" (UniPC of order 2); the last two are for fewer steps.
         windows: "context" (overlapping, cross-faded), "reference" (the public code's list, which wraps around)
             or "tiles" (the public code's forward_long: Gaussian blend).
         window_size: frames per network evaluation, 1 to 32.
@@ -35,6 +37,7 @@ class Options:
     guidance: float = 3.5
     seed: int = 0
     forecast: str = "off"
+    solver: str = "ddim"
     windows: str = "context"
     window_size: int = 24
     window_overlap: int = 4
@@ -55,6 +58,7 @@ class Options:
             f"0 to window_size - 1 = {self.window_size - 1}",
         )
         _require(self.forecast in FORECASTS, "forecast", self.forecast, ", ".join(FORECASTS))
+        _require(self.solver in SOLVERS, "solver", self.solver, ", ".join(SOLVERS))
         _require(self.windows in WINDOWS, "windows", self.windows, ", ".join(WINDOWS))
         _require(self.compute in COMPUTES, "compute", self.compute, ", ".join(COMPUTES))
 

@@ -165,10 +165,11 @@ class Baseline:
             Latents, float32 (1, 4, F, H/8, W/8).
 
         Raises:
-            OptionError: a forecast is asked for.
+            OptionError: a forecast or another solver is asked for.
         """
-        if options.forecast != "off":
-            raise OptionError(f"forecast={options.forecast!r} is not valid for the baseline; allowed: off")
+        for name, allowed in (("forecast", "off"), ("solver", "ddim")):
+            if (value := getattr(options, name)) != allowed:
+                raise OptionError(f"{name}={value!r} is not valid for the baseline; allowed: {allowed}")
         latents = self._tensor(noise)
         frames, guided = latents.shape[2], options.guidance > 1
         steps = schedule(options.steps, self.scheduler)

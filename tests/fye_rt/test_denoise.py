@@ -217,10 +217,10 @@ def test_a_table_that_keeps_older_quantities_is_followed() -> None:
     table = schedule(6, CONFIG)
     rows = Plan(
         (
-            Jump(0, 0.5, (0.3,), -1.0, 0.2),
-            Jump(2, 0.6, (0.3, 0.1), -0.9, 0.4),
-            Jump(4, 0.1, (1.5, -0.5, 0.2)),
-            Jump(5, 0.7, (0.4,)),  # fewer than are kept
+            Jump(0, 2, 0.5, (0.3,), -1.0, 0.2),
+            Jump(2, 4, 0.6, (0.3, 0.1), -0.9, 0.4),
+            Jump(4, 5, 0.1, (1.5, -0.5, 0.2)),
+            Jump(5, 6, 0.7, (0.4,)),  # fewer than are kept
         )
     )
     assert rows.ring == 3

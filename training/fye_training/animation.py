@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fye_rt import media
 from fye_rt.denoise import denoise
-from fye_rt.forecast import plan as plan_steps
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.solvers import ddim
 from fye_rt.windows import plan as plan_windows
 from fye_training.autoencoder import decode, to_images
 from fye_training.forward import Animation
@@ -139,7 +139,7 @@ def sample(module: nn.Module, chunk: Chunk, identity: int, steps: int, guidance:
     result = denoise(
         evaluate,
         steps_taken,
-        plan_steps(steps_taken),
+        ddim(steps_taken),
         plan_windows(frames, "context", frames, 0),
         frame_noise(seed, range(frames), height, width),
         guidance,

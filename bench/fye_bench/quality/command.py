@@ -18,7 +18,7 @@ from fye_rt import backends, media, outputs, report, terminal
 from fye_rt.animator import MAX_FRAMES, Animator
 from fye_rt.bundle import Bundle
 from fye_rt.demo import shipped_bundle
-from fye_rt.options import COMPUTES, Options
+from fye_rt.options import COMPUTES, SOLVERS, Options
 from fye_training.identity import FAMILIES
 
 
@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = Options(steps=given.steps, guidance=given.guidance, seed=given.seed, compute=given.compute)
+    options = Options(
+        steps=given.steps, solver=given.solver, guidance=given.guidance, seed=given.seed, compute=given.compute
+    )
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -84,7 +86,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--frames", **numbers, default=FRAMES, choices=range(1, MAX_FRAMES + 1), help="of a clip (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=default.steps, help="DDIM steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
+    parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
     parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")

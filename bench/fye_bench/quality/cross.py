@@ -23,7 +23,7 @@ from fye_rt.bundle import Bundle
 from fye_rt.clip import Clip
 from fye_rt.demo import shipped_bundle
 from fye_rt.landmarks import Motion
-from fye_rt.options import COMPUTES, Options
+from fye_rt.options import COMPUTES, SOLVERS, Options
 from fye_training import face
 from fye_training.identity import FAMILIES, Identity, held_out, identity
 from fye_training.masks import Mask, face_mask
@@ -80,7 +80,9 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = Options(steps=given.steps, guidance=given.guidance, seed=given.seed, compute=given.compute)
+    options = Options(
+        steps=given.steps, solver=given.solver, guidance=given.guidance, seed=given.seed, compute=given.compute
+    )
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -125,7 +127,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N", "default": FRAMES, "choices": range(1, 120 // STRIDE + 1)}
     parser.add_argument("--frames", **numbers, help="of a clip (%(default)s)")
-    parser.add_argument("--steps", type=int, default=default.steps, help="DDIM steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
+    parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
     parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")

@@ -34,7 +34,16 @@ METRICS = {
     **{f"{group}_correlation": (f"{group} correlation", 3) for group in GROUPS},
 }
 COLUMN = 27
-OPTIONS = ("backend", "compute", "forecast", "guidance", "seed", "steps", "windows")  # that tell two runs apart
+OPTIONS = (
+    "backend",
+    "compute",
+    "forecast",
+    "guidance",
+    "seed",
+    "solver",
+    "steps",
+    "windows",
+)  # that tell two runs apart
 SHEET_FRAMES = 4  # of each case on the contact sheet
 
 
