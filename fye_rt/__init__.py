@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import FyeError
-from fye_rt.options import Options
+from fye_rt.options import Forecast, Options
 
 if TYPE_CHECKING:
     from fye_rt.animator import Animator, MotionState, PortraitState
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from fye_rt.landmarks import Motion
 
 __version__ = "0.1.0"
-__all__ = ["Animator", "Bundle", "Clip", "FyeError", "Motion", "MotionState", "Options", "PortraitState", "__version__"]
+__all__ = [
+    "Animator",
+    "Bundle",
+    "Clip",
+    "Forecast",
+    "FyeError",
+    "Motion",
+    "MotionState",
+    "Options",
+    "PortraitState",
+    "__version__",
+]
 
 # loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
 _LAZY = {

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import backends, windows
+from fye_rt import backends, calibrated, windows
 from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
-from fye_rt.denoise import OnStep, Progress, denoise
+from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
+from fye_rt.landmarks import face_region
+from fye_rt.methods import method
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
-from fye_rt.schedule import schedule
-from fye_rt.solvers import SOLVERS
+from fye_rt.schedule import Schedule, schedule
 
 if TYPE_CHECKING:
     from fye_rt.clip import Clip, MotionSource
@@ -50,14 +51,26 @@ class MotionState:
     Attributes:
         features: float32 (F, C, H/8, W/8).
         size: (height, width) of the landmark images in pixels.
+        face: bool (F, H/8, W/8), where the face is; needed for `Forecast.face_mask`.
     """
 
     features: Array
     size: tuple[int, int]
+    face: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.features)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clip:
+    """What the loop needs of one clip, and the shape of its latents."""
+
+    shape: tuple[int, ...]
+    schedule: Schedule
+    windows: Sequence[windows.Window]
+    evaluate: Evaluate
 
 
 class Animator:
@@ -144,7 +157,7 @@ class Animator:
                 images = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
                 parts.append(self._run("guider", landmark_images=images)["landmark_features"])
             self._release("guider")
-            return MotionState(np.concatenate(parts), landmark_images.shape[1:3])
+            return MotionState(np.concatenate(parts), landmark_images.shape[1:3], face_region(landmark_images))
 
     def denoise(
         self,
@@ -175,40 +188,73 @@ class Animator:
         """
         options = options or Options()
         with self._serving():
-            if portrait.size != motion.size:
-                raise InputError(f"the portrait is {_by(portrait.size)}, the landmark images are {_by(motion.size)}")
-            if options.window_size > self.bundle.max_frames:
-                raise OptionError(f"window_size={options.window_size}: this bundle allows {self.bundle.max_frames}")
-            h, w = motion.features.shape[2:]
-            channels = self.bundle.latent_channels()
+            clip = self._clip(portrait, motion, options)
             if noise is None:
-                noise = frame_noise(options.seed, range(len(motion)), h, w, channels)
-            _check_floats(noise, (1, channels, len(motion), h, w), "noise")
-            guided = options.guidance > 1
-            engine = self._engine("denoiser" if guided else "denoiser_cond", options.compute)
-
-            def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
-                outputs = engine.run(
-                    {
-                        "latents": latents,
-                        "timestep": np.array([timestep], np.int64),
-                        "landmark_features": motion.features[frames],
-                        **portrait.tensors,
-                    }
-                )
-                return outputs.get("v_unconditional"), outputs["v_conditional"]
-
-            table = schedule(options.steps, self.bundle.scheduler)
+                noise = frame_noise(options.seed, range(len(motion)), *clip.shape[3:], clip.shape[1])
+            _check_floats(noise, clip.shape, "noise")
+            chosen = method(clip.schedule, options, lambda: calibrated.read(self.bundle))
             return denoise(
-                evaluate,
-                table,
-                SOLVERS[options.solver](table),
-                windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
+                clip.evaluate,
+                clip.schedule,
+                chosen,
+                clip.windows,
                 noise,
                 options.guidance,
                 on_step,
                 progress,
+                motion.face,
             )
+
+    def predict(
+        self, portrait: PortraitState, motion: MotionState, latents: Array, step: int, options: Options | None = None
+    ) -> Array:
+        """The guided prediction of v that `denoise` works with, at one step.
+
+        Args:
+            portrait: from `encode_portrait`.
+            motion: from `encode_motion`, of the same size.
+            latents: float32 (1, 4, F, H/8, W/8).
+            step: 0 to `options.steps` - 1.
+            options: `Options()` by default.
+
+        Returns:
+            float32 (1, 4, F, H/8, W/8).
+
+        Raises:
+            FyeError: as `denoise`.
+        """
+        options = options or Options()
+        with self._serving():
+            clip = self._clip(portrait, motion, options)
+            _check_floats(latents, clip.shape, "latents")
+            return predict(clip.evaluate, clip.schedule, clip.windows, options.guidance, latents, step)
+
+    def _clip(self, portrait: PortraitState, motion: MotionState, options: Options) -> "_Clip":
+        if portrait.size != motion.size:
+            raise InputError(f"the portrait is {_by(portrait.size)}, the landmark images are {_by(motion.size)}")
+        if options.forecasting.face_mask and motion.face is None:
+            raise InputError("face_mask needs MotionState.face, which encode_motion fills in")
+        if options.window_size > self.bundle.max_frames:
+            raise OptionError(f"window_size={options.window_size}: this bundle allows {self.bundle.max_frames}")
+        engine = self._engine("denoiser" if options.guidance > 1 else "denoiser_cond", options.compute)
+
+        def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
+            outputs = engine.run(
+                {
+                    "latents": latents,
+                    "timestep": np.array([timestep], np.int64),
+                    "landmark_features": motion.features[frames],
+                    **portrait.tensors,
+                }
+            )
+            return outputs.get("v_unconditional"), outputs["v_conditional"]
+
+        return _Clip(
+            (1, self.bundle.latent_channels(), len(motion), *motion.features.shape[2:]),
+            schedule(options.steps, self.bundle.scheduler),
+            windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
+            evaluate,
+        )
 
     def decode(self, latents: Array, progress: Progress | None = None) -> Array:
         """Turn latents into frames.

@@ -45,6 +45,20 @@ def weighted_sum(terms: Sequence[Array], weights: Sequence[float], out: Array | 
     return out
 
 
+def masked_sum(
+    terms: Sequence[Array], inside: Sequence[float], outside: Sequence[float], mask: NDArray[np.bool_]
+) -> Array:
+    """`weighted_sum` with one row of weights where `mask` is true, and with another where it is not.
+
+    Args:
+        terms: one or more float32 arrays of one shape (..., F, h, w).
+        inside: one number for each.
+        outside: the same.
+        mask: (F, h, w).
+    """
+    return np.where(mask, weighted_sum(terms, inside), weighted_sum(terms, outside))
+
+
 def guide(uncond: Array, cond: Array, guidance: float) -> Array:
     """Classifier-free guidance, uncond + guidance * (cond - uncond); float32 arrays of one shape."""
     return weighted_sum((uncond, cond), (1 - guidance, guidance))

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from fye_rt.errors import BundleError
+from fye_rt.files import atomic_file
 from fye_rt.schedule import SchedulerConfig
 
 FORMAT = "fye-bundle"
@@ -155,6 +156,28 @@ class Bundle:
         """Channels of the latents, 4 in the released model."""
         channels = self.graphs["denoiser"].inputs[0].shape[1]
         return int(channels)
+
+
+def put_file(path: Path, name: str, content: bytes) -> None:
+    """Add a file to a bundle, or replace one that `put_file` added. At every moment the bundle can be opened.
+
+    Raises:
+        BundleError: the folder holds no bundle.
+        OutputError: it cannot be written.
+    """
+    _, manifest = _read_manifest(path)
+    del manifest["sha256"]  # that of the manifest as it was
+    if manifest["files"].pop(name, None) is not None:
+        _write_manifest(path, manifest)
+    with atomic_file(path / name) as temporary:
+        temporary.write_bytes(content)
+    manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _write_manifest(path, manifest)
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    with atomic_file(path / MANIFEST) as temporary:
+        temporary.write_text(sealed(manifest))
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:

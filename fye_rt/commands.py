@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from fye_rt import terminal
 from fye_rt.errors import BackendError
-from fye_rt.options import COMPUTES, FORECASTS, SOLVERS, WINDOWS, Options
+from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Forecast, Options
 
 if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 DEFAULTS = Options()
 # by the word after `fye bench`; latency has none
 BENCHMARKS = {"quality": "fye_bench.quality.command", "cross": "fye_bench.quality.cross"}
+
+_forecast = partial(typer.Option, rich_help_panel="Forecast")
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
@@ -61,7 +64,16 @@ def animate(
     steps: Annotated[int, typer.Option(help="Steps of the solver.")] = DEFAULTS.steps,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = DEFAULTS.guidance,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
-    forecast: Annotated[str, typer.Option(help=", ".join(FORECASTS))] = DEFAULTS.forecast,
+    forecast: Annotated[str, _forecast(help=", ".join(FORECASTS))] = "off",
+    evaluations: Annotated[int | None, _forecast(metavar="N", help="Network evaluations, evenly spread.")] = None,
+    interval: Annotated[int | None, _forecast(metavar="N", help="Evaluate every N-th step instead.")] = None,
+    warm_up: Annotated[int | None, _forecast(metavar="N", help="First steps that are all evaluated.")] = None,
+    last_step: Annotated[bool | None, _forecast(help="Evaluate the last step; it keeps the detail.")] = None,
+    quantity: Annotated[str | None, _forecast(help=f"What is forecast: {', '.join(QUANTITIES)}.")] = None,
+    order: Annotated[int | None, _forecast(metavar="M", help="Of the polynomial.")] = None,
+    face_mask: Annotated[bool | None, _forecast("--face-mask", help="Reuse outside of the face.")] = None,
+    tolerance: Annotated[float | None, _forecast(help="Accepted error of a jump (adaptive).")] = None,
+    max_evaluations: Annotated[int | None, _forecast(metavar="N", help="At most that many (adaptive).")] = None,
     solver: Annotated[str, typer.Option(help=", ".join(SOLVERS))] = DEFAULTS.solver,
     windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULTS.windows,
     window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
@@ -91,7 +103,18 @@ def animate(
         steps=steps,
         guidance=guidance,
         seed=seed,
-        forecast=forecast,
+        forecast=Forecast(
+            method=forecast,
+            evaluations=evaluations,
+            interval=interval,
+            warm_up=warm_up,
+            last_step=last_step,
+            quantity=quantity,
+            order=order,
+            face_mask=face_mask,
+            tolerance=tolerance,
+            max_evaluations=max_evaluations,
+        ),
         solver=solver,
         windows=windows,
         window_size=window_size,

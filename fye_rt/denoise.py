@@ -1,14 +1,15 @@
 """The loop over steps and windows."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.arrays import Array, accumulate, guide, weighted_sum
+from fye_rt.arrays import Array, accumulate, guide, masked_sum, weighted_sum
 from fye_rt.errors import InputError, NumericalError
-from fye_rt.forecast import Method
+from fye_rt.forecast import Jump, Method
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
@@ -26,6 +27,7 @@ def denoise(
     guidance: float,
     on_step: OnStep | None = None,
     progress: Progress | None = None,
+    face: NDArray[np.bool_] | None = None,
 ) -> Array:
     """Turn noise into latents.
 
@@ -44,12 +46,13 @@ def denoise(
         on_step: called with (index, timestep, latents) after every evaluated step; the latents, float32
             (1, 4, F, h, w), are read-only and stay as they are.
         progress: called with (finished, all) network evaluations after each.
+        face: bool (F, h, w), where the face is; for methods that tell it from the rest.
 
     Returns:
         float32 (1, 4, F, h, w).
 
     Raises:
-        InputError: `noise` is not finite.
+        InputError: `noise` is not finite, or `face` is missing.
         NumericalError: a prediction is not finite.
     """
     latents = np.ascontiguousarray(noise, dtype=np.float32)
@@ -58,33 +61,82 @@ def denoise(
     ring: deque[Array] = deque(maxlen=method.ring)
     decide = method.start()
     done, total = 0, method.evaluations * len(windows)
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
     step = 0
     while step < len(schedule):
-        timestep = int(schedule.timesteps[step])
-        prediction = np.zeros_like(latents)
-        for number, window in enumerate(windows):
-            outputs = evaluate(latents.take(window.frames, axis=2), timestep, window.frames)
-            if not all(np.isfinite(output).all() for output in outputs if output is not None):
-                raise NumericalError(_not_finite(step, timestep, number, windows))
-            accumulate(prediction, _guided(outputs, guidance), window.frames, window.weights)
-            done += 1
-            if progress is not None:
-                progress(done, total)
+        prediction = predict(evaluate, schedule, windows, guidance, latents, step, told)
         jump = decide(step, prediction, latents)
         plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
         ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
-        terms, weights = [latents, *list(ring)[: len(jump.w)]], [jump.a, *jump.w]
-        if jump.b:
-            terms, weights = [*terms, prediction], [*weights, jump.b]
-        latents = weighted_sum(terms, weights)
+        latents = _moved(jump, latents, prediction, ring, face)
         if on_step is not None:
             view = latents.view()
             view.flags.writeable = False
-            on_step(step, timestep, view)
+            on_step(step, int(schedule.timesteps[step]), view)
         step = jump.end
     if progress is not None and done < total:  # the method did with fewer than it might have taken
         progress(done, done)
     return latents
+
+
+def predict(
+    evaluate: Evaluate,
+    schedule: Schedule,
+    windows: Sequence[Window],
+    guidance: float,
+    latents: Array,
+    step: int,
+    told: Callable[[], None] = lambda: None,
+) -> Array:
+    """The guided prediction of a whole clip: the network on every window, blended.
+
+    Args:
+        evaluate: the network, as for `denoise`.
+        schedule: the steps.
+        windows: cover every frame of the clip, with weights that sum to 1.
+        guidance: classifier-free guidance scale.
+        latents: float32 (1, 4, F, h, w).
+        step: index into the schedule.
+        told: called after each window.
+
+    Returns:
+        A new array, float32 (1, 4, F, h, w).
+
+    Raises:
+        NumericalError: a prediction is not finite.
+    """
+    timestep = int(schedule.timesteps[step])
+    prediction = np.zeros_like(latents)
+    for number, window in enumerate(windows):
+        outputs = evaluate(latents.take(window.frames, axis=2), timestep, window.frames)
+        if not all(np.isfinite(output).all() for output in outputs if output is not None):
+            raise NumericalError(_not_finite(step, timestep, number, windows))
+        accumulate(prediction, _guided(outputs, guidance), window.frames, window.weights)
+        told()
+    return prediction
+
+
+def _moved(
+    jump: Jump, latents: Array, prediction: Array, ring: Iterable[Array], face: NDArray[np.bool_] | None
+) -> Array:
+    """The one sum."""
+    if jump.b == 0 and jump.outside is None:
+        return weighted_sum((latents, *islice(ring, len(jump.w))), (jump.a, *jump.w))
+    terms = (latents, prediction, *ring)
+    inside, outside = (
+        (jump.a, jump.b, *row, *[0.0] * (len(terms) - 2 - len(row))) for row in (jump.w, jump.outside or jump.w)
+    )
+    if jump.outside is None:
+        return weighted_sum(terms, inside)
+    if face is None:
+        raise InputError("this method tells the face from the rest; give its region")
+    return masked_sum(terms, inside, outside, face)
 
 
 def _guided(outputs: tuple[Array | None, Array], guidance: float) -> Array:

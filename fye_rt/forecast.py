@@ -11,7 +11,7 @@ runs any table.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -19,14 +19,10 @@ import numpy as np
 
 from fye_rt.arrays import Array
 from fye_rt.errors import OptionError
+from fye_rt.extrapolation import Extrapolate, reuse
 from fye_rt.schedule import Schedule
 
-Weights = list[float]
-Extrapolate = Callable[[Sequence[int], int], Weights]  # (evaluated steps, the newest first; a later step)
-
 QUANTITIES = ("v", "x0", "epsilon")
-# the published cache: the first steps are evaluated, then every third; before this step plain reuse
-PAPER_WARM_UP, PAPER_INTERVAL, PAPER_THRESHOLD = 2, 3, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +37,7 @@ class Jump:
         c: weight of the prediction in the new quantity.
         d: weight of the latents in the new quantity.
         b: weight of the prediction itself, where the quantity has none of it: at pure noise, epsilon is the latents.
+        outside: in place of `w`, outside of the face mask; None where there is no mask.
     """
 
     step: int
@@ -50,6 +47,7 @@ class Jump:
     c: float = 1.0
     d: float = 0.0
     b: float = 0.0
+    outside: tuple[float, ...] | None = None
 
 
 Decide = Callable[[int, Array, Array], Jump]  # (step, prediction, latents) to the move from there
@@ -83,7 +81,7 @@ class Plan:
     @property
     def ring(self) -> int:
         """See `Method`."""
-        return max(len(jump.w) for jump in self.jumps)
+        return max(len(row) for jump in self.jumps for row in (jump.w, jump.outside or ()))
 
     @property
     def evaluations(self) -> int:
@@ -99,8 +97,9 @@ class Plan:
 def plan(
     schedule: Schedule,
     evaluated: Iterable[int] | None = None,
-    extrapolate: Extrapolate | None = None,
+    extrapolate: Extrapolate = reuse,
     quantity: str = "v",
+    outside: Extrapolate | None = None,
 ) -> Plan:
     """The table of a method.
 
@@ -109,6 +108,7 @@ def plan(
         evaluated: steps at which the network is evaluated, in order, from 0 on; by default all: plain DDIM.
         extrapolate: weights of the quantity at evaluated steps that forecast it at a later one; by default reuse.
         quantity: what is forecast, one of QUANTITIES.
+        outside: in place of `extrapolate`, outside of the face mask.
 
     Raises:
         OptionError: the steps do not begin with 0, do not ascend, or exceed the schedule.
@@ -117,7 +117,11 @@ def plan(
     if not steps or steps[0] != 0 or steps[-1] >= len(schedule) or any(b <= a for a, b in pairwise(steps)):
         raise OptionError(f"evaluated steps {steps} are not valid; they ascend from 0 to at most {len(schedule) - 1}")
     ends = [*steps[1:], len(schedule)]
-    return Plan(tuple(jump(schedule, steps[i::-1], end, extrapolate or reuse, quantity) for i, end in enumerate(ends)))
+    rows = [jump(schedule, steps[i::-1], end, extrapolate, quantity) for i, end in enumerate(ends)]
+    if outside is not None:
+        others = [jump(schedule, steps[i::-1], end, outside, quantity) for i, end in enumerate(ends)]
+        rows = [replace(row, outside=other.w) for row, other in zip(rows, others, strict=True)]
+    return Plan(tuple(rows))
 
 
 def jump(schedule: Schedule, history: Sequence[int], end: int, extrapolate: Extrapolate, quantity: str) -> Jump:
@@ -160,58 +164,15 @@ def move(schedule: Schedule, step: int, quantity: str) -> tuple[float, float]:
     return to_signal / signal, to_noise - to_signal * noise / signal
 
 
-def reuse(history: Sequence[int], at: int) -> Weights:
-    """The newest one as it is."""
-    return [1.0]
+def even(steps: int, evaluations: int, warm_up: int = 1, last: bool = True) -> list[int]:
+    """That many steps: the first `warm_up`, and others as evenly as they go to the last one, which may be left out."""
+    start = min(warm_up, evaluations) - 1
+    rest = evaluations - 1 - start
+    end = steps - 1 if last else steps - 1 - (steps - 1 - start) // (rest + 1)
+    return [*range(start + 1), *(start + round(i * (end - start) / rest) for i in range(1, rest + 1))]
 
 
-def newton(order: int) -> Extrapolate:
-    """The polynomial through the newest `order` + 1, exact for polynomials of that degree at any spacing."""
-
-    def weights(history: Sequence[int], at: int) -> Weights:
-        known = history[: order + 1]
-        return [math.prod((at - other) / (one - other) for other in known if other != one) for one in known]
-
-    return weights
-
-
-def taylor(order: int) -> Extrapolate:
-    """The Taylor series at the newest one, its derivatives from differences of differences.
-
-    That is how the published cache goes, but for dividing each difference by its interval. A backward difference is the
-    derivative half an interval back, so from order 2 on it is not exact, not even for a parabola; `newton` is.
-    """
-
-    def weights(history: Sequence[int], at: int) -> Weights:
-        known = history[: order + 1]
-        rows = np.eye(len(known))
-        total, distance = rows[0].copy(), float(at - known[0])
-        for degree in range(1, len(known)):
-            intervals = -np.diff(known[: len(rows)]).astype(float)
-            rows = (rows[:-1] - rows[1:]) / intervals[:, None]
-            total += rows[0] * distance**degree / math.factorial(degree)
-        return list(total.tolist())
-
-    return weights
-
-
-def published(threshold: int = PAPER_THRESHOLD) -> Extrapolate:
-    """Reuse before step `threshold`, first order from there on."""
-    first = taylor(1)
-
-    def weights(history: Sequence[int], at: int) -> Weights:
-        return reuse(history, at) if at < threshold else first(history, at)
-
-    return weights
-
-
-def even(steps: int, evaluations: int) -> list[int]:
-    """That many steps from the first to the last, as evenly as they go."""
-    if evaluations == 1:
-        return [0]
-    return [round(i * (steps - 1) / (evaluations - 1)) for i in range(evaluations)]
-
-
-def every(steps: int, interval: int, warm_up: int) -> list[int]:
-    """The first `warm_up` steps, every step whose number the interval divides, and the last."""
-    return [step for step in range(steps) if step < max(1, warm_up) or step % interval == 0 or step == steps - 1]
+def every(steps: int, interval: int, warm_up: int = 1, last: bool = True) -> list[int]:
+    """The first `warm_up` steps, those whose number the interval divides, and the last one unless it is left out."""
+    chosen = {step for step in range(steps) if step < warm_up or step % interval == 0}
+    return sorted(chosen | {steps - 1} if last else chosen - {steps - 1} | {0})

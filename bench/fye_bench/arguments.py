@@ -1,9 +1,11 @@
 """Arguments of the benchmarks that are words of `fye`."""
 
 import argparse
-from typing import NoReturn
+from dataclasses import fields
+from typing import Any, NoReturn
 
 from fye_rt.errors import OptionError
+from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, Forecast, Options
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,3 +14,42 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise OptionError."""
         raise OptionError(f"{message}; see: {self.prog} --help")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of one clip, as `fye animate` has them."""
+    default = Options()
+    parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
+    parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
+    parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
+    parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
+    group = parser.add_argument_group("forecast")
+    group.add_argument("--forecast", dest="method", choices=FORECASTS, default="off")
+    group.add_argument("--evaluations", **number, help="of the network, evenly spread")
+    group.add_argument("--interval", **number, help="evaluate every N-th step instead")
+    group.add_argument("--warm-up", **number, help="first steps that are all evaluated")
+    group.add_argument("--last-step", action=argparse.BooleanOptionalAction, help="evaluate the last step")
+    group.add_argument("--quantity", choices=QUANTITIES, help="what is forecast")
+    group.add_argument("--order", **number, help="of the polynomial")
+    group.add_argument("--face-mask", action="store_true", default=None, help="reuse outside of the face")
+    group.add_argument("--tolerance", type=float, help="accepted error of a jump (adaptive)")
+    group.add_argument("--max-evaluations", **number, help="at most that many (adaptive)")
+
+
+def options(given: argparse.Namespace) -> Options:
+    """What `add_options` was given.
+
+    Raises:
+        OptionError: a value outside its range.
+    """
+    forecast = Forecast(**{field.name: getattr(given, field.name) for field in fields(Forecast)})
+    return Options(
+        steps=given.steps,
+        solver=given.solver,
+        guidance=given.guidance,
+        seed=given.seed,
+        compute=given.compute,
+        forecast=forecast,
+    )

@@ -167,8 +167,11 @@ class Baseline:
         Raises:
             OptionError: a forecast or another solver is asked for.
         """
-        for name, allowed in (("forecast", "off"), ("solver", "ddim")):
-            if (value := getattr(options, name)) != allowed:
+        for name, value, allowed in (
+            ("forecast", options.forecasting.method, "off"),
+            ("solver", options.solver, "ddim"),
+        ):
+            if value != allowed:
                 raise OptionError(f"{name}={value!r} is not valid for the baseline; allowed: {allowed}")
         latents = self._tensor(noise)
         frames, guided = latents.shape[2], options.guidance > 1

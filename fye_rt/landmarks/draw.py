@@ -45,6 +45,8 @@ IRIS_POINTS = (473, 468)
 IRIS_COLOUR: Colour = (255, 0, 0)
 IRIS_HALF_WIDTH = 3
 
+_REGION_MARGIN = 2  # latent pixels: as the public code dilates its face mask
+
 
 def landmark_images(
     portrait: Motion, motion: Motion, size: tuple[int, int], drop_first: bool = False
@@ -135,3 +137,26 @@ def _draw_square(image: NDArray[np.uint8], point: NDArray[np.float64], half_widt
     if half_width <= x < width + half_width and half_width <= y < height + half_width:
         left, top = int(x) - half_width, int(y) - half_width
         image[top : top + 2 * half_width, left : left + 2 * half_width] = IRIS_COLOUR
+
+
+def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the face is in landmark images: what is drawn, its convex hull, and two latent pixels around it.
+
+    Args:
+        images: uint8 (F, H, W, 3), H and W multiples of 8.
+
+    Returns:
+        bool (F, H/8, W/8); nothing where nothing is drawn.
+    """
+    frames, height, width, _ = images.shape
+    h, w = height // 8, width // 8
+    angles = np.arange(32) * np.pi / 16
+    normals = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    grid = np.indices((h, w)).transpose(1, 2, 0) @ normals.T
+    drawn = images.reshape(frames, h, 8, w, 8, 3).max(axis=(2, 4, 5)) > 0
+    face = np.zeros((frames, h, w), np.bool_)
+    margin = _REGION_MARGIN * np.abs(normals).sum(axis=1)  # a square of that half-width
+    for k in range(frames):
+        if drawn[k].any():
+            face[k] = (grid <= grid[drawn[k]].max(axis=0) + margin + 1e-9).all(axis=-1)
+    return face

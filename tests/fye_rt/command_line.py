@@ -12,8 +12,8 @@ from fye_rt import cli
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "engines" / "bundles"
 TINY = BUNDLES / "tiny"
-PORTRAIT = BUNDLES / "demo" / "portrait.png"
-LANDMARKS = BUNDLES / "demo" / "landmarks"
+PORTRAIT = BUNDLES / "demo" / "people" / "portrait.png"
+LANDMARKS = BUNDLES / "demo" / "people" / "landmarks"
 FAST = ("--bundle", str(TINY), "--steps", "1", "--frames", "2")
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_rt import Animator, Bundle, Options, backends
+from fye_rt import Animator, Bundle, Forecast, Options, backends
 from fye_rt.animator import MotionState, PortraitState
 from fye_rt.bundle import TensorSpec
-from fye_rt.errors import BusyError, NumericalError
+from fye_rt.errors import BusyError, InputError, NumericalError
 from fye_rt.noise import frame_noise
 
 GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"}
@@ -171,6 +171,18 @@ def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Anim
     cut = animator.denoise(portrait, MotionState(features, (64, 64)), options=options)
     whole = animator.denoise(portrait, MotionState(features, (64, 64)), options=Options(steps=3))
     np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_a_face_mask_needs_a_motion_that_knows_the_face(fake: Callable[..., Animator]) -> None:
+    animator = fake(zeros)
+    images = np.zeros((3, 64, 64, 3), np.uint8)
+    images[:, 20:40, 24:40] = 200
+    portrait, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
+    assert motion.face is not None and motion.face.shape == (3, 8, 8) and motion.face.any()
+    options = Options(steps=4, forecast=Forecast(method="taylor", evaluations=2, face_mask=True))
+    animator.denoise(portrait, motion, options=options)
+    with pytest.raises(InputError, match="face_mask"):
+        animator.denoise(portrait, MotionState(motion.features, motion.size), options=options)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])

@@ -50,6 +50,21 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.__version__
 
 
+def test_a_forecast_does_with_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    forecast = ("--forecast", "newton", "--evaluations", 3, "--order", 2, "--warm-up", 2, "--quantity", "x0")
+    out = ("-o", tmp_path / "out.mp4", "--bundle", TINY, "--frames", 2, "--json", report)
+    fye("animate", PORTRAIT, LANDMARKS, *out, "--steps", 9, *forecast)
+    facts = json.loads(report.read_text())
+    assert facts["network_evaluations"] == 3
+    assert facts["options"]["forecast"] == {
+        "method": "newton", "evaluations": 3, "order": 2, "warm_up": 2, "quantity": "x0",
+    }  # fmt: skip
+    fye("animate", PORTRAIT, LANDMARKS, *out, "--steps", 4, "--solver", "dpm")
+    facts = json.loads(report.read_text())
+    assert (facts["network_evaluations"], facts["options"]["solver"]) == (4, "dpm")
+
+
 @pytest.mark.usefixtures("undenoised", "opencv")
 def test_a_motion_of_one_frame_makes_a_clip_of_the_size_asked_for(fye: Fye, still: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"

@@ -4,20 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fye_rt.errors import OptionError
-from fye_rt.forecast import (
-    QUANTITIES,
-    Extrapolate,
-    conversion,
-    even,
-    every,
-    jump,
-    move,
-    newton,
-    plan,
-    published,
-    reuse,
-    taylor,
-)
+from fye_rt.extrapolation import Extrapolate, newton, published, reuse, taylor
+from fye_rt.forecast import QUANTITIES, conversion, even, every, jump, move, plan
 from fye_rt.schedule import SchedulerConfig, schedule
 
 STEPS = schedule(30, SchedulerConfig())
@@ -116,11 +104,15 @@ def test_the_published_cache_reuses_before_its_threshold_and_has_the_slope_after
     assert published()([21, 18], 23) == [1.0]
     assert published()([27, 24], 28) == pytest.approx([1 + 1 / 3, -1 / 3])
     assert every(30, interval=3, warm_up=2) == [0, 1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29]  # 12 of 30
+    assert every(7, interval=3, last=False) == [0, 3]
 
 
 def test_even_steps_have_the_first_and_the_last() -> None:
     assert even(30, 6) == [0, 6, 12, 17, 23, 29]
     assert even(30, 1) == [0]
+    assert even(30, 6, warm_up=3) == [0, 1, 2, 11, 20, 29]
+    assert even(30, 2, warm_up=3) == [0, 1]
+    assert even(30, 6, last=False) == [0, 5, 10, 15, 20, 25]
     for steps in (2, 7, 30):
         for evaluations in range(2, steps + 1):
             chosen = even(steps, evaluations)

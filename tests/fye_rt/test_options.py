@@ -1,9 +1,10 @@
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fye_rt import Options
+from fye_rt import Forecast, Options
 from fye_rt.errors import FyeError, OptionError
 
 
@@ -34,7 +35,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("seed", 2**64, r"0 to 2\*\*64 - 1"),
         ("window_size", 33, "1 to 32"),
         ("window_overlap", 24, "0 to window_size - 1 = 23"),
-        ("forecast", "magic", "off"),
+        ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive"),
         ("solver", "euler", "ddim, dpm, unipc"),
         ("windows", "doors", "context, reference, tiles"),
         ("compute", "int8", "auto, fp32, bf16, fp16"),
@@ -44,3 +45,37 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name: str, value: A
     with pytest.raises(OptionError, match=f"^{name}=.* is not valid; allowed: {allowed}$") as caught:
         Options(**{name: value})
     assert isinstance(caught.value, FyeError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "off", "order": 1}, "order=1 does not go with forecast='off'; it takes no settings"),
+        ({"method": "paper", "interval": 4}, "interval=4 does not go with forecast='paper'; it takes face_mask"),
+        ({"method": "reuse", "order": 0}, "order=0 does not go with"),
+        ({"method": "newton", "tolerance": 0.1}, "tolerance=0.1 does not go with"),
+        ({"method": "newton", "order": 5}, "order=5 is not valid; allowed: 0 to 4"),
+        ({"method": "newton", "evaluations": 0}, "evaluations=0 is not valid; allowed: 1 or more"),
+        ({"method": "newton", "evaluations": 2.5}, "evaluations=2.5 is not valid"),
+        ({"method": "newton", "evaluations": 5, "interval": 3}, "say the same thing twice"),
+        ({"method": "newton", "quantity": "noise"}, "allowed: v, x0, epsilon"),
+        ({"method": "adaptive", "tolerance": 0}, "tolerance=0 is not valid; allowed: above 0"),
+        ({"method": "adaptive", "tolerance": np.nan}, "above 0"),
+        ({"method": "adaptive", "max_evaluations": 1}, "2 or more"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        Forecast(**settings)
+
+
+def test_the_name_of_a_method_is_a_forecast() -> None:
+    assert Options(forecast="taylor").forecasting == Forecast(method="taylor")
+    chosen = Forecast(method="newton", order=2, evaluations=8)
+    assert Options(forecast=chosen).forecasting is chosen
+    assert Options(forecast=chosen).as_dict()["forecast"] == {"method": "newton", "order": 2, "evaluations": 8}
+
+
+def test_other_solvers_take_no_forecast() -> None:
+    with pytest.raises(OptionError, match="solver='dpm' takes none"):
+        Options(forecast="reuse", solver="dpm")

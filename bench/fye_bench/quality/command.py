@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fye_bench.arguments import Parser
+from fye_bench import arguments
 from fye_bench.environment import environment
 from fye_bench.quality.judge import Judge
 from fye_bench.quality.models import Metric, identity_by, lpips_by
@@ -18,7 +18,7 @@ from fye_rt import backends, media, outputs, report, terminal
 from fye_rt.animator import MAX_FRAMES, Animator
 from fye_rt.bundle import Bundle
 from fye_rt.demo import shipped_bundle
-from fye_rt.options import COMPUTES, SOLVERS, Options
+from fye_rt.options import Options
 from fye_training.identity import FAMILIES
 
 
@@ -29,9 +29,7 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = Options(
-        steps=given.steps, solver=given.solver, guidance=given.guidance, seed=given.seed, compute=given.compute
-    )
+    options = arguments.options(given)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -78,20 +76,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    default = Options()
-    parser = Parser(prog="fye bench quality", description="Measure a bundle on drawn portraits with known truth.")
+    parser = arguments.Parser(
+        prog="fye bench quality", description="Measure a bundle on drawn portraits with known truth."
+    )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--cases", **numbers, default=CASES, choices=range(1, 1001), help="clips (%(default)s)")
     parser.add_argument(
         "--frames", **numbers, default=FRAMES, choices=range(1, MAX_FRAMES + 1), help="of a clip (%(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
-    parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
-    parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
+    arguments.add_options(parser)
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")
-    parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: one per core")
     parser.add_argument("--identity-model", type=Path, metavar="ONNX", help="a face-recognition network")
     parser.add_argument("--lpips", type=Path, metavar="WEIGHTS", help='state dict of lpips.LPIPS(net="alex")')

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.arguments import Parser
+from fye_bench import arguments
 from fye_bench.environment import environment
 from fye_bench.quality.images import distances, steadiness
 from fye_bench.quality.suite import FIRST_IDENTITY, FRAMES, Image
@@ -23,7 +23,6 @@ from fye_rt.bundle import Bundle
 from fye_rt.clip import Clip
 from fye_rt.demo import shipped_bundle
 from fye_rt.landmarks import Motion
-from fye_rt.options import COMPUTES, SOLVERS, Options
 from fye_training import face
 from fye_training.identity import FAMILIES, Identity, held_out, identity
 from fye_training.masks import Mask, face_mask
@@ -80,9 +79,7 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = Options(
-        steps=given.steps, solver=given.solver, guidance=given.guidance, seed=given.seed, compute=given.compute
-    )
+    options = arguments.options(given)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -122,17 +119,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    default = Options()
-    parser = Parser(prog="fye bench cross", description="A real talking head drives drawn portraits.")
+    parser = arguments.Parser(prog="fye bench cross", description="A real talking head drives drawn portraits.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N", "default": FRAMES, "choices": range(1, 120 // STRIDE + 1)}
     parser.add_argument("--frames", **numbers, help="of a clip (%(default)s)")
-    parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
-    parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
-    parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
+    arguments.add_options(parser)
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")
-    parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: one per core")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet")

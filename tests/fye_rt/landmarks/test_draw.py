@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import InputError
-from fye_rt.landmarks import Motion, draw, landmark_images, overlay
+from fye_rt.landmarks import Motion, draw, face_region, landmark_images, overlay
 from fye_rt.landmarks.draw import EDGES, IRIS_COLOUR, IRIS_HALF_WIDTH, IRIS_POINTS
 
 
@@ -85,3 +85,20 @@ def test_an_overlay_marks_the_landmarks_and_leaves_the_picture_alone(portrait: M
     x, y = (portrait.points[0, 4, :2] * 64).astype(int)  # the tip of the nose carries a dot and no edge
     assert tuple(marked[y, x]) == (0, 255, 0)
     assert 100 < changed.sum() < 64 * 64 / 2
+
+
+def test_the_face_region_is_the_hull_of_what_is_drawn_and_two_latent_pixels_more() -> None:
+    images = np.zeros((3, 96, 128, 3), np.uint8)
+    images[0, [24, 24, 47, 47], [40, 71, 40, 71]] = (
+        0,
+        9,
+        0,
+    )  # corners of a rectangle: latent rows 3 to 5, columns 5 to 8
+    images[1, 95, 0, 2] = 1
+    region = face_region(images)
+    assert region.shape == (3, 12, 16) and region.dtype == np.bool_
+    expected = np.zeros((12, 16), np.bool_)
+    expected[1:8, 3:11] = True
+    np.testing.assert_array_equal(region[0], expected)
+    assert region[1].sum() == 9 and region[1, -3:, :3].all()  # what lies outside the picture is left out
+    assert not region[2].any()

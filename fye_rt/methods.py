@@ -1,0 +1,71 @@
+"""From options to the method that the loop runs."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from fye_rt import calibrated, forecast
+from fye_rt.adaptive import Adaptive
+from fye_rt.calibrated import Fitted
+from fye_rt.errors import OptionError
+from fye_rt.extrapolation import PAPER_INTERVAL, PAPER_WARM_UP, Extrapolate, newton, published, reuse, taylor
+from fye_rt.forecast import Method
+from fye_rt.options import Forecast, Options
+from fye_rt.schedule import Schedule
+from fye_rt.solvers import SOLVERS
+
+logger = logging.getLogger("fye_rt")
+
+EVALUATED = 2 / 5  # of the steps, by default: as many as the published cache evaluates
+TOLERANCE = 0.05  # of the adaptive method, by default
+
+
+def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]] = tuple) -> Method:
+    """What runs one clip.
+
+    Args:
+        schedule: the DDIM steps.
+        options: of the clip.
+        fitted: gives the plans that were fitted to the model; called where they are needed.
+
+    Raises:
+        OptionError: more evaluations than the schedule has steps.
+    """
+    settings = options.forecasting
+    quantity = settings.quantity or "epsilon"
+    if settings.method == "off":
+        return SOLVERS[options.solver](schedule)
+    if settings.method == "paper":
+        steps = forecast.every(len(schedule), PAPER_INTERVAL, PAPER_WARM_UP)
+        return forecast.plan(schedule, steps, published(), "v", reuse if settings.face_mask else None)
+    if settings.method == "adaptive":
+        most = settings.max_evaluations or len(schedule)
+        return Adaptive(schedule, settings.tolerance or TOLERANCE, most, quantity)
+    if settings.method == "calibrated":
+        evaluations = len(_evaluated(settings, len(schedule)))
+        plan = calibrated.find(fitted(), len(schedule), options.guidance, evaluations)
+        if plan is not None:
+            return plan
+        logger.warning(
+            "the bundle has no plan for %d evaluations of %d steps at guidance %g: its cache is first order, not "
+            "calibrated; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
+            *(evaluations, len(schedule), options.guidance, len(schedule), options.guidance),
+        )
+    extrapolate = _extrapolate(settings)
+    outside = reuse if settings.face_mask else None
+    return forecast.plan(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
+
+
+def _extrapolate(settings: Forecast) -> Extrapolate:
+    order = 1 if settings.order is None else settings.order
+    return {"reuse": reuse, "taylor": taylor(order)}.get(settings.method, newton(order))
+
+
+def _evaluated(settings: Forecast, steps: int) -> list[int]:
+    warm_up = settings.warm_up or 1
+    last = settings.last_step is not False
+    if settings.interval is not None:
+        return forecast.every(steps, settings.interval, warm_up, last)
+    evaluations = settings.evaluations or max(1, round(EVALUATED * steps))
+    if evaluations > steps:
+        raise OptionError(f"evaluations={evaluations} is not valid; allowed: 1 to {steps}, the steps")
+    return forecast.even(steps, evaluations, warm_up, last)

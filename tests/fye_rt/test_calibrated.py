@@ -1,0 +1,107 @@
+import json
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from fye_rt import Bundle, calibrated
+from fye_rt import bundle as bundle_module
+from fye_rt.calibrated import Fitted
+from fye_rt.errors import BundleError
+from fye_rt.extrapolation import newton
+from fye_rt.forecast import even, plan
+from fye_rt.schedule import SchedulerConfig, schedule
+from tests.fye_rt.command_line import TINY
+
+TABLE = schedule(30, SchedulerConfig())
+
+
+def some(evaluations: int, low: float = 1.5, high: float = 3.5) -> Fitted:
+    return Fitted(30, (low, high), plan(TABLE, even(30, evaluations), newton(1), "v"), 0.01)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY, tmp_path / "bundle"))
+
+
+def change(folder: Path, **entries: object) -> None:
+    bundle = Bundle.load(folder)
+    calibrated.write(bundle, [some(6)], {})
+    content = json.loads((folder / calibrated.FILE).read_text()) | entries
+    bundle_module.put_file(folder, calibrated.FILE, json.dumps(content).encode())
+
+
+def test_plans_come_back_as_they_were_and_the_bundle_still_checks_every_file(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    assert calibrated.read(bundle) == ()
+    fitted = [some(5), some(8)]
+    calibrated.write(bundle, fitted, {"clips": 3})
+    again = Bundle.load(folder)
+    assert calibrated.read(again) == tuple(fitted)
+    calibrated.write(again, [some(4)], {})
+    assert calibrated.read(Bundle.load(folder)) == (some(4),)
+    (folder / calibrated.FILE).write_text("{}")
+    with pytest.raises(BundleError, match=r"forecast\.json differs from its hash"):
+        Bundle.load(folder)
+
+
+def test_a_plan_is_found_by_steps_evaluations_and_guidance() -> None:
+    wide, narrow = some(6, 1.0, 5.0), some(6, 2.0, 3.0)
+    fitted = [wide, narrow, some(8, 1.0, 5.0)]
+    assert calibrated.find(fitted, 30, 2.5, 6) is narrow.plan
+    assert calibrated.find(fitted, 30, 3.5, 6) is wide.plan
+    assert calibrated.find(fitted, 30, 5.1, 6) is None
+    assert calibrated.find(fitted, 20, 2.5, 6) is None
+    assert calibrated.find(fitted, 30, 2.5, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"format": "recipe"}, "is not a fye-forecast"),
+        ({"version": 2}, "of version 1"),
+        ({"source": {"sha256": "0"}}, "another checkpoint"),
+        ({"plans": [{}]}, "damaged"),
+        ({"plans": 3}, "damaged"),
+        (
+            {
+                "plans": [
+                    {"steps": 30, "guidance": [1, 2], "error": 0, "jumps": [{"step": 0, "end": 29, "a": 1, "w": []}]}
+                ]
+            },
+            "do not follow each other",
+        ),
+    ],
+)
+def test_a_file_that_does_not_belong_here_is_refused_with_the_remedy(
+    folder: Path, entries: dict[str, object], said: str
+) -> None:
+    change(folder, **entries)
+    with pytest.raises(BundleError, match=said) as caught:
+        calibrated.read(Bundle.load(folder))
+    assert "fye calibrate" in str(caught.value)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_bundle_whose_change_was_interrupted_still_opens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    calibrated.write(Bundle.load(folder), [some(6)], {})
+    writes: list[Path] = []
+    original = bundle_module.atomic_file
+
+    def interrupted(path: Path) -> AbstractContextManager[Path]:
+        writes.append(path)
+        if len(writes) == stop:
+            raise KeyboardInterrupt
+        return original(path)
+
+    monkeypatch.setattr(bundle_module, "atomic_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrated.write(Bundle.load(folder), [some(7)], {})
+    monkeypatch.undo()
+    assert calibrated.read(Bundle.load(folder)) in ((), (some(6),))
+    calibrated.write(Bundle.load(folder), [some(7)], {})
+    assert calibrated.read(Bundle.load(folder)) == (some(7),)
