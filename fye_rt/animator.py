@@ -67,7 +67,7 @@ class MotionState:
 class _Clip:
     """What the loop needs of one clip, and the shape of its latents."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int, int]
     schedule: Schedule
     windows: Sequence[windows.Window]
     evaluate: Evaluate
@@ -190,7 +190,7 @@ class Animator:
         with self._serving():
             clip = self._clip(portrait, motion, options)
             if noise is None:
-                noise = frame_noise(options.seed, range(len(motion)), *clip.shape[3:], clip.shape[1])
+                noise = frame_noise(options.seed, range(len(motion)), *clip.shape[3:], channels=clip.shape[1])
             _check_floats(noise, clip.shape, "noise")
             chosen = method(clip.schedule, options, lambda: calibrated.read(self.bundle))
             return denoise(
@@ -249,8 +249,9 @@ class Animator:
             )
             return outputs.get("v_unconditional"), outputs["v_conditional"]
 
+        height, width = motion.features.shape[2:]
         return _Clip(
-            (1, self.bundle.latent_channels(), len(motion), *motion.features.shape[2:]),
+            (1, self.bundle.latent_channels(), len(motion), height, width),
             schedule(options.steps, self.bundle.scheduler),
             windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
             evaluate,

@@ -1,150 +1,86 @@
-"""Jumps that are fitted to what a model really does between evaluated steps.
+"""`fye calibrate`: clips that are recorded, plans that are fitted to them and put into the bundle."""
 
-Every step is evaluated on a few clips. Then, for a choice of steps, the weights of each move are fitted by least
-squares, one after another, on the latents that the moves before it lead to (a closed loop), so that it ends where all
-the steps would have ended:
-
-    x' = a x + sum_i w_i v_{e-i}        against x of the full run at the next evaluated step
-
-Two numbers a move are given: the weights must carry a point whose x0 and epsilon stand still exactly to its next place,
-as every forecast and every solver does. Plain least squares would blur what it cannot foresee.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.arrays import Array, weighted_sum
-from fye_rt.forecast import Jump, Plan, move
-from fye_rt.schedule import Schedule
-
-TAPS = 3  # predictions in a move: the newest and two before
-
-Predict = Callable[[Array, int], Array]  # (latents, step) to the guided prediction of a whole clip
-Matrix = NDArray[np.float64]
-Progress = Callable[[int, int], None]
+from fye_rt import __version__, calibrated
+from fye_rt.animator import Animator
+from fye_rt.arrays import Array
+from fye_rt.calibrated import Fitted
+from fye_rt.clip import Encoded, MotionSource, Tell, encode
+from fye_rt.errors import OptionError
+from fye_rt.fitting import Recorded, fit_all, record
+from fye_rt.noise import frame_noise
+from fye_rt.options import Options
+from fye_rt.schedule import schedule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recorded:
-    """A clip with every step evaluated.
+class Source:
+    """A clip to fit to: what `Animator.animate` takes."""
 
-    Attributes:
-        predict: the network on this clip.
-        latents: float32 (steps + 1, ...), from noise to the result.
-        predictions: float32 (steps, ...).
-    """
-
-    predict: Predict
-    latents: Array
-    predictions: Array
+    image: str | os.PathLike[str] | NDArray[np.uint8]
+    motion: MotionSource
 
 
-def record(
-    schedule: Schedule, predict: Predict, noise: Array, progress: Progress = lambda done, total: None
-) -> Recorded:
-    """Evaluate every step of a clip."""
-    latents, predictions = [noise], []
-    for step in range(len(schedule)):
-        predictions.append(predict(latents[-1], step).copy())
-        latents.append(weighted_sum((latents[-1], predictions[-1]), move(schedule, step, "v")))
-        progress(step + 1, len(schedule))
-    return Recorded(predict, np.stack(latents), np.stack(predictions))
-
-
-def fit(
-    schedule: Schedule,
-    clips: Sequence[Recorded],
-    steps: Sequence[int],
-    taps: int = TAPS,
-    progress: Progress = lambda done, total: None,
-) -> tuple[Plan, float]:
-    """Fit the moves between the given steps.
+def calibrate_bundle(
+    animator: Animator,
+    sources: Sequence[Source],
+    *,
+    steps: int,
+    guidance: Sequence[float],
+    evaluations: Sequence[int],
+    frames: int | None = None,
+    tell: Tell = lambda stage, done, total: None,
+) -> list[Fitted]:
+    """Fit plans to a bundle and put them into it, in place of those for the same steps and guidance.
 
     Args:
-        schedule: the DDIM steps.
-        clips: what to fit them to.
-        steps: that are evaluated, ascending from 0.
-        taps: most predictions in a move.
-        progress: called with (finished, all) evaluated steps.
+        animator: with the bundle.
+        sources: one clip or more; two or more tell how the plans do on clips they were not fitted to.
+        steps: of DDIM.
+        guidance: guidance scales; every clip is recorded with each, and the plans hold for all between the extremes.
+        evaluations: of the network, 2 to `steps`, for each plan.
+        frames: use that many first ones of each clip.
+        tell: called with (stage, finished, all).
 
-    Returns:
-        The table, and how far its results are from those of the full runs: root mean square over all latents.
+    Raises:
+        OptionError: a number of evaluations that cannot be, or no clip.
+        FyeError: see `Animator.animate`.
     """
-    now = [clip.latents[0] for clip in clips]
-    rings: list[list[Array]] = [[] for _ in clips]
-    jumps = []
-    for i, (step, end) in enumerate(zip(steps, [*steps[1:], len(schedule)], strict=True)):
-        products = np.zeros((taps + 2, taps + 2))
-        for clip, latents, ring in zip(clips, now, rings, strict=True):
-            ring.insert(0, clip.predict(latents, step).copy())
-            del ring[taps:]
-            products[: len(ring) + 2, : len(ring) + 2] += _products([clip.latents[end], latents, *ring])
-        known = steps[i::-1][:taps]
-        a, *w = solve(schedule, known, end, products[: len(known) + 2, : len(known) + 2])
-        jumps.append(Jump(step, end, a, tuple(w)))
-        now = [weighted_sum((latents, *ring), (a, *w)) for latents, ring in zip(now, rings, strict=True)]
-        progress(i + 1, len(steps))
-    errors = [np.square(x.astype(np.float64) - clip.latents[-1]).mean() for x, clip in zip(now, clips, strict=True)]
-    return Plan(tuple(jumps)), float(np.sqrt(np.mean(errors)))
+    options = [Options(steps=steps, guidance=scale) for scale in guidance]
+    if not sources:
+        raise OptionError("calibration needs a clip")
+    for count in evaluations:
+        if not 2 <= count <= steps:
+            raise OptionError(f"evaluations={count} is not valid; allowed: 2 to {steps}, the steps")
+    table = schedule(steps, animator.bundle.scheduler)
+    total = len(sources) * len(options) * steps
+    clips: list[Recorded] = []
+    for number, source in enumerate(sources):
+        encoded = encode(animator, source.image, source.motion, options[0], frames=frames)
+        height, width = encoded.motion_state.features.shape[2:]
+        channels = animator.bundle.latent_channels()
+        noise = frame_noise(number, range(len(encoded.motion_state)), height, width, channels)
+        for chosen in options:
+            predict = partial(_predict, animator, encoded, replace(chosen, seed=number))
+            clips.append(record(table, predict, noise, partial(_tell_recorded, tell, len(clips) * steps, total)))
+    scales = (min(guidance), max(guidance))
+    fitted = fit_all(table, clips, scales, evaluations, progress=partial(tell, "fit"))
+    kept = [one for one in calibrated.read(animator.bundle) if (one.steps, one.guidance) != (steps, scales)]
+    facts = {"clips": len(sources), "guidance": list(guidance), "backend": animator.backend, "fye_rt": __version__}
+    calibrated.write(animator.bundle, kept + fitted, facts)
+    return fitted
 
 
-def solve(schedule: Schedule, known: Sequence[int], end: int, products: Matrix) -> list[float]:
-    """Weights (a, w_0, ...) of the latents at step known[0] and of the predictions at the known steps.
-
-    Args:
-        schedule: the DDIM steps.
-        known: evaluated steps, the newest first.
-        end: step that the move leads to.
-        products: scalar products of the target, the latents and the predictions with each other.
-    """
-    power = schedule.alpha_bar_t[list(known)]
-    signal, noise = np.sqrt(power), np.sqrt(1 - power)
-    # of x0 and of epsilon, in the latents and in the predictions
-    constraints = np.array([[signal[0], *-noise], [noise[0], *signal]])
-    level = schedule.alpha_bar_prev[end - 1]
-    base = np.linalg.pinv(constraints) @ np.sqrt([level, 1 - level])
-    free = np.linalg.svd(constraints)[2][2:].T
-    gram, cross = products[1:, 1:], products[1:, 0]
-    chosen = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
-    return list((base + free @ chosen).tolist())
+def _tell_recorded(tell: Tell, before: int, total: int, done: int, _: int) -> None:
+    tell("record", before + done, total)
 
 
-def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps: int = TAPS) -> list[int]:
-    """Steps whose moves, each fitted on the full runs, leave the least error in sum.
-
-    The first and the last step are always among them: at the first nothing is known yet, and the last keeps the detail.
-    """
-    steps = len(schedule)
-    if evaluations == 1:
-        return [0]
-    products = np.sum([_products([*clip.latents, *clip.predictions]) for clip in clips], axis=0)
-
-    def error(known: Sequence[int], end: int) -> float:
-        of = [end, known[0], *(steps + 1 + step for step in known)]
-        chosen = products[np.ix_(of, of)]
-        off = np.array([-1.0, *solve(schedule, known, end, chosen)])
-        return float(off @ chosen @ off)
-
-    # the best way to every pair of last two steps; what lies before them hardly counts for the next move
-    best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {(0,): (0.0, (0,))}
-    for done in range(1, evaluations):
-        further: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
-        for cost, path in best.values():
-            left = evaluations - 1 - done
-            ends = [steps - 1] if left == 0 else range(path[-1] + 1, steps - 1 - (left - 1))
-            for end in ends:
-                found = (cost + error(path[::-1][:taps], end), (*path, end))
-                key = found[1][-2:]
-                if key not in further or found < further[key]:
-                    further[key] = found
-        best = further
-    return list(min((cost + error(path[::-1][:taps], steps), path) for cost, path in best.values())[1])
-
-
-def _products(arrays: Iterable[Array]) -> Matrix:
-    """Scalar products of arrays of one shape with each other."""
-    flat = np.stack([array.ravel() for array in arrays]).astype(np.float64)
-    return flat @ flat.T
+def _predict(animator: Animator, encoded: Encoded, options: Options, latents: Array, step: int) -> Array:
+    return animator.predict(encoded.portrait_state, encoded.motion_state, latents, step, options)

@@ -1,4 +1,4 @@
-"""Plans that were fitted to a model (`fye_rt.calibrate`), kept in its bundle as forecast.json."""
+"""Plans that were fitted to a model (`fye_rt.fitting`), kept in its bundle as forecast.json."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -10,7 +10,14 @@ from fye_rt import __version__, commands, terminal
 from fye_rt.errors import FyeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
-for command in (commands.demo, commands.animate, commands.landmarks, commands.export, commands.verify):
+for command in (
+    commands.demo,
+    commands.animate,
+    commands.landmarks,
+    commands.export,
+    commands.calibrate,
+    commands.verify,
+):
     app.command()(command)
 # the benchmark reads its own options
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import media
-from fye_rt.animator import MAX_FRAMES, Animator, check_sides
+from fye_rt.animator import MAX_FRAMES, Animator, MotionState, PortraitState, check_sides
 from fye_rt.arrays import to_uint8
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
@@ -151,6 +151,79 @@ def animate(
         FyeError: see `Animator`.
     """
     tell = tell or (lambda stage, done, total: None)
+    encoded = encode(
+        animator,
+        image,
+        motion_source,
+        options,
+        size=size,
+        frames=frames,
+        landmarker=landmarker,
+        portrait_landmarks=portrait_landmarks,
+        tell=tell,
+    )
+    timings, driving = _Timings(dict(encoded.timings)), encoded.driving
+    tell("denoise", 0, options.steps)  # its graph may take a minute to open
+    with timings.stage("denoise"):
+        latents = animator.denoise(
+            encoded.portrait_state,
+            encoded.motion_state,
+            options=options,
+            progress=lambda done, total: tell("denoise", done, total),
+        )
+    tell("decode", 0, len(encoded.landmarks))
+    with timings.stage("decode"):
+        video = to_uint8(animator.decode(latents, progress=lambda done, total: tell("decode", done, total)))
+    dropped = len(driving.motion) - len(video)
+    return Clip(
+        frames=video,
+        fps=driving.fps,
+        times=driving.times[dropped:] if driving.times else None,
+        seconds=driving.seconds,
+        audio_from=driving.audio_from,
+        portrait=encoded.portrait,
+        landmarks=encoded.landmarks,
+        timings=timings.seconds,
+        notices=driving.notices + encoded.notices,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A clip that is ready to be denoised.
+
+    Attributes:
+        portrait: uint8 (H, W, 3), as it was fitted.
+        landmarks: uint8 (F, H, W, 3).
+        portrait_state: from `Animator.encode_portrait`.
+        motion_state: from `Animator.encode_motion`.
+        driving: the motion source.
+        timings: seconds spent, by stage.
+        notices: what a user should know of the landmarks.
+    """
+
+    portrait: Image
+    landmarks: Image
+    portrait_state: PortraitState
+    motion_state: MotionState
+    driving: _Driving
+    timings: Mapping[str, float]
+    notices: tuple[str, ...]
+
+
+def encode(
+    animator: Animator,
+    image: str | os.PathLike[str] | Image,
+    motion_source: MotionSource,
+    options: Options,
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+    portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
+    tell: Tell = lambda stage, done, total: None,
+) -> Encoded:
+    """All of `animate` before the noise: arguments and errors are its own."""
     timings = _Timings()
     reference = options.windows == "reference"
     with timings.stage("read"):
@@ -163,7 +236,7 @@ def animate(
         check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
     with timings.stage("landmarks"):
-        landmarks, more = _landmarks(driving.motion, portrait, portrait_landmarks, landmarker, reference)
+        landmarks, notices = _landmarks(driving.motion, portrait, portrait_landmarks, landmarker, reference)
     tell("encode", 0, 2)
     with timings.stage("encode_portrait"):
         clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
@@ -173,26 +246,7 @@ def animate(
     with timings.stage("encode_motion"):
         motion_state = animator.encode_motion(landmarks)
     tell("encode", 2, 2)
-    tell("denoise", 0, options.steps)  # its graph may take a minute to open
-    with timings.stage("denoise"):
-        latents = animator.denoise(
-            portrait_state, motion_state, options=options, progress=lambda done, total: tell("denoise", done, total)
-        )
-    tell("decode", 0, len(landmarks))
-    with timings.stage("decode"):
-        video = to_uint8(animator.decode(latents, progress=lambda done, total: tell("decode", done, total)))
-    dropped = len(driving.motion) - len(video)
-    return Clip(
-        frames=video,
-        fps=driving.fps,
-        times=driving.times[dropped:] if driving.times else None,
-        seconds=driving.seconds,
-        audio_from=driving.audio_from,
-        portrait=portrait,
-        landmarks=landmarks,
-        timings=timings.seconds,
-        notices=driving.notices + more,
-    )
+    return Encoded(portrait, landmarks, portrait_state, motion_state, driving, timings.seconds, notices)
 
 
 def read_motion(

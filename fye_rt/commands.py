@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fye_rt import terminal
-from fye_rt.errors import BackendError
+from fye_rt.errors import BackendError, OptionError
 from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Forecast, Options
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE")],
     precision: Annotated[str, typer.Option(help="In which weights are stored: fp32 or fp16.")] = "fp32",
     size: Annotated[str, typer.Option(metavar="HxW", help="Of clips, by default.")] = "512x512",
+    note: Annotated[str, typer.Option(help="A line that is shown to whoever uses the bundle.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -211,10 +212,66 @@ def export(
             output,
             precision=precision,
             size=height_width,
+            note=note,
             progress=lambda message, fraction: bars("export", round(100 * fraction), 100, message),
         )
     stored = sum(file["bytes"] for file in bundle.manifest["files"].values())
     terminal.say(f"{output}: weights in {bundle.precision}, {stored / 1e6:,.1f} MB")
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    portrait: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A portrait; repeat it. By default drawn ones.")
+    ] = None,
+    motion: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="What moves it, as for animate; one for each portrait.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many drawn ones.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="Of each clip, the first ones.")] = 16,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = DEFAULTS.steps,
+    guidance: Annotated[
+        list[float] | None, typer.Option(help="Guidance scale; several give one plan for all between them.")
+    ] = None,
+    evaluations: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Plans for so many; by default 4 to 20.")
+    ] = None,
+    backend: Backend = "auto",
+    compute: Annotated[str, typer.Option(help=", ".join(COMPUTES))] = DEFAULTS.compute,
+    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0: one per core.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit the cache's jumps to a model, on a few clips, and put them into the bundle.
+
+    `fye animate --forecast calibrated` uses them.
+    """
+    from fye_rt import Animator, Bundle
+    from fye_rt.calibrate import Source, calibrate_bundle
+
+    if len(portrait or []) != len(motion or []):
+        raise OptionError("give as many --motion as --portrait")
+    with terminal.working(quiet, verbose) as bars:
+        model = Bundle.load(bundle)
+        if portrait:
+            sources = [Source(image, driving) for image, driving in zip(portrait, motion or [], strict=True)]
+        else:
+            suite = _optional("fye_bench.quality.suite", "bench")
+            sources = [Source(*pair) for pair in suite.calibration_clips(clips, model.size, frames)]
+        with Animator(model, backend, compute=compute, threads=threads) as animator:
+            fitted = calibrate_bundle(
+                animator,
+                sources,
+                steps=steps,
+                guidance=guidance or [DEFAULTS.guidance],
+                evaluations=evaluations or range(4, 21),
+                frames=frames,
+                tell=bars,
+            )
+    for one in fitted:
+        taken = ", ".join(str(jump.step) for jump in one.plan.jumps)
+        terminal.say(f"{one.plan.evaluations:>3} evaluations: error {one.error:.4f} on other clips; steps {taken}")
+    terminal.say(f"{bundle}: {len(fitted)} plans for {steps} steps")
 
 
 def verify(

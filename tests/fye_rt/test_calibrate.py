@@ -1,88 +1,72 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fye_rt import windows
-from fye_rt.arrays import Array
-from fye_rt.calibrate import Recorded, fit, record, search, solve
-from fye_rt.denoise import denoise
-from fye_rt.extrapolation import newton
-from fye_rt.forecast import Method, even, plan
+from fye_rt import Animator, Bundle, Forecast, Options, calibrated, cli
+from fye_rt.calibrate import Source, calibrate_bundle
+from fye_rt.errors import OptionError
 from fye_rt.noise import frame_noise
-from fye_rt.schedule import SchedulerConfig, schedule
-
-TABLE = schedule(30, SchedulerConfig())
+from tests.fye_rt.command_line import LANDMARKS, PORTRAIT, TINY, Fye
 
 
-def smooth(latents: Array, timestep: int) -> Array:
-    mixed = np.stack([latents[:, 1] - latents[:, 3], latents[:, 0] / 2, latents[:, 2], latents[:, 1] / 3], axis=1)
-    return np.tanh(mixed + np.float32(np.sin(timestep / 100)), dtype=np.float32)
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped tiny bundle with plans for 3 and 4 evaluations of 8 steps."""
+    folder = Path(shutil.copytree(TINY, tmp_path_factory.mktemp("calibrate") / "bundle"))
+    arguments = ["--steps", "8", "--frames", "2", "--evaluations", "3", "--evaluations", "4", "--quiet"]
+    pair = ["--portrait", str(PORTRAIT), "--motion", str(LANDMARKS)]
+    assert cli.main(["calibrate", str(folder), *pair, *pair, *arguments]) == 0
+    return folder
 
 
-def clip(seed: int) -> Recorded:
-    return record(
-        TABLE, lambda latents, step: smooth(latents, TABLE.timesteps[step]), frame_noise(seed, range(4), 8, 8)
-    )
+def test_the_plans_are_in_the_bundle(fitted: Path) -> None:
+    plans = calibrated.read(Bundle.load(fitted))
+    assert [one.plan.evaluations for one in plans] == [3, 4]
+    assert all((one.steps, one.guidance) == (8, (3.5, 3.5)) for one in plans)
+    assert all(np.isfinite(one.error) for one in plans)
 
 
-def distance(method: Method, held_out: Recorded) -> float:
-    result = denoise(
-        lambda latents, timestep, frames: (None, smooth(latents, timestep)),
-        TABLE,
-        method,
-        windows.plan(4, "context", 24, 4),
-        held_out.latents[0],
-        1.0,
-    )
-    return float(np.sqrt(np.square(result - held_out.latents[-1]).mean()))
-
-
-CLIPS = [clip(seed) for seed in range(3)]
-OTHERS = [clip(seed) for seed in range(10, 13)]
-
-
-def test_a_recorded_clip_is_plain_ddim() -> None:
-    assert CLIPS[0].latents.shape == (31, 1, 4, 4, 8, 8)
-    assert CLIPS[0].predictions.shape == (30, 1, 4, 4, 8, 8)
-    assert distance(plan(TABLE), CLIPS[0]) == 0
-
-
-@pytest.mark.parametrize("evaluations", [4, 6, 8])
-def test_fitted_jumps_beat_first_order_on_other_clips(evaluations: int) -> None:
-    steps = even(30, evaluations)
-    fitted, error = fit(TABLE, CLIPS, steps)
-    assert error == pytest.approx(np.sqrt(np.mean([distance(fitted, one) ** 2 for one in CLIPS])), rel=1e-4)
-    of_fitted, of_first_order = (
-        np.mean([distance(method, other) for other in OTHERS])
-        for method in (fitted, plan(TABLE, steps, newton(1), "epsilon"))
-    )
-    assert of_fitted < of_first_order
-
-
-def test_searched_steps_beat_even_ones() -> None:
-    steps = search(TABLE, CLIPS, 6)
-    assert len(steps) == 6 and steps[0] == 0 and steps[-1] == 29 and steps == sorted(set(steps))
-    searched, even_ones = (fit(TABLE, CLIPS, chosen)[0] for chosen in (steps, even(30, 6)))
-    assert np.mean([distance(searched, other) for other in OTHERS]) < np.mean(
-        [distance(even_ones, other) for other in OTHERS]
-    )
-
-
-def test_a_point_whose_x0_and_epsilon_stand_still_arrives_exactly() -> None:
+def test_they_come_nearer_to_the_full_run_than_first_order_does(fitted: Path) -> None:
     generator = np.random.default_rng(0)
-    vectors = generator.normal(size=(5, 40))  # a target, latents and predictions that have nothing to do with it
-    known, end = [12, 7, 3], 17
-    a, *w = solve(TABLE, known, end, vectors @ vectors.T)
-    x0, epsilon = 0.3, -1.1
-    power = TABLE.alpha_bar_t[known]
-    v = np.sqrt(power) * epsilon - np.sqrt(1 - power) * x0
-    x = np.sqrt(power[0]) * x0 + np.sqrt(1 - power[0]) * epsilon
-    level = TABLE.alpha_bar_prev[end - 1]
-    assert a * x + np.dot(w, v) == pytest.approx(np.sqrt(level) * x0 + np.sqrt(1 - level) * epsilon)
+    image = generator.integers(0, 255, (64, 64, 3), np.uint8)
+    with Animator(Bundle.load(fitted), "onnxruntime", compute="fp32") as animator:
+        portrait, motion = animator.encode_portrait(image), animator.encode_motion(np.stack([image, image]))
+
+        def made(forecast: Forecast) -> np.ndarray:
+            return animator.denoise(portrait, motion, options=Options(steps=8, forecast=forecast))
+
+        full = made(Forecast())
+        off = [
+            np.square(made(Forecast(method=method, evaluations=4)) - full).mean() for method in ("calibrated", "newton")
+        ]
+        prediction = animator.predict(portrait, motion, frame_noise(0, range(2), 8, 8), 0, Options(steps=8))
+        one = animator.denoise(portrait, motion, options=Options(steps=1))
+    assert off[0] < off[1]
+    np.testing.assert_allclose(one, -prediction, atol=1e-5)  # from pure noise, one step leads to x0 = -v
 
 
-def test_all_steps_evaluated_has_nothing_to_fit() -> None:
-    fitted, error = fit(TABLE, CLIPS[:1], range(30))
-    assert error < 1e-4
-    assert search(TABLE, CLIPS[:1], 1) == [0]
-    assert search(TABLE, CLIPS[:1], 30) == list(range(30))
-    assert fitted.evaluations == 30
+def test_plans_for_other_guidance_are_kept_and_those_for_the_same_replaced(fitted: Path) -> None:
+    with Animator(Bundle.load(fitted)) as animator:
+        sources = [Source(PORTRAIT, LANDMARKS)]
+        calibrate_bundle(animator, sources, steps=8, guidance=[1.5, 3.0], evaluations=[3], frames=1)
+    plans = calibrated.read(Bundle.load(fitted))
+    assert [(one.plan.evaluations, one.guidance) for one in plans] == [
+        (3, (3.5, 3.5)),
+        (4, (3.5, 3.5)),
+        (3, (1.5, 3.0)),
+    ]
+    with Animator(Bundle.load(fitted)) as animator:
+        calibrate_bundle(animator, sources, steps=8, guidance=[3.0, 1.5], evaluations=[2], frames=1)
+    assert [one.plan.evaluations for one in calibrated.read(Bundle.load(fitted))] == [3, 4, 2]
+
+
+@pytest.mark.parametrize("evaluations", [1, 9])
+def test_evaluations_that_cannot_be_are_refused_before_the_work(evaluations: int, fitted: Path) -> None:
+    with Animator(Bundle.load(fitted)) as animator, pytest.raises(OptionError, match="allowed: 2 to 8"):
+        calibrate_bundle(animator, [Source(PORTRAIT, LANDMARKS)], steps=8, guidance=[3.5], evaluations=[evaluations])
+
+
+def test_a_portrait_without_a_motion_is_one_line(fye: Fye) -> None:
+    assert "--motion" in fye.refuses("calibrate", TINY, "--portrait", PORTRAIT)

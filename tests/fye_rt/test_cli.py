@@ -23,7 +23,7 @@ def test_the_version_is_the_package_s(fye: Fye) -> None:
 
 def test_without_a_command_it_lists_the_commands(fye: Fye) -> None:
     listed = fye()
-    for command in ("demo", "animate", "landmarks", "export", "verify", "bench", "doctor"):
+    for command in ("demo", "animate", "landmarks", "export", "calibrate", "verify", "bench", "doctor"):
         assert f"\n  {command} " in listed
 
 
@@ -143,8 +143,8 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any]) -> None:
-    said = fye("export", "in", "-o", "out", "--precision", "fp16", "--size", "256x128")
-    assert exporter == [((Path("in"), Path("out")), {"precision": "fp16", "size": (256, 128)})]
+    said = fye("export", "in", "-o", "out", "--precision", "fp16", "--size", "256x128", "--note", "Mine.")
+    assert exporter == [((Path("in"), Path("out")), {"precision": "fp16", "size": (256, 128), "note": "Mine."})]
     assert said.startswith("out: ") and "MB" in said
 
 

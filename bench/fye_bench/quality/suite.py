@@ -161,3 +161,10 @@ def suite(count: int, size: tuple[int, int], frames: int = FRAMES) -> Iterator[D
     """The first `count` cases, drawn one after another."""
     for case in cases(count):
         yield draw(case, size, frames)
+
+
+def calibration_clips(count: int, size: tuple[int, int], frames: int = FRAMES) -> Iterator[tuple[Image, Image]]:
+    """Portraits and landmark images of characters and motions that the suite never shows."""
+    for case in cases(count, FIRST_CALIBRATION):
+        drawn = draw(case, size, frames)
+        yield drawn.portrait, drawn.landmarks
