@@ -1,5 +1,5 @@
 # Needs Python >= 3.11 with venv, a C++ compiler and make; everything else goes into .venv.
-#   make demo   animate the shipped portrait into build/demo (no torch)
+#   make demo   animate the shipped portraits into build/demo (no torch)
 #   make test   the fast test suite        make test ARGS="-m full"   the full-size checks
 #   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
 PYTHON ?= python3
