@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 DEFAULTS = Options()
 # by the word after `fye bench`; latency has none
-BENCHMARKS = {"quality": "fye_bench.quality.command", "cross": "fye_bench.quality.cross"}
+BENCHMARKS = {
+    "quality": "fye_bench.quality.command",
+    "cross": "fye_bench.quality.cross",
+    "forecast": "fye_bench.quality.front",
+}
 
 _forecast = partial(typer.Option, rich_help_panel="Forecast")
 
@@ -300,7 +304,7 @@ def bench(context: typer.Context) -> None:
     """Time the baseline and the runtime, interleaved.
 
     `fye bench quality` measures a bundle on drawn portraits whose true frames are known, `fye bench cross` with the
-    motion of a real talking head.
+    motion of a real talking head. `fye bench forecast` compares all ways to fewer evaluations.
     """
     arguments = list(context.args)
     module = BENCHMARKS.get(arguments[0]) if arguments else None

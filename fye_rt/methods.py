@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from fye_rt import calibrated, forecast
 from fye_rt.adaptive import Adaptive
@@ -35,7 +36,7 @@ def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[F
     if settings.method == "off":
         return SOLVERS[options.solver](schedule)
     if settings.method == "paper":
-        steps = forecast.every(len(schedule), PAPER_INTERVAL, PAPER_WARM_UP)
+        steps = _evaluated(_published(settings), len(schedule))
         return forecast.plan(schedule, steps, published(), "v", reuse if settings.face_mask else None)
     if settings.method == "adaptive":
         most = settings.max_evaluations or len(schedule)
@@ -53,6 +54,13 @@ def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[F
     extrapolate = _extrapolate(settings)
     outside = reuse if settings.face_mask else None
     return forecast.plan(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
+
+
+def _published(settings: Forecast) -> Forecast:
+    """With the published cache's steps, where nothing else was said."""
+    warm_up = settings.warm_up or PAPER_WARM_UP
+    interval = settings.interval or (None if settings.evaluations else PAPER_INTERVAL)
+    return replace(settings, warm_up=warm_up, interval=interval)
 
 
 def _extrapolate(settings: Forecast) -> Extrapolate:

@@ -14,7 +14,7 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "reuse": ("evaluations", "interval", "warm_up", "last_step", "quantity"),
     "taylor": ("evaluations", "interval", "warm_up", "last_step", "quantity", "order", "face_mask"),
     "newton": ("evaluations", "interval", "warm_up", "last_step", "quantity", "order", "face_mask"),
-    "paper": ("face_mask",),
+    "paper": ("evaluations", "interval", "warm_up", "face_mask"),
     "calibrated": ("evaluations",),
     "adaptive": ("tolerance", "max_evaluations", "quantity"),
 }

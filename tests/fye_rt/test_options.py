@@ -51,7 +51,7 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name: str, value: A
     ("settings", "message"),
     [
         ({"method": "off", "order": 1}, "order=1 does not go with forecast='off'; it takes no settings"),
-        ({"method": "paper", "interval": 4}, "interval=4 does not go with forecast='paper'; it takes face_mask"),
+        ({"method": "paper", "order": 2}, "order=2 does not go with forecast='paper'; it takes evaluations, interval"),
         ({"method": "reuse", "order": 0}, "order=0 does not go with"),
         ({"method": "newton", "tolerance": 0.1}, "tolerance=0.1 does not go with"),
         ({"method": "newton", "order": 5}, "order=5 is not valid; allowed: 0 to 4"),
