@@ -49,12 +49,13 @@ def test_interrupted_and_resumed_training_equals_uninterrupted_training_bit_for_
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    paces = [loop.pace(step, STAGE) for step in range(STAGE.steps)]
+    paces = [STAGE.pace(step) for step in range(STAGE.steps)]
     assert paces[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
     assert set(paces[5:48]) == {1}
     assert paces[48:] == pytest.approx([left / 12 for left in range(12, 0, -1)])
+    assert [step for step in range(STAGE.steps) if STAGE.cooling(step)] == list(range(49, 60))
     longer = replace(STAGE, steps=600)
-    assert [loop.pace(step, longer) for step in range(48)] == paces[:48]  # steps may be added before it falls
+    assert [longer.pace(step) for step in range(48)] == paces[:48]  # steps may be added before it falls
 
 
 def test_the_loss_falls_and_the_log_has_it(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from fye_training.presets import Stage
 GRADIENT_NORM = 1.0  # gradients are clipped to it: the rare batch at alpha_bar = 0 is many times larger
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
-COOL_DOWN = 0.2  # share of the steps, the last ones
 LOG_EVERY = 50  # steps
 
 Tell = Callable[[str, int, int], None]  # (stage, finished, all)
@@ -89,7 +88,7 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
 
     while step < stage.steps and not stop():
         for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * pace(step, stage)
+            group["lr"] = stage.learning_rate * stage.pace(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=run.bfloat16):
             losses = task.losses(step)
         optimizer.zero_grad(set_to_none=True)
@@ -123,14 +122,6 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
     save(path, task.module, optimizer, averaged, step)
     _log(run, name, {"step": step} | _sheet(task, averaged, run.folder / f"{name}-{step:06}.png"))
     return step >= stage.steps
-
-
-def pace(step: int, stage: Stage) -> float:
-    """The learning rate's share of its highest value: it rises, stays, and falls to nothing at the end.
-
-    A stage whose number of steps is raised before it cools down goes on as if it had been so from the start.
-    """
-    return min(1.0, (step + 1) / stage.warm_up, (stage.steps - step) / (COOL_DOWN * stage.steps))
 
 
 def save(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from fye_export import random_checkpoint
 from fye_export.config import CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
 
+COOL_DOWN = 0.2  # share of a stage's steps, the last ones, in which the learning rate falls
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -14,11 +16,13 @@ class Stage:
         steps: optimizer steps.
         portraits: portraits in a batch.
         targets: frames of each portrait in a batch; in the motion stage consecutive frames of a clip.
-        learning_rate: AdamW's, between warm-up and cool-down (`loop.pace`).
+        learning_rate: AdamW's, between warm-up and cool-down (`pace`).
         warm_up: steps over which the learning rate rises from 0.
         ema: decay of the averaged weights, which are the ones that are released.
         facial: weights of the error inside the expression mask and inside the face mask (`losses.emphasis`).
         dropped: share of the portraits that are hidden from the denoiser, for guidance.
+        crop: in the VAE's stage, side of the square pieces of frames that it sees until the learning rate falls, in
+            pixels, and whole frames from there on; 0: whole frames all the time.
         strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do; none
             where targets are pictures of their own.
     """
@@ -31,7 +35,19 @@ class Stage:
     ema: float = 0.999
     facial: tuple[float, float] = (0.0, 0.0)
     dropped: float = 0.0
+    crop: int = 0
     strides: tuple[int, ...] = ()
+
+    def pace(self, step: int) -> float:
+        """The learning rate's share of its highest value: it rises, stays, and falls to nothing at the end.
+
+        A stage whose number of steps is raised before it cools down goes on as if it had been so from the start.
+        """
+        return min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (COOL_DOWN * self.steps))
+
+    def cooling(self, step: int) -> bool:
+        """Whether the learning rate falls."""
+        return step > (1 - COOL_DOWN) * self.steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +105,9 @@ PRESETS = {
     "mini": _mini(
         128,
         {
-            "vae": Stage(steps=8_000, portraits=16, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0)),
+            "vae": Stage(
+                steps=16_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=64
+            ),
             "image": Stage(steps=20_000, portraits=6, targets=4, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=2_000,
@@ -106,7 +124,9 @@ PRESETS = {
     "mini-256": _mini(
         256,
         {
-            "vae": Stage(steps=6_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0)),
+            "vae": Stage(
+                steps=6_000, portraits=128, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=128
+            ),
             "image": Stage(steps=15_000, portraits=64, targets=2, learning_rate=8e-4, facial=(2.0, 0.5), dropped=0.125),
             "motion": Stage(
                 steps=3_000,
