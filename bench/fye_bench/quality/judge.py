@@ -69,6 +69,9 @@ class Judge:
         Expressions are changes since the portrait: of the true mesh, and of what the reader sees in the made frames
         and in the portrait; so whatever it misreads of a character's face at rest doesn't count.
 
+        `identity_error` is the difference of the textures that lie under the true mesh in the made and in the true
+        frames; `portrait_error` compares them with the portrait's.
+
         Args:
             drawn: the case.
             made: uint8 (F, H, W, 3).
@@ -87,7 +90,7 @@ class Judge:
         read = self._reader.read(made, shape, face) - rest
         numbers = distances(made, drawn.frames, face_mask(drawn.face.points, drawn.face.size))
         numbers |= steadiness(made, drawn.frames)
-        numbers["identity_error"] = texture_error(made, face, drawn.frames, drawn.face)
+        numbers["identity_error"] = texture_error(made, drawn.face, drawn.frames, drawn.face)
         portrait = np.broadcast_to(drawn.portrait, made.shape)
         numbers["portrait_error"] = texture_error(made, face, portrait, drawn.portrait_face.still(len(made)))
         for group, columns in GROUPS.items():
@@ -101,8 +104,8 @@ class Judge:
     def copied(self, drawn: Drawn) -> Scores:
         """The lower anchor: the portrait, standing still.
 
-        Its expression and texture are looked for where its face is, so that they are those of a face at rest and of
-        the very same character.
+        Its expression, and its texture in comparison to the portrait's, are looked for where its face is: those of a
+        face at rest, and of the very same character. `identity_error` unwraps it where its face should be.
         """
         frames = len(drawn)
         return self.compare(drawn, np.repeat(drawn.portrait[None], frames, axis=0), drawn.portrait_face.still(frames))
