@@ -5,18 +5,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import backends, calibrated, windows
+from fye_rt import backends, calibrated, progressive, windows
 from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
-from fye_rt.landmarks import face_region
+from fye_rt.landmarks import face_region, movement
 from fye_rt.methods import method
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
@@ -52,11 +53,14 @@ class MotionState:
         features: float32 (F, C, H/8, W/8).
         size: (height, width) of the landmark images in pixels.
         face: bool (F, H/8, W/8), where the face is; needed for `Forecast.face_mask`.
+        movement: float64 (F - 1,), how much the landmarks move from frame to frame; progressive windows set their key
+            frames by it, or evenly without it.
     """
 
     features: Array
     size: tuple[int, int]
     face: NDArray[np.bool_] | None = None
+    movement: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -69,7 +73,6 @@ class _Clip:
 
     shape: tuple[int, int, int, int, int]
     schedule: Schedule
-    windows: Sequence[windows.Window]
     evaluate: Evaluate
 
 
@@ -157,7 +160,8 @@ class Animator:
                 images = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
                 parts.append(self._run("guider", landmark_images=images)["landmark_features"])
             self._release("guider")
-            return MotionState(np.concatenate(parts), landmark_images.shape[1:3], face_region(landmark_images))
+            size = landmark_images.shape[1:3]
+            return MotionState(np.concatenate(parts), size, face_region(landmark_images), movement(landmark_images))
 
     def denoise(
         self,
@@ -175,7 +179,8 @@ class Animator:
             motion: from `encode_motion`, of the same size.
             noise: float32 (1, 4, F, H/8, W/8); by default that of `options.seed`.
             options: `Options()` by default.
-            on_step: called with (index, timestep, latents) after every step.
+            on_step: called with (index, timestep, latents) after every step; with progressive windows for one piece of
+                the clip after another, with that piece's latents.
             progress: called with (finished, all) network evaluations.
 
         Returns:
@@ -193,11 +198,23 @@ class Animator:
                 noise = frame_noise(options.seed, range(len(motion)), *clip.shape[3:], channels=clip.shape[1])
             _check_floats(noise, clip.shape, "noise")
             chosen = method(clip.schedule, options, lambda: calibrated.read(self.bundle))
+            if options.windows == "progressive":
+                pieces = progressive.plan(len(motion), options.window_size, motion.movement)
+                parts = progressive.denoise_pieces(
+                    pieces,
+                    partial(_part, clip, motion, noise),
+                    clip.schedule,
+                    chosen,
+                    options.guidance,
+                    on_step,
+                    progress,
+                )
+                return np.concatenate([latents for _, latents in parts], axis=2)
             return denoise(
                 clip.evaluate,
                 clip.schedule,
                 chosen,
-                clip.windows,
+                _windows(len(motion), options),
                 noise,
                 options.guidance,
                 on_step,
@@ -227,7 +244,8 @@ class Animator:
         with self._serving():
             clip = self._clip(portrait, motion, options)
             _check_floats(latents, clip.shape, "latents")
-            return predict(clip.evaluate, clip.schedule, clip.windows, options.guidance, latents, step)
+            windows = _windows(len(motion), options)
+            return predict(clip.evaluate, clip.schedule, windows, options.guidance, latents, step)
 
     def _clip(self, portrait: PortraitState, motion: MotionState, options: Options) -> "_Clip":
         if portrait.size != motion.size:
@@ -253,7 +271,6 @@ class Animator:
         return _Clip(
             (1, self.bundle.latent_channels(), len(motion), height, width),
             schedule(options.steps, self.bundle.scheduler),
-            windows.plan(len(motion), options.windows, options.window_size, options.window_overlap),
             evaluate,
         )
 
@@ -354,6 +371,19 @@ class Animator:
     def _release(self, graph: str) -> None:
         if self._low_memory:
             del self._engines[graph, self._settings.compute]
+
+
+def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int64]) -> progressive.Part:
+    """What the loop needs of some frames of a clip."""
+
+    def evaluate(latents: Array, timestep: int, within: NDArray[np.int64]) -> tuple[Array | None, Array]:
+        return clip.evaluate(latents, timestep, frames[within])
+
+    return progressive.Part(evaluate, noise[:, :, frames], None if motion.face is None else motion.face[frames])
+
+
+def _windows(frames: int, options: Options) -> Sequence[windows.Window]:
+    return windows.plan(frames, options.windows, options.window_size, options.window_overlap)
 
 
 def check_sides(size: tuple[int, ...], name: str) -> None:

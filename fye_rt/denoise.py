@@ -1,7 +1,8 @@
 """The loop over steps and windows."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,19 @@ OnStep = Callable[[int, int, Array], None]
 Progress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pins:
+    """Frames that were denoised before, by the same method.
+
+    Attributes:
+        positions: int64 (p,), their indices.
+        after: their latents float32 (1, 4, p, h, w) after the move from each evaluated step.
+    """
+
+    positions: NDArray[np.int64]
+    after: Mapping[int, Array]
+
+
 def denoise(
     evaluate: Evaluate,
     schedule: Schedule,
@@ -28,6 +42,7 @@ def denoise(
     on_step: OnStep | None = None,
     progress: Progress | None = None,
     face: NDArray[np.bool_] | None = None,
+    pins: Pins | None = None,
 ) -> Array:
     """Turn noise into latents.
 
@@ -47,6 +62,7 @@ def denoise(
             (1, 4, F, h, w), are read-only and stay as they are.
         progress: called with (finished, all) network evaluations after each.
         face: bool (F, h, w), where the face is; for methods that tell it from the rest.
+        pins: frames that go the way they went before, so that the others see them there.
 
     Returns:
         float32 (1, 4, F, h, w).
@@ -75,6 +91,8 @@ def denoise(
         plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
         ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
         latents = _moved(jump, latents, prediction, ring, face)
+        if pins is not None:
+            latents[:, :, pins.positions] = pins.after[step]
         if on_step is not None:
             view = latents.view()
             view.flags.writeable = False

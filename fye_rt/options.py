@@ -7,7 +7,8 @@ from typing import Any
 
 from fye_rt.errors import OptionError
 
-WINDOWS = ("context", "reference", "tiles")
+BLENDED = ("context", "reference", "tiles")
+WINDOWS = (*BLENDED, "progressive")
 # by method: the settings that it takes
 FORECASTS: Mapping[str, tuple[str, ...]] = {
     "off": (),
@@ -22,6 +23,7 @@ QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
 COMPUTES = ("auto", "fp32", "bf16", "fp16")
 MAX_WINDOW = 32  # the motion modules' positional encoding ends here
+MIN_PROGRESSIVE = 3  # frames of a window: two ends, and something between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +96,12 @@ class Options:
         forecast: which steps are evaluated and how the others are forecast: a `Forecast`, or the name of its method;
             "off" evaluates all.
         solver: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc" (UniPC of order 2); the last two are for fewer steps.
-        windows: "context" (overlapping, cross-faded), "reference" (the public code's list, which wraps around)
-            or "tiles" (the public code's forward_long: Gaussian blend).
-        window_size: frames per network evaluation, 1 to 32.
+        windows: "context" (overlapping, cross-faded), "reference" (the public code's list, which wraps around),
+            "tiles" (the public code's forward_long: Gaussian blend) or "progressive" (key frames first, then the
+            intervals between them: for long clips).
+        window_size: frames per network evaluation, 1 to 32; 3 or more with "progressive".
         window_overlap: frames that neighbouring windows share, 0 to window_size - 1; "reference" ignores it,
-            as the public code does.
+            as the public code does, and "progressive" shares key frames alone.
         compute: "auto" takes the fastest precision that the backend is proven with.
 
     Raises:
@@ -133,6 +136,11 @@ class Options:
         if self.forecasting.method != "off" and self.solver != "ddim":
             raise OptionError(f"forecast={self.forecasting.method!r} forecasts DDIM; solver={self.solver!r} takes none")
         _require(self.windows in WINDOWS, "windows", self.windows, ", ".join(WINDOWS))
+        if self.windows == "progressive":
+            enough = self.window_size >= MIN_PROGRESSIVE
+            _require(
+                enough, "window_size", self.window_size, f"{MIN_PROGRESSIVE} to {MAX_WINDOW} with progressive windows"
+            )
         _require(self.compute in COMPUTES, "compute", self.compute, ", ".join(COMPUTES))
 
     def as_dict(self) -> dict[str, Any]:

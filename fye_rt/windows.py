@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import OptionError
-from fye_rt.options import MAX_WINDOW, WINDOWS
+from fye_rt.options import BLENDED, MAX_WINDOW
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ def plan(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
             starts = _starts(frames, size, overlap)
             weights = _cross_fade(starts, min(size, frames))
         case _:
-            raise OptionError(f"windows={kind!r} is not valid; allowed: {', '.join(WINDOWS)}")
+            raise OptionError(f"windows={kind!r} is not valid; allowed: {', '.join(BLENDED)}")
     return _normalised(frames, [np.arange(start, start + min(size, frames)) for start in starts], weights)
 
 

@@ -4,7 +4,7 @@ Importing this loads NumPy alone; MediaPipe and OpenCV are loaded where they are
 """
 
 from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker, detect_frames, detect_image, find_landmarker
-from fye_rt.landmarks.draw import draw, face_region, landmark_images, overlay
+from fye_rt.landmarks.draw import draw, face_region, landmark_images, movement, overlay
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
 from fye_rt.landmarks.retarget import retarget
 from fye_rt.landmarks.template import load_template
@@ -21,6 +21,7 @@ __all__ = [
     "find_landmarker",
     "landmark_images",
     "load_template",
+    "movement",
     "overlay",
     "retarget",
 ]

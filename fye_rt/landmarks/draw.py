@@ -1,5 +1,6 @@
 """Landmark images: what the guider reads, and what a person looks at to judge landmarks."""
 
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -160,3 +161,17 @@ def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if drawn[k].any():
             face[k] = (grid <= grid[drawn[k]].max(axis=0) + margin + 1e-9).all(axis=-1)
     return face
+
+
+def movement(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How much landmark images change from each frame to the next, seen at an eighth of their size.
+
+    Args:
+        images: uint8 (F, H, W, 3), H and W multiples of 8.
+
+    Returns:
+        float64 (F - 1,), mean absolute difference in levels, the same on every machine.
+    """
+    height, width = images.shape[1:3]
+    small = [image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in images]
+    return np.array([np.abs(b - a).sum() / (height * width * 3) for a, b in pairwise(small)])

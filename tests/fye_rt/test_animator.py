@@ -155,7 +155,7 @@ def test_on_step_sees_every_step_and_progress_every_evaluation(
     assert frames[-1] == (5, 5)
 
 
-@pytest.mark.parametrize("windows", ["context", "reference", "tiles"])
+@pytest.mark.parametrize("windows", ["context", "reference", "tiles", "progressive"])
 def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Animator]) -> None:
     def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
         if graph == "denoiser":  # a network in which frames do not meet: windows must not change its clip
@@ -171,6 +171,43 @@ def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Anim
     cut = animator.denoise(portrait, MotionState(features, (64, 64)), options=options)
     whole = animator.denoise(portrait, MotionState(features, (64, 64)), options=Options(steps=3))
     np.testing.assert_allclose(cut, whole, atol=1e-5)
+
+
+def test_progressive_windows_report_every_evaluation_and_leave_short_clips_as_they_are(
+    animator: Animator, portrait: PortraitState, motion: MotionState
+) -> None:
+    done: list[tuple[int, int]] = []
+    options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
+    latents = animator.denoise(portrait, motion, options=options, progress=lambda *fraction: done.append(fraction))
+    assert latents.shape == (1, 4, 5, 8, 9)
+    assert done == [(k, 6) for k in range(1, 7)]  # three key frames, two intervals of three
+    whole = Options(steps=2, windows="progressive")
+    np.testing.assert_array_equal(
+        animator.denoise(portrait, motion, options=whole), animator.denoise(portrait, motion, options=TWO_STEPS)
+    )
+
+
+def test_key_frames_follow_the_movement_of_the_landmarks(fake: Callable[..., Animator]) -> None:
+    together: list[int] = []
+
+    def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+        if graph == "denoiser":
+            if spec.name == "v_conditional":
+                together.append(inputs["latents"].shape[2])
+            return np.zeros_like(inputs["latents"])
+        if graph == "guider":
+            return np.zeros((len(inputs["landmark_images"]), 8, 8, 8), np.float32)
+        return zeros(graph, spec, inputs)
+
+    animator = fake(answer)
+    images = np.zeros((40, 64, 64, 3), np.uint8)
+    for k in range(20, 40):
+        images[k, k : k + 8, 2 * k - 40 : 2 * k - 32] = 200
+    motion = animator.encode_motion(images)
+    options = Options(steps=1, windows="progressive")
+    animator.denoise(animator.encode_portrait(images[0]), motion, options=options)
+    still, *_, moving = together[1:]
+    assert still > moving
 
 
 def test_a_face_mask_needs_a_motion_that_knows_the_face(fake: Callable[..., Animator]) -> None:

@@ -37,7 +37,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("window_overlap", 24, "0 to window_size - 1 = 23"),
         ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive"),
         ("solver", "euler", "ddim, dpm, unipc"),
-        ("windows", "doors", "context, reference, tiles"),
+        ("windows", "doors", "context, reference, tiles, progressive"),
         ("compute", "int8", "auto, fp32, bf16, fp16"),
     ],
 )
@@ -45,6 +45,12 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name: str, value: A
     with pytest.raises(OptionError, match=f"^{name}=.* is not valid; allowed: {allowed}$") as caught:
         Options(**{name: value})
     assert isinstance(caught.value, FyeError)
+
+
+def test_progressive_windows_hold_two_ends_and_something_between_them() -> None:
+    Options(windows="progressive", window_size=3, window_overlap=0)
+    with pytest.raises(OptionError, match="window_size=2 is not valid; allowed: 3 to 32 with progressive windows"):
+        Options(windows="progressive", window_size=2, window_overlap=0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt.errors import OptionError
-from fye_rt.options import WINDOWS
+from fye_rt.options import BLENDED
 from fye_rt.windows import plan, uniform
 
 
@@ -17,7 +17,7 @@ def clips(draw: st.DrawFn) -> tuple[int, int, int]:
     return draw(st.integers(1, 300)), size, draw(st.integers(0, size - 1))
 
 
-@pytest.mark.parametrize("kind", WINDOWS)
+@pytest.mark.parametrize("kind", BLENDED)
 @given(clip=clips())
 @settings(max_examples=100, deadline=None)
 def test_every_frame_is_covered_with_weights_that_sum_to_one(kind: str, clip: tuple[int, int, int]) -> None:
@@ -59,7 +59,7 @@ def test_only_the_last_reference_window_wraps(clip: tuple[int, int, int]) -> Non
         assert number == len(windows) - 1 or expected[-1] < frames
 
 
-@pytest.mark.parametrize("kind", WINDOWS)
+@pytest.mark.parametrize("kind", BLENDED)
 @pytest.mark.parametrize("frames", [1, 7, 24])
 def test_a_clip_that_fits_is_one_window_with_weights_of_exactly_one(kind: str, frames: int) -> None:
     (window,) = plan(frames, kind, 24, 4)
