@@ -2,7 +2,7 @@
 
 from fye_rt.media.checks import LIMITS, Limits
 from fye_rt.media.images import contact_sheet, read_image, write_image
-from fye_rt.media.mp4 import write_video
+from fye_rt.media.mp4 import VideoWriter, write_video
 from fye_rt.media.pixels import clip_pixels, fit_image, reference_round_trip
 from fye_rt.media.video import VideoInfo, probe_video, read_video
 
@@ -10,6 +10,7 @@ __all__ = [
     "LIMITS",
     "Limits",
     "VideoInfo",
+    "VideoWriter",
     "clip_pixels",
     "contact_sheet",
     "fit_image",

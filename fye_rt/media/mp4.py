@@ -3,10 +3,11 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,61 +56,116 @@ def write_video(
         InputError: no frame, a frame of another shape or dtype, too few or falling times, an unreadable `audio_from`.
         OutputError: it could not be written.
     """
-    import av
+    with VideoWriter(path, fps, times=times, audio_from=audio_from, seconds=seconds) as video:
+        for image in frames:
+            video.add(image)
 
-    path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise OptionError(f"cannot write {path}: a video's name must end in .mp4")
-    if not 0.1 <= fps <= 1000:
-        raise OptionError(f"fps={fps} is not valid; allowed: 0.1 to 1000")
-    rate = Fraction(fps).limit_denominator(1001)
-    spans = _spans(frames, _even_times(rate) if times is None else iter(times), rate, seconds)
-    with atomic_file(path) as temporary:
+
+class VideoWriter:
+    """An mp4 that takes its frames one by one; it appears when the `with` block ends, unless that ends with an error.
+
+    Arguments and errors are those of `write_video`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction | float,
+        *,
+        times: Iterable[float] | None = None,
+        audio_from: str | os.PathLike[str] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self._path = Path(path)
+        if self._path.suffix.lower() != ".mp4":
+            raise OptionError(f"cannot write {path}: a video's name must end in .mp4")
+        if not 0.1 <= fps <= 1000:
+            raise OptionError(f"fps={fps} is not valid; allowed: 0.1 to 1000")
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._times = _even_times(self._rate) if times is None else iter(times)
+        self._audio_from, self._seconds = audio_from, seconds
+        self._durations: deque[int] = deque()
+        self._waiting: tuple[NDArray[np.uint8], int] | None = None  # a frame lasts until the next one
+        self._added = 0
+
+    def __enter__(self) -> Self:
+        import av
+        from av.video.reformatter import Interpolation
+
+        # the fast path is one level too dark
+        self._conversion = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+        with ExitStack() as opened:
+            temporary = opened.enter_context(atomic_file(self._path))
+            opened.enter_context(self._worded())
+            options = {"movflags": "+faststart"}
+            self._container = opened.enter_context(av.open(str(temporary), "w", format="mp4", options=options))
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options=QUALITY)
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = CLOCK
+            self._stream.colorspace = self._stream.color_primaries = self._stream.color_trc = BT709
+            self._sound = opened.enter_context(closing(Sound(self._container, self._audio_from)))
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with self._opened:
+            if self._waiting is None:
+                raise InputError("there are no frames to write")
+            image, start = self._waiting
+            rest = 1 / self._rate if self._seconds is None else self._seconds
+            duration = max(round(rest / CLOCK) - (0 if self._seconds is None else start), 1)
+            self._encode(image, start, duration)
+            self._container.mux(_packets(self._stream, None, self._durations))
+            self._container.mux(list(self._sound.until((start + duration) * CLOCK)))
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Take the next frame, uint8 RGB (H, W, 3) of the size of the others."""
+        check_rgb(image, "a frame")
+        if self._waiting is None:
+            height, width = image.shape[:2]
+            self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        elif image.shape != self._waiting[0].shape:
+            before = self._waiting[0].shape
+            raise InputError(f"a frame of {image.shape} follows frames of {before}; all must have one size")
+        time = next(self._times, None)
+        if time is None:
+            raise InputError(f"frame {self._added} has no time; give one for each frame")
+        if not 0 <= time < MAX_TIME:
+            raise InputError(f"the time of frame {self._added}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
+        tick = round(time / CLOCK)
+        if self._waiting is not None:
+            last, start = self._waiting
+            if tick <= start:
+                raise InputError(f"the time of frame {self._added}, {time} s, does not come after the frame before it")
+            self._encode(last, start, tick - start)
+        self._waiting = image, tick
+        self._added += 1
+
+    def _encode(self, image: NDArray[np.uint8], start: int, duration: int) -> None:
+        import av
+
+        frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=self._conversion)
+        frame.pts, frame.time_base = start, CLOCK
+        self._durations.append(duration)
+        self._container.mux(_packets(self._stream, frame, self._durations))
+        self._container.mux(list(self._sound.until(start * CLOCK)))
+
+    @contextmanager
+    def _worded(self) -> Iterator[None]:
+        import av
+
         try:
-            _encode(temporary, spans, rate, audio_from)
+            yield
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # atomic_file words these
                 raise
-            raise OutputError(f"cannot write {path}: {error}; nothing was left under that name") from error
-
-
-def _encode(
-    file: Path,
-    spans: Iterable[tuple[NDArray[np.uint8], int, int]],
-    rate: Fraction,
-    audio_from: str | os.PathLike[str] | None,
-) -> None:
-    import av
-    from av.video.reformatter import Interpolation
-
-    conversion = Interpolation.BICUBIC | Interpolation.ACCURATE_RND  # the fast path is one level too dark
-    shape: tuple[int, ...] | None = None
-    durations: deque[int] = deque()
-    end = 0
-    with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options=QUALITY)
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = CLOCK
-        stream.colorspace = stream.color_primaries = stream.color_trc = BT709
-        with closing(Sound(container, audio_from)) as sound:
-            for image, start, duration in spans:
-                check_rgb(image, "a frame")
-                if shape is None:
-                    shape = image.shape
-                    stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
-                elif image.shape != shape:
-                    raise InputError(f"a frame of {image.shape} follows frames of {shape}; all must have one size")
-                frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
-                frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=conversion)
-                frame.pts, frame.time_base = start, CLOCK
-                durations.append(duration)
-                container.mux(_packets(stream, frame, durations))
-                container.mux(list(sound.until(start * CLOCK)))
-                end = start + duration
-            if shape is None:
-                raise InputError("there are no frames to write")
-            container.mux(_packets(stream, None, durations))
-            container.mux(list(sound.until(end * CLOCK)))
+            raise OutputError(f"cannot write {self._path}: {error}; nothing was left under that name") from error
 
 
 def _packets(stream: "VideoStream", frame: "VideoFrame | None", durations: deque[int]) -> "list[Packet[Any]]":
@@ -117,28 +173,6 @@ def _packets(stream: "VideoStream", frame: "VideoFrame | None", durations: deque
     for packet in packets:
         packet.duration = durations.popleft()  # the encoder would give every frame 1 / rate
     return packets
-
-
-def _spans(
-    frames: Iterable[NDArray[np.uint8]], times: Iterator[float], rate: Fraction, seconds: float | None
-) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
-    """Each frame with its start and duration in ticks of CLOCK."""
-    waiting: tuple[NDArray[np.uint8], int] | None = None
-    for index, image in enumerate(frames):
-        time = next(times, None)
-        if time is None:
-            raise InputError(f"frame {index} has no time; give one for each frame")
-        if not 0 <= time < MAX_TIME:
-            raise InputError(f"the time of frame {index}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
-        tick = round(time / CLOCK)
-        if waiting is not None:
-            if tick <= waiting[1]:
-                raise InputError(f"the time of frame {index}, {time} s, does not come after the frame before it")
-            yield *waiting, tick - waiting[1]
-        waiting = image, tick
-    if waiting is not None:
-        last = waiting[1]
-        yield *waiting, max(round(1 / rate / CLOCK) if seconds is None else round(seconds / CLOCK) - last, 1)
 
 
 def _even_times(rate: Fraction) -> Iterator[float]:

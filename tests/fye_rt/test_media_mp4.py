@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.media import probe_video, read_video, write_video
+from fye_rt.media import VideoWriter, probe_video, read_video, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TONE = 440.0
@@ -326,14 +327,29 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, limit):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_file_system_is_an_output_error():
+def test_a_full_file_system_is_an_output_error(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    from fye_rt.media.mp4 import _encode
-
-    span = next(noise_frames(1)), 0, 3600
+    monkeypatch.setattr("fye_rt.media.mp4.atomic_file", lambda path: nullcontext(Path("/dev/full")))
     with pytest.raises(OSError, match="No space left"):
-        _encode(Path("/dev/full"), [span], Fraction(25), None)
+        write_video(tmp_path / "a.mp4", noise_frames(1), 25)
+
+
+def test_a_writer_that_is_left_by_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", 25) as video:
+        for image in noise_frames(3):
+            video.add(image)
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_given_one_by_one_make_the_same_file(tmp_path):
+    images = list(noise_frames(3))
+    write_video(tmp_path / "a.mp4", images, 25)
+    with VideoWriter(tmp_path / "b.mp4", 25) as video:
+        for image in images:
+            video.add(image)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
 def test_kill_9_in_mid_write_leaves_nothing_under_the_final_name(tmp_path):
