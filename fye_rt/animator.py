@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import backends, calibrated, progressive, windows
-from fye_rt.arrays import Array
+from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
-from fye_rt.landmarks import face_region, movement
+from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
 from fye_rt.schedule import Schedule, schedule
+from fye_rt.timings import Timings
 
 if TYPE_CHECKING:
-    from fye_rt.clip import Clip, MotionSource
+    from fye_rt.clip import Clip, MotionSource, Rendering, Tell
 
-MAX_FRAMES = 600  # landmark features of a 512x512 clip take 5 MB a frame
+MAX_FRAMES = 600  # that are denoised together, and whose landmark features are kept: 5 MB a frame of 512x512
 MIN_SIDE, MAX_SIDE = 64, 2048
 _GUIDER_CHUNK = 8  # frames per call
 _DECODER_PIXELS = 2 * 128 * 128  # per call: more are no faster, and take memory in proportion
@@ -154,6 +155,7 @@ class Animator:
         """
         with self._serving():
             _check_images(landmark_images, "landmark_images")
+            _check_length(len(landmark_images), "landmark_images")
             parts = []
             for start in range(0, len(landmark_images), _GUIDER_CHUNK):
                 chunk = landmark_images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
@@ -291,7 +293,7 @@ class Animator:
         with self._serving():
             frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
             _check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
-            chunk = max(1, _DECODER_PIXELS // (64 * h * w))
+            chunk = self._decoder_chunk(latents)
             parts = []
             for start in range(0, frames, chunk):
                 part = np.ascontiguousarray(latents[:, :, start : start + chunk])
@@ -300,6 +302,84 @@ class Animator:
                     progress(min(start + chunk, frames), frames)
             self._release("vae_decoder")
             return np.concatenate(parts)
+
+    def frames(
+        self,
+        portrait: PortraitState,
+        landmark_images: LandmarkImages,
+        options: Options | None = None,
+        tell: "Tell | None" = None,
+        timings: Timings | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Make the frames of a clip, and give them as they are finished.
+
+        With progressive windows a clip may have any length: what is kept of it doesn't grow. All other windows need
+        the whole clip at every step, and take 600 frames. Between two pieces the Animator serves others.
+
+        Args:
+            portrait: from `encode_portrait`.
+            landmark_images: uint8 (F, H, W, 3) of the portrait's size, or what gives them when they are asked for.
+            options: `Options()` by default.
+            tell: called with (stage, finished, all): network evaluations of "denoise", frames of "decode".
+            timings: counts the seconds of each stage.
+
+        Yields:
+            uint8 (f, H, W, 3), one piece of the clip after the other.
+
+        Raises:
+            FyeError: as `encode_motion`, `denoise` and `decode`.
+        """
+        options, timings, tell = options or Options(), timings or Timings(), tell or (lambda stage, done, total: None)
+        total = len(landmark_images)
+        if options.windows != "progressive":
+            _check_length(total, "the clip")
+        pieces = self._finished(portrait, landmark_images, options, tell, timings)
+        done = 0
+        while True:
+            with self._serving():
+                with timings.stage("denoise"):
+                    latents = next(pieces, None)
+                if latents is None:
+                    return
+                tell("decode", done, total)
+                with timings.stage("decode"):
+                    made = to_uint8(self.decode(latents))
+            done += len(made)
+            tell("decode", done, total)
+            yield made
+
+    def _finished(
+        self,
+        portrait: PortraitState,
+        images: LandmarkImages,
+        options: Options,
+        tell: "Tell",
+        timings: Timings,
+    ) -> Iterator[Array]:
+        """The latents of a clip, piece by piece."""
+        progress = partial(tell, "denoise")
+        if options.windows != "progressive":
+            with timings.stage("encode_motion"):
+                motion = self.encode_motion(images[:])
+            latents = self.denoise(portrait, motion, options=options, progress=progress)
+            chunk = self._decoder_chunk(latents)
+            yield from (latents[:, :, start : start + chunk] for start in range(0, len(images), chunk))
+            return
+
+        def part(frames: NDArray[np.int64]) -> progressive.Part:
+            with timings.stage("encode_motion"):
+                motion = self.encode_motion(images[frames])
+            clip = self._clip(portrait, motion, options)
+            noise = frame_noise(options.seed, frames.tolist(), *clip.shape[3:], channels=clip.shape[1])
+            return progressive.Part(clip.evaluate, noise, motion.face)
+
+        with timings.stage("encode_motion"):
+            moved = movement(images)
+        steps = schedule(options.steps, self.bundle.scheduler)
+        chosen = method(steps, options, lambda: calibrated.read(self.bundle))
+        pieces = progressive.plan(len(images), options.window_size, moved)
+        for _, latents in progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=progress):
+            yield latents
 
     def animate(
         self,
@@ -315,6 +395,21 @@ class Animator:
         backends.resolve_compute(self.backend, options.compute)
         with self._serving():
             return animate(self, image, motion_source, options, **settings)
+
+    def render(
+        self,
+        image: "str | os.PathLike[str] | NDArray[np.uint8]",
+        motion_source: "MotionSource",
+        options: Options | None = None,
+        **settings: Any,
+    ) -> "Rendering":
+        """As `animate`, but the frames come one by one, and none is kept; see `fye_rt.clip.render`."""
+        from fye_rt.clip import render
+
+        options = options or Options()
+        backends.resolve_compute(self.backend, options.compute)
+        with self._serving():
+            return render(self, image, motion_source, options, **settings)
 
     def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
         """Run every graph that a guided clip needs once, on a clip of `frames` frames of `size` (height, width)."""
@@ -338,6 +433,11 @@ class Animator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @staticmethod
+    def _decoder_chunk(latents: Array) -> int:
+        """How many frames are decoded by a call."""
+        return max(1, _DECODER_PIXELS // (64 * latents.shape[3] * latents.shape[4]))
 
     @contextmanager
     def _serving(self) -> Iterator[None]:
@@ -396,8 +496,14 @@ def _check_images(images: NDArray[np.uint8], name: str) -> None:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise InputError(f"{name} is {images.dtype}, each of shape {images.shape[1:]}; give uint8 (H, W, 3)")
     check_sides(images.shape[1:3], name)
-    if not 1 <= len(images) <= MAX_FRAMES:
-        raise InputError(f"{name} has {len(images)} frames; a clip has 1 to {MAX_FRAMES}: pass --frames, or split it")
+
+
+def _check_length(frames: int, name: str) -> None:
+    if not 1 <= frames <= MAX_FRAMES:
+        raise InputError(
+            f"{name} has {frames} frames; denoised together are 1 to {MAX_FRAMES}: give fewer with --frames, or make "
+            "any number with --windows progressive"
+        )
 
 
 def _check_floats(array: Array, shape: tuple[int, ...], name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from fye_rt.errors import BundleError
 from fye_rt.files import atomic_file
+from fye_rt.options import GUIDANCE
 from fye_rt.schedule import SchedulerConfig
 
 FORMAT = "fye-bundle"
@@ -61,6 +62,7 @@ class Bundle:
         size: (height, width) in pixels that the bundle was exported for; others work too.
         max_frames: longest window.
         weights: name of the weights file.
+        guidance: classifier-free guidance scale that suits the model.
         note: a line for whoever uses it, or "".
         digest: SHA-256 of the manifest, which holds the hashes of everything else.
         manifest: all of bundle.json.
@@ -74,6 +76,7 @@ class Bundle:
     size: tuple[int, int]
     max_frames: int
     weights: str
+    guidance: float
     note: str
     digest: str
     manifest: Mapping[str, Any]
@@ -119,6 +122,7 @@ class Bundle:
             size=(height, width),
             max_frames=int(manifest["max_frames"]),
             weights=str(manifest["weights"]["file"]),
+            guidance=float(manifest.get("guidance", GUIDANCE)),
             note=str(manifest.get("note", "")),
             digest=hashlib.sha256(raw).hexdigest(),
             manifest=MappingProxyType(manifest),

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import __version__, calibrated
-from fye_rt.animator import Animator
+from fye_rt.animator import Animator, MotionState, PortraitState
 from fye_rt.arrays import Array
 from fye_rt.calibrated import Fitted
-from fye_rt.clip import Encoded, MotionSource, Tell, encode
+from fye_rt.clip import MotionSource, Tell, prepare
 from fye_rt.errors import OptionError
 from fye_rt.fitting import Recorded, fit_all, record
 from fye_rt.noise import frame_noise
@@ -63,12 +63,13 @@ def calibrate_bundle(
     total = len(sources) * len(options) * steps
     clips: list[Recorded] = []
     for number, source in enumerate(sources):
-        encoded = encode(animator, source.image, source.motion, options[0], frames=frames)
-        height, width = encoded.motion_state.features.shape[2:]
+        prepared = prepare(animator, source.image, source.motion, options[0], frames=frames)
+        motion = animator.encode_motion(prepared.landmarks[:])
+        height, width = motion.features.shape[2:]
         channels = animator.bundle.latent_channels()
-        noise = frame_noise(number, range(len(encoded.motion_state)), height, width, channels)
+        noise = frame_noise(number, range(len(motion)), height, width, channels)
         for chosen in options:
-            predict = partial(_predict, animator, encoded, replace(chosen, seed=number))
+            predict = partial(_predict, animator, prepared.portrait_state, motion, replace(chosen, seed=number))
             clips.append(record(table, predict, noise, partial(_tell_recorded, tell, len(clips) * steps, total)))
     scales = (min(guidance), max(guidance))
     fitted = fit_all(table, clips, scales, evaluations, progress=partial(tell, "fit"))
@@ -82,5 +83,7 @@ def _tell_recorded(tell: Tell, before: int, total: int, done: int, _: int) -> No
     tell("record", before + done, total)
 
 
-def _predict(animator: Animator, encoded: Encoded, options: Options, latents: Array, step: int) -> Array:
-    return animator.predict(encoded.portrait_state, encoded.motion_state, latents, step, options)
+def _predict(
+    animator: Animator, portrait: PortraitState, motion: MotionState, options: Options, latents: Array, step: int
+) -> Array:
+    return animator.predict(portrait, motion, latents, step, options)

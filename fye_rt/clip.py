@@ -1,31 +1,30 @@
 """A whole clip: from a portrait and any kind of motion to frames with their timing and sound."""
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import media
-from fye_rt.animator import MAX_FRAMES, Animator, MotionState, PortraitState, check_sides
-from fye_rt.arrays import to_uint8
+from fye_rt.animator import MAX_FRAMES, Animator, PortraitState, check_sides
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
+    Drawn,
+    LandmarkImages,
     Motion,
+    Pictures,
     detect_frames,
     detect_image,
-    draw,
     find_landmarker,
-    landmark_images,
     load_template,
+    retarget,
 )
 from fye_rt.options import Options
+from fye_rt.timings import Timings
 
 Image = NDArray[np.uint8]
 MotionSource = str | os.PathLike[str] | Motion | Image
@@ -35,16 +34,37 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FOLDER_FPS = 7.0  # the public code's output rate, for landmark images and templates that carry none
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """An animated portrait.
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Playback:
+    """When frames are shown, and with what sound.
 
     Attributes:
-        frames: uint8 (F, H, W, 3) RGB.
         fps: nominal frames per second, the motion's.
         times: seconds of each frame since the driving video's first, or None for even spacing.
         seconds: when the last frame ends, or None.
         audio_from: the driving video, if it has sound.
+    """
+
+    fps: float
+    times: tuple[float, ...] | None = None
+    seconds: float | None = None
+    audio_from: Path | None = None
+
+    def writer(self, path: str | os.PathLike[str]) -> media.VideoWriter:
+        """An mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound."""
+        return media.VideoWriter(path, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip(Playback):
+    """An animated portrait.
+
+    Attributes:
+        frames: uint8 (F, H, W, 3) RGB.
         portrait: uint8 (H, W, 3), as it was fitted.
         landmarks: uint8 (F, H, W, 3), what the guider saw.
         timings: seconds spent, by stage.
@@ -52,14 +72,13 @@ class Clip:
     """
 
     frames: Image
-    fps: float
-    times: tuple[float, ...] | None
-    seconds: float | None
-    audio_from: Path | None
     portrait: Image
     landmarks: Image
     timings: Mapping[str, float]
     notices: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
 
     def save(self, path: str | os.PathLike[str], tell: Tell | None = None) -> None:
         """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all.
@@ -70,49 +89,91 @@ class Clip:
 
     def write(self, path: str | os.PathLike[str], frames: Iterable[Image], tell: Tell | None = None) -> None:
         """As `save`, but with other frames than the clip's own: as many, of any size."""
-        told = frames if tell is None else _told(frames, len(self.frames), tell)
-        media.write_video(path, told, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds)
+        with self.writer(path) as video:
+            for done, frame in enumerate(frames):
+                if tell is not None:
+                    tell("write", done, len(self))
+                video.add(frame)
+        if tell is not None:
+            tell("write", len(self), len(self))
 
     def contact_sheet(self, columns: int = 8) -> Image:
         """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
-        chosen = self.chosen(columns)
-        return media.contact_sheet(
-            [[self.portrait], list(self.landmarks[chosen]), list(self.frames[chosen])],
-            ["portrait", "landmarks", "frames"],
-        )
+        chosen = evenly(len(self), columns)
+        return contact_sheet(self.portrait, self.landmarks[chosen], self.frames[chosen])
 
     def rows(self, columns: int) -> tuple[list[Image], list[Image]]:
         """The portrait and evenly chosen landmarks, and their frames with nothing below the portrait: for a sheet."""
-        chosen = self.chosen(columns)
+        chosen = evenly(len(self), columns)
         return [self.portrait, *self.landmarks[chosen]], [np.zeros_like(self.portrait), *self.frames[chosen]]
 
-    def chosen(self, count: int) -> NDArray[np.int64]:
-        """Numbers of `count` frames, or of all if they are fewer, evenly spread from the first to the last."""
-        last = len(self.frames) - 1
-        return np.linspace(0, last, min(count, last + 1)).round().astype(np.int64)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering(Playback):
+    """A clip in the making: iterate over it, once, for its frames uint8 (H, W, 3), which come as they are finished.
+
+    Attributes:
+        portrait: uint8 (H, W, 3), as it was fitted.
+        landmarks: uint8 (F, H, W, 3), what the guider sees, drawn when they are asked for.
+        notices: what a user should know: bridged gaps, several faces.
+    """
+
+    portrait: Image
+    landmarks: LandmarkImages
+    notices: tuple[str, ...]
+    _pieces: Iterator[Image] = field(repr=False)
+    _timings: Timings = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def __iter__(self) -> Iterator[Image]:
+        for piece in self._pieces:
+            yield from piece
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds spent so far, by stage."""
+        return dict(self._timings.seconds)
+
+    def clip(self) -> Clip:
+        """All of it, made now."""
+        frames = np.empty(self.landmarks.shape, np.uint8)
+        for frame, made in zip(frames, self, strict=True):
+            frame[...] = made
+        return Clip(
+            fps=self.fps,
+            times=self.times,
+            seconds=self.seconds,
+            audio_from=self.audio_from,
+            frames=frames,
+            portrait=self.portrait,
+            landmarks=self.landmarks[:],
+            timings=self.timings,
+            notices=self.notices,
+        )
+
+
+def evenly(frames: int, count: int) -> NDArray[np.int64]:
+    """Numbers of `count` of so many frames, or of all if they are fewer, from the first to the last."""
+    return np.linspace(0, frames - 1, min(count, frames)).round().astype(np.int64)
+
+
+def contact_sheet(portrait: Image, landmarks: Image, frames: Image) -> Image:
+    """Portrait, landmarks and frames in three rows, uint8 (H', W', 3)."""
+    return media.contact_sheet([[portrait], list(landmarks), list(frames)], ["portrait", "landmarks", "frames"])
 
 
 @dataclass(frozen=True, slots=True)
 class _Driving:
     """A motion source, read: a motion still to be moved onto the portrait, or landmark images as they are."""
 
-    motion: Motion | Image
+    motion: Motion | LandmarkImages
     fps: float
     times: tuple[float, ...] | None = None
     seconds: float | None = None
     audio_from: Path | None = None
     notices: tuple[str, ...] = ()
-
-
-@dataclass
-class _Timings:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
 
 
 def animate(
@@ -150,8 +211,7 @@ def animate(
         InputError: a source that is missing, damaged, empty, too long, or without a face.
         FyeError: see `Animator`.
     """
-    tell = tell or (lambda stage, done, total: None)
-    encoded = encode(
+    made = render(
         animator,
         image,
         motion_source,
@@ -162,56 +222,10 @@ def animate(
         portrait_landmarks=portrait_landmarks,
         tell=tell,
     )
-    timings, driving = _Timings(dict(encoded.timings)), encoded.driving
-    tell("denoise", 0, options.steps)  # its graph may take a minute to open
-    with timings.stage("denoise"):
-        latents = animator.denoise(
-            encoded.portrait_state,
-            encoded.motion_state,
-            options=options,
-            progress=lambda done, total: tell("denoise", done, total),
-        )
-    tell("decode", 0, len(encoded.landmarks))
-    with timings.stage("decode"):
-        video = to_uint8(animator.decode(latents, progress=lambda done, total: tell("decode", done, total)))
-    dropped = len(driving.motion) - len(video)
-    return Clip(
-        frames=video,
-        fps=driving.fps,
-        times=driving.times[dropped:] if driving.times else None,
-        seconds=driving.seconds,
-        audio_from=driving.audio_from,
-        portrait=encoded.portrait,
-        landmarks=encoded.landmarks,
-        timings=timings.seconds,
-        notices=driving.notices + encoded.notices,
-    )
+    return made.clip()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """A clip that is ready to be denoised.
-
-    Attributes:
-        portrait: uint8 (H, W, 3), as it was fitted.
-        landmarks: uint8 (F, H, W, 3).
-        portrait_state: from `Animator.encode_portrait`.
-        motion_state: from `Animator.encode_motion`.
-        driving: the motion source.
-        timings: seconds spent, by stage.
-        notices: what a user should know of the landmarks.
-    """
-
-    portrait: Image
-    landmarks: Image
-    portrait_state: PortraitState
-    motion_state: MotionState
-    driving: _Driving
-    timings: Mapping[str, float]
-    notices: tuple[str, ...]
-
-
-def encode(
+def render(
     animator: Animator,
     image: str | os.PathLike[str] | Image,
     motion_source: MotionSource,
@@ -221,32 +235,92 @@ def encode(
     frames: int | None = None,
     landmarker: str | os.PathLike[str] | None = None,
     portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
-    tell: Tell = lambda stage, done, total: None,
-) -> Encoded:
-    """All of `animate` before the noise: arguments and errors are its own."""
-    timings = _Timings()
+    tell: Tell | None = None,
+) -> Rendering:
+    """As `animate`, but the frames are made as they are asked for, and none is kept."""
+    timings = Timings()
+    tell = tell or _silent
+    prepared = prepare(
+        animator,
+        image,
+        motion_source,
+        options,
+        size=size,
+        frames=frames,
+        landmarker=landmarker,
+        portrait_landmarks=portrait_landmarks,
+        tell=tell,
+        timings=timings,
+    )
+    tell("denoise", 0, options.steps)  # its graph may take a minute to open
+    driving, shown = prepared.driving, len(prepared.landmarks)
+    return Rendering(
+        fps=driving.fps,
+        times=driving.times[-shown:] if driving.times else None,
+        seconds=driving.seconds,
+        audio_from=driving.audio_from,
+        portrait=prepared.portrait,
+        landmarks=prepared.landmarks,
+        notices=driving.notices + prepared.notices,
+        _pieces=animator.frames(prepared.portrait_state, prepared.landmarks, options, tell, timings),
+        _timings=timings,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A clip whose portrait is encoded and whose landmarks are known.
+
+    Attributes:
+        portrait: uint8 (H, W, 3), as it was fitted.
+        portrait_state: from `Animator.encode_portrait`.
+        landmarks: uint8 (F, H, W, 3).
+        driving: the motion source.
+        notices: what a user should know of the landmarks.
+    """
+
+    portrait: Image
+    portrait_state: PortraitState
+    landmarks: LandmarkImages
+    driving: _Driving
+    notices: tuple[str, ...]
+
+
+def prepare(
+    animator: Animator,
+    image: str | os.PathLike[str] | Image,
+    motion_source: MotionSource,
+    options: Options,
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+    portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
+    tell: Tell = _silent,
+    timings: Timings | None = None,
+) -> Prepared:
+    """What `animate` does before it makes frames: arguments and errors are its own."""
+    timings = timings or Timings()
     reference = options.windows == "reference"
+    limit = MOTION_FRAMES if options.windows == "progressive" else MAX_FRAMES
     with timings.stage("read"):
         # before the motion, whose landmarks may take minutes to find
         picture = image if isinstance(image, np.ndarray) else media.read_image(image)
-        driving = _read(motion_source, frames, landmarker, tell)
+        driving = _read(motion_source, frames, landmarker, tell, limit)
         if size is None:
-            images = driving.motion
-            size = animator.bundle.size if isinstance(images, Motion) else (images.shape[1], images.shape[2])
+            moved = driving.motion
+            size = animator.bundle.size if isinstance(moved, Motion) else (moved.shape[1], moved.shape[2])
         check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
     with timings.stage("landmarks"):
         landmarks, notices = _landmarks(driving.motion, portrait, portrait_landmarks, landmarker, reference)
-    tell("encode", 0, 2)
+    tell("encode", 0, 1)
     with timings.stage("encode_portrait"):
         clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
         seen = media.reference_round_trip(portrait) if reference else portrait
         portrait_state = animator.encode_portrait(seen, clip_pixels)
-    tell("encode", 1, 2)
-    with timings.stage("encode_motion"):
-        motion_state = animator.encode_motion(landmarks)
-    tell("encode", 2, 2)
-    return Encoded(portrait, landmarks, portrait_state, motion_state, driving, timings.seconds, notices)
+    tell("encode", 1, 1)
+    return Prepared(portrait, portrait_state, landmarks, driving, notices)
 
 
 def read_motion(
@@ -260,7 +334,7 @@ def read_motion(
     Raises:
         InputError: missing, damaged, empty, too long, or without a face.
     """
-    driving = _read(path, frames, landmarker, tell or (lambda stage, done, total: None), MOTION_FRAMES)
+    driving = _read(path, frames, landmarker, tell or _silent, MOTION_FRAMES)
     if not isinstance(driving.motion, Motion):
         raise InputError(f"{path} holds landmark images, which have no landmarks to read; give a video or a picture")
     return driving.motion
@@ -271,7 +345,7 @@ def _read(
     frames: int | None,
     landmarker: str | os.PathLike[str] | None,
     tell: Tell,
-    limit: int = MAX_FRAMES,
+    limit: int,
 ) -> _Driving:
     if frames is not None and frames < 1:
         raise InputError(f"frames={frames} is not valid; give 1 to {limit}")
@@ -283,7 +357,7 @@ def _read(
         return _Driving(source[:frames], FOLDER_FPS)
     path = Path(source)
     if path.is_dir():
-        return _Driving(_read_folder(path, frames), FOLDER_FPS)
+        return _Driving(_read_folder(path, frames, limit), FOLDER_FPS)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a driving video, a motion .npz, a template .npy or a folder")
     match path.suffix.lower():
@@ -327,38 +401,28 @@ def _from_video(
     )
 
 
-def _read_folder(path: Path, frames: int | None) -> Image:
+def _read_folder(path: Path, frames: int | None, limit: int) -> Pictures:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
     if not files:
         raise InputError(f"{path} holds no pictures; give a folder of landmark images")
-    files = list(islice(files, frames))
-    _check_length(len(files), str(path), MAX_FRAMES)
-    images = [media.read_image(file) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(f"{file} is {image.shape[0]}x{image.shape[1]}, the first picture of its folder is not")
-    return np.stack(images)
-
-
-def _told(frames: Iterable[Image], total: int, tell: Tell) -> Iterator[Image]:
-    for done, image in enumerate(frames):
-        tell("write", done, total)
-        yield image
-    tell("write", total, total)
+    files = files[:frames]
+    _check_length(len(files), str(path), limit)
+    return Pictures(files)
 
 
 def _check_length(frames: int, name: str, limit: int) -> None:
     if frames > limit:
-        raise InputError(f"{name} has {frames} frames; the limit is {limit}: pass --frames, or cut it")
+        remedy = "" if limit == MOTION_FRAMES else ", or --windows progressive, which takes more"
+        raise InputError(f"{name} has {frames} frames; the limit is {limit}: pass --frames, cut it{remedy}")
 
 
 def _landmarks(
-    motion: Motion | Image,
+    motion: Motion | LandmarkImages,
     portrait: Image,
     given: str | os.PathLike[str] | Motion | None,
     landmarker: str | os.PathLike[str] | None,
     reference: bool,
-) -> tuple[Image, tuple[str, ...]]:
+) -> tuple[LandmarkImages, tuple[str, ...]]:
     """Landmark images of a clip, and what a user should know of them."""
     if not isinstance(motion, Motion):
         return motion, ()
@@ -369,9 +433,9 @@ def _landmarks(
         if not reference:
             raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
         # the public code exchanges width and height here; for square clips this is the same
-        unaligned = draw(motion.points[..., :2] * (size[1], size[0]), size)
+        unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
-    return landmark_images(own, motion, size, drop_first=reference), own.notices
+    return Drawn(retarget(own, motion, size, drop_first=reference), size), own.notices
 
 
 def _portrait_landmarks(

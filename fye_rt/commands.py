@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Fo
 
 if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
-    from fye_rt.clip import Clip
+    from fye_rt.clip import Clip, Rendering
 
 DEFAULTS = Options()
 # by the word after `fye bench`; latency has none
@@ -66,7 +67,9 @@ def animate(
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The model; by default the shipped one.")] = None,
     backend: Backend = "auto",
     steps: Annotated[int, typer.Option(help="Steps of the solver.")] = DEFAULTS.steps,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = DEFAULTS.guidance,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance scale; by default what suits the model.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
     forecast: Annotated[str, _forecast(help=", ".join(FORECASTS))] = "off",
     evaluations: Annotated[int | None, _forecast(metavar="N", help="Network evaluations, evenly spread.")] = None,
@@ -105,7 +108,7 @@ def animate(
 
     options = Options(
         steps=steps,
-        guidance=guidance,
+        guidance=DEFAULTS.guidance if guidance is None else guidance,
         seed=seed,
         forecast=Forecast(
             method=forecast,
@@ -139,9 +142,11 @@ def animate(
         bars("check the bundle", 0, 1)
         model = Bundle.load(bundle or shipped_bundle())
         bars("check the bundle", 1, 1)
+        if guidance is None:
+            options = replace(options, guidance=model.guidance)
         with Animator(model, backend, compute=compute, threads=threads, low_memory=low_memory) as animator:
             start = time.perf_counter()
-            clip = animator.animate(
+            clip = animator.render(
                 portrait,
                 motion,
                 options,
@@ -151,12 +156,8 @@ def animate(
                 portrait_landmarks=portrait_landmarks,
                 tell=bars,
             )
+            outputs.write_clip(clip, output, comparison, contact_sheet)
             facts = report.describe(animator, clip, options, bars.totals["denoise"], time.perf_counter() - start)
-        clip.save(output, bars)
-        if comparison is not None:
-            outputs.write_comparison(comparison, clip, bars)
-        if contact_sheet is not None:
-            media.write_image(contact_sheet, clip.contact_sheet())
         if json is not None:
             report.write_json(json, facts)
     for text in (*clip.notices, *_model_notes(model)):
@@ -198,6 +199,9 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE")],
     precision: Annotated[str, typer.Option(help="In which weights are stored: fp32 or fp16.")] = "fp32",
     size: Annotated[str, typer.Option(metavar="HxW", help="Of clips, by default.")] = "512x512",
+    guidance: Annotated[
+        float, typer.Option(help="Scale that suits the model, for who names none.")
+    ] = DEFAULTS.guidance,
     note: Annotated[str, typer.Option(help="A line that is shown to whoever uses the bundle.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -216,6 +220,7 @@ def export(
             output,
             precision=precision,
             size=height_width,
+            guidance=guidance,
             note=note,
             progress=lambda message, fraction: bars("export", round(100 * fraction), 100, message),
         )
@@ -267,7 +272,7 @@ def calibrate(
                 animator,
                 sources,
                 steps=steps,
-                guidance=guidance or [DEFAULTS.guidance],
+                guidance=guidance or [model.guidance],
                 evaluations=evaluations or range(4, 21),
                 frames=frames,
                 tell=bars,
@@ -340,7 +345,7 @@ def _model_notes(bundle: "Bundle") -> list[str]:
     return [f"{bundle.path}: {note}"] if note else []
 
 
-def _say_written(what: Path | str, clip: "Clip") -> None:
-    frames, height, width, _ = clip.frames.shape
+def _say_written(what: Path | str, clip: "Clip | Rendering") -> None:
+    frames, height, width, _ = clip.landmarks.shape
     seconds = sum(clip.timings.values())
     terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

@@ -21,6 +21,7 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
 }
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
+GUIDANCE = 3.5  # the public code's
 COMPUTES = ("auto", "fp32", "bf16", "fp16")
 MAX_WINDOW = 32  # the motion modules' positional encoding ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends, and something between them
@@ -109,7 +110,7 @@ class Options:
     """
 
     steps: int = 30
-    guidance: float = 3.5
+    guidance: float = GUIDANCE
     seed: int = 0
     forecast: Forecast | str = "off"
     solver: str = "ddim"

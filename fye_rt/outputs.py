@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from fye_rt import media
-from fye_rt.clip import PICTURES, Clip, Image, Tell
+from fye_rt.clip import PICTURES, Image, Rendering, contact_sheet, evenly
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.landmarks import Motion, overlay
 
@@ -42,11 +43,32 @@ def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = 
         raise OptionError(f"cannot write {path}: it is what the result is made from; choose another name")
 
 
-def write_comparison(path: Path, clip: Clip, tell: Tell | None = None) -> None:
-    """Write portrait, landmarks and result side by side, with the clip's times and sound; `tell` as in `Clip.save`."""
-    pairs = zip(clip.landmarks, clip.frames, strict=True)
-    beside = (np.concatenate([clip.portrait, landmarks, frame], axis=1) for landmarks, frame in pairs)
-    clip.write(path, beside, tell)
+def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet: Path | None, columns: int = 8) -> None:
+    """Make a clip and write it, frame by frame; files appear whole or not at all.
+
+    Args:
+        rendering: the clip in the making.
+        path: of its mp4.
+        comparison: of an mp4 with portrait, landmarks and result side by side.
+        sheet: of a picture of portrait, landmarks and some frames.
+        columns: how many.
+
+    Raises:
+        FyeError: making or writing failed.
+    """
+    chosen = evenly(len(rendering), columns)
+    shown: list[Image] = []
+    with ExitStack() as files:
+        video = files.enter_context(rendering.writer(path))
+        beside = None if comparison is None else files.enter_context(rendering.writer(comparison))
+        for k, frame in enumerate(rendering):
+            video.add(frame)
+            if beside is not None:
+                beside.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
+            if k in chosen:
+                shown.append(frame)
+    if sheet is not None:
+        media.write_image(sheet, contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(shown)))
 
 
 def write_overlay(path: Path, source: Path, motion: Motion) -> None:

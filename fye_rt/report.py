@@ -14,7 +14,7 @@ from fye_rt.files import atomic_file
 
 if TYPE_CHECKING:
     from fye_rt.animator import Animator
-    from fye_rt.clip import Clip
+    from fye_rt.clip import Clip, Rendering
     from fye_rt.options import Options
 
 PACKAGES = (
@@ -79,19 +79,19 @@ def peak_memory() -> int | None:
 
 
 def describe(
-    animator: "Animator", clip: "Clip", options: "Options", evaluations: int, seconds: float
+    animator: "Animator", clip: "Clip | Rendering", options: "Options", evaluations: int, seconds: float
 ) -> dict[str, Any]:
     """What was run, on what, and how fast.
 
     Args:
         animator: that made the clip.
-        clip: the result.
+        clip: the result, or the rendering that made it.
         options: it was made with.
         evaluations: calls of the denoiser.
-        seconds: from portrait and motion to frames, graphs opened on the way.
+        seconds: from portrait and motion to frames, graphs opened on the way; those of a rendering to its files.
     """
     bundle = animator.bundle
-    frames, height, width, _ = clip.frames.shape
+    frames, height, width, _ = clip.landmarks.shape
     return {
         "environment": environment(),
         "bundle": {"path": str(bundle.path), "digest": bundle.digest, "precision": bundle.precision},

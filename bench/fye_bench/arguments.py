@@ -4,6 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any, NoReturn
 
+from fye_rt.bundle import Bundle
 from fye_rt.errors import OptionError
 from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, Forecast, Options
 
@@ -21,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     default = Options()
     parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
     parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
-    parser.add_argument("--guidance", type=float, default=default.guidance, help="(%(default)s)")
+    parser.add_argument("--guidance", type=float, help="by default what suits the model")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
     parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
@@ -38,8 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-evaluations", **number, help="at most that many (adaptive)")
 
 
-def options(given: argparse.Namespace) -> Options:
-    """What `add_options` was given.
+def options(given: argparse.Namespace, bundle: Bundle) -> Options:
+    """What `add_options` was given, for a bundle.
 
     Raises:
         OptionError: a value outside its range.
@@ -48,7 +49,7 @@ def options(given: argparse.Namespace) -> Options:
     return Options(
         steps=given.steps,
         solver=given.solver,
-        guidance=given.guidance,
+        guidance=bundle.guidance if given.guidance is None else given.guidance,
         seed=given.seed,
         compute=given.compute,
         forecast=forecast,

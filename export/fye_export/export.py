@@ -22,6 +22,7 @@ from fye_export.onnxruntime_graph import lowered
 from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256
 from fye_rt.errors import ExportError, OptionError, OutputError
 from fye_rt.files import atomic_folder
+from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
 WEIGHTS = "weights.safetensors"
@@ -50,6 +51,7 @@ def export(
     precision: str = "fp32",
     size: tuple[int, int] = (512, 512),
     tolerance: float | None = None,
+    guidance: float = GUIDANCE,
     note: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
@@ -61,6 +63,7 @@ def export(
         precision: in which weights are stored, "fp32" or "fp16".
         size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.
         tolerance: relative RMS error to refuse above; `TOLERANCE` of the precision by default.
+        guidance: classifier-free guidance scale that suits the model: what users get who name none.
         note: a line that is shown to whoever uses the bundle.
         progress: called with (what is being done, finished fraction).
 
@@ -76,6 +79,7 @@ def export(
         raise OptionError(f"precision={precision!r} is not valid; allowed: {', '.join(PRECISIONS)}")
     if any(side < 64 or side % 8 for side in size):
         raise OptionError(f"size={size[0]}x{size[1]} is not valid; both sides are multiples of 8, at least 64")
+    Options(guidance=guidance)  # refuses what cannot be
     output = Path(output)
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise OutputError(f"{output} holds something that is no bundle and would be replaced; choose a new folder")
@@ -128,6 +132,7 @@ def export(
                 "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
             },
             "source": {"checkpoint_sha256": checkpoint.digest},
+            "guidance": guidance,
             "note": note,
             "files": {
                 file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.iterdir())

@@ -7,12 +7,16 @@ from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker, detect_fr
 from fye_rt.landmarks.draw import draw, face_region, landmark_images, movement, overlay
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
 from fye_rt.landmarks.retarget import retarget
+from fye_rt.landmarks.sequence import Drawn, LandmarkImages, Pictures
 from fye_rt.landmarks.template import load_template
 
 __all__ = [
     "LANDMARKER_URL",
     "MAX_FRAMES",
+    "Drawn",
+    "LandmarkImages",
     "Motion",
+    "Pictures",
     "cached_landmarker",
     "detect_frames",
     "detect_image",

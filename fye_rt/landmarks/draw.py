@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from fye_rt.errors import BackendError, InputError
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
+
+if TYPE_CHECKING:
+    from fye_rt.landmarks.sequence import LandmarkImages
 
 Colour = tuple[int, int, int]
 
@@ -163,15 +167,16 @@ def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return face
 
 
-def movement(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def movement(images: "LandmarkImages") -> NDArray[np.float64]:
     """How much landmark images change from each frame to the next, seen at an eighth of their size.
 
     Args:
-        images: uint8 (F, H, W, 3), H and W multiples of 8.
+        images: uint8 (F, H, W, 3), H and W multiples of 8; asked for one by one.
 
     Returns:
         float64 (F - 1,), mean absolute difference in levels, the same on every machine.
     """
     height, width = images.shape[1:3]
-    small = [image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in images]
+    one_by_one = (images[k : k + 1] for k in range(len(images)))
+    small = (image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in one_by_one)
     return np.array([np.abs(b - a).sum() / (height * width * 3) for a, b in pairwise(small)])

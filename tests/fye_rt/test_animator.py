@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Forecast, Options, backends
 from fye_rt.animator import MotionState, PortraitState
+from fye_rt.arrays import to_uint8
 from fye_rt.bundle import TensorSpec
 from fye_rt.errors import BusyError, InputError, NumericalError
 from fye_rt.noise import frame_noise
+from fye_rt.timings import Timings
 
 GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"}
 TWO_STEPS = Options(steps=2)
@@ -208,6 +210,72 @@ def test_key_frames_follow_the_movement_of_the_landmarks(fake: Callable[..., Ani
     animator.denoise(animator.encode_portrait(images[0]), motion, options=options)
     still, *_, moving = together[1:]
     assert still > moving
+
+
+@pytest.mark.parametrize("windows", ["context", "progressive"])
+def test_frames_come_as_they_are_finished_and_are_those_of_the_stages(
+    windows: str, animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
+) -> None:
+    options = Options(steps=2, windows=windows, window_size=3, window_overlap=1)
+    told: list[tuple[str, int, int]] = []
+    timings = Timings()
+    pieces = list(animator.frames(portrait, images, options, lambda *step: told.append(step), timings))
+    assert (len(pieces) > 1) == (windows == "progressive")
+    latents = animator.denoise(portrait, animator.encode_motion(images), options=options)
+    np.testing.assert_array_equal(np.concatenate(pieces), to_uint8(animator.decode(latents)))
+    assert [step for step in told if step[0] == "decode"][-1] == ("decode", 5, 5)
+    assert set(timings.seconds) == {"encode_motion", "denoise", "decode"}
+
+
+def test_frames_are_made_when_they_are_asked_for_and_others_are_served_in_between(
+    animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
+) -> None:
+    options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
+    expected = list(animator.frames(portrait, images, options))
+    one, other = (animator.frames(portrait, images, options) for _ in range(2))
+    served: list[NDArray[np.uint8]] = []
+    first = next(one)
+    thread = threading.Thread(target=lambda: served.append(next(other)))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(served[0], first)
+    for made, piece in zip([first, *one], expected, strict=True):
+        np.testing.assert_array_equal(made, piece)
+
+
+def test_only_progressive_windows_take_more_frames_than_fit_into_one_denoising(
+    fake: Callable[..., Animator],
+) -> None:
+    asked: list[int] = []
+
+    class Long:
+        shape = (700, 64, 64, 3)
+
+        def __len__(self) -> int:
+            return 700
+
+        def __getitem__(self, frames: Any) -> NDArray[np.uint8]:
+            count = len(range(700)[frames]) if isinstance(frames, slice) else len(frames)
+            asked.append(count)
+            return np.zeros((count, 64, 64, 3), np.uint8)
+
+    def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+        if graph == "denoiser":
+            return np.zeros_like(inputs["latents"])
+        if graph == "guider":
+            return np.zeros((len(inputs["landmark_images"]), 8, 8, 8), np.float32)
+        if graph == "vae_decoder":
+            return np.zeros((inputs["latents"].shape[2], 64, 64, 3), np.float32)
+        return zeros(graph, spec, inputs)
+
+    animator = fake(answer)
+    portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"the clip has 700 frames; .*--windows progressive"):
+        next(animator.frames(portrait, Long(), Options(steps=1)))
+    assert not asked
+    made = animator.frames(portrait, Long(), Options(steps=1, windows="progressive"))
+    assert sum(map(len, made)) == 700
+    assert max(asked) <= 24
 
 
 def test_a_face_mask_needs_a_motion_that_knows_the_face(fake: Callable[..., Animator]) -> None:

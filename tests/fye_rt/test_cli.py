@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 import fye_rt
 from fye_rt import cli, media, report
-from fye_rt.bundle import Bundle
+from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.landmarks import LANDMARKER_URL, Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, TINY, Fye
 
@@ -48,6 +49,29 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     assert facts["backend"] in ("onnxruntime", "openvino")
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
     assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.__version__
+
+
+def test_the_model_s_own_guidance_is_used_where_none_is_named(fye: Fye, tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "bundle")
+    manifest = {key: value for key, value in Bundle.load(TINY).manifest.items() if key != "sha256"}
+    (tmp_path / "bundle" / MANIFEST).write_text(sealed(manifest | {"guidance": 1.0}))
+    report = tmp_path / "report.json"
+    call = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--json", report)
+    for more, expected in (((), 3.5), (("--bundle", tmp_path / "bundle"), 1.0)):
+        fye(*call, *more)
+        assert json.loads(report.read_text())["options"]["guidance"] == expected
+    fye(*call, "--bundle", tmp_path / "bundle", "--guidance", 2)
+    assert json.loads(report.read_text())["options"]["guidance"] == 2.0
+
+
+def test_progressive_windows_make_a_clip_in_pieces(fye: Fye, tmp_path: Path) -> None:
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+    pieces = ("--windows", "progressive", "--window-size", 4, "--window-overlap", 0, "--steps", 2, "--frames", 7)
+    fye("animate", PORTRAIT, LANDMARKS, "-o", out, "--bundle", TINY, *pieces, "--json", report)
+    assert len(list(media.read_video(out))) == 7
+    facts = json.loads(report.read_text())
+    assert facts["network_evaluations"] == 2 * 3  # three key frames, then two intervals
+    assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
 
 
 def test_a_forecast_does_with_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:

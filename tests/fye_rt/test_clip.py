@@ -16,6 +16,7 @@ from fye_rt.landmarks import draw, landmark_images
 
 SIZE = (64, 72)
 REFERENCE = Options(windows="reference")
+ARRAYS = ("points", "mesh", "pose", "blendshapes", "valid")
 IMAGE = np.full((64, 64, 3), 40, np.uint8)
 
 pytestmark = pytest.mark.usefixtures("undenoised", "opencv")
@@ -118,6 +119,32 @@ def test_every_stage_is_told_of_before_its_work_begins(
     for stage in stages:
         steps = [(done, total) for name, done, total in told if name == stage]
         assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1] > 0
+
+
+def test_a_rendering_makes_the_frames_of_the_clip_one_by_one(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    whole = animator.animate(IMAGE, motion, Options(), **more)
+    made = animator.render(IMAGE, motion, Options(), **more)
+    assert len(made) == len(whole) == 10
+    assert "decode" not in made.timings  # nothing is made before it is asked for
+    frames = iter(made)
+    np.testing.assert_array_equal(next(frames), whole.frames[0])
+    np.testing.assert_array_equal(np.stack(list(frames)), whole.frames[1:])
+    np.testing.assert_array_equal(made.landmarks[:], whole.landmarks)
+    assert (made.fps, made.times, made.seconds) == (whole.fps, whole.times, whole.seconds)
+
+
+def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    fields = {name: np.resize(getattr(motion, name), (601, *getattr(motion, name).shape[1:])) for name in ARRAYS}
+    long = dataclasses.replace(motion, **fields | {"times": np.arange(601) / 25})
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    with pytest.raises(InputError, match=r"601 frames; the limit is 600: .*--windows progressive"):
+        animator.render(IMAGE, long, Options(), **more)
+    assert len(animator.render(IMAGE, long, Options(windows="progressive"), **more)) == 601
 
 
 def test_a_folder_of_pictures_of_two_sizes_is_refused(animator: Animator, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = arguments.options(given)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -42,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
         more.append(lpips_by(given.lpips))
     with terminal.working(given.quiet) as bars:
         bundle = Bundle.load(given.bundle or shipped_bundle())
+        options = arguments.options(given, bundle)
         workload = _workload(bundle, options, given)
         # read before the work, which a mistake here would waste
         other = None if given.against is None else load(given.against, workload, given.cases)

@@ -20,7 +20,7 @@ from fye_bench.workload import describe_bundle
 from fye_rt import backends, media, outputs, report, terminal
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle
-from fye_rt.clip import Clip
+from fye_rt.clip import Clip, evenly
 from fye_rt.demo import shipped_bundle
 from fye_rt.landmarks import Motion
 from fye_training import face
@@ -79,7 +79,6 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = arguments.options(given)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
             outputs.check_output(path, suffixes)
@@ -87,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
     scores: dict[str, dict[str, dict[str, float]]] = {}
     with terminal.working(given.quiet) as bars:
         bundle = Bundle.load(given.bundle or shipped_bundle())
+        options = arguments.options(given, bundle)
         with Animator(bundle, given.backend, compute=given.compute, threads=given.threads) as animator:
             backend = animator.backend
             for number, family in enumerate(FAMILIES):
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
                     driven.portrait, driven.driving, options, portrait_landmarks=driven.landmarks, tell=bars
                 )
                 scores[family] = _scores(clip, driven)
-                (landmarks, made), true = clip.rows(COLUMNS), driven.frames[clip.chosen(COLUMNS)]
+                (landmarks, made), true = clip.rows(COLUMNS), driven.frames[evenly(len(clip), COLUMNS)]
                 rows += [landmarks, [made[0], *true], made]
     result: dict[str, Any] = {
         "command": ["fye", "bench", "cross", *argv],

@@ -84,12 +84,12 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     given = _parse(argv)
-    options = arguments.options(given)
     for path, suffixes in ((given.json, (".json",)), (given.plot, (".png", ".svg")), (given.log, (".jsonl",))):
         if path is not None:
             outputs.check_output(path, suffixes)
-    compared = list(ways(options, given.budgets or BUDGETS))
     bundle = Bundle.load(given.bundle or shipped_bundle())
+    options = arguments.options(given, bundle)
+    compared = list(ways(options, given.budgets or BUDGETS))
     header = {"bundle": bundle.digest, "frames": given.frames, "backend": given.backend, "options": options.as_dict()}
     found = _resume(given.log, header)
     with (
