@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
+from fye_rt.feed import Feed
 from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
 from fye_rt.noise import frame_noise
@@ -209,7 +211,7 @@ class Animator:
                     chosen,
                     options.guidance,
                     on_step,
-                    progress,
+                    _over_pieces(progress, len(pieces)),
                 )
                 return np.concatenate([latents for _, latents in parts], axis=2)
             return denoise(
@@ -366,19 +368,87 @@ class Animator:
             yield from (latents[:, :, start : start + chunk] for start in range(0, len(images), chunk))
             return
 
+        with timings.stage("encode_motion"):
+            moved = movement(images)
+        pieces = progressive.plan(len(images), options.window_size, moved)
+        told = _over_pieces(progress, len(pieces))
+        yield from self._in_pieces(portrait, lambda frames: images[frames], pieces, options, timings, told)
+
+    def stream(
+        self,
+        portrait: PortraitState,
+        landmark_images: Iterable[NDArray[np.uint8] | None],
+        options: Options | None = None,
+        *,
+        patience: float | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Make frames while landmarks still come in.
+
+        Every window of `options.window_size` frames begins with the last `options.window_overlap` ones of the window
+        before, as they were at every step; the first frames come after the first window. The source is read ahead in
+        a thread, by one window at most: if it is faster than the network, it has to wait. Close the generator to stop;
+        between two windows the Animator serves others.
+
+        Args:
+            portrait: from `encode_portrait`.
+            landmark_images: uint8 (H, W, 3) of the portrait's size, frame by frame. None, where no face was seen,
+                repeats the landmarks before; before the first face it gives no frame.
+            options: `Options()` by default; their windows don't count.
+            patience: seconds without a new frame after which those that have come are made, in a shorter window; by
+                default a window waits until it is full or the source ends.
+
+        Yields:
+            uint8 (f, H, W, 3), as many frames as came in, window by window.
+
+        Raises:
+            InputError: an image of another kind or size than the portrait; what came before it is made first.
+            OptionError: a window longer than the bundle allows.
+            FyeError: as `denoise`. What the source raises is raised when all that came before it is made.
+        """
+        options = options or Options()
+        feed = Feed(_faces(landmark_images, portrait.size), options.window_size)
+        held: dict[int, NDArray[np.uint8]] = {}  # landmark images of the window and of what it is pinned to
+        counts: deque[int] = deque()
+        pieces = progressive.stream(iter(counts.popleft, None), options.window_overlap)
+
+        def images(frames: NDArray[np.int64]) -> NDArray[np.uint8]:
+            return np.stack([held[int(k)] for k in frames])
+
+        latents = self._in_pieces(portrait, images, pieces, options, Timings(), None)
+        end = 0
+        try:
+            while new := feed.take(options.window_size - min(end, options.window_overlap), patience):
+                held = {k: image for k, image in held.items() if k >= end - options.window_overlap}
+                held.update(enumerate(new, end))
+                end += len(new)
+                counts.append(len(new))
+                with self._serving():
+                    frames = to_uint8(self.decode(next(latents)))
+                yield frames
+        finally:
+            feed.close()
+
+    def _in_pieces(
+        self,
+        portrait: PortraitState,
+        images: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+        pieces: Iterable[progressive.Piece],
+        options: Options,
+        timings: Timings,
+        told: Callable[[int, int, int], None] | None,
+    ) -> Iterator[Array]:
+        """The latents of a clip's frames, as they are finished."""
+
         def part(frames: NDArray[np.int64]) -> progressive.Part:
             with timings.stage("encode_motion"):
-                motion = self.encode_motion(images[frames])
+                motion = self.encode_motion(images(frames))
             clip = self._clip(portrait, motion, options)
             noise = frame_noise(options.seed, frames.tolist(), *clip.shape[3:], channels=clip.shape[1])
             return progressive.Part(clip.evaluate, noise, motion.face)
 
-        with timings.stage("encode_motion"):
-            moved = movement(images)
         steps = schedule(options.steps, self.bundle.scheduler)
         chosen = method(steps, options, lambda: calibrated.read(self.bundle))
-        pieces = progressive.plan(len(images), options.window_size, moved)
-        for _, latents in progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=progress):
+        for _, latents in progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=told):
             yield latents
 
     def animate(
@@ -473,6 +543,25 @@ class Animator:
             del self._engines[graph, self._settings.compute]
 
 
+def _faces(images: Iterable[NDArray[np.uint8] | None], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Landmark images as they come in, checked; where no face was seen, the ones before."""
+    last: NDArray[np.uint8] | None = None
+    try:
+        for image in images:
+            if image is not None:
+                if image.shape != (*size, 3) or image.dtype != np.uint8:
+                    raise InputError(
+                        f"a landmark image is {image.dtype} {image.shape}; the portrait needs uint8 {(*size, 3)}"
+                    )
+                last = image
+            if last is not None:
+                yield last
+    finally:
+        close = getattr(images, "close", None)
+        if close is not None:
+            close()
+
+
 def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int64]) -> progressive.Part:
     """What the loop needs of some frames of a clip."""
 
@@ -480,6 +569,12 @@ def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int
         return clip.evaluate(latents, timestep, frames[within])
 
     return progressive.Part(evaluate, noise[:, :, frames], None if motion.face is None else motion.face[frames])
+
+
+def _over_pieces(progress: Progress | None, pieces: int) -> Callable[[int, int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda number, done, total: progress(number * total + done, pieces * total)
 
 
 def _windows(frames: int, options: Options) -> Sequence[windows.Window]:

@@ -5,17 +5,21 @@ sparsely taken from the whole clip; the others fill an interval between two neig
 are put back at every evaluated step to what they were when the key frames were made. So temporal attention sees its
 true anchors, no frame is blended, and an interval needs nothing but its two ends. Where one window doesn't hold all key
 frames, they have key frames of their own.
+
+A live clip has no end to take key frames from: there every piece is held at its beginning, by the last frames of the
+one before.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
-from fye_rt.denoise import Evaluate, OnStep, Pins, Progress, denoise
+from fye_rt.denoise import Evaluate, OnStep, Pins, denoise
 from fye_rt.errors import OptionError
 from fye_rt.forecast import Decide, Jump, Method, Plan
 from fye_rt.options import MAX_WINDOW, MIN_PROGRESSIVE
@@ -38,11 +42,13 @@ class Piece:
         pinned: bool (f,), those that an earlier piece has made: the first and the last, but in the first piece.
         finished: frames that are final with this piece. Over all pieces, in their order, that is the whole clip from
             its beginning to its end; key frames finish with what lies behind them.
+        needed: frames that later pieces are pinned to.
     """
 
     frames: Frames
     pinned: NDArray[np.bool_]
     finished: range
+    needed: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.frames.flags.writeable = False
@@ -92,7 +98,26 @@ def plan(frames: int, size: int, movement: NDArray[np.floating] | None = None) -
     while len(levels[-1]) > size:
         few = len(levels) > 1  # key frames of key frames lie as far apart as they may
         levels.append(_key_frames(levels[-1], passed, size, few))
-    return tuple(_pieces(levels))
+    return _with_needed(list(_pieces(levels)))
+
+
+def stream(frames: Iterable[int], overlap: int) -> Iterator[Piece]:
+    """The pieces of a clip whose length nobody knows: each is pinned to the last frames of the one before.
+
+    Args:
+        frames: how many new ones each piece has, 1 or more; asked for when the piece is to be made.
+        overlap: how many of the frames before it a piece is pinned to, at most.
+    """
+    end = 0
+    for count in frames:
+        pinned = min(overlap, end)
+        start, end = end, end + count
+        yield Piece(
+            np.arange(start - pinned, end),
+            np.arange(pinned + count) < pinned,
+            range(start, end),
+            frozenset(range(max(0, end - overlap), end)),
+        )
 
 
 def evaluations(pieces: Sequence[Piece]) -> int:
@@ -101,26 +126,26 @@ def evaluations(pieces: Sequence[Piece]) -> int:
 
 
 def denoise_pieces(
-    pieces: Sequence[Piece],
+    pieces: Iterable[Piece],
     part: Callable[[Frames], Part],
     schedule: Schedule,
     method: Method,
     guidance: float,
     on_step: OnStep | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[tuple[range, Array]]:
     """Denoise a clip piece by piece, and give its frames as they are finished.
 
     Of earlier pieces only the latents of those frames are kept that later ones are pinned to.
 
     Args:
-        pieces: from `plan`.
+        pieces: from `plan` or `stream`.
         part: gives what the loop needs of the frames of a piece.
         schedule: the steps.
         method: which of them are evaluated; one that decides as it goes does so in the first piece.
         guidance: classifier-free guidance scale.
         on_step: as for `fye_rt.denoise.denoise`: for one piece after another, with its latents.
-        progress: called with (finished, all) network evaluations.
+        progress: called with (number of the piece, finished, all) network evaluations of a piece.
 
     Yields:
         Frame indices and their latents, float32 (1, 4, f, h, w); in the clip's order, without gaps.
@@ -128,12 +153,11 @@ def denoise_pieces(
     Raises:
         FyeError: as `fye_rt.denoise.denoise`.
     """
-    last_use = {int(k): number for number, piece in enumerate(pieces) for k in piece.frames[piece.pinned]}
     trajectories: dict[int, dict[int, Array]] = {}  # by frame, by evaluated step
     followed = _Followed(method)
     for number, piece in enumerate(pieces):
         frames = piece.frames.tolist()
-        made = {k: i for i, k in enumerate(frames) if not piece.pinned[i] and k in last_use}
+        made = {k: i for i, k in enumerate(frames) if not piece.pinned[i] and k in piece.needed}
         trajectories.update((k, {}) for k in made)
 
         def keep(step: int, timestep: int, latents: Array, made: dict[int, int] = made) -> None:
@@ -141,10 +165,6 @@ def denoise_pieces(
                 trajectories[k][step] = latents[:, :, i : i + 1].copy()
             if on_step is not None:
                 on_step(step, timestep, latents)
-
-        def tell(done: int, total: int, number: int = number) -> None:
-            if progress is not None:
-                progress(number * total + done, len(pieces) * total)
 
         inputs = part(piece.frames)
         latents = denoise(
@@ -155,15 +175,14 @@ def denoise_pieces(
             inputs.noise,
             guidance,
             keep,
-            tell,
+            None if progress is None else partial(progress, number),
             inputs.face,
             _pins(piece, trajectories),
         )
         if piece.finished:
             yield piece.finished, latents[:, :, np.searchsorted(piece.frames, piece.finished)]
-        for k in frames:
-            if last_use.get(k, number) <= number:
-                trajectories.pop(k, None)
+        for k in set(trajectories) - piece.needed:
+            del trajectories[k]
 
 
 def _pins(piece: Piece, trajectories: dict[int, dict[int, Array]]) -> Pins | None:
@@ -172,6 +191,16 @@ def _pins(piece: Piece, trajectories: dict[int, dict[int, Array]]) -> Pins | Non
         return None
     each = [trajectories[int(k)] for k in piece.frames[positions]]
     return Pins(positions, {step: np.concatenate([one[step] for one in each], axis=2) for step in each[0]})
+
+
+def _with_needed(pieces: list[Piece]) -> tuple[Piece, ...]:
+    needed: set[int] = set()
+    for number in reversed(range(len(pieces))):
+        piece = pieces[number]
+        pieces[number] = replace(piece, needed=frozenset(needed))
+        needed -= set(piece.frames[~piece.pinned].tolist())
+        needed |= set(piece.frames[piece.pinned].tolist())
+    return tuple(pieces)
 
 
 class _Followed:

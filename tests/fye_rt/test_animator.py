@@ -1,6 +1,6 @@
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -276,6 +276,130 @@ def test_only_progressive_windows_take_more_frames_than_fit_into_one_denoising(
     made = animator.frames(portrait, Long(), Options(steps=1, windows="progressive"))
     assert sum(map(len, made)) == 700
     assert max(asked) <= 24
+
+
+@pytest.fixture
+def live(fake: Callable[..., Animator]) -> tuple[Animator, PortraitState]:
+    """An Animator whose frames are as bright as their landmark images, and a portrait of 64x64."""
+
+    def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
+        if graph == "guider":
+            grey = inputs["landmark_images"].mean(axis=(1, 2, 3))
+            return np.broadcast_to(grey[:, None, None, None], (len(grey), 8, 8, 8)).astype(np.float32)
+        if graph == "denoiser":  # x0 is the features, whatever the noise: v = -x0 where alpha_bar is 0
+            features = inputs["landmark_features"][:, :4].transpose(1, 0, 2, 3)[None]
+            return -features
+        if graph == "vae_decoder":
+            grey = inputs["latents"].mean(axis=(0, 1, 3, 4))
+            return np.broadcast_to(grey[:, None, None, None], (len(grey), 64, 64, 3)).astype(np.float32)
+        return zeros(graph, spec, inputs)
+
+    animator = fake(answer)
+    return animator, animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+
+
+LIVE = Options(steps=1, window_size=4, window_overlap=1)
+
+
+def greys(levels: Iterable[int | None]) -> Iterator[NDArray[np.uint8] | None]:
+    for level in levels:
+        yield None if level is None else np.full((64, 64, 3), level, np.uint8)
+
+
+def levels(frames: Iterable[NDArray[np.uint8]]) -> list[list[int]]:
+    return [piece[:, 0, 0, 0].tolist() for piece in frames]
+
+
+def test_a_stream_gives_windows_pinned_to_the_frames_before(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    made = levels(animator.stream(portrait, greys(range(20, 29)), LIVE))
+    assert [len(piece) for piece in made] == [4, 3, 2]  # the source ends early
+    assert np.abs(np.concatenate(made) - np.arange(20, 29)).max() <= 1  # truncated to levels
+
+
+def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    more = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8] | None]:
+        yield from greys(range(4))
+        assert more.wait(30)
+        yield from greys(range(3))
+
+    frames = animator.stream(portrait, source(), LIVE)
+    assert len(next(frames)) == 4
+    more.set()
+    assert len(next(frames)) == 3
+    assert next(frames, None) is None
+
+
+def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    more = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8] | None]:
+        yield from greys([50, 60])
+        assert more.wait(30)
+        yield from greys([70, 80])
+
+    frames = animator.stream(portrait, source(), LIVE, patience=0.2)
+    assert len(next(frames)) == 2
+    more.set()
+    assert len(next(frames)) == 2
+
+
+def test_a_frame_without_a_face_repeats_the_one_before(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    made = np.concatenate(levels(animator.stream(portrait, greys([None, None, 40, None, 90, None]), LIVE)))
+    assert np.abs(made - [40, 40, 90, 90]).max() <= 1
+    assert levels(animator.stream(portrait, greys([None] * 9), LIVE)) == []
+
+
+def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+
+    def source() -> Iterator[NDArray[np.uint8] | None]:
+        yield from greys(range(5))
+        yield np.zeros((64, 72, 3), np.uint8)
+
+    frames = animator.stream(portrait, source(), LIVE)
+    assert [len(next(frames)), len(next(frames))] == [4, 1]
+    with pytest.raises(InputError, match=r"image is uint8 \(64, 72, 3\); the portrait needs uint8 \(64, 64, 3\)"):
+        next(frames)
+
+
+def test_a_stream_that_is_given_up_lets_go_of_its_source(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    closed = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8] | None]:
+        try:
+            yield from greys(range(200))
+        finally:
+            closed.set()
+
+    frames = animator.stream(portrait, source(), LIVE)
+    next(frames)
+    frames.close()
+    assert closed.wait(5)
+    animator.close()  # nothing holds it
+
+
+def test_waiting_for_the_source_keeps_nobody_from_the_animator(live: tuple[Animator, PortraitState]) -> None:
+    animator, portrait = live
+    more = threading.Event()
+
+    def source() -> Iterator[NDArray[np.uint8] | None]:
+        assert more.wait(30)
+        yield from greys([1, 2])
+
+    made: list[list[int]] = []
+    waiting = threading.Thread(target=lambda: made.extend(levels(animator.stream(portrait, source(), LIVE))))
+    waiting.start()
+    animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+    more.set()
+    waiting.join(30)
+    assert len(made) == 1
 
 
 def test_a_face_mask_needs_a_motion_that_knows_the_face(fake: Callable[..., Animator]) -> None:

@@ -16,7 +16,7 @@ from fye_rt.extrapolation import newton
 from fye_rt.forecast import Method, even
 from fye_rt.forecast import plan as table
 from fye_rt.noise import frame_noise
-from fye_rt.progressive import BUDGET, Part, Piece, denoise_pieces, evaluations, plan
+from fye_rt.progressive import BUDGET, Part, Piece, denoise_pieces, evaluations, plan, stream
 from fye_rt.schedule import SchedulerConfig, schedule
 from fye_rt.windows import Window
 
@@ -195,6 +195,33 @@ def test_what_is_kept_does_not_grow_with_the_clip() -> None:
         tracemalloc.stop()
     one_level = 24 * len(SCHEDULE) * 4 * 16 * 16 * 4  # bytes of the latents that 24 key frames leave behind
     assert peaks[1] - peaks[0] < 1.5 * one_level
+
+
+@given(
+    counts=st.lists(st.integers(1, 24), min_size=1, max_size=20),
+    overlap=st.integers(0, 8),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_stream_s_pieces_are_pinned_to_the_frames_before(counts: list[int], overlap: int) -> None:
+    pieces = list(stream(counts, overlap))
+    assert [k for piece in pieces for k in piece.finished] == list(range(sum(counts)))
+    for before, piece in pairwise([None, *pieces]):
+        assert piece is not None
+        pinned = piece.frames[piece.pinned].tolist()
+        assert pinned == list(range(max(0, piece.finished.start - overlap), piece.finished.start))
+        assert piece.frames[~piece.pinned].tolist() == list(piece.finished)
+        if before is not None:
+            assert set(pinned) <= before.needed
+
+
+def test_pinned_frames_of_a_stream_are_seen_as_they_were_when_they_were_made() -> None:
+    seen: list[tuple[NDArray[np.int64], int, Array]] = []
+    pieces = tuple(stream([8, 5, 1, 2, 6], 3))
+    made_by(together, pieces, table(SCHEDULE, even(12, 5), newton(1), "epsilon"), seen)
+    first: dict[tuple[int, int], Array] = {}
+    for frames, timestep, latents in seen:
+        for i, k in enumerate(frames.tolist()):
+            np.testing.assert_array_equal(first.setdefault((k, timestep), latents[:, :, i]), latents[:, :, i])
 
 
 def test_intervals_follow_one_another() -> None:
