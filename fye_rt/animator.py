@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
-from fye_rt.feed import Feed
+from fye_rt.feed import Feed, let_go
 from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
 from fye_rt.noise import frame_noise
@@ -381,7 +381,7 @@ class Animator:
         options: Options | None = None,
         *,
         patience: float | None = None,
-    ) -> Iterator[NDArray[np.uint8]]:
+    ) -> Generator[NDArray[np.uint8]]:
         """Make frames while landmarks still come in.
 
         Every window of `options.window_size` frames begins with the last `options.window_overlap` ones of the window
@@ -546,7 +546,7 @@ class Animator:
 def _faces(images: Iterable[NDArray[np.uint8] | None], size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
     """Landmark images as they come in, checked; where no face was seen, the ones before."""
     last: NDArray[np.uint8] | None = None
-    try:
+    with let_go(images):
         for image in images:
             if image is not None:
                 if image.shape != (*size, 3) or image.dtype != np.uint8:
@@ -556,10 +556,6 @@ def _faces(images: Iterable[NDArray[np.uint8] | None], size: tuple[int, int]) ->
                 last = image
             if last is not None:
                 yield last
-    finally:
-        close = getattr(images, "close", None)
-        if close is not None:
-            close()
 
 
 def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int64]) -> progressive.Part:

@@ -1,7 +1,8 @@
 """A whole clip: from a portrait and any kind of motion to frames with their timing and sound."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 from fye_rt import media
 from fye_rt.animator import MAX_FRAMES, Animator, PortraitState, check_sides
 from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.feed import let_go
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
     Drawn,
     LandmarkImages,
     Motion,
     Pictures,
+    Retargeter,
     detect_frames,
     detect_image,
+    detect_live,
+    draw,
     find_landmarker,
     load_template,
     retarget,
@@ -54,9 +59,13 @@ class Playback:
     seconds: float | None = None
     audio_from: Path | None = None
 
-    def writer(self, path: str | os.PathLike[str]) -> media.VideoWriter:
-        """An mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound."""
-        return media.VideoWriter(path, self.fps, times=self.times, audio_from=self.audio_from, seconds=self.seconds)
+    def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.VideoWriter:
+        """An mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
+
+        `times` are in place of the clip's own, where those are known only when the frames come.
+        """
+        times = self.times if times is None else times
+        return media.VideoWriter(path, self.fps, times=times, audio_from=self.audio_from, seconds=self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +274,112 @@ def render(
         _pieces=animator.frames(prepared.portrait_state, prepared.landmarks, options, tell, timings),
         _timings=timings,
     )
+
+
+def stream(
+    animator: Animator,
+    image: str | os.PathLike[str] | Image,
+    motions: Iterable[Motion | None],
+    options: Options,
+    *,
+    size: tuple[int, int] | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+    portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
+    patience: float | None = None,
+) -> Generator[Image]:
+    """Animate a portrait while its motion still comes in.
+
+    Args:
+        animator: with the model.
+        image: the portrait, as for `animate`.
+        motions: landmarks as `fye_rt.landmarks.detect_live` gives them, bit by bit; None is a frame without a face.
+            The first ones anchor the head's position, and the least expression among their frames is the face at rest:
+            let them be of a calm face.
+        options: how to denoise; their windows don't count.
+        size: as for `animate`.
+        landmarker: as for `animate`.
+        portrait_landmarks: as for `animate`.
+        patience: as for `Animator.stream`.
+
+    Returns:
+        Frames uint8 (f, H, W, 3) as they are finished, one for each frame since the first face.
+
+    Raises:
+        FyeError: as `animate` and `Animator.stream`.
+    """
+    picture = image if isinstance(image, np.ndarray) else media.read_image(image)
+    size = size or animator.bundle.size
+    check_sides(size, "the clip")
+    portrait = media.fit_image(picture, *size)
+    try:
+        own = _portrait_landmarks(portrait, portrait_landmarks, landmarker)
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
+    state = animator.encode_portrait(portrait, media.clip_pixels(portrait, _clip_side(animator)))
+    return animator.stream(state, _retargeted(motions, own, size), options, patience=patience)
+
+
+def _retargeted(motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int]) -> Iterator[Image | None]:
+    """Landmark images, frame by frame."""
+    retargeter: Retargeter | None = None
+    with let_go(motions):
+        for motion in motions:
+            if motion is None:
+                yield None
+                continue
+            retargeter = retargeter or Retargeter(portrait, motion, size)
+            yield from draw(retargeter.points(motion), size)
+
+
+def live(
+    path: str | os.PathLike[str],
+    times: deque[float],
+    frames: int | None = None,
+    landmarker: str | os.PathLike[str] | None = None,
+) -> tuple[Playback, Iterator[Motion | None]]:
+    """A driving video or a motion as a live source, for `stream`.
+
+    Args:
+        path: a driving video, a Motion .npz or a legacy template .npy.
+        times: gets the seconds of each frame from the first face on, when it is read.
+        frames: stop after that many.
+        landmarker: MediaPipe's model file, needed for a video.
+
+    Returns:
+        How it is played, but for its times, and its frames one by one.
+
+    Raises:
+        InputError: it is missing, damaged, or holds no motion.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        raise InputError(f"{path} is no video and no motion; a stream needs one")
+    if path.suffix.lower() in (".npz", ".npy"):
+        motion = read_motion(path, frames)
+        return Playback(fps=motion.fps), _timed(zip(motion.times.tolist(), _singly(motion), strict=True), times)
+    info = media.probe_video(path, max_frames=frames)
+    fps = float(info.fps)
+    read: deque[float] = deque()
+
+    def pictures() -> Iterator[tuple[float, Image]]:
+        for time, image in media.read_video(path, max_frames=frames):
+            read.append(time)
+            yield time, image
+
+    found = detect_live(pictures(), fps, find_landmarker(landmarker), str(path))
+    playback = Playback(fps=fps, audio_from=path if info.has_audio else None)
+    return playback, _timed(((read.popleft(), motion) for motion in found), times)
+
+
+def _singly(motion: Motion) -> Iterator[Motion]:
+    return (motion[k : k + 1] for k in range(len(motion)))
+
+
+def _timed(motions: Iterable[tuple[float, Motion | None]], times: deque[float]) -> Iterator[Motion | None]:
+    for time, motion in motions:
+        if motion is not None or times:
+            times.append(time)
+        yield motion
 
 
 @dataclass(frozen=True, slots=True, eq=False)

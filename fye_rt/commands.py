@@ -2,6 +2,7 @@
 
 import importlib
 import time
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,9 @@ def animate(
     portrait_landmarks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The fitted portrait's landmarks, in place of detection.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Make frames while MOTION is read; Ctrl-C keeps what is finished.")
+    ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks, result.")
     ] = False,
@@ -104,6 +108,8 @@ def animate(
 ) -> None:
     """Animate PORTRAIT with MOTION. A driving video's frame rate and sound are kept."""
     from fye_rt import Animator, Bundle, media, outputs, report
+    from fye_rt.clip import live
+    from fye_rt.clip import stream as stream_of
     from fye_rt.demo import shipped_bundle
 
     options = Options(
@@ -129,6 +135,8 @@ def animate(
         compute=compute,
     )
     height_width = None if size is None else outputs.parse_size(size)
+    if stream and (compare or contact_sheet or json):
+        raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet and --json")
     comparison = output.with_stem(f"{output.stem}_compare") if compare else None
     for path, suffixes in (
         (output, (".mp4",)),
@@ -146,6 +154,27 @@ def animate(
             options = replace(options, guidance=model.guidance)
         with Animator(model, backend, compute=compute, threads=threads, low_memory=low_memory) as animator:
             start = time.perf_counter()
+            if stream:
+                times: deque[float] = deque()
+                playback, motions = live(motion, times, frames, landmarker)
+                pieces = stream_of(
+                    animator,
+                    portrait,
+                    motions,
+                    options,
+                    size=height_width,
+                    landmarker=landmarker,
+                    portrait_landmarks=portrait_landmarks,
+                )
+                made = outputs.write_stream(
+                    output,
+                    playback,
+                    iter(times.popleft, None),
+                    pieces,
+                    lambda done: bars("stream", done, max(done, frames or 0)),
+                )
+                terminal.say(f"{output}: {made} frames at {playback.fps:g} fps")
+                return
             clip = animator.render(
                 portrait,
                 motion,

@@ -2,11 +2,23 @@
 
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 _POLL = 0.1  # seconds after which a reader that waits for room looks whether it is still wanted
+
+
+@contextmanager
+def let_go(source: object) -> Iterator[None]:
+    """Close a source that can be closed, as generators can, when the `with` block ends."""
+    try:
+        yield
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
 
 
 class Feed(Generic[T]):
@@ -63,16 +75,14 @@ class Feed(Generic[T]):
 
     def _read(self, source: Iterable[T]) -> None:
         try:
-            for item in source:
-                if not self._put(item):
-                    break
+            with let_go(source):
+                for item in source:
+                    if not self._put(item):
+                        break
         except BaseException as error:  # it belongs to whoever takes the items
             self._error = error
         finally:
             self._ended.set()
-            close = getattr(source, "close", None)
-            if self._closed.is_set() and close is not None:
-                close()
 
     def _put(self, item: T) -> bool:
         """Whether it was wanted."""

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 
 from fye_rt import media
-from fye_rt.clip import PICTURES, Image, Rendering, contact_sheet, evenly
+from fye_rt.clip import PICTURES, Image, Playback, Rendering, contact_sheet, evenly
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.landmarks import Motion, overlay
 
@@ -69,6 +69,41 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
                 shown.append(frame)
     if sheet is not None:
         media.write_image(sheet, contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(shown)))
+
+
+def write_stream(
+    path: Path, playback: Playback, times: Iterable[float], pieces: Generator[Image], tell: Callable[[int], None]
+) -> int:
+    """Write frames as they are finished. Ctrl-C ends the clip there; what is finished is kept.
+
+    Args:
+        path: of the mp4.
+        playback: its rate and sound.
+        times: seconds of each frame.
+        pieces: uint8 (f, H, W, 3).
+        tell: called with the number of frames so far.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        KeyboardInterrupt: nothing was finished yet.
+        FyeError: making or writing failed.
+    """
+    made = 0
+    with playback.writer(path, times) as video, closing(pieces):
+        try:
+            for piece in pieces:
+                for frame in piece:
+                    video.add(frame)
+                    made += 1
+                tell(made)
+        except KeyboardInterrupt:
+            if not made:
+                raise
+        if not made:
+            raise InputError("there was no face in any frame; nothing was made")
+    return made
 
 
 def write_overlay(path: Path, source: Path, motion: Motion) -> None:

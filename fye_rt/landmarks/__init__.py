@@ -3,10 +3,17 @@
 Importing this loads NumPy alone; MediaPipe and OpenCV are loaded where they are first needed.
 """
 
-from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker, detect_frames, detect_image, find_landmarker
+from fye_rt.landmarks.detect import (
+    LANDMARKER_URL,
+    cached_landmarker,
+    detect_frames,
+    detect_image,
+    detect_live,
+    find_landmarker,
+)
 from fye_rt.landmarks.draw import draw, face_region, landmark_images, movement, overlay
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
-from fye_rt.landmarks.retarget import retarget
+from fye_rt.landmarks.retarget import Retargeter, retarget
 from fye_rt.landmarks.sequence import Drawn, LandmarkImages, Pictures
 from fye_rt.landmarks.template import load_template
 
@@ -17,9 +24,11 @@ __all__ = [
     "LandmarkImages",
     "Motion",
     "Pictures",
+    "Retargeter",
     "cached_landmarker",
     "detect_frames",
     "detect_image",
+    "detect_live",
     "draw",
     "face_region",
     "find_landmarker",

@@ -144,6 +144,35 @@ def detect_frames(
     return _bridge(motion, gaps, tuple(notices))
 
 
+def detect_live(
+    frames: Iterable[tuple[float, NDArray[np.uint8]]], fps: float, landmarker: Path, source: str = "the source"
+) -> Iterator[Motion | None]:
+    """Landmarks of the largest face in every frame, while frames still come in.
+
+    Args:
+        frames: as for `detect_frames`, of any number.
+        fps: nominal frames per second.
+        landmarker: face_landmarker.task, from `find_landmarker`.
+        source: the source's name, for messages.
+
+    Yields:
+        A motion of one frame; None where there is no face.
+
+    Raises:
+        InputError: frames of different sizes, or a damaged `landmarker`.
+        BackendError: MediaPipe is not installed.
+    """
+    size: tuple[int, int] | None = None
+    followed: Face | None = None
+    with _open(landmarker) as (find, geometry):
+        for time, image in frames:
+            _check_image(image, size, source)
+            size = image.shape[0], image.shape[1]
+            face = _choose(find(image), followed, size)
+            followed = face or followed
+            yield None if face is None else _to_motion([face], [time], fps, size, geometry)
+
+
 @contextmanager
 def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
     """A function that finds the faces of a picture, and the canonical face; MediaPipe's model is closed at the end."""

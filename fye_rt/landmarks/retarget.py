@@ -40,17 +40,42 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
         InputError: `portrait` has more than one frame, nothing is left after `drop_first`, or the motion leads
             the face through the camera.
     """
-    if len(portrait) != 1:
-        raise InputError(f"the portrait's landmarks have {len(portrait)} frames; give those of one picture")
     if drop_first and len(motion) < 2:
         raise InputError('the motion has one frame and the reference drops the first; use windows="context" instead')
-    mesh = motion.mesh - motion.mesh[neutral_frame(motion)] + portrait.mesh[0]
-    mesh_2d = project(mesh, aligned_pose(portrait, motion), size)
-    points = np.empty((len(motion), POINTS, 2))
-    points[:, : mesh_2d.shape[1]] = mesh_2d
-    for iris, contour in (RIGHT_EYE, LEFT_EYE):
-        points[:, iris] = _place_iris(motion.points[:, iris, :2], motion.points[:, contour, :2], mesh_2d[:, contour])
+    points = Retargeter(portrait, motion, size).points(motion)
     return points[1:] if drop_first else points
+
+
+class Retargeter:
+    """`retarget` for a motion that comes bit by bit.
+
+    Args:
+        portrait: the portrait's landmarks, one frame.
+        first: of the driving landmarks one frame or more: the first anchors the translation, and the one with the
+            least expression is what expressions differ from.
+        size: height and width of the result, in pixels.
+
+    Raises:
+        InputError: `portrait` has more than one frame.
+    """
+
+    def __init__(self, portrait: Motion, first: Motion, size: tuple[int, int]) -> None:
+        if len(portrait) != 1:
+            raise InputError(f"the portrait's landmarks have {len(portrait)} frames; give those of one picture")
+        self._portrait, self._size = portrait, size
+        self._neutral = first.mesh[neutral_frame(first)]
+        self._anchor = first.pose[0, :3, 3]
+
+    def points(self, motion: Motion) -> Array:
+        """The portrait's landmarks, float64 (F, 478, 2), for F frames; as `retarget`."""
+        mesh = motion.mesh - self._neutral + self._portrait.mesh[0]
+        mesh_2d = project(mesh, aligned_pose(self._portrait, motion, self._anchor), self._size)
+        points = np.empty((len(motion), POINTS, 2))
+        points[:, : mesh_2d.shape[1]] = mesh_2d
+        for iris, contour in (RIGHT_EYE, LEFT_EYE):
+            seen, around = motion.points[:, iris, :2], motion.points[:, contour, :2]
+            points[:, iris] = _place_iris(seen, around, mesh_2d[:, contour])
+        return points
 
 
 def neutral_frame(motion: Motion) -> int:
@@ -58,12 +83,12 @@ def neutral_frame(motion: Motion) -> int:
     return int(np.argmin(motion.blendshapes.sum(axis=1)))
 
 
-def aligned_pose(portrait: Motion, motion: Motion) -> Array:
-    """Poses float64 (F, 4, 4): the motion's rotations, its translations shifted to start at the portrait's."""
+def aligned_pose(portrait: Motion, motion: Motion, anchor: Array) -> Array:
+    """Poses float64 (F, 4, 4): the motion's rotations; its translations from `anchor`, (3,), on the portrait's."""
     pose = np.tile(np.eye(4), (len(motion), 1, 1))
     # The reference goes through Euler angles in degrees; this orthonormalises and sets the last bits.
     pose[:, :3, :3] = euler_to_matrix(matrix_to_euler(motion.pose[:, :3, :3]))
-    pose[:, :3, 3] = motion.pose[:, :3, 3] - motion.pose[0, :3, 3] + portrait.pose[0, :3, 3]
+    pose[:, :3, 3] = motion.pose[:, :3, 3] - anchor + portrait.pose[0, :3, 3]
     return pose
 
 

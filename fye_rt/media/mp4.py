@@ -138,13 +138,12 @@ class VideoWriter:
         if not 0 <= time < MAX_TIME:
             raise InputError(f"the time of frame {self._added}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
         tick = round(time / CLOCK)
-        if self._waiting is not None:
-            last, start = self._waiting
-            if tick <= start:
-                raise InputError(f"the time of frame {self._added}, {time} s, does not come after the frame before it")
-            self._encode(last, start, tick - start)
-        self._waiting = image, tick
+        if self._waiting is not None and tick <= self._waiting[1]:
+            raise InputError(f"the time of frame {self._added}, {time} s, does not come after the frame before it")
+        last, self._waiting = self._waiting, (image, tick)
         self._added += 1
+        if last is not None:
+            self._encode(*last, tick - last[1])
 
     def _encode(self, image: NDArray[np.uint8], start: int, duration: int) -> None:
         import av

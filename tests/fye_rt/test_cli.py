@@ -74,6 +74,32 @@ def test_progressive_windows_make_a_clip_in_pieces(fye: Fye, tmp_path: Path) -> 
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
 
 
+@pytest.mark.usefixtures("opencv")
+def test_a_stream_makes_the_frames_of_a_motion_as_it_is_read(
+    fye: Fye, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    driving, own, out = tmp_path / "motion.npz", tmp_path / "own.npz", tmp_path / "out.mp4"
+    motion.save(driving)
+    portrait.save(own)
+    windows = ("--window-size", 4, "--window-overlap", 1, "--steps", 1)
+    size = ("--size", "64x72", "--portrait-landmarks", own)
+    said = fye("animate", PORTRAIT, driving, "-o", out, "--bundle", TINY, *windows, *size, "--stream")
+    assert said == f"{out}: 10 frames at 7 fps\n"
+    frames = list(media.read_video(out))
+    np.testing.assert_allclose([time for time, _ in frames], motion.times, atol=1e-4)
+    assert frames[0][1].shape == (64, 72, 3)
+
+
+def test_a_stream_writes_nothing_beside_the_clip(fye: Fye, tmp_path: Path) -> None:
+    also = ("--stream", "--contact-sheet", tmp_path / "sheet.png")
+    assert "--stream writes the clip alone" in fye.refuses(
+        "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, *also
+    )
+    assert "is no video and no motion" in fye.refuses(
+        "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--stream"
+    )
+
+
 def test_a_forecast_does_with_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     forecast = ("--forecast", "newton", "--evaluations", 3, "--order", 2, "--warm-up", 2, "--quantity", "x0")

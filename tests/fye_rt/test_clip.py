@@ -2,7 +2,8 @@
 
 import dataclasses
 import wave
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_rt import Animator, Motion, Options, clip, media
+from fye_rt import Animator, Motion, Options, clip, media, outputs
+from fye_rt.clip import Playback
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import draw, landmark_images
 
@@ -145,6 +147,56 @@ def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
     with pytest.raises(InputError, match=r"601 frames; the limit is 600: .*--windows progressive"):
         animator.render(IMAGE, long, Options(), **more)
     assert len(animator.render(IMAGE, long, Options(windows="progressive"), **more)) == 601
+
+
+def grey(*levels: int) -> NDArray[np.uint8]:
+    return np.stack([np.full((64, 64, 3), level, np.uint8) for level in levels])
+
+
+def test_an_interrupted_stream_leaves_a_playable_clip_of_what_was_finished(tmp_path: Path) -> None:
+    def pieces() -> Iterator[NDArray[np.uint8]]:
+        yield grey(40, 60, 80)
+        yield grey(100)
+        raise KeyboardInterrupt
+
+    told: list[int] = []
+    times = iter([0.5, 0.6, 0.9, 1.0])
+    made = outputs.write_stream(tmp_path / "out.mp4", Playback(fps=10), times, pieces(), told.append)
+    assert made == 4 and told == [3, 4]
+    read = list(media.read_video(tmp_path / "out.mp4"))
+    assert np.abs([frame.mean() for _, frame in read] - np.array([40, 60, 80, 100])).max() < 2
+
+
+def test_a_stream_that_is_interrupted_before_its_first_frame_or_sees_no_face_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[NDArray[np.uint8]]:
+        raise KeyboardInterrupt
+        yield
+
+    for pieces, error in ((interrupted(), KeyboardInterrupt), ((x for x in ()), InputError)):
+        with pytest.raises(error):
+            outputs.write_stream(tmp_path / "out.mp4", Playback(fps=10), iter([]), pieces, lambda made: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_live_source_gives_times_from_the_first_face_on(
+    motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = tmp_path / "driving.mp4"
+    media.write_video(video, [IMAGE] * 5, 25, times=[0, 0.04, 0.1, 0.14, 0.2], seconds=0.3)
+
+    def detect(frames: Any, fps: float, landmarker: Path, source: str) -> Iterator[Motion | None]:
+        for k, _ in enumerate(frames):
+            yield None if k in (0, 1, 3) else motion[k : k + 1]
+
+    monkeypatch.setattr(clip, "detect_live", detect)
+    monkeypatch.setattr(clip, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    times: deque[float] = deque()
+    playback, found = clip.live(video, times)
+    assert [one is None for one in found] == [True, True, False, True, False]
+    np.testing.assert_allclose(times, [0.1, 0.14, 0.2], atol=1e-4)
+    assert playback.audio_from is None
+    with pytest.raises(InputError, match="no video and no motion"):
+        clip.live(tmp_path, times)
 
 
 def test_a_folder_of_pictures_of_two_sizes_is_refused(animator: Animator, tmp_path: Path) -> None:

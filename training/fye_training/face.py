@@ -118,7 +118,7 @@ def transfer(shape: Shape, driving: Motion, size: tuple[int, int], place: Placem
     """
     portrait = motion(shape, resting(1), size, place)
     mesh = driving.mesh - driving.mesh[neutral_frame(driving)] + portrait.mesh[0]
-    pose = aligned_pose(portrait, driving)
+    pose = aligned_pose(portrait, driving, driving.pose[0, :3, 3])
     solid = np.empty((len(driving), POINTS, 3))
     solid[:, :MESH_POINTS] = mesh
     for iris, (inner, outer) in zip(IRISES, ((133, 33), (362, 263)), strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
-from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
+from fye_rt.landmarks import Motion, detect_frames, detect_image, detect_live, find_landmarker
 from fye_rt.landmarks.detect import _choose
 
 Video = list[tuple[float, np.ndarray]]
@@ -72,6 +72,17 @@ def test_every_frame_of_a_talking_head_is_found_with_its_time(carphone: Video, d
     np.testing.assert_array_equal(driving.times, [time for time, _ in carphone])
     nose = driving.points[:, 4, :2] * (176, 144)
     assert np.linalg.norm(np.diff(nose, axis=0), axis=1).max() < 12  # pixels; a lost face would jump further
+
+
+def test_a_live_source_has_the_same_landmarks_and_none_where_no_face_is(
+    carphone: Video, driving: Motion, landmarker: Path
+) -> None:
+    found = list(detect_live(without_face(carphone[:6], 0, 3), FPS, landmarker))
+    assert [motion is None for motion in found] == [True, False, False, True, False, False]
+    for k, motion in enumerate(found):
+        if motion is not None:
+            np.testing.assert_array_equal(motion.points[0], driving.points[k])
+            assert motion.times[0] == carphone[k][0]
 
 
 def test_a_frame_s_landmarks_do_not_depend_on_other_frames(carphone: Video, driving: Motion, landmarker: Path) -> None:
