@@ -97,7 +97,7 @@ def export(
             graphs[name] = onnx_graph.trace(spec, checkpoint.config)
         tell("writing weights", 0.5)
         derived = _derived(checkpoint)
-        stored = weights.plan(checkpoint, precision)
+        stored = weights.plan(checkpoint, precision, {name for graph in graphs.values() for name in graph.weights})
         placed = weights.write(folder / WEIGHTS, stored, checkpoint, derived)
         entries, worst = {}, {}
         for i, (name, spec) in enumerate(specs.items()):
@@ -123,6 +123,7 @@ def export(
             "precision": precision,
             "weights": {
                 "file": WEIGHTS,
+                "shared": {name: tensor.name for tensor in stored for name in tensor.shared},
                 "derived": {name: "to_out.0(to_v(unet.clip_fc.bias)) of the same attention" for name in derived},
             },
             "export": {

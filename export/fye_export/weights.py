@@ -1,9 +1,9 @@
-"""weights.safetensors: every tensor of a bundle once, where all graphs find it."""
+"""weights.safetensors: every tensor that a graph reads, once, where all graphs find it."""
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ class StoredTensor:
         key: its state-dict name there.
         shape: of it.
         dtype: as written.
+        shared: names of tensors that are equal to it, and not written again.
     """
 
     network: str
     key: str
     shape: tuple[int, ...]
     dtype: str
+    shared: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,17 +48,31 @@ class StoredTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def plan(checkpoint: Checkpoint, precision: str) -> list[StoredTensor]:
+def plan(checkpoint: Checkpoint, precision: str, read: Collection[str] | None = None) -> list[StoredTensor]:
     """What to write, in the order of the file: tensors of whole cache lines first, so that all of them are aligned.
 
-    Positional encodings stay float32, as they are in the released files.
+    Positional encodings stay float32, as they are in the released files, and equal ones are written once.
+
+    Args:
+        checkpoint: where tensors come from.
+        precision: "fp32" or "fp16".
+        read: names of the tensors that graphs read; None takes all.
     """
-    tensors = []
+    tensors: dict[object, StoredTensor] = {}
     for network in NETWORKS:
         for key, tensor in checkpoint.tensors(network).items():
-            dtype = "float16" if precision == "fp16" and not key.endswith(PE) else "float32"
-            tensors.append(StoredTensor(network, key, tuple(tensor.shape), dtype))
-    return sorted(tensors, key=lambda tensor: tensor.bytes % _ALIGNMENT != 0)
+            encoding = key.endswith(PE)
+            dtype = "float16" if precision == "fp16" and not encoding else "float32"
+            stored = StoredTensor(network, key, tuple(tensor.shape), dtype)
+            if read is not None and stored.name not in read:
+                continue
+            content = (stored.shape, tensor.numpy().tobytes()) if encoding else stored.name
+            if content in tensors:
+                first = tensors[content]
+                tensors[content] = replace(first, shared=(*first.shared, stored.name))
+            else:
+                tensors[content] = stored
+    return sorted(tensors.values(), key=lambda tensor: tensor.bytes % _ALIGNMENT != 0)
 
 
 def write(
@@ -65,7 +81,7 @@ def write(
     """Stream the tensors from the checkpoint, then the derived ones (float32), one in memory at a time.
 
     Returns:
-        Where each tensor lies, by name.
+        Where each tensor lies, by name, shared ones included.
 
     Raises:
         CheckpointError: a value does not fit into float16.
@@ -79,14 +95,16 @@ def write(
         header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": [end, end + length]}
         placed[name] = Weight(dtype, shape, end, length)
         end += length
+    for tensor in tensors:
+        placed |= dict.fromkeys(tensor.shared, placed[tensor.name])
     text = json.dumps(header, separators=(",", ":")).encode()
     start = -(-(8 + len(text)) // _ALIGNMENT) * _ALIGNMENT
     with path.open("wb") as file:
         file.write(struct.pack("<Q", start - 8) + text.ljust(start - 8))
         for array in _arrays(tensors, checkpoint):
             file.write(array.data)
-        for tensor in derived.values():
-            file.write(tensor.float().contiguous().numpy().data)
+        for made in derived.values():
+            file.write(made.float().contiguous().numpy().data)
     return {name: Weight(w.dtype, w.shape, start + w.offset, w.length) for name, w in placed.items()}
 
 

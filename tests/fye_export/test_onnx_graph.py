@@ -110,7 +110,8 @@ def test_nothing_is_computed_in_float64(model: onnx.ModelProto) -> None:
 def test_weights_lie_in_the_safetensors_file_and_only_small_constants_in_the_graph(
     file: Path, model: onnx.ModelProto, bundle: Bundle
 ) -> None:
-    used = set()
+    used = {}
+    shared = bundle.manifest["weights"]["shared"]
     with safe_open(bundle.path / bundle.weights, "np") as weights:
         names = set(weights.keys())
         raw = np.memmap(bundle.path / bundle.weights, np.uint8, "r")
@@ -122,14 +123,14 @@ def test_weights_lie_in_the_safetensors_file_and_only_small_constants_in_the_gra
             assert data["location"] == bundle.weights
             name, _, rows = tensor.name.partition("[")
             first, _, end = rows.rstrip("]").partition(":")
-            assert name in names
-            expected = weights.get_tensor(name)[slice(int(first), int(end)) if rows else slice(None)]
+            under = shared.get(name, name)
+            assert under in names
+            expected = weights.get_tensor(under)[slice(int(first), int(end)) if rows else slice(None)]
             assert list(tensor.dims) == list(expected.shape)
             offset, length = int(data["offset"]), int(data["length"])
             assert raw[offset : offset + length].tobytes() == expected.tobytes()
-            used.add(name)
-        parameters = sum(weights.get_tensor(name).size for name in used)
-    assert parameters == bundle.manifest["graphs"][file.name.partition(".")[0]]["parameters"]
+            used[name] = weights.get_tensor(under).size
+    assert sum(used.values()) == bundle.manifest["graphs"][file.name.partition(".")[0]]["parameters"]
     nodes = model.graph.node
     assert not [node.name for node in nodes if any(attr.HasField("t") for attr in node.attribute)]
 

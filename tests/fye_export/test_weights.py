@@ -52,6 +52,11 @@ def test_the_safetensors_library_finds_every_tensor_of_every_network_once_under_
         for network in NETWORKS
         for key, tensor in checkpoint.tensors(network).items()
     }
+    plan = weights.plan(checkpoint, precision)
+    shared = {name: tensor.name for tensor in plan for name in tensor.shared}
+    assert shared and all(name.endswith(PE) for name in shared)
+    for name, first in shared.items():
+        assert torch.equal(expected.pop(name), expected[first])
     with safe_open(file, "pt") as opened:
         assert set(opened.keys()) == set(expected) | set(DERIVED)
         for name, tensor in (expected | DERIVED).items():
@@ -77,11 +82,13 @@ def test_tensors_lie_side_by_side_and_nothing_follows_them(file: Path) -> None:
 
 def test_places_are_where_the_bytes_lie(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    placed = weights.write(path, weights.plan(checkpoint, "fp32"), checkpoint, DERIVED)
+    plan = weights.plan(checkpoint, "fp32")
+    placed = weights.write(path, plan, checkpoint, DERIVED)
+    shared = {name: tensor.name for tensor in plan for name in tensor.shared}
     raw = path.read_bytes()
     with safe_open(path, "pt") as opened:
         for name, place in placed.items():
-            tensor = opened.get_tensor(name)
+            tensor = opened.get_tensor(shared.get(name, name))
             assert place.shape == tuple(tensor.shape)
             assert raw[place.offset : place.offset + place.length] == tensor.numpy().tobytes()
             part = place.rows(1, None) if len(tensor) > 1 else place
