@@ -193,8 +193,10 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any]) -> None:
-    said = fye("export", "in", "-o", "out", "--precision", "fp16", "--size", "256x128", "--note", "Mine.")
-    assert exporter == [((Path("in"), Path("out")), {"precision": "fp16", "size": (256, 128), "note": "Mine."})]
+    more = ("--precision", "fp16", "--size", "256x128", "--guidance", 2, "--note", "Mine.")
+    said = fye("export", "in", "-o", "out", *more)
+    settings = {"precision": "fp16", "size": (256, 128), "guidance": 2.0, "note": "Mine."}
+    assert exporter == [((Path("in"), Path("out")), settings)]
     assert said.startswith("out: ") and "MB" in said
 
 

@@ -53,6 +53,15 @@ def test_the_stand_in_bundle_says_that_its_picture_is_noise() -> None:
     assert sum(file.stat().st_size for file in tiny.iterdir()) <= 5_000_000
 
 
+def test_the_shipped_model_has_a_card_and_no_file_over_20_mb() -> None:
+    mini = INPUTS.parent / "mini"
+    assert demo.shipped_bundle() == mini
+    card = (mini / "README.md").read_text()
+    assert "Drawn faces only" in card and "Apache-2.0" in card
+    assert "drawn faces" in Bundle.load(mini).note and "guidance | 2 |" in card and Bundle.load(mini).guidance == 2
+    assert max(file.stat().st_size for file in mini.iterdir()) < 20_000_000
+
+
 def test_the_demo_s_pictures_are_small_and_of_one_size() -> None:
     assert sorted(file.name for file in INPUTS.iterdir()) == sorted(demo.FAMILIES)
     files = list(INPUTS.rglob("*.png"))
