@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import backends, calibrated, progressive, windows
+from fye_rt import backends, calibrated, progressive, report, windows
 from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
@@ -23,6 +23,7 @@ from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
+from fye_rt.resume import Kept, digest
 from fye_rt.schedule import Schedule, schedule
 from fye_rt.timings import Timings
 
@@ -312,6 +313,7 @@ class Animator:
         options: Options | None = None,
         tell: "Tell | None" = None,
         timings: Timings | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> Iterator[NDArray[np.uint8]]:
         """Make the frames of a clip, and give them as they are finished.
 
@@ -324,18 +326,25 @@ class Animator:
             options: `Options()` by default.
             tell: called with (stage, finished, all): network evaluations of "denoise", frames of "decode".
             timings: counts the seconds of each stage.
+            resume: a folder that keeps what is denoised of this clip, piece by piece. If the same call was cut short,
+                it goes on from there, with the same result. Only with progressive windows.
 
         Yields:
             uint8 (f, H, W, 3), one piece of the clip after the other.
 
         Raises:
+            InputError: `resume` keeps another clip, or other files.
+            OptionError: `resume` with other windows.
             FyeError: as `encode_motion`, `denoise` and `decode`.
         """
         options, timings, tell = options or Options(), timings or Timings(), tell or (lambda stage, done, total: None)
         total = len(landmark_images)
         if options.windows != "progressive":
             _check_length(total, "the clip")
-        pieces = self._finished(portrait, landmark_images, options, tell, timings)
+            if resume is not None:
+                raise OptionError(f"resume keeps finished pieces; windows={options.windows!r} makes a clip in one")
+        kept = None if resume is None else Kept(resume, self._inputs(portrait, landmark_images, options))
+        pieces = self._finished(portrait, landmark_images, options, tell, timings, kept)
         done = 0
         while True:
             with self._serving():
@@ -357,6 +366,7 @@ class Animator:
         options: Options,
         tell: "Tell",
         timings: Timings,
+        kept: Kept | None,
     ) -> Iterator[Array]:
         """The latents of a clip, piece by piece."""
         progress = partial(tell, "denoise")
@@ -372,7 +382,23 @@ class Animator:
             moved = movement(images)
         pieces = progressive.plan(len(images), options.window_size, moved)
         told = _over_pieces(progress, len(pieces))
-        yield from self._in_pieces(portrait, lambda frames: images[frames], pieces, options, timings, told)
+        yield from self._in_pieces(portrait, lambda frames: images[frames], pieces, options, timings, told, kept)
+
+    def _inputs(self, portrait: PortraitState, images: LandmarkImages, options: Options) -> dict[str, Any]:
+        """All that a clip's frames depend on."""
+        facts = report.environment()
+        chunks = (images[start : start + _GUIDER_CHUNK] for start in range(0, len(images), _GUIDER_CHUNK))
+        return {
+            "fye_rt": facts["fye_rt"],
+            "cpu": facts["cpu"]["model"],
+            self.backend: facts["packages"][self.backend],
+            "threads": self._settings.threads,
+            "bundle": self.bundle.digest,
+            "portrait": digest(portrait.tensors[name] for name in sorted(portrait.tensors)),
+            "landmarks": digest(chunks),
+            **options.as_dict(),
+            "compute": [self._settings.compute, options.compute],
+        }
 
     def stream(
         self,
@@ -436,6 +462,7 @@ class Animator:
         options: Options,
         timings: Timings,
         told: Callable[[int, int, int], None] | None,
+        kept: Kept | None = None,
     ) -> Iterator[Array]:
         """The latents of a clip's frames, as they are finished."""
 
@@ -448,8 +475,8 @@ class Animator:
 
         steps = schedule(options.steps, self.bundle.scheduler)
         chosen = method(steps, options, lambda: calibrated.read(self.bundle))
-        for _, latents in progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=told):
-            yield latents
+        finished = progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=told, kept=kept)
+        yield from (latents for _, latents in finished)
 
     def animate(
         self,

@@ -245,8 +245,12 @@ def render(
     landmarker: str | os.PathLike[str] | None = None,
     portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
     tell: Tell | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Rendering:
-    """As `animate`, but the frames are made as they are asked for, and none is kept."""
+    """As `animate`, but the frames are made as they are asked for, and none is kept.
+
+    `resume` is a folder for what is finished, as for `Animator.frames`.
+    """
     timings = Timings()
     tell = tell or _silent
     prepared = prepare(
@@ -271,7 +275,7 @@ def render(
         portrait=prepared.portrait,
         landmarks=prepared.landmarks,
         notices=driving.notices + prepared.notices,
-        _pieces=animator.frames(prepared.portrait_state, prepared.landmarks, options, tell, timings),
+        _pieces=animator.frames(prepared.portrait_state, prepared.landmarks, options, tell, timings, resume),
         _timings=timings,
     )
 

@@ -98,6 +98,12 @@ def animate(
     stream: Annotated[
         bool, typer.Option("--stream", help="Make frames while MOTION is read; Ctrl-C keeps what is finished.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep what is finished in DIR, and go on from there (with --windows progressive)."
+        ),
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks, result.")
     ] = False,
@@ -135,8 +141,10 @@ def animate(
         compute=compute,
     )
     height_width = None if size is None else outputs.parse_size(size)
-    if stream and (compare or contact_sheet or json):
-        raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet and --json")
+    if stream and (compare or contact_sheet or json or resume):
+        raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet, --json and --resume")
+    if resume is not None and windows != "progressive":
+        raise OptionError("--resume keeps the finished intervals of a long clip; give --windows progressive with it")
     comparison = output.with_stem(f"{output.stem}_compare") if compare else None
     for path, suffixes in (
         (output, (".mp4",)),
@@ -184,6 +192,7 @@ def animate(
                 landmarker=landmarker,
                 portrait_landmarks=portrait_landmarks,
                 tell=bars,
+                resume=resume,
             )
             outputs.write_clip(clip, output, comparison, contact_sheet)
             facts = report.describe(animator, clip, options, bars.totals["denoise"], time.perf_counter() - start)

@@ -10,7 +10,7 @@ A live clip has no end to take key frames from: there every piece is held at its
 one before.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -23,6 +23,7 @@ from fye_rt.denoise import Evaluate, OnStep, Pins, denoise
 from fye_rt.errors import OptionError
 from fye_rt.forecast import Decide, Jump, Method, Plan
 from fye_rt.options import MAX_WINDOW, MIN_PROGRESSIVE
+from fye_rt.resume import Kept, Record, Trajectories
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
@@ -133,6 +134,7 @@ def denoise_pieces(
     guidance: float,
     on_step: OnStep | None = None,
     progress: Callable[[int, int, int], None] | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[tuple[range, Array]]:
     """Denoise a clip piece by piece, and give its frames as they are finished.
 
@@ -146,6 +148,7 @@ def denoise_pieces(
         guidance: classifier-free guidance scale.
         on_step: as for `fye_rt.denoise.denoise`: for one piece after another, with its latents.
         progress: called with (number of the piece, finished, all) network evaluations of a piece.
+        kept: pieces of the same clip that were finished before; those that are finished now are added.
 
     Yields:
         Frame indices and their latents, float32 (1, 4, f, h, w); in the clip's order, without gaps.
@@ -153,39 +156,55 @@ def denoise_pieces(
     Raises:
         FyeError: as `fye_rt.denoise.denoise`.
     """
-    trajectories: dict[int, dict[int, Array]] = {}  # by frame, by evaluated step
+    trajectories: dict[int, Mapping[int, Array]] = {}  # by frame, by evaluated step
     followed = _Followed(method)
     for number, piece in enumerate(pieces):
-        frames = piece.frames.tolist()
-        made = {k: i for i, k in enumerate(frames) if not piece.pinned[i] and k in piece.needed}
-        trajectories.update((k, {}) for k in made)
-
-        def keep(step: int, timestep: int, latents: Array, made: dict[int, int] = made) -> None:
-            for k, i in made.items():
-                trajectories[k][step] = latents[:, :, i : i + 1].copy()
-            if on_step is not None:
-                on_step(step, timestep, latents)
-
-        inputs = part(piece.frames)
-        latents = denoise(
-            inputs.evaluate,
-            schedule,
-            followed,
-            [Window(np.arange(len(frames)), np.ones(len(frames)))],
-            inputs.noise,
-            guidance,
-            keep,
-            None if progress is None else partial(progress, number),
-            inputs.face,
-            _pins(piece, trajectories),
-        )
+        record = None if kept is None else kept.read(number)
+        if record is None:
+            told = None if progress is None else partial(progress, number)
+            pins = _pins(piece, trajectories)
+            record = _denoised(piece, part(piece.frames), schedule, followed, guidance, pins, on_step, told)
+            if number == 0:
+                record = replace(record, jumps=followed.jumps)
+            if kept is not None:
+                kept.write(number, record)
+        elif progress is not None:
+            progress(number, method.evaluations, method.evaluations)
+        followed.jumps = followed.jumps or record.jumps
         if piece.finished:
-            yield piece.finished, latents[:, :, np.searchsorted(piece.frames, piece.finished)]
+            yield piece.finished, record.latents
+        trajectories.update(record.trajectories)
         for k in set(trajectories) - piece.needed:
             del trajectories[k]
 
 
-def _pins(piece: Piece, trajectories: dict[int, dict[int, Array]]) -> Pins | None:
+def _denoised(
+    piece: Piece,
+    inputs: Part,
+    schedule: Schedule,
+    method: Method,
+    guidance: float,
+    pins: Pins | None,
+    on_step: OnStep | None,
+    progress: Callable[[int, int], None] | None,
+) -> Record:
+    made = {k: i for i, k in enumerate(piece.frames.tolist()) if not piece.pinned[i] and k in piece.needed}
+    trajectories: dict[int, dict[int, Array]] = {k: {} for k in made}
+
+    def keep(step: int, timestep: int, latents: Array) -> None:
+        for k, i in made.items():
+            trajectories[k][step] = latents[:, :, i : i + 1].copy()
+        if on_step is not None:
+            on_step(step, timestep, latents)
+
+    windows = [Window(np.arange(len(piece.frames)), np.ones(len(piece.frames)))]
+    latents = denoise(
+        inputs.evaluate, schedule, method, windows, inputs.noise, guidance, keep, progress, inputs.face, pins
+    )
+    return Record(latents[:, :, np.searchsorted(piece.frames, np.array(piece.finished, np.int64))], trajectories)
+
+
+def _pins(piece: Piece, trajectories: Trajectories) -> Pins | None:
     positions = np.flatnonzero(piece.pinned)
     if not len(positions):
         return None
@@ -204,11 +223,15 @@ def _with_needed(pieces: list[Piece]) -> tuple[Piece, ...]:
 
 
 class _Followed:
-    """A method whose decisions in the first clip are followed in all others."""
+    """A method whose decisions in the first clip are followed in all others.
+
+    Attributes:
+        jumps: the decisions.
+    """
 
     def __init__(self, method: Method) -> None:
         self._method: Method = method
-        self._jumps: list[Jump] = []
+        self.jumps: tuple[Jump, ...] = ()
 
     @property
     def ring(self) -> int:
@@ -222,13 +245,13 @@ class _Followed:
 
     def start(self) -> Decide:
         """See `Method`."""
-        if self._jumps:
-            return Plan(tuple(self._jumps)).start()
+        if self.jumps:
+            return Plan(self.jumps).start()
         decide = self._method.start()
 
         def noted(step: int, prediction: Array, latents: Array) -> Jump:
-            self._jumps.append(decide(step, prediction, latents))
-            return self._jumps[-1]
+            self.jumps = (*self.jumps, decide(step, prediction, latents))
+            return self.jumps[-1]
 
         return noted
 

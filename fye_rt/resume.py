@@ -1,0 +1,143 @@
+"""What is finished of a long clip, kept in a folder: a run that was cut short goes on from there."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.arrays import Array
+from fye_rt.errors import InputError, OutputError
+from fye_rt.files import atomic_file
+from fye_rt.forecast import Jump
+
+FORMAT = 1
+_INPUTS = "clip.json"
+
+Trajectories = Mapping[int, Mapping[int, Array]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What is left of a piece when it is finished; see `fye_rt.progressive`.
+
+    Attributes:
+        latents: float32 (1, 4, f, h, w), of the frames that are final with it.
+        trajectories: of the frames that later pieces are pinned to, by evaluated step: float32 (1, 4, 1, h, w).
+        jumps: the moves that all pieces follow; with the first piece alone.
+    """
+
+    latents: Array
+    trajectories: Trajectories
+    jumps: tuple[Jump, ...] = ()
+
+
+class Kept:
+    """A folder with the finished pieces of one clip.
+
+    Pieces appear whole or not at all, and carry their hash in their names: one that is damaged counts as not there.
+
+    Args:
+        folder: is made if it does not exist.
+        inputs: all that the clip depends on, as JSON can hold it.
+
+    Raises:
+        InputError: the folder keeps another clip, or other files.
+        OutputError: it cannot be made or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
+        self._folder = Path(folder)
+        wanted = {"format": FORMAT, **json.loads(json.dumps(inputs))}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror}; choose a folder that is writable") from error
+        if (self._folder / _INPUTS).exists():
+            self._compare(wanted)
+            return
+        if any(not path.name.startswith(".") for path in self._folder.iterdir()):
+            raise InputError(f"{folder} holds other files than a clip's finished pieces; choose a new folder")
+        with atomic_file(self._folder / _INPUTS) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+
+    def _compare(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            there = json.loads((self._folder / _INPUTS).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._folder / _INPUTS} cannot be read; choose another folder") from error
+        keys = dict.fromkeys((*wanted, *there)) if isinstance(there, dict) else wanted
+        other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted.get(key)]
+        if other:
+            raise InputError(
+                f"{self._folder} keeps another clip, which differs in {', '.join(other)}; delete it, or choose another "
+                "folder"
+            )
+
+    def read(self, number: int) -> Record | None:
+        """A piece, or None if it isn't there."""
+        for path in self._folder.glob(f"{number:05}.*.npz"):
+            content = path.read_bytes()
+            if path.name == _name(number, content):
+                return _unpacked(content)
+        return None
+
+    def write(self, number: int, record: Record) -> None:
+        """Keep a piece.
+
+        Raises:
+            OutputError: the disk is full, or the folder is gone.
+        """
+        content = _packed(record)
+        with atomic_file(self._folder / _name(number, content)) as temporary:
+            temporary.write_bytes(content)
+
+
+def digest(arrays: Iterable[NDArray[Any]]) -> str:
+    """SHA-256 of arrays in their order, their shapes and types included."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(f"{array.dtype} {array.shape} ".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+def _name(number: int, content: bytes) -> str:
+    return f"{number:05}.{hashlib.sha256(content).hexdigest()}.npz"
+
+
+def _packed(record: Record) -> bytes:
+    frames = list(record.trajectories)
+    steps = list(record.trajectories[frames[0]]) if frames else []
+    file = io.BytesIO()
+    np.savez(
+        file,
+        latents=record.latents,
+        frames=np.array(frames, np.int64),
+        steps=np.array(steps, np.int64),
+        trajectories=np.array([[record.trajectories[k][step] for step in steps] for k in frames], np.float32),
+        jumps=np.array(json.dumps([asdict(jump) for jump in record.jumps])),
+    )
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> Record:
+    with np.load(io.BytesIO(content), allow_pickle=False) as held:
+        steps = held["steps"].tolist()
+        ways = (dict(zip(steps, way, strict=True)) for way in held["trajectories"])
+        return Record(
+            held["latents"],
+            dict(zip(held["frames"].tolist(), ways, strict=True)),
+            tuple(_jump(values) for values in json.loads(str(held["jumps"]))),
+        )
+
+
+def _jump(values: dict[str, Any]) -> Jump:
+    outside = values["outside"]
+    return Jump(**{**values, "w": tuple(values["w"]), "outside": None if outside is None else tuple(outside)})
