@@ -1,5 +1,6 @@
 """The four stages: encode a portrait, encode a motion, denoise, decode."""
 
+import math
 import os
 import threading
 from collections import deque
@@ -30,9 +31,10 @@ from fye_rt.timings import Timings
 if TYPE_CHECKING:
     from fye_rt.clip import Clip, MotionSource, Rendering, Tell
 
-MAX_FRAMES = 600  # that are denoised together, and whose landmark features are kept: 5 MB a frame of 512x512
+MAX_FRAMES = 600  # that are denoised together
 MIN_SIDE, MAX_SIDE = 64, 2048
 _GUIDER_CHUNK = 8  # frames per call
+_KEPT_FEATURES = 2**28  # bytes; a frame of 512x512 has 5 MB. Of longer clips they are computed when they are needed
 _DECODER_PIXELS = 2 * 128 * 128  # per call: more are no faster, and take memory in proportion
 
 
@@ -54,14 +56,14 @@ class MotionState:
     """What the denoiser knows of a motion.
 
     Attributes:
-        features: float32 (F, C, H/8, W/8).
+        features: float32 (F, C, H/8, W/8), or what gives the frames of an index array int64 (f,).
         size: (height, width) of the landmark images in pixels.
         face: bool (F, H/8, W/8), where the face is; needed for `Forecast.face_mask`.
         movement: float64 (F - 1,), how much the landmarks move from frame to frame; progressive windows set their key
             frames by it, or evenly without it.
     """
 
-    features: Array
+    features: "Array | _Features"
     size: tuple[int, int]
     face: NDArray[np.bool_] | None = None
     movement: NDArray[np.float64] | None = None
@@ -69,6 +71,20 @@ class MotionState:
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.features)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Features:
+    """Landmark features that are computed whenever they are asked for."""
+
+    shape: tuple[int, ...]
+    compute: Callable[[NDArray[np.int64]], Array]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, frames: NDArray[np.int64]) -> Array:
+        return self.compute(frames)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,14 +175,30 @@ class Animator:
         with self._serving():
             _check_images(landmark_images, "landmark_images")
             _check_length(len(landmark_images), "landmark_images")
-            parts = []
-            for start in range(0, len(landmark_images), _GUIDER_CHUNK):
-                chunk = landmark_images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
-                images = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
-                parts.append(self._run("guider", landmark_images=images)["landmark_features"])
+            features = self._features(landmark_images)
             self._release("guider")
             size = landmark_images.shape[1:3]
-            return MotionState(np.concatenate(parts), size, face_region(landmark_images), movement(landmark_images))
+            return MotionState(features, size, face_region(landmark_images), movement(landmark_images))
+
+    def _features(self, images: NDArray[np.uint8]) -> Array:
+        parts = []
+        for start in range(0, len(images), _GUIDER_CHUNK):
+            chunk = images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
+            pixels = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
+            parts.append(self._run("guider", landmark_images=pixels)["landmark_features"])
+        return np.concatenate(parts)
+
+    def _motion(self, images: LandmarkImages) -> MotionState:
+        """As `encode_motion`; the features of long clips are not kept."""
+        _check_images(images[:1], "landmark_images")
+        frames, height, width, _ = images.shape
+        channels = int(self.bundle.graphs["guider"].outputs[0].shape[1])
+        shape = (frames, channels, height // 8, width // 8)
+        if 4 * math.prod(shape) <= _KEPT_FEATURES:
+            return self.encode_motion(images[:])
+        chunks = (images[start : start + _GUIDER_CHUNK] for start in range(0, frames, _GUIDER_CHUNK))
+        face = np.concatenate([face_region(chunk) for chunk in chunks])
+        return MotionState(_Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
 
     def denoise(
         self,
@@ -372,7 +404,7 @@ class Animator:
         progress = partial(tell, "denoise")
         if options.windows != "progressive":
             with timings.stage("encode_motion"):
-                motion = self.encode_motion(images[:])
+                motion = self._motion(images)
             latents = self.denoise(portrait, motion, options=options, progress=progress)
             chunk = self._decoder_chunk(latents)
             yield from (latents[:, :, start : start + chunk] for start in range(0, len(images), chunk))
