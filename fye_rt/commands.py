@@ -24,6 +24,7 @@ BENCHMARKS = {
     "quality": "fye_bench.quality.command",
     "cross": "fye_bench.quality.cross",
     "forecast": "fye_bench.quality.front",
+    "windows": "fye_bench.long_clips.command",
 }
 
 _forecast = partial(typer.Option, rich_help_panel="Forecast")
@@ -347,7 +348,8 @@ def bench(context: typer.Context) -> None:
     """Time the baseline and the runtime, interleaved.
 
     `fye bench quality` measures a bundle on drawn portraits whose true frames are known, `fye bench cross` with the
-    motion of a real talking head. `fye bench forecast` compares all ways to fewer evaluations.
+    motion of a real talking head. `fye bench forecast` compares all ways to fewer evaluations,
+    `fye bench windows` all kinds of windows on long clips.
     """
     arguments = list(context.args)
     module = BENCHMARKS.get(arguments[0]) if arguments else None

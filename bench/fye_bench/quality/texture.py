@@ -40,13 +40,24 @@ def texture_error(made: Image, made_face: Shown, true: Image, true_face: Shown) 
     Returns:
         NaN where no texel is seen in both.
     """
-    total, count = 0.0, 0
+    total, count = _differences(made, made_face, true, true_face).sum(axis=0)
+    return float(total / count) if count else float("nan")
+
+
+def texture_errors(made: Image, made_face: Shown, true: Image, true_face: Shown) -> Array:
+    """As `texture_error`, of each frame, (F,)."""
+    total, count = _differences(made, made_face, true, true_face).T
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def _differences(made: Image, made_face: Shown, true: Image, true_face: Shown) -> Array:
+    """Sum and number of what was compared in each frame, (F, 2)."""
     textures = (_unwrap(clip, face) for clip, face in ((made, made_face), (true, true_face)))
+    found = []
     for (first, seen), (second, also_seen) in zip(*textures, strict=True):
         both = seen & also_seen
-        total += float(np.abs(first[both] - second[both]).sum())
-        count += 3 * int(both.sum())
-    return total / count if count else float("nan")
+        found.append((float(np.abs(first[both] - second[both]).sum()), 3.0 * int(both.sum())))
+    return np.array(found)
 
 
 def _unwrap(frames: Image, face: Shown) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:

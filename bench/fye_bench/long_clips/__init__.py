@@ -1,0 +1,1 @@
+"""Long clips: what each kind of windows does at its borders, along the clip, and costs."""
