@@ -232,7 +232,7 @@ class Animator:
         with self._serving():
             clip = self._clip(portrait, motion, options)
             if noise is None:
-                noise = frame_noise(options.seed, range(len(motion)), *clip.shape[3:], channels=clip.shape[1])
+                noise = _noise(clip, range(len(motion)), options)
             _check_floats(noise, clip.shape, "noise")
             chosen = method(clip.schedule, options, lambda: calibrated.read(self.bundle))
             if options.windows == "progressive":
@@ -502,7 +502,7 @@ class Animator:
             with timings.stage("encode_motion"):
                 motion = self.encode_motion(images(frames))
             clip = self._clip(portrait, motion, options)
-            noise = frame_noise(options.seed, frames.tolist(), *clip.shape[3:], channels=clip.shape[1])
+            noise = _noise(clip, frames.tolist(), options)
             return progressive.Part(clip.evaluate, noise, motion.face)
 
         steps = schedule(options.steps, self.bundle.scheduler)
@@ -615,6 +615,11 @@ def _faces(images: Iterable[NDArray[np.uint8] | None], size: tuple[int, int]) ->
                 last = image
             if last is not None:
                 yield last
+
+
+def _noise(clip: _Clip, frames: Iterable[int], options: Options) -> Array:
+    _, channels, _, height, width = clip.shape
+    return frame_noise(options.seed, frames, height, width, channels, options.shared_noise)
 
 
 def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int64]) -> progressive.Part:

@@ -8,14 +8,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from fye_rt.errors import BundleError
 from fye_rt.files import atomic_file
-from fye_rt.options import GUIDANCE
+from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
 FORMAT = "fye-bundle"
@@ -63,6 +63,7 @@ class Bundle:
         max_frames: longest window.
         weights: name of the weights file.
         guidance: classifier-free guidance scale that suits the model.
+        shared_noise: part of the noise that all frames share, as suits the model; see `Options`.
         note: a line for whoever uses it, or "".
         digest: SHA-256 of the manifest, which holds the hashes of everything else.
         manifest: all of bundle.json.
@@ -77,6 +78,7 @@ class Bundle:
     max_frames: int
     weights: str
     guidance: float
+    shared_noise: float
     note: str
     digest: str
     manifest: Mapping[str, Any]
@@ -105,6 +107,14 @@ class Bundle:
             raise BundleError(f"cannot read {path}: {error}") from error
         return bundle
 
+    def suited(self, options: Options, *, guidance: float | None = None, shared_noise: float | None = None) -> Options:
+        """`options` with these settings, and with those that suit the model in place of None."""
+        return replace(
+            options,
+            guidance=self.guidance if guidance is None else guidance,
+            shared_noise=self.shared_noise if shared_noise is None else shared_noise,
+        )
+
     @classmethod
     def _parse(cls, path: Path, raw: bytes, manifest: dict[str, Any]) -> Self:
         graphs = {name: _graph(name, entry) for name, entry in manifest["graphs"].items()}
@@ -123,6 +133,7 @@ class Bundle:
             max_frames=int(manifest["max_frames"]),
             weights=str(manifest["weights"]["file"]),
             guidance=float(manifest.get("guidance", GUIDANCE)),
+            shared_noise=float(manifest.get("shared_noise", 0.0)),
             note=str(manifest.get("note", "")),
             digest=hashlib.sha256(raw).hexdigest(),
             manifest=MappingProxyType(manifest),

@@ -53,7 +53,7 @@ def calibrate_bundle(
         OptionError: a number of evaluations that cannot be, or no clip.
         FyeError: see `Animator.animate`.
     """
-    options = [Options(steps=steps, guidance=scale) for scale in guidance]
+    options = [animator.bundle.suited(Options(steps=steps), guidance=scale) for scale in guidance]
     if not sources:
         raise OptionError("calibration needs a clip")
     for count in evaluations:
@@ -67,7 +67,7 @@ def calibrate_bundle(
         motion = animator.encode_motion(prepared.landmarks[:])
         height, width = motion.features.shape[2:]
         channels = animator.bundle.latent_channels()
-        noise = frame_noise(number, range(len(motion)), height, width, channels)
+        noise = frame_noise(number, range(len(motion)), height, width, channels, options[0].shared_noise)
         for chosen in options:
             predict = partial(_predict, animator, prepared.portrait_state, motion, replace(chosen, seed=number))
             clips.append(record(table, predict, noise, partial(_tell_recorded, tell, len(clips) * steps, total)))

@@ -3,7 +3,6 @@
 import importlib
 import time
 from collections import deque
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +72,9 @@ def animate(
         float | None, typer.Option(help="Classifier-free guidance scale; by default what suits the model.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
+    shared_noise: Annotated[
+        float | None, typer.Option(help="Part of the noise that all frames share; by default what suits the model.")
+    ] = None,
     forecast: Annotated[str, _forecast(help=", ".join(FORECASTS))] = "off",
     evaluations: Annotated[int | None, _forecast(metavar="N", help="Network evaluations, evenly spread.")] = None,
     interval: Annotated[int | None, _forecast(metavar="N", help="Evaluate every N-th step instead.")] = None,
@@ -123,6 +125,7 @@ def animate(
         steps=steps,
         guidance=DEFAULTS.guidance if guidance is None else guidance,
         seed=seed,
+        shared_noise=DEFAULTS.shared_noise if shared_noise is None else shared_noise,
         forecast=Forecast(
             method=forecast,
             evaluations=evaluations,
@@ -159,8 +162,7 @@ def animate(
         bars("check the bundle", 0, 1)
         model = Bundle.load(bundle or shipped_bundle())
         bars("check the bundle", 1, 1)
-        if guidance is None:
-            options = replace(options, guidance=model.guidance)
+        options = model.suited(options, guidance=guidance, shared_noise=shared_noise)
         with Animator(model, backend, compute=compute, threads=threads, low_memory=low_memory) as animator:
             start = time.perf_counter()
             if stream:
@@ -241,6 +243,9 @@ def export(
     guidance: Annotated[
         float, typer.Option(help="Scale that suits the model, for who names none.")
     ] = DEFAULTS.guidance,
+    shared_noise: Annotated[
+        float, typer.Option(help="Part of the noise that all frames share, for who names none.")
+    ] = DEFAULTS.shared_noise,
     note: Annotated[str, typer.Option(help="A line that is shown to whoever uses the bundle.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -260,6 +265,7 @@ def export(
             precision=precision,
             size=height_width,
             guidance=guidance,
+            shared_noise=shared_noise,
             note=note,
             progress=lambda message, fraction: bars("export", round(100 * fraction), 100, message),
         )

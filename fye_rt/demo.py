@@ -46,7 +46,7 @@ def run(output: Path, tell: Bars) -> tuple[Bundle, Mapping[str, Clip]]:
     except OSError as error:
         raise OutputError(f"cannot make the folder {output} ({error.strerror}); choose another with -o") from error
     bundle = Bundle.load(shipped_bundle())
-    options = Options(guidance=bundle.guidance)
+    options = bundle.suited(Options())
     clips, reports = {}, {}
     with Animator(bundle) as animator:
         for number, family in enumerate(FAMILIES):

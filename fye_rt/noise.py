@@ -1,5 +1,6 @@
 """Initial noise that belongs to frames: frame k of seed s is the same in every clip, window and backend."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -75,7 +76,12 @@ _FAR_TAIL = (
 )
 
 
-def frame_noise(seed: int, frames: Iterable[int], height: int, width: int, channels: int = 4) -> NDArray[np.float32]:
+_COMMON = 2**64 - 1  # a frame that no clip has
+
+
+def frame_noise(
+    seed: int, frames: Iterable[int], height: int, width: int, channels: int = 4, shared: float = 0.0
+) -> NDArray[np.float32]:
     """Standard normal noise for the given frames of a clip.
 
     Frame k is a function of (seed, k, channels, height, width) alone: 64-bit words of Philox4x64 with key
@@ -88,12 +94,20 @@ def frame_noise(seed: int, frames: Iterable[int], height: int, width: int, chann
         height: of the latents (an eighth of the picture's).
         width: of the latents.
         channels: of the latents.
+        shared: part of the variance, 0 to 1, that is the same noise in all frames: that of frame 2**64 - 1 ("mixed
+            noise", S. Ge et al., "Preserve Your Own Correlation: A Noise Prior for Video Diffusion Models", ICCV 2023).
 
     Returns:
         float32 (1, channels, len(frames), height, width).
     """
-    shape = (channels, height, width)
-    noise = [inverse_normal(_uniform(seed, int(frame), channels * height * width)).reshape(shape) for frame in frames]
+
+    def own(frame: int) -> NDArray[np.float64]:
+        return inverse_normal(_uniform(seed, frame, channels * height * width)).reshape(channels, height, width)
+
+    noise = [own(int(frame)) for frame in frames]
+    if shared:
+        common = math.sqrt(shared) * own(_COMMON)
+        noise = [common + math.sqrt(1 - shared) * one for one in noise]
     return np.stack(noise, axis=1, dtype=np.float32, casting="same_kind")[None]
 
 

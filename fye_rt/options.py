@@ -94,6 +94,8 @@ class Options:
         steps: steps of the solver, 1 to 1000.
         guidance: classifier-free guidance scale; at 1 or below only the conditional half is evaluated.
         seed: of the per-frame noise, 0 to 2**64 - 1.
+        shared_noise: part of its variance that all frames share, 0 to 1: for a model that was trained so, it makes
+            clips steadier. 0 is the public code's.
         forecast: which steps are evaluated and how the others are forecast: a `Forecast`, or the name of its method;
             "off" evaluates all.
         solver: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc" (UniPC of order 2); the last two are for fewer steps.
@@ -112,6 +114,7 @@ class Options:
     steps: int = 30
     guidance: float = GUIDANCE
     seed: int = 0
+    shared_noise: float = 0.0
     forecast: Forecast | str = "off"
     solver: str = "ddim"
     windows: str = "context"
@@ -126,6 +129,8 @@ class Options:
         number = isinstance(self.guidance, int | float)
         _require(number and 0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
+        number = isinstance(self.shared_noise, int | float)
+        _require(number and 0 <= self.shared_noise <= 1, "shared_noise", self.shared_noise, "0 to 1")
         _require(1 <= self.window_size <= MAX_WINDOW, "window_size", self.window_size, f"1 to {MAX_WINDOW}")
         _require(
             0 <= self.window_overlap < self.window_size,

@@ -23,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=default.steps, help="of the solver (%(default)s)")
     parser.add_argument("--solver", choices=SOLVERS, default=default.solver)
     parser.add_argument("--guidance", type=float, help="by default what suits the model")
+    parser.add_argument("--shared-noise", type=float, help="by default what suits the model")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the noise (%(default)s)")
     parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
@@ -46,11 +47,5 @@ def options(given: argparse.Namespace, bundle: Bundle) -> Options:
         OptionError: a value outside its range.
     """
     forecast = Forecast(**{field.name: getattr(given, field.name) for field in fields(Forecast)})
-    return Options(
-        steps=given.steps,
-        solver=given.solver,
-        guidance=bundle.guidance if given.guidance is None else given.guidance,
-        seed=given.seed,
-        compute=given.compute,
-        forecast=forecast,
-    )
+    options = Options(steps=given.steps, solver=given.solver, seed=given.seed, compute=given.compute, forecast=forecast)
+    return bundle.suited(options, guidance=given.guidance, shared_noise=given.shared_noise)

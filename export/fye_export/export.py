@@ -52,6 +52,7 @@ def export(
     size: tuple[int, int] = (512, 512),
     tolerance: float | None = None,
     guidance: float = GUIDANCE,
+    shared_noise: float = 0.0,
     note: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
@@ -64,6 +65,7 @@ def export(
         size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.
         tolerance: relative RMS error to refuse above; `TOLERANCE` of the precision by default.
         guidance: classifier-free guidance scale that suits the model: what users get who name none.
+        shared_noise: likewise, part of the noise that all frames share.
         note: a line that is shown to whoever uses the bundle.
         progress: called with (what is being done, finished fraction).
 
@@ -79,7 +81,7 @@ def export(
         raise OptionError(f"precision={precision!r} is not valid; allowed: {', '.join(PRECISIONS)}")
     if any(side < 64 or side % 8 for side in size):
         raise OptionError(f"size={size[0]}x{size[1]} is not valid; both sides are multiples of 8, at least 64")
-    Options(guidance=guidance)  # refuses what cannot be
+    Options(guidance=guidance, shared_noise=shared_noise)  # refuses what cannot be
     output = Path(output)
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise OutputError(f"{output} holds something that is no bundle and would be replaced; choose a new folder")
@@ -134,6 +136,7 @@ def export(
             },
             "source": {"checkpoint_sha256": checkpoint.digest},
             "guidance": guidance,
+            "shared_noise": shared_noise,
             "note": note,
             "files": {
                 file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.iterdir())

@@ -98,10 +98,13 @@ def test_weights_are_the_checkpoints(golden_bundle: Path, golden_checkpoint: Pat
 def test_float16_storage_halves_the_file_and_keeps_values_that_float16_holds(
     traced: None, golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
-    half = export.export(golden_checkpoint, tmp_path / "bundle", precision="fp16", size=(128, 128), guidance=2.0)
+    half = export.export(
+        golden_checkpoint, tmp_path / "bundle", precision="fp16", size=(128, 128), guidance=2.0, shared_noise=0.5
+    )
     full = Bundle.load(golden_bundle)
     assert (half.precision, full.precision) == ("fp16", "fp32")
     assert (half.guidance, full.guidance) == (2.0, 3.5)
+    assert (half.shared_noise, full.shared_noise) == (0.5, 0.0)
     sizes = [(bundle.path / bundle.weights).stat().st_size for bundle in (half, full)]
     assert sizes[0] < 0.53 * sizes[1]  # positional encodings and the file's header stay as they are
     with safe_open(half.path / half.weights, "pt") as weights:
@@ -181,6 +184,7 @@ def test_a_checkpoint_that_is_refused_leaves_nothing(golden_checkpoint: Path, tm
         ({"size": (512, 500)}, "size=512x500 is not valid"),
         ({"size": (56, 512)}, "size=56x512 is not valid"),
         ({"guidance": -1.0}, "guidance=-1.0 is not valid"),
+        ({"shared_noise": 1.1}, "shared_noise=1.1 is not valid"),
     ],
 )
 def test_invalid_settings_are_refused_before_anything_is_read(

@@ -51,17 +51,22 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.__version__
 
 
-def test_the_model_s_own_guidance_is_used_where_none_is_named(fye: Fye, tmp_path: Path) -> None:
+def test_what_suits_the_model_is_used_where_nothing_is_named(fye: Fye, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "bundle")
     manifest = {key: value for key, value in Bundle.load(TINY).manifest.items() if key != "sha256"}
-    (tmp_path / "bundle" / MANIFEST).write_text(sealed(manifest | {"guidance": 1.0}))
+    (tmp_path / "bundle" / MANIFEST).write_text(sealed(manifest | {"guidance": 1.0, "shared_noise": 0.5}))
     report = tmp_path / "report.json"
     call = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--json", report)
-    for more, expected in (((), 3.5), (("--bundle", tmp_path / "bundle"), 1.0)):
+    own = ("--bundle", tmp_path / "bundle")
+    for more, guidance, shared in (
+        ((), 3.5, 0.0),
+        (own, 1.0, 0.5),
+        ((*own, "--guidance", 2), 2.0, 0.5),
+        ((*own, "--shared-noise", 0), 1.0, 0.0),
+    ):
         fye(*call, *more)
-        assert json.loads(report.read_text())["options"]["guidance"] == expected
-    fye(*call, "--bundle", tmp_path / "bundle", "--guidance", 2)
-    assert json.loads(report.read_text())["options"]["guidance"] == 2.0
+        options = json.loads(report.read_text())["options"]
+        assert (options["guidance"], options["shared_noise"]) == (guidance, shared)
 
 
 def test_progressive_windows_make_a_clip_in_pieces(fye: Fye, tmp_path: Path) -> None:
@@ -193,9 +198,9 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any]) -> None:
-    more = ("--precision", "fp16", "--size", "256x128", "--guidance", 2, "--note", "Mine.")
+    more = ("--precision", "fp16", "--size", "256x128", "--guidance", 2, "--shared-noise", 0.5, "--note", "Mine.")
     said = fye("export", "in", "-o", "out", *more)
-    settings = {"precision": "fp16", "size": (256, 128), "guidance": 2.0, "note": "Mine."}
+    settings = {"precision": "fp16", "size": (256, 128), "guidance": 2.0, "shared_noise": 0.5, "note": "Mine."}
     assert exporter == [((Path("in"), Path("out")), settings)]
     assert said.startswith("out: ") and "MB" in said
 

@@ -54,3 +54,13 @@ def test_a_seed_out_of_range_is_refused() -> None:
         frame_noise(-1, range(1), 8, 8)
     with pytest.raises(OverflowError):
         frame_noise(2**64, range(1), 8, 8)
+
+
+def test_frames_share_as_much_noise_as_they_are_told_to() -> None:
+    own, half, all_ = (frame_noise(3, range(8), 64, 64, shared=share) for share in (0.0, 0.5, 1.0))
+    np.testing.assert_array_equal(own, frame_noise(3, range(8), 64, 64))
+    np.testing.assert_array_equal(all_, np.repeat(all_[:, :, :1], 8, axis=2))
+    # 2**14 numbers: a correlation deviates by 2**-7
+    np.testing.assert_allclose(np.corrcoef(half[0].swapaxes(0, 1).reshape(8, -1)), 0.5 + 0.5 * np.eye(8), atol=0.04)
+    np.testing.assert_allclose(half, (own + all_) / np.sqrt(2), atol=2e-6)
+    np.testing.assert_array_equal(frame_noise(3, [6, 2], 64, 64, shared=0.5), half[:, :, [6, 2]])

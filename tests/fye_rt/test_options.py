@@ -32,6 +32,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("guidance", np.nan, "0 to 100"),
         ("guidance", "3.5", "0 to 100"),
         ("guidance", None, "0 to 100"),
+        ("shared_noise", 1.01, "0 to 1"),
+        ("shared_noise", -0.1, "0 to 1"),
         ("seed", 2**64, r"0 to 2\*\*64 - 1"),
         ("window_size", 33, "1 to 32"),
         ("window_overlap", 24, "0 to window_size - 1 = 23"),

@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_training.losses import alpha_bars, emphasis, facial_loss, kl_divergence, reconstruction_loss, v_target
+from fye_training.losses import (
+    alpha_bars,
+    emphasis,
+    facial_loss,
+    kl_divergence,
+    reconstruction_loss,
+    shared_noise,
+    v_target,
+)
 
 
 def test_the_facial_loss_has_its_closed_form() -> None:
@@ -88,3 +96,12 @@ def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:
     expected = (0.5 * 1 + 0.5 * (1 + 4 - 1 - 1.3862944)) / 2
     assert kl_divergence(mean, log_variance).item() == pytest.approx(expected)
     assert kl_divergence(torch.zeros(3), torch.zeros(3)).item() == 0
+
+
+def test_frames_share_a_part_of_their_noise_that_is_drawn_for_each_clip() -> None:
+    noise = shared_noise((300, 4, 4, 8, 8), torch.Generator().manual_seed(0))
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    shares = (noise[:, 0] * noise[:, 1]).mean(dim=(1, 2, 3))  # each from 256 products: within 0.1 of what was drawn
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.06)
+    assert (shares < 0.2).sum() > 30 and (shares > 0.8).sum() > 30
+    assert (shares - (noise[:, 2] * noise[:, 3]).mean(dim=(1, 2, 3))).abs().mean() < 0.1

@@ -16,7 +16,7 @@ from fye_rt.solvers import ddim
 from fye_rt.windows import plan as plan_windows
 from fye_training.autoencoder import decode, to_images
 from fye_training.forward import Animation
-from fye_training.losses import alpha_bars, facial_loss, v_target
+from fye_training.losses import alpha_bars, facial_loss, shared_noise, v_target
 from fye_training.pool import Choice, Chunk, Pool
 from fye_training.presets import Stage
 
@@ -59,7 +59,9 @@ class AnimationTask:
         choice = self._pool.choose(step, stage.portraits, stage.targets)
         batch = Batch(self._pool.window(step), choice, self._device)
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        noise = torch.randn(batch.targets.shape, generator=random).to(self._device)
+        shape = batch.targets.shape
+        noise = shared_noise(shape, random) if stage.shared_noise else torch.randn(shape, generator=random)
+        noise = noise.to(self._device)
         timesteps = self._timesteps(random).to(self._device)
         hidden = torch.rand(stage.portraits, generator=random) < stage.dropped
         dropped = min(int(hidden.sum()), stage.portraits - 1)

@@ -1,5 +1,7 @@
 """Losses: the fine-grained facial loss of the paper, and the VAE's."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,6 +64,16 @@ def reconstruction_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> T
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """From N(mean, exp(log_variance)) to N(0, 1), in nats per value."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def shared_noise(shape: Sequence[int], random: torch.Generator) -> Tensor:
+    """Standard normal noise of clips (P, T, C, h, w), whose frames have a part of it in common.
+
+    That part of the variance is drawn for each clip, evenly from 0 to 1; see `fye_rt.noise.frame_noise`.
+    """
+    share = torch.rand((shape[0], 1, 1, 1, 1), generator=random)
+    common = torch.randn((shape[0], 1, *shape[2:]), generator=random)
+    return share.sqrt() * common + (1 - share).sqrt() * torch.randn(*shape, generator=random)
 
 
 def v_target(clean: Tensor, noise: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:

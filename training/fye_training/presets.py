@@ -25,6 +25,8 @@ class Stage:
             pixels, and whole frames from there on; 0: whole frames all the time.
         strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do; none
             where targets are pictures of their own.
+        shared_noise: in the motion stage, the frames of a clip share a part of their noise, from none of it to all
+            (`fye_rt.options.Options.shared_noise`).
     """
 
     steps: int
@@ -37,6 +39,7 @@ class Stage:
     dropped: float = 0.0
     crop: int = 0
     strides: tuple[int, ...] = ()
+    shared_noise: bool = False
 
     def pace(self, step: int) -> float:
         """The learning rate's share of its highest value: it rises, stays, and falls to nothing at the end.
@@ -117,6 +120,7 @@ PRESETS = {
                 facial=(2.0, 0.5),
                 dropped=0.125,
                 strides=(1, 1, 2, 4, 8, 16, 24),
+                shared_noise=True,
             ),
         },
     ),
@@ -136,6 +140,7 @@ PRESETS = {
                 facial=(2.0, 0.5),
                 dropped=0.125,
                 strides=(1, 1, 2, 4, 8, 16, 24),
+                shared_noise=True,
             ),
         },
     ),
@@ -146,7 +151,16 @@ PRESETS = {
         stages={
             "vae": Stage(steps=40, portraits=4, targets=2, learning_rate=3e-3, warm_up=5, ema=0.9),
             "image": Stage(steps=40, portraits=4, targets=2, learning_rate=3e-3, warm_up=5, ema=0.9, dropped=0.25),
-            "motion": Stage(steps=10, portraits=1, targets=4, learning_rate=3e-3, warm_up=5, ema=0.9, strides=(1, 4)),
+            "motion": Stage(
+                steps=10,
+                portraits=1,
+                targets=4,
+                learning_rate=3e-3,
+                warm_up=5,
+                ema=0.9,
+                strides=(1, 4),
+                shared_noise=True,
+            ),
         },
         chunk=8,
         frames=5,
