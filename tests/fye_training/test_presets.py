@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fye_export import networks
 from fye_export.config import NETWORKS
-from fye_training.presets import PRESETS
+from fye_training.presets import PRESETS, Stage
 
 
 def test_the_weights_of_mini_ship() -> None:
@@ -21,3 +23,13 @@ def test_every_stage_gets_batches_that_the_pool_can_fill(name: str) -> None:
             assert stage.targets < preset.frames
     assert list(preset.stages) == ["vae", "image", "motion"]
     assert preset.size % 8 == 0
+
+
+def test_the_facial_loss_weighs_more_while_the_learning_rate_falls() -> None:
+    stage = Stage(
+        steps=100, portraits=1, targets=1, learning_rate=1, warm_up=1, facial=(2.0, 0.5), late_facial=(6.0, 1.5)
+    )
+    assert {stage.facial_at(step) for step in range(81)} == {(2.0, 0.5)}
+    assert {stage.facial_at(step) for step in range(81, 100)} == {(6.0, 1.5)}
+    assert stage.pace(80) == 1 > stage.pace(81)
+    assert replace(stage, late_facial=None).facial_at(90) == (2.0, 0.5)

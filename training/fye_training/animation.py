@@ -68,7 +68,7 @@ class AnimationTask:
         noisy, target = v_target(batch.targets, noise, self._alpha_bars[timesteps][..., None, None, None])
         v = self.module(noisy, timesteps, batch.landmarks, batch.portraits, batch.clip_pixels, dropped).float()
         plain = (v - target).square().mean()
-        return {"loss": facial_loss(v, target, batch.expression, batch.face, stage.facial), "mse": plain}
+        return {"loss": facial_loss(v, target, batch.expression, batch.face, stage.facial_at(step)), "mse": plain}
 
     def _timesteps(self, random: torch.Generator) -> Tensor:
         """(P, T): spread evenly over all timesteps, in random order; one for all frames of a clip."""

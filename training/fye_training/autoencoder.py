@@ -42,7 +42,7 @@ class AutoencoderTask:
 
         pixels = to_pixels(chosen("frames"), self._device)
         expression, face = (torch.from_numpy(chosen(name)).to(self._device) / 255 for name in ("expression", "face"))
-        weight = emphasis(expression, face, self._stage.facial)
+        weight = emphasis(expression, face, self._stage.facial_at(step))
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         if self._stage.crop and not self._stage.cooling(step):
             pixels, weight = crops(pixels, expression, weight, self._stage.crop, generator)

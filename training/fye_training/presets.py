@@ -20,6 +20,7 @@ class Stage:
         warm_up: steps over which the learning rate rises from 0.
         ema: decay of the averaged weights, which are the ones that are released.
         facial: weights of the error inside the expression mask and inside the face mask (`losses.emphasis`).
+        late_facial: in their place while the learning rate falls and detail is learnt; None: the same ones.
         dropped: share of the portraits that are hidden from the denoiser, for guidance.
         crop: in the VAE's stage, side of the square pieces of frames that it sees until the learning rate falls, in
             pixels, and whole frames from there on; 0: whole frames all the time.
@@ -36,6 +37,7 @@ class Stage:
     warm_up: int = 200
     ema: float = 0.999
     facial: tuple[float, float] = (0.0, 0.0)
+    late_facial: tuple[float, float] | None = None
     dropped: float = 0.0
     crop: int = 0
     strides: tuple[int, ...] = ()
@@ -51,6 +53,10 @@ class Stage:
     def cooling(self, step: int) -> bool:
         """Whether the learning rate falls."""
         return step > (1 - COOL_DOWN) * self.steps
+
+    def facial_at(self, step: int) -> tuple[float, float]:
+        """Weights of the facial loss."""
+        return self.late_facial if self.late_facial and self.cooling(step) else self.facial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +117,15 @@ PRESETS = {
             "vae": Stage(
                 steps=16_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=64
             ),
-            "image": Stage(steps=20_000, portraits=6, targets=4, learning_rate=6e-4, facial=(2.0, 0.5), dropped=0.125),
+            "image": Stage(
+                steps=20_000,
+                portraits=6,
+                targets=4,
+                learning_rate=6e-4,
+                facial=(2.0, 0.5),
+                late_facial=(6.0, 1.5),
+                dropped=0.125,
+            ),
             "motion": Stage(
                 steps=2_000,
                 portraits=2,
@@ -131,7 +145,15 @@ PRESETS = {
             "vae": Stage(
                 steps=6_000, portraits=128, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=128
             ),
-            "image": Stage(steps=15_000, portraits=64, targets=2, learning_rate=8e-4, facial=(2.0, 0.5), dropped=0.125),
+            "image": Stage(
+                steps=15_000,
+                portraits=64,
+                targets=2,
+                learning_rate=8e-4,
+                facial=(2.0, 0.5),
+                late_facial=(6.0, 1.5),
+                dropped=0.125,
+            ),
             "motion": Stage(
                 steps=3_000,
                 portraits=8,

@@ -267,7 +267,9 @@ def _with_facial(preset: Preset, weights: list[float] | None) -> Preset:
     expression, face = weights
     if not (math.isfinite(expression) and math.isfinite(face) and min(weights) >= 0):
         raise OptionError(f"--facial {expression:g} {face:g} is not valid; weights are 0 or more")
-    changed = {name: replace(preset.stages[name], facial=(expression, face)) for name in ("image", "motion")}
+    changed = {
+        name: replace(preset.stages[name], facial=(expression, face), late_facial=None) for name in ("image", "motion")
+    }
     return replace(preset, stages=preset.stages | changed)
 
 
