@@ -1,0 +1,158 @@
+"""The denoising loop's one line, in one pass over memory.
+
+    v    = u + guidance (c - u)                    classifier-free guidance
+    q    = C v + D x                               the quantity that is forecast, written into the ring
+    x   <- A x + B v + sum_s W_s ring_s            with the new q in its slot
+
+The numbers lie in device memory, by slot of the ring and not by age, so that one captured graph serves every step. Sums
+are float32. With a face mask there is a second row of numbers, for what lies outside of it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fye_rt.forecast import Jump
+
+SLOTS = 5  # of the ring, at most
+GUIDANCE, C, D, A, B, W = range(6)  # places in a row of numbers; the weights of the ring's slots from W on
+ROW = W + SLOTS
+_BLOCK = 1024
+
+
+def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
+    """What `forecast_step` needs to know of a jump, float32 (2, ROW): inside the face mask, and outside.
+
+    Args:
+        jump: from a plan.
+        guidance: classifier-free guidance scale.
+        slot: of the ring, where the new quantity goes; the one before holds the quantity before.
+        slots: of the ring, 1 to 5.
+    """
+    if not 1 <= slots <= SLOTS:
+        raise ValueError(f"a ring has 1 to {SLOTS} slots, not {slots}")
+    return torch.tensor([_row(jump, guidance, slot, slots, w) for w in (jump.w, jump.outside or jump.w)])
+
+
+def _row(jump: Jump, guidance: float, slot: int, slots: int, w: Sequence[float]) -> list[float]:
+    if len(w) > slots:
+        raise ValueError(f"a jump over {len(w)} quantities needs as many slots, not {slots}")
+    row = [guidance, jump.c, jump.d, jump.a, jump.b] + SLOTS * [0.0]
+    for age, weight in enumerate(w):
+        row[W + (slot - age) % slots] = weight
+    return row
+
+
+def reference(
+    latents: Tensor,
+    unconditional: Tensor | None,
+    conditional: Tensor,
+    ring: Tensor,
+    slot: Tensor,
+    numbers: Tensor,
+    face: Tensor | None = None,
+) -> None:
+    """The same in plain PyTorch; see `forecast_step`."""
+    inside, outside = numbers.float()
+    v = conditional.float()
+    if unconditional is not None:
+        v = unconditional.float() + inside[GUIDANCE] * (v - unconditional.float())
+    ring[int(slot)] = inside[C] * v + inside[D] * latents
+    moved = [
+        row[A] * latents + row[B] * v + torch.tensordot(row[W : W + len(ring)], ring, dims=1)
+        for row in (inside, outside)
+    ]
+    latents.copy_(moved[0] if face is None else torch.where(face, *moved))
+
+
+def forecast_step(
+    latents: Tensor,
+    unconditional: Tensor | None,
+    conditional: Tensor,
+    ring: Tensor,
+    slot: Tensor,
+    numbers: Tensor,
+    face: Tensor | None = None,
+) -> None:
+    """Move the latents from one evaluated step to the next, in place.
+
+    Args:
+        latents: float32 (1, 4, F, h, w), overwritten.
+        unconditional: prediction of v in any floating type, of the same shape; None where `conditional` is guided.
+        conditional: likewise.
+        ring: float32 (slots, 1, 4, F, h, w), of which one slot is overwritten.
+        slot: int32 (1,), which.
+        numbers: float32 (2, ROW), from `numbers`, on the device.
+        face: bool (F, h, w), where the first row of numbers holds; everywhere if None.
+    """
+    tensors = (latents, conditional, ring, slot, numbers, *(x for x in (unconditional, face) if x is not None))
+    if any(not x.is_contiguous() for x in tensors):
+        raise ValueError("all tensors must be contiguous")
+    if latents.dtype != torch.float32 or ring.dtype != torch.float32 or ring.shape[1:] != latents.shape:
+        raise ValueError(f"latents and ring must be float32 of one shape, not {latents.shape} and {ring.shape}")
+    if conditional.shape != latents.shape or (unconditional is not None and unconditional.shape != latents.shape):
+        raise ValueError(f"predictions must have the latents' shape {tuple(latents.shape)}")
+    if face is not None and face.shape != latents.shape[2:]:
+        raise ValueError(f"the face mask must have shape {tuple(latents.shape[2:])}, not {tuple(face.shape)}")
+    count = latents.numel()
+    _kernel[(triton.cdiv(count, _BLOCK),)](
+        latents,
+        conditional if unconditional is None else unconditional,
+        conditional,
+        ring,
+        slot,
+        numbers,
+        latents if face is None else face.view(torch.uint8),
+        count,
+        1 if face is None else face.numel(),
+        STORED=len(ring),
+        ROW_SIZE=ROW,
+        GUIDED=unconditional is not None,
+        MASKED=face is not None,
+        BLOCK=_BLOCK,
+    )
+
+
+@triton.jit
+def _kernel(
+    latents,
+    unconditional,
+    conditional,
+    ring,
+    slot,
+    numbers,
+    face,
+    count,
+    plane,
+    STORED: tl.constexpr,
+    ROW_SIZE: tl.constexpr,
+    GUIDED: tl.constexpr,
+    MASKED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid = at < count
+    x = tl.load(latents + at, mask=valid)
+    v = tl.load(conditional + at, mask=valid).to(tl.float32)
+    if GUIDED:
+        u = tl.load(unconditional + at, mask=valid).to(tl.float32)
+        v = u + tl.load(numbers) * (v - u)
+    newest = tl.load(slot)
+    q = tl.load(numbers + 1) * v + tl.load(numbers + 2) * x
+    inside = tl.load(numbers + 3) * x + tl.load(numbers + 4) * v
+    outside = tl.load(numbers + ROW_SIZE + 3) * x + tl.load(numbers + ROW_SIZE + 4) * v
+    for s in tl.static_range(STORED):
+        # the slot that is being written is not read: its old content may be anything
+        held = tl.load(ring + s * count.to(tl.int64) + at, mask=valid & (newest != s), other=0.0)
+        held = tl.where(newest == s, q, held)
+        inside += tl.load(numbers + 5 + s) * held
+        if MASKED:
+            outside += tl.load(numbers + ROW_SIZE + 5 + s) * held
+    tl.store(ring + newest * count.to(tl.int64) + at, q, mask=valid)
+    if MASKED:
+        shown = tl.load(face + at % plane, mask=valid, other=0)
+        inside = tl.where(shown != 0, inside, outside)
+    tl.store(latents + at, inside, mask=valid)

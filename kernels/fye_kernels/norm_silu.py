@@ -1,0 +1,179 @@
+"""Group norm and SiLU of channels-last frames, with the time embedding added on the way in.
+
+    y = silu(group_norm(x + t))
+
+PyTorch makes three passes over memory and back; here one pass reads for the statistics, and one reads and writes.
+Variances are sums of squared distances from means, put together from tiles (Chan, Golub and LeVeque 1983), so that a
+large mean costs no precision.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional as F
+
+_ELEMENTS = 4096  # of a program's tile
+
+
+def reference(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, time: Tensor | None = None
+) -> Tensor:
+    """The same in plain PyTorch, over (N, C, h, w); see `norm_silu`."""
+    if time is not None:
+        x = x + time[:, :, None, None]
+    return F.silu(F.group_norm(x, groups, weight, bias, eps))
+
+
+def norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, time: Tensor | None = None
+) -> Tensor:
+    """Normalise and activate.
+
+    Args:
+        x: (N, C, h, w) in channels-last memory.
+        groups: that share mean and variance; C is a multiple.
+        weight: (C,).
+        bias: (C,).
+        eps: added to the variance.
+        time: (N, C) or (1, C), added to every position of x first.
+
+    Returns:
+        As `x`, statistics in float32.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError("x must lie channels last")
+    batch, channels, height, width = x.shape
+    if channels % groups:
+        raise ValueError(f"{channels} channels are no multiple of {groups} groups")
+    if time is not None and (time.shape[1] != channels or time.shape[0] not in (1, batch) or time.stride(1) != 1):
+        raise ValueError(f"time must be ({batch} or 1, {channels}), not {tuple(time.shape)}")
+    positions = height * width
+    block = triton.next_power_of_2(channels)
+    rows = max(1, _ELEMENTS // block)
+    parts = triton.cdiv(positions, rows)
+    tiles = torch.empty((batch, parts, 2, channels), dtype=torch.float32, device=x.device)
+    factors = torch.empty((batch, 2, channels), dtype=torch.float32, device=x.device)
+    out = torch.empty_like(x)
+    time_row = 0 if time is None or time.shape[0] == 1 else time.stride(0)
+    given = (x, x if time is None else time)
+    sizes = (positions, time_row, channels)
+    shape = {"HAS_TIME": time is not None, "BLOCK": block, "ROWS": rows}
+    _measure_kernel[(parts, batch)](*given, tiles, *sizes, **shape)
+    _fold_kernel[(groups, batch)](
+        tiles,
+        weight,
+        factors,
+        positions,
+        channels,
+        channels // groups,
+        parts,
+        eps,
+        BLOCK=triton.next_power_of_2(channels // groups),
+        ROWS=rows,
+        PARTS=min(64, triton.next_power_of_2(parts)),
+    )
+    _apply_kernel[(parts, batch)](*given, factors, bias, out, *sizes, **shape)
+    return out
+
+
+@triton.jit
+def _rows(x, time, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    """A tile of (ROWS, BLOCK) values in float32, where it lies, and what of it is inside."""
+    image = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, BLOCK)
+    inside = (row < positions)[:, None] & (channel < channels)[None, :]
+    at = (image * positions + row)[:, None] * channels + channel[None, :]
+    tile = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if HAS_TIME:
+        more = tl.load(time + image * time_row + channel, mask=channel < channels, other=0.0).to(tl.float32)
+        tile = tl.where(inside, tile + more[None, :], 0.0)
+    return tile, at, inside
+
+
+@triton.jit
+def _measure_kernel(
+    x, time, tiles, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+):
+    """Of each tile and channel: the mean, and the sum of squared distances from it."""
+    tile, _, inside = _rows(x, time, positions, time_row, channels, HAS_TIME, BLOCK, ROWS)
+    channel = tl.arange(0, BLOCK)
+    count = tl.minimum(positions - tl.program_id(0) * ROWS, ROWS).to(tl.float32)
+    mean = tl.sum(tile, 0) / count
+    off = tl.where(inside, tile - mean[None, :], 0.0)
+    part = (tl.program_id(1).to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * 2
+    tl.store(tiles + part * channels + channel, mean, mask=channel < channels)
+    tl.store(tiles + (part + 1) * channels + channel, tl.sum(off * off, 0), mask=channel < channels)
+
+
+@triton.jit
+def _fold_kernel(
+    tiles,
+    weight,
+    factors,
+    positions,
+    channels,
+    group,
+    parts,
+    eps,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Of each channel: weight over deviation, and mean."""
+    image = tl.program_id(1).to(tl.int64)
+    member = tl.arange(0, BLOCK)
+    channel = tl.program_id(0) * group + member
+    total = (positions * group).to(tl.float32)
+    mean = 0.0
+    for start in range(0, parts, PARTS):
+        means, _, count, _ = _parts(
+            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
+        )
+        mean += tl.sum(means * count) / total
+    variance = 0.0
+    for start in range(0, parts, PARTS):
+        means, squares, count, inside = _parts(
+            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
+        )
+        off = tl.where(inside, means - mean, 0.0)
+        variance += tl.sum(squares + off * off * count) / total
+    scale = tl.load(weight + channel, mask=member < group).to(tl.float32) * tl.rsqrt(variance + eps)
+    tl.store(factors + image * 2 * channels + channel, scale, mask=member < group)
+    tl.store(factors + (image * 2 + 1) * channels + channel, tl.zeros_like(scale) + mean, mask=member < group)
+
+
+@triton.jit
+def _parts(tiles, image, start, channel, member, positions, channels, parts, ROWS: tl.constexpr, PARTS: tl.constexpr):
+    """Means, sums of squares, how many positions they are of, and which are there: (PARTS, channels of a group)."""
+    part = start + tl.arange(0, PARTS)
+    inside = (part < parts)[:, None] & member[None, :]
+    at = tiles + ((image * parts + part) * 2)[:, None] * channels + channel[None, :]
+    count = tl.minimum(positions - part * ROWS, ROWS).to(tl.float32)[:, None]
+    return tl.load(at, mask=inside, other=0.0), tl.load(at + channels, mask=inside, other=0.0), count, inside
+
+
+@triton.jit
+def _apply_kernel(
+    x,
+    time,
+    factors,
+    bias,
+    out,
+    positions,
+    time_row,
+    channels,
+    HAS_TIME: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    tile, at, inside = _rows(x, time, positions, time_row, channels, HAS_TIME, BLOCK, ROWS)
+    channel = tl.arange(0, BLOCK)
+    to = factors + tl.program_id(1).to(tl.int64) * 2 * channels + channel
+    scale = tl.load(to, mask=channel < channels)
+    mean = tl.load(to + channels, mask=channel < channels)
+    shift = tl.load(bias + channel, mask=channel < channels).to(tl.float32)
+    y = (tile - mean[None, :]) * scale[None, :] + shift[None, :]
+    falling = tl.exp(-tl.abs(y))  # at most 1: nothing overflows
+    tl.store(out + at, (y * tl.where(y < 0, falling, 1.0) / (1.0 + falling)).to(out.dtype.element_ty), mask=inside)

@@ -1,0 +1,272 @@
+"""Attention among a frame's positions and to the portrait's, whose K and V all frames share.
+
+    softmax(q [k_self | k_reference]^T / sqrt(d)) [v_self | v_reference]
+
+The portrait's K and V are read where they lie: no copy for each frame, no concatenation. Of a batch that holds both
+halves of classifier-free guidance, the unconditional rows come first and see no portrait.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional as F
+
+from fye_kernels.tiles import Tiles, precision, split, upcast
+
+
+def reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    reference_key: Tensor,
+    reference_value: Tensor,
+    heads: int,
+    unconditional: int = 0,
+) -> Tensor:
+    """The same in plain PyTorch; see `reference_attention`."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    u = unconditional
+    frames = len(query) - u
+    k = torch.cat([key[u:], reference_key.expand(frames, -1, -1)], dim=1)
+    v = torch.cat([value[u:], reference_value.expand(frames, -1, -1)], dim=1)
+    conditional = attend(query[u:], k, v)
+    return torch.cat([attend(query[:u], key[:u], value[:u]), conditional]) if u else conditional
+
+
+def reference_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    reference_key: Tensor,
+    reference_value: Tensor,
+    heads: int,
+    unconditional: int = 0,
+    *,
+    lse: Tensor | None = None,
+    tiles: Tiles | None = None,
+) -> Tensor:
+    """Attend to a frame and to the portrait.
+
+    Args:
+        query: (N, L, C), heads side by side in C; any strides but that of C, which is 1.
+        key: (N, L', C), of the frames.
+        value: the same.
+        reference_key: (1, R, C), of the portrait; R may be 0.
+        reference_value: the same.
+        heads: C / heads is the head dimension.
+        unconditional: rows of the batch, the first ones, that don't see the portrait.
+        lse: float32 (N, heads, L); gets the logarithm of each query's sum of exponentials, by which parts that were
+            attended to one by one are put together (`merge`).
+        tiles: by default what measured best for the head dimension.
+
+    Returns:
+        (N, L, C), contiguous.
+    """
+    batch, positions, channels = query.shape
+    dim = channels // heads
+    tensors = (query, key, value, reference_key, reference_value)
+    if any(x.stride(-1) != 1 for x in tensors):
+        raise ValueError("the channels of all tensors must lie side by side")
+    if any(x.shape[-1] != channels or x.dtype != query.dtype for x in tensors) or channels % heads:
+        raise ValueError(f"all tensors need {channels} channels, a multiple of {heads} heads, of {query.dtype}")
+    out = torch.empty((batch, positions, channels), dtype=query.dtype, device=query.device)
+    first, second = split(dim)
+    tiles = tiles or best(dim)
+    _kernel[(triton.cdiv(positions, tiles.rows), batch * heads)](
+        *tensors,
+        out,
+        lse if lse is not None else out,
+        positions,
+        key.shape[1],
+        reference_key.shape[1],
+        unconditional,
+        heads,
+        math.log2(math.e) / math.sqrt(dim),
+        *query.stride()[:2],
+        *key.stride()[:2],
+        *value.stride()[:2],
+        reference_key.stride(1),
+        reference_value.stride(1),
+        DIM=dim,
+        FIRST=first,
+        SECOND=second,
+        ROWS=tiles.rows,
+        COLUMNS=tiles.columns,
+        HAS_LSE=lse is not None,
+        UPCAST=upcast(query.dtype),
+        PRECISION=precision(query.dtype),
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    return out
+
+
+def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
+    """Attention to two sets of keys, from attention to each.
+
+    Args:
+        one: (N, L, C).
+        one_lse: float32 (N, heads, L), see `reference_attention`.
+        other: as `one`.
+        other_lse: as `one_lse`.
+
+    Returns:
+        (N, L, C) in the type of `one`.
+    """
+    share = torch.sigmoid(one_lse - other_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
+    parts = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
+    return torch.lerp(*reversed(tuple(parts)), share).flatten(2).to(one.dtype)
+
+
+def best(dim: int) -> Tiles:
+    """Tiles for a head dimension."""
+    if dim <= 48:
+        return Tiles(128, 64, warps=4, stages=3)
+    if dim <= 96:
+        return Tiles(128, 64, warps=8, stages=3)
+    return Tiles(64, 32, warps=4, stages=2)
+
+
+@triton.jit
+def _kernel(
+    query,
+    key,
+    value,
+    reference_key,
+    reference_value,
+    out,
+    lse,
+    positions,
+    keys,
+    references,
+    unconditional,
+    heads,
+    scale,
+    query_batch,
+    query_row,
+    key_batch,
+    key_row,
+    value_batch,
+    value_row,
+    reference_key_row,
+    reference_value_row,
+    DIM: tl.constexpr,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    HAS_LSE: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch = (tl.program_id(1) // heads).to(tl.int64)
+    head = tl.program_id(1) % heads
+    inside = rows < positions
+    start = head * DIM
+    q = query + batch * query_batch + start
+    q0 = _tile(q, rows, query_row, inside, 0, FIRST, DIM, UPCAST)
+    acc0 = tl.zeros((ROWS, FIRST), tl.float32)
+    if SECOND > 0:
+        q1 = _tile(q, rows, query_row, inside, FIRST, SECOND, DIM, UPCAST)
+        acc1 = tl.zeros((ROWS, SECOND), tl.float32)
+    else:
+        q1 = q0
+        acc1 = acc0
+    total = tl.zeros((ROWS,), tl.float32)
+    most = tl.full((ROWS,), -float("inf"), tl.float32)
+
+    acc0, acc1, total, most = _attend(
+        q0, q1, acc0, acc1, total, most, scale,
+        key + batch * key_batch + start, key_row, value + batch * value_batch + start, value_row, keys,
+        DIM, FIRST, SECOND, COLUMNS, UPCAST, PRECISION,
+    )  # fmt: skip
+    acc0, acc1, total, most = _attend(
+        q0, q1, acc0, acc1, total, most, scale,
+        reference_key + start, reference_key_row, reference_value + start, reference_value_row,
+        tl.where(batch < unconditional, 0, references),
+        DIM, FIRST, SECOND, COLUMNS, UPCAST, PRECISION,
+    )  # fmt: skip
+
+    acc0 = acc0 / total[:, None]
+    to = out + (batch * positions + rows[:, None]) * heads * DIM + start
+    columns = tl.arange(0, FIRST)
+    tl.store(to + columns[None, :], acc0.to(out.dtype.element_ty), mask=inside[:, None] & (columns < DIM)[None, :])
+    if SECOND > 0:
+        acc1 = acc1 / total[:, None]
+        columns = FIRST + tl.arange(0, SECOND)
+        tl.store(to + columns[None, :], acc1.to(out.dtype.element_ty), mask=inside[:, None] & (columns < DIM)[None, :])
+    if HAS_LSE:
+        tl.store(lse + (batch * heads + head) * positions + rows, (most + tl.log2(total)) * 0.6931471805599453, inside)
+
+
+@triton.jit
+def _tile(
+    data,
+    rows,
+    stride,
+    inside,
+    START: tl.constexpr,
+    SIZE: tl.constexpr,
+    DIM: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Rows of a matrix, `SIZE` of its columns from `START` on; 0 outside."""
+    columns = START + tl.arange(0, SIZE)
+    mask = inside[:, None]
+    if START + SIZE > DIM:
+        mask = mask & (columns < DIM)[None, :]
+    tile = tl.load(data + rows.to(tl.int64)[:, None] * stride + columns[None, :], mask=mask, other=0.0)
+    return tile.to(tl.float32) if UPCAST else tile
+
+
+@triton.jit
+def _attend(
+    q0,
+    q1,
+    acc0,
+    acc1,
+    total,
+    most,
+    scale,
+    key,
+    key_row,
+    value,
+    value_row,
+    length,
+    DIM: tl.constexpr,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One segment of keys, added to what was attended to before (online softmax, Milakov and Gimelshein 2018)."""
+    for start in range(0, length, COLUMNS):
+        rows = start + tl.arange(0, COLUMNS)
+        inside = rows < length
+        k0 = _tile(key, rows, key_row, inside, 0, FIRST, DIM, UPCAST)
+        scores = tl.dot(q0, tl.trans(k0), input_precision=PRECISION)
+        if SECOND > 0:
+            k1 = _tile(key, rows, key_row, inside, FIRST, SECOND, DIM, UPCAST)
+            scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
+        scores = tl.where(inside[None, :], scores * scale, -float("inf"))
+        now = tl.maximum(most, tl.max(scores, 1))
+        shrink = tl.exp2(most - now)
+        weights = tl.exp2(scores - now[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        v0 = _tile(value, rows, value_row, inside, 0, FIRST, DIM, UPCAST)
+        weights = weights.to(v0.dtype)
+        acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision=PRECISION)
+        if SECOND > 0:
+            v1 = _tile(value, rows, value_row, inside, FIRST, SECOND, DIM, UPCAST)
+            acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision=PRECISION)
+        most = now
+    return acc0, acc1, total, most

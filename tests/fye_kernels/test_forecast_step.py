@@ -1,0 +1,96 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fye_kernels.forecast_step import SLOTS, forecast_step, numbers, reference
+from fye_rt.denoise import denoise
+from fye_rt.extrapolation import newton, reuse
+from fye_rt.forecast import Jump, even, plan
+from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.windows import Window
+
+# float32 sums of up to 7 products, in another order or fused: a few units in the last place of the largest of them
+BOUND = 1e-5
+
+
+def inputs(device: str, shape: tuple[int, ...], slots: int, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(seed)
+    latents, u, c = (torch.randn(shape, generator=random) for _ in range(3))
+    ring = torch.randn((slots, *shape), generator=random)
+    face = torch.rand(shape[2:], generator=random) < 0.5
+    return latents.to(device), u.to(device, dtype), c.to(device, dtype), ring.to(device), face.to(device)
+
+
+@given(
+    frames=st.integers(1, 5),
+    height=st.integers(1, 17),
+    width=st.integers(1, 17),
+    slots=st.integers(1, SLOTS),
+    data=st.data(),
+)
+@settings(max_examples=15, deadline=None)
+def test_one_pass_is_guidance_conversion_ring_and_sum(
+    device: str, frames: int, height: int, width: int, slots: int, data: st.DataObject
+) -> None:
+    used, slot = data.draw(st.integers(1, slots)), data.draw(st.integers(0, slots - 1))
+    weight = st.floats(-3, 3, width=32)
+    w, outside = (tuple(data.draw(st.lists(weight, min_size=used, max_size=used))) for _ in range(2))
+    jump = Jump(0, 3, data.draw(weight), w, data.draw(weight), data.draw(weight), data.draw(weight), outside)
+    latents, u, c, ring, face = inputs(device, (1, 4, frames, height, width), slots, torch.float16)
+    row = numbers(jump, data.draw(weight), slot, slots).to(device)
+    at = torch.tensor([slot], dtype=torch.int32, device=device)
+    for unconditional, mask in ((u, None), (None, None), (u, face)):
+        expected, expected_ring = latents.clone(), ring.clone()
+        reference(expected, unconditional, c, expected_ring, at, row, mask)
+        result, result_ring = latents.clone(), ring.clone()
+        result_ring[slot] = torch.nan  # what is overwritten must not be read
+        forecast_step(result, unconditional, c, result_ring, at, row, mask)
+        scale = 1 + 20 * float(row.abs().max()) ** 2
+        torch.testing.assert_close(result_ring, expected_ring, rtol=0, atol=BOUND * scale)
+        torch.testing.assert_close(result, expected, rtol=0, atol=BOUND * scale)
+        others = [s for s in range(slots) if s != slot]
+        assert torch.equal(result_ring[others], ring[others])
+
+
+@pytest.mark.parametrize("extrapolate", [reuse, newton(1), newton(2)])
+def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> None:
+    steps = schedule(12, SchedulerConfig())
+    table = plan(steps, even(12, 6), extrapolate, "epsilon")
+    noise = torch.randn(1, 4, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+
+    def network(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        return torch.tanh(x * (1 + timestep / 1000)), torch.sin(x)
+
+    def evaluate(x, timestep: int, frames):
+        return tuple(v.numpy() for v in network(torch.from_numpy(x), timestep))
+
+    whole = [Window(torch.arange(3).numpy(), torch.ones(3, dtype=torch.float64).numpy())]
+    expected = torch.from_numpy(denoise(evaluate, steps, table, whole, noise.numpy(), 2.5))
+    latents, slots = noise.to(device).clone(), table.ring
+    ring = torch.full((slots, *latents.shape), torch.nan, device=device)
+    for k, jump in enumerate(table.jumps):
+        if k < slots:
+            ring[k + 1 :] = 0  # slots that were never written have no weight, but 0 times NaN is not 0
+        u, c = (v.to(device) for v in network(latents.cpu(), int(steps.timesteps[jump.step])))
+        slot = torch.tensor([k % slots], dtype=torch.int32, device=device)
+        forecast_step(latents, u, c, ring, slot, numbers(jump, 2.5, k % slots, slots).to(device))
+    torch.testing.assert_close(latents.cpu(), expected, rtol=0, atol=2e-5)
+
+
+def test_what_it_cannot_take_is_refused(device: str) -> None:
+    latents, u, c, ring, face = inputs(device, (1, 4, 2, 3, 3), 2, torch.float32)
+    slot, row = torch.zeros(1, dtype=torch.int32, device=device), numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 2).to(device)
+    with pytest.raises(ValueError, match="contiguous"):
+        forecast_step(latents.mT, u, c, ring, slot, row)
+    with pytest.raises(ValueError, match="float32"):
+        forecast_step(latents.double(), u, c, ring, slot, row)
+    with pytest.raises(ValueError, match="predictions"):
+        forecast_step(latents, u[:, :, :1].contiguous(), c, ring, slot, row)
+    with pytest.raises(ValueError, match="face mask"):
+        forecast_step(latents, u, c, ring, slot, row, face[:1])
+    with pytest.raises(ValueError, match="1 to 5 slots"):
+        numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 6)
+    with pytest.raises(ValueError, match="2 quantities"):
+        numbers(Jump(0, 1, 1.0, (1.0, 1.0)), 1.0, 0, 1)

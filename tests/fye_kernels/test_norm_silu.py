@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fye_kernels.norm_silu import norm_silu, reference
+
+# float32: sums in another order. Half precision: one rounding of the result
+BOUNDS = {torch.float32: 5e-6, torch.float16: 4e-3}
+
+
+def inputs(
+    device: str, shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(shape, generator=random) + 0.5
+    weight, bias = torch.randn(2, shape[1], generator=random)
+    time = torch.randn(shape[0], shape[1], generator=random)
+    x = x.to(device, dtype).to(memory_format=torch.channels_last)
+    return x, weight.to(device, dtype), bias.to(device, dtype), time.to(device, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((1, 32, 1, 2), 32), ((2, 64, 5, 7), 32), ((3, 40, 9, 4), 8), ((1, 320, 8, 8), 32)]
+)
+@pytest.mark.parametrize("dtype", list(BOUNDS))
+def test_it_is_group_norm_and_silu(device: str, shape: tuple[int, int, int, int], groups: int, dtype) -> None:
+    x, weight, bias, time = inputs(device, shape, dtype)
+    for more in (None, time, time[:1]):
+        result = norm_silu(x, groups, weight, bias, 1e-5, more)
+        exact = reference(
+            x.double(), groups, weight.double(), bias.double(), 1e-5, None if more is None else more.double()
+        )
+        torch.testing.assert_close(result.double(), exact, rtol=BOUNDS[dtype], atol=BOUNDS[dtype])
+        assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
+        assert torch.isfinite(result).all()
+        assert torch.equal(result, norm_silu(x, groups, weight, bias, 1e-5, more))
+
+
+def test_a_large_mean_costs_no_precision(device: str) -> None:
+    x, weight, bias, _ = inputs(device, (1, 32, 9, 30))
+    x += 1000  # float32 holds these to 6e-5
+    exact = reference(x.double(), 8, weight.double(), bias.double())
+    torch.testing.assert_close(norm_silu(x, 8, weight, bias), exact.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_what_stands_still_becomes_its_bias(device: str) -> None:
+    x = torch.full((1, 32, 3, 5), 7.0, device=device).to(memory_format=torch.channels_last)
+    bias = torch.linspace(-100, 100, 32, device=device)
+    result = norm_silu(x, 8, torch.ones(32, device=device), bias)
+    torch.testing.assert_close(result[0, :, 0, 0], F.silu(bias))
+
+
+def test_frames_are_normalised_by_themselves(device: str) -> None:
+    x, weight, bias, _ = inputs(device, (3, 32, 4, 4))
+    before = norm_silu(x, 8, weight, bias)
+    x[1] *= 3
+    after = norm_silu(x, 8, weight, bias)
+    assert torch.equal(after[[0, 2]], before[[0, 2]]) and not torch.equal(after[1], before[1])
+
+
+def test_what_it_cannot_take_is_refused(device: str) -> None:
+    x, weight, bias, time = inputs(device, (2, 32, 4, 4))
+    with pytest.raises(ValueError, match="channels last"):
+        norm_silu(x.contiguous(), 8, weight, bias)
+    with pytest.raises(ValueError, match="no multiple of 5 groups"):
+        norm_silu(x, 5, weight, bias)
+    with pytest.raises(ValueError, match="time must be"):
+        norm_silu(x, 8, weight, bias, 1e-5, time[:, :16])

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import Tensor
+
+from fye_kernels.reference_attention import merge, reference, reference_attention
+from fye_kernels.tiles import Tiles, split
+
+SMALL = Tiles(16, 16, warps=1, stages=1)  # several passes over few numbers
+# float32: sums of some hundred products in another order. Half precision: weights are rounded to 2**-11 before they
+# are multiplied, and results once more; bfloat16 to 2**-8
+BOUNDS = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def inputs(
+    device: str, frames: int, queries: int, keys: int, heads: int, dim: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(queries * dim)
+    shapes = [(frames, queries, heads * dim), *2 * [(frames, queries, heads * dim)], *2 * [(1, keys, heads * dim)]]
+    return tuple(torch.randn(shape, generator=random).to(device, dtype) for shape in shapes)
+
+
+@pytest.mark.parametrize("dim", [8, 16, 40, 80, 160])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (16, 16), (37, 21), (50, 0)])
+def test_it_is_attention_over_both_sets_of_keys(device: str, dim: int, queries: int, keys: int) -> None:
+    given = inputs(device, 3, queries, keys, 2, dim)
+    for unconditional in (0, 1, 3):
+        result = reference_attention(*given, 2, unconditional, tiles=SMALL)
+        expected = reference(*given, 2, unconditional)
+        torch.testing.assert_close(result, expected, rtol=0, atol=BOUNDS[torch.float32] * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dim", [40, 80])
+def test_half_precision_keeps_its_bound(device: str, dim: int, dtype: torch.dtype) -> None:
+    given = inputs(device, 2, 45, 33, 2, dim, dtype)
+    result = reference_attention(*given, 2, 1, tiles=SMALL)
+    expected = reference(*(x.float() for x in given), 2, 1)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, rtol=0, atol=BOUNDS[dtype] * float(expected.abs().max()))
+
+
+def test_any_tiles_give_the_same(device: str) -> None:
+    given = inputs(device, 1, 70, 40, 1, 40)
+    expected = reference(*given, 1)
+    for tiles in (Tiles(16, 32), Tiles(64, 16), Tiles(128, 64)):
+        torch.testing.assert_close(reference_attention(*given, 1, tiles=tiles), expected, rtol=0, atol=2e-6)
+
+
+def test_slices_of_one_projection_need_no_copy(device: str) -> None:
+    joined = torch.randn(2, 20, 3 * 32, generator=torch.Generator().manual_seed(0)).to(device)
+    q, k, v = joined.chunk(3, dim=-1)
+    assert not k.is_contiguous()
+    r = torch.randn(1, 9, 32, device=device)
+    result = reference_attention(q, k, v, r, r, 2, tiles=SMALL)
+    torch.testing.assert_close(result, reference(q, k, v, r, r, 2), rtol=0, atol=2e-6)
+
+
+def test_the_self_part_can_be_shared_between_the_halves(device: str) -> None:
+    q, k, v, rk, rv = inputs(device, 2, 30, 25, 2, 40)
+    lse = torch.full((2, 2, 2, 30), torch.nan, device=device)
+    nothing = k[:1, :0]
+    alone = reference_attention(q, k, v, nothing, nothing, 2, lse=lse[0], tiles=SMALL)
+    portrait = reference_attention(q, nothing.expand(2, -1, -1), nothing.expand(2, -1, -1), rk, rv, 2, lse=lse[1])
+    scores = torch.einsum("nqhd,nkhd->nhqk", *(x.unflatten(-1, (2, 40)) for x in (q, k))) / 40**0.5
+    torch.testing.assert_close(lse[0], scores.logsumexp(-1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(alone, reference(q, k, v, rk, rv, 2, 2), rtol=0, atol=2e-6)
+    both = merge(alone, lse[0], portrait, lse[1])
+    torch.testing.assert_close(both, reference(q, k, v, rk, rv, 2), rtol=0, atol=5e-6)
+
+
+def test_large_scores_do_not_overflow_and_repeats_are_identical(device: str) -> None:
+    given = tuple(30 * x for x in inputs(device, 1, 40, 40, 1, 16))
+    first = reference_attention(*given, 1, tiles=SMALL)
+    torch.testing.assert_close(first, reference(*given, 1), rtol=1e-4, atol=1e-3)
+    for _ in range(3):
+        assert torch.equal(reference_attention(*given, 1, tiles=SMALL), first)
+
+
+def test_what_it_cannot_take_is_refused(device: str) -> None:
+    q, k, v, rk, rv = inputs(device, 1, 8, 8, 2, 16)
+    with pytest.raises(ValueError, match="side by side"):
+        reference_attention(q.mT.contiguous().mT, k, v, rk, rv, 2)
+    with pytest.raises(ValueError, match="channels"):
+        reference_attention(q, k, v, rk[..., :16], rv, 2)
+    with pytest.raises(ValueError, match="float32"):
+        reference_attention(q, k.half(), v, rk, rv, 2)
+    with pytest.raises(ValueError, match="multiple of 3 heads"):
+        reference_attention(q, k, v, rk, rv, 3)
+
+
+def test_head_dimensions_are_split_and_not_padded_to_a_power_of_two() -> None:
+    assert [split(dim) for dim in (8, 16, 40, 64, 80, 160)] == [
+        (16, 0),
+        (16, 0),
+        (32, 16),
+        (64, 0),
+        (64, 16),
+        (128, 32),
+    ]

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import Tensor
+
+from fye_kernels.temporal_attention import reference, temporal_attention
+
+BOUNDS = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the largest result: see test_reference_attention.py
+
+
+def inputs(
+    device: str, clips: int, frames: int, positions: int, heads: int, dim: int, dtype: torch.dtype = torch.float32
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    random = torch.Generator().manual_seed(frames * dim)
+    q, k, v = (torch.randn(clips * frames, positions, heads * dim, generator=random) for _ in range(3))
+    biases = torch.randn(3, frames, heads * dim, generator=random)
+    return tuple(x.to(device, dtype) for x in (q, k, v)), biases.to(device, dtype)
+
+
+@pytest.mark.parametrize("dim", [4, 8, 40, 80, 160])
+@pytest.mark.parametrize(("frames", "positions"), [(1, 1), (5, 6), (16, 3), (24, 2), (32, 4)])
+def test_it_is_attention_over_frames(device: str, dim: int, frames: int, positions: int) -> None:
+    given, biases = inputs(device, 2, frames, positions, 2, dim)
+    for more in (None, biases):
+        expected = reference(*given, 2, frames, more)
+        bound = BOUNDS[torch.float32] * max(1.0, float(expected.abs().max()))
+        result = temporal_attention(*given, 2, frames, more)
+        torch.testing.assert_close(result, expected, rtol=0, atol=bound)
+
+
+def test_the_reference_attends_among_the_frames_of_one_position_alone() -> None:
+    (q, k, v), _ = inputs("cpu", 2, 3, 4, 2, 8)
+    before = reference(q, k, v, 2, 3, None)
+    v[4, 2] += 1  # clip 1, frame 1, position 2
+    changed = (reference(q, k, v, 2, 3, None) != before).any(-1)
+    assert changed.nonzero().tolist() == [[3, 2], [4, 2], [5, 2]]
+
+
+def test_half_precision_keeps_its_bound(device: str) -> None:
+    given, biases = inputs(device, 1, 16, 5, 2, 40, torch.float16)
+    expected = reference(*(x.float() for x in given), 2, 16, biases.float())
+    result = temporal_attention(*given, 2, 16, biases)
+    torch.testing.assert_close(
+        result.float(), expected, rtol=0, atol=BOUNDS[torch.float16] * float(expected.abs().max())
+    )
+
+
+@pytest.mark.parametrize("positions_a_program", [1, 2, 8])
+def test_any_number_of_positions_a_program_gives_the_same(device: str, positions_a_program: int) -> None:
+    given, biases = inputs(device, 1, 6, 7, 1, 16)
+    expected = reference(*given, 1, 6, biases)
+    result = temporal_attention(*given, 1, 6, biases, positions_a_program=positions_a_program)
+    torch.testing.assert_close(result, expected, rtol=0, atol=5e-6)
+    assert torch.equal(result, temporal_attention(*given, 1, 6, biases, positions_a_program=positions_a_program))
+
+
+def test_what_it_cannot_take_is_refused(device: str) -> None:
+    (q, k, v), biases = inputs(device, 1, 6, 4, 2, 8)
+    with pytest.raises(ValueError, match="6 rows are not clips of 4 frames"):
+        temporal_attention(q, k, v, 2, 4)
+    with pytest.raises(ValueError, match="1 to 32"):
+        temporal_attention(*(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33)
+    with pytest.raises(ValueError, match="contiguous"):
+        temporal_attention(q, k.transpose(0, 1), v, 2, 6)
+    with pytest.raises(ValueError, match="biases"):
+        temporal_attention(q, k, v, 2, 6, biases[:, :5])
