@@ -2,6 +2,7 @@
 #   make demo   animate the shipped portraits into build/demo (no torch)
 #   make test   the fast test suite        make test ARGS="-m full"   the full-size checks
 #   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
+#   make aot    all GPU kernels as cubins into build/kernels (no GPU needed)
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
@@ -9,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/native/*)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench aot clean
 .NOTPARALLEL:
 demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
@@ -24,6 +25,9 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/fye bench $(ARGS)
+
+aot: .venv/.dev
+	PYTHONPATH=.:kernels $(BIN)/python -m fye_kernels.aot --out build/kernels $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -45,5 +49,5 @@ clean:
 
 .venv/.dev: $(BUILD) .venv/constraints.txt
 	$(PIP) install '$(TORCH)'
-	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,bench,dev]'
+	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,kernels,bench,dev]'
 	@touch .venv/.demo $@

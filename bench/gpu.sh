@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, from a source checkout, without network:
 #   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
+#   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's
 # Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
 # taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
 set -euo pipefail
@@ -34,10 +35,16 @@ train() {
     cat "$RUN"/{vae,image,motion}.jsonl >"$OUT/log.jsonl"
 }
 
+kernels() {
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_kernels
+    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json"
+}
+
 case ${1:-} in
 train) train "${@:2}" ;;
+kernels) kernels ;;
 *)
-    sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

@@ -101,7 +101,7 @@ class Animator:
 
     Args:
         bundle: a verified bundle.
-        backend: "auto", "onnxruntime" or "openvino".
+        backend: "auto", "onnxruntime", "openvino" or "torch".
         compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
             follows the call's `Options.compute` where that is not "auto".
         threads: of the CPU; 0 means one per physical core.

@@ -32,7 +32,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
 Landmarker = Annotated[Path | None, typer.Option(metavar="FILE", help="MediaPipe's face_landmarker.task.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Use that many first frames.")]
-Backend = Annotated[str, typer.Option(help="auto, onnxruntime or openvino.")]
+Backend = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
 
 
 def demo(

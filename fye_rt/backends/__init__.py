@@ -47,6 +47,7 @@ class Settings:
 BACKENDS = {
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
+    "torch": ("fye_rt.backends.torch", "torch"),
 }
 
 Open = Callable[[Bundle, str, Settings], Engine]

@@ -8,13 +8,14 @@ The numbers lie in device memory, by slot of the ring and not by age, so that on
 are float32. With a face mask there is a second row of numbers, for what lies outside of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from fye_kernels.variant import TYPES, Variant, signature
 from fye_rt.forecast import Jump
 
 SLOTS = 5  # of the ring, at most
@@ -65,7 +66,7 @@ def reference(
         row[A] * latents + row[B] * v + torch.tensordot(row[W : W + len(ring)], ring, dims=1)
         for row in (inside, outside)
     ]
-    latents.copy_(moved[0] if face is None else torch.where(face, *moved))
+    latents.copy_(moved[0] if face is None else torch.where(face, moved[0], moved[1]))
 
 
 def forecast_step(
@@ -83,7 +84,7 @@ def forecast_step(
         latents: float32 (1, 4, F, h, w), overwritten.
         unconditional: prediction of v in any floating type, of the same shape; None where `conditional` is guided.
         conditional: likewise.
-        ring: float32 (slots, 1, 4, F, h, w), of which one slot is overwritten.
+        ring: float32 (slots, 1, 4, F, h, w), of which one slot is overwritten; what has no weight is not read.
         slot: int32 (1,), which.
         numbers: float32 (2, ROW), from `numbers`, on the device.
         face: bool (F, h, w), where the first row of numbers holds; everywhere if None.
@@ -108,12 +109,36 @@ def forecast_step(
         latents if face is None else face.view(torch.uint8),
         count,
         1 if face is None else face.numel(),
-        STORED=len(ring),
-        ROW_SIZE=ROW,
+        SLOTS=SLOTS,
+        ROW=ROW,
         GUIDED=unconditional is not None,
         MASKED=face is not None,
         BLOCK=_BLOCK,
     )
+
+
+def variants() -> Iterator[Variant]:
+    """What the released model launches: predictions of both halves or of one, with a face mask or without."""
+    for name, pointer in TYPES.items():
+        for guided in (True, False):
+            for masked in (False, True):
+                pointers = {
+                    "latents": "*fp32",
+                    "unconditional": pointer,
+                    "conditional": pointer,
+                    "ring": "*fp32",
+                    "slot": "*i32",
+                    "numbers": "*fp32",
+                    "face": "*u8",
+                }
+                yield Variant(
+                    f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}_{name}",
+                    _kernel,
+                    signature(pointers, "count plane"),
+                    {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK},
+                    (*pointers, "count"),
+                    (f"ceil(count / {_BLOCK})",),
+                )
 
 
 @triton.jit
@@ -127,8 +152,8 @@ def _kernel(
     face,
     count,
     plane,
-    STORED: tl.constexpr,
-    ROW_SIZE: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ROW: tl.constexpr,
     GUIDED: tl.constexpr,
     MASKED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -143,14 +168,18 @@ def _kernel(
     newest = tl.load(slot)
     q = tl.load(numbers + 1) * v + tl.load(numbers + 2) * x
     inside = tl.load(numbers + 3) * x + tl.load(numbers + 4) * v
-    outside = tl.load(numbers + ROW_SIZE + 3) * x + tl.load(numbers + ROW_SIZE + 4) * v
-    for s in tl.static_range(STORED):
-        # the slot that is being written is not read: its old content may be anything
-        held = tl.load(ring + s * count.to(tl.int64) + at, mask=valid & (newest != s), other=0.0)
+    outside = tl.load(numbers + ROW + 3) * x + tl.load(numbers + ROW + 4) * v
+    for s in tl.static_range(SLOTS):
+        w = tl.load(numbers + 5 + s)
+        w_outside = tl.load(numbers + ROW + 5 + s)
+        # what has no weight is not read, nor is the slot that is being written: neither need hold a number, nor exist
+        weight = tl.abs(w) + tl.abs(w_outside) if MASKED else tl.abs(w)
+        end = tl.where((newest == s) | (weight == 0), 0, count)
+        held = tl.load(ring + s * count.to(tl.int64) + at, mask=at < end, other=0.0)
         held = tl.where(newest == s, q, held)
-        inside += tl.load(numbers + 5 + s) * held
+        inside += w * held
         if MASKED:
-            outside += tl.load(numbers + ROW_SIZE + 5 + s) * held
+            outside += w_outside * held
     tl.store(ring + newest * count.to(tl.int64) + at, q, mask=valid)
     if MASKED:
         shown = tl.load(face + at % plane, mask=valid, other=0)

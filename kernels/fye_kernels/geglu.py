@@ -1,10 +1,14 @@
 """The feed-forward's gate, value * gelu(gate) with the exact GELU, in one pass."""
 
+from collections.abc import Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
+
+from fye_kernels.variant import TYPES, Variant, signature
 
 _BLOCK = 1024
 
@@ -30,6 +34,19 @@ def geglu(x: Tensor) -> Tensor:
     count = out.numel()
     _kernel[(triton.cdiv(count, _BLOCK),)](x, out, count, out.shape[-1], BLOCK=_BLOCK)
     return out
+
+
+def variants() -> Iterator[Variant]:
+    """What the released model launches."""
+    for name, pointer in TYPES.items():
+        yield Variant(
+            f"geglu_{name}",
+            _kernel,
+            signature({"x": pointer, "out": pointer}, "count channels"),
+            {"BLOCK": _BLOCK},
+            ("x", "out", "count", "channels"),
+            (f"ceil(count / {_BLOCK})",),
+        )
 
 
 @triton.jit

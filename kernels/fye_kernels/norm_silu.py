@@ -7,11 +7,15 @@ Variances are sums of squared distances from means, put together from tiles (Cha
 large mean costs no precision.
 """
 
+from collections.abc import Iterator
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
+
+from fye_kernels.variant import TYPES, Variant, signature
 
 _ELEMENTS = 4096  # of a program's tile
 
@@ -75,6 +79,46 @@ def norm_silu(
     )
     _apply_kernel[(parts, batch)](*given, factors, bias, out, *sizes, **shape)
     return out
+
+
+def variants() -> Iterator[Variant]:
+    """What the released model launches: 320 to 2560 channels in 32 groups."""
+    for name, pointer in TYPES.items():
+        for channels in (320, 640, 1280, 2560):
+            block = triton.next_power_of_2(channels)
+            rows, group = max(1, _ELEMENTS // block), triton.next_power_of_2(channels // 32)
+            grid = (f"ceil(positions / {rows})", "batch")
+            sizes, aligned = "positions time_row channels", ("x", "time", "time_row", "channels", "out")
+            for has_time in (False, True):
+                shape = {"HAS_TIME": has_time, "BLOCK": block, "ROWS": rows}
+                kind = f"{block}{'_time' if has_time else ''}_{name}"
+                given = {"x": pointer, "time": pointer}
+                yield Variant(
+                    f"norm_silu_measure_{kind}",
+                    _measure_kernel,
+                    signature(given | {"tiles": "*fp32"}, sizes),
+                    shape,
+                    (*aligned[:-1], "tiles"),
+                    grid,
+                )
+                yield Variant(
+                    f"norm_silu_apply_{kind}",
+                    _apply_kernel,
+                    signature(given | {"factors": "*fp32", "bias": pointer, "out": pointer}, sizes),
+                    shape,
+                    (*aligned, "factors", "bias"),
+                    grid,
+                )
+            yield Variant(
+                f"norm_silu_fold_{block}_{name}",
+                _fold_kernel,
+                signature(
+                    {"tiles": "*fp32", "weight": pointer, "factors": "*fp32"}, "positions channels group parts", "eps"
+                ),
+                {"BLOCK": group, "ROWS": rows, "PARTS": 64},
+                ("tiles", "weight", "factors", "channels"),
+                ("groups", "batch"),
+            )
 
 
 @triton.jit

@@ -7,6 +7,7 @@ halves of classifier-free guidance, the unconditional rows come first and see no
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -14,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fye_kernels.tiles import Tiles, precision, split, upcast
+from fye_kernels.tiles import DIMS, Tiles, precision, split, upcast
+from fye_kernels.variant import TYPES, Variant, signature
 
 
 def reference(
@@ -121,17 +123,49 @@ def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Ten
         (N, L, C) in the type of `one`.
     """
     share = torch.sigmoid(one_lse - other_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
-    parts = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
-    return torch.lerp(*reversed(tuple(parts)), share).flatten(2).to(one.dtype)
+    mine, others = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
+    return torch.lerp(others, mine, share).flatten(2).to(one.dtype)
 
 
 def best(dim: int) -> Tiles:
-    """Tiles for a head dimension."""
+    """Tiles for a head dimension: the largest that spill no registers from sm_80 to sm_120a."""
     if dim <= 48:
-        return Tiles(128, 64, warps=4, stages=3)
-    if dim <= 96:
         return Tiles(128, 64, warps=8, stages=3)
-    return Tiles(64, 32, warps=4, stages=2)
+    if dim <= 96:
+        return Tiles(64, 32, warps=8, stages=2)
+    return Tiles(64, 16, warps=8, stages=2)
+
+
+def variants() -> Iterator[Variant]:
+    """What the released model launches, with and without the sums by which parts are put together."""
+    numbers = (
+        "positions keys references unconditional heads query_batch query_row key_batch key_row value_batch value_row "
+        "reference_key_row reference_value_row"
+    )
+    pointers = ("query", "key", "value", "reference_key", "reference_value", "out")
+    for name, pointer in TYPES.items():
+        for dim in DIMS:
+            tiles, (first, second) = best(dim), split(dim)
+            for has_lse in (False, True):
+                yield Variant(
+                    f"reference_attention_{dim}{'_lse' if has_lse else ''}_{name}",
+                    _kernel,
+                    signature(dict.fromkeys(pointers, pointer) | {"lse": "*fp32"}, numbers, "scale"),
+                    {
+                        "DIM": dim,
+                        "FIRST": first,
+                        "SECOND": second,
+                        "ROWS": tiles.rows,
+                        "COLUMNS": tiles.columns,
+                        "HAS_LSE": has_lse,
+                        "UPCAST": False,
+                        "PRECISION": "tf32",
+                    },
+                    (*pointers, "lse", *(number for number in numbers.split() if number.endswith(("_batch", "_row")))),
+                    (f"ceil(positions / {tiles.rows})", "batch * heads"),
+                    tiles.warps,
+                    tiles.stages,
+                )
 
 
 @triton.jit
@@ -171,11 +205,11 @@ def _kernel(
     head = tl.program_id(1) % heads
     inside = rows < positions
     start = head * DIM
-    q = query + batch * query_batch + start
-    q0 = _tile(q, rows, query_row, inside, 0, FIRST, DIM, UPCAST)
+    q = query + batch * query_batch + tl.program_id(0).to(tl.int64) * ROWS * query_row + start
+    q0 = _tile(q, query_row, inside, 0, FIRST, DIM, UPCAST)
     acc0 = tl.zeros((ROWS, FIRST), tl.float32)
     if SECOND > 0:
-        q1 = _tile(q, rows, query_row, inside, FIRST, SECOND, DIM, UPCAST)
+        q1 = _tile(q, query_row, inside, FIRST, SECOND, DIM, UPCAST)
         acc1 = tl.zeros((ROWS, SECOND), tl.float32)
     else:
         q1 = q0
@@ -210,7 +244,6 @@ def _kernel(
 @triton.jit
 def _tile(
     data,
-    rows,
     stride,
     inside,
     START: tl.constexpr,
@@ -223,7 +256,8 @@ def _tile(
     mask = inside[:, None]
     if START + SIZE > DIM:
         mask = mask & (columns < DIM)[None, :]
-    tile = tl.load(data + rows.to(tl.int64)[:, None] * stride + columns[None, :], mask=mask, other=0.0)
+    rows = tl.arange(0, inside.shape[0])
+    tile = tl.load(data + (rows[:, None] * stride + columns[None, :]), mask=mask, other=0.0)
     return tile.to(tl.float32) if UPCAST else tile
 
 
@@ -250,23 +284,24 @@ def _attend(
 ):
     """One segment of keys, added to what was attended to before (online softmax, Milakov and Gimelshein 2018)."""
     for start in range(0, length, COLUMNS):
-        rows = start + tl.arange(0, COLUMNS)
-        inside = rows < length
-        k0 = _tile(key, rows, key_row, inside, 0, FIRST, DIM, UPCAST)
+        inside = start + tl.arange(0, COLUMNS) < length
+        k0 = _tile(key, key_row, inside, 0, FIRST, DIM, UPCAST)
         scores = tl.dot(q0, tl.trans(k0), input_precision=PRECISION)
         if SECOND > 0:
-            k1 = _tile(key, rows, key_row, inside, FIRST, SECOND, DIM, UPCAST)
+            k1 = _tile(key, key_row, inside, FIRST, SECOND, DIM, UPCAST)
             scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
         scores = tl.where(inside[None, :], scores * scale, -float("inf"))
         now = tl.maximum(most, tl.max(scores, 1))
         shrink = tl.exp2(most - now)
         weights = tl.exp2(scores - now[:, None])
         total = total * shrink + tl.sum(weights, 1)
-        v0 = _tile(value, rows, value_row, inside, 0, FIRST, DIM, UPCAST)
+        v0 = _tile(value, value_row, inside, 0, FIRST, DIM, UPCAST)
         weights = weights.to(v0.dtype)
         acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision=PRECISION)
         if SECOND > 0:
-            v1 = _tile(value, rows, value_row, inside, FIRST, SECOND, DIM, UPCAST)
+            v1 = _tile(value, value_row, inside, FIRST, SECOND, DIM, UPCAST)
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision=PRECISION)
         most = now
+        key += COLUMNS * key_row
+        value += COLUMNS * value_row
     return acc0, acc1, total, most

@@ -5,6 +5,7 @@ encoding is folded in: W (x + pe) = W x + W pe, and W pe is a bias for each fram
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -12,9 +13,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fye_kernels.tiles import LEAST, precision, split, upcast
+from fye_kernels.tiles import DIMS, LEAST, precision, split, upcast
+from fye_kernels.variant import TYPES, Variant, signature
 
 MAX_FRAMES = 32
+WARPS = 4  # of a program
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int, biases: Tensor | None) -> Tensor:
@@ -41,8 +44,8 @@ def temporal_attention(
     frames: int,
     biases: Tensor | None = None,
     *,
-    positions_a_program: int = 4,
-    warps: int = 4,
+    positions_a_program: int | None = None,
+    warps: int = WARPS,
 ) -> Tensor:
     """Attend from every frame to all frames of its clip, at one position after the other.
 
@@ -53,7 +56,7 @@ def temporal_attention(
         heads: C / heads is the head dimension.
         frames: F, of a clip, 1 to 32.
         biases: (3, F, C), added to query, key and value of each frame.
-        positions_a_program: positions that one program takes, a power of two.
+        positions_a_program: positions that one program takes, a power of two; by default as many as its registers hold.
         warps: of a program.
 
     Returns:
@@ -70,6 +73,8 @@ def temporal_attention(
     out = torch.empty_like(query)
     dim = channels // heads
     first, second = split(dim)
+    held = max(LEAST, triton.next_power_of_2(frames))
+    positions_a_program = positions_a_program or best(dim, held)
     _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
         *tensors,
         biases if biases is not None else query,
@@ -82,13 +87,48 @@ def temporal_attention(
         FIRST=first,
         SECOND=second,
         POSITIONS=positions_a_program,
-        FRAMES=max(LEAST, triton.next_power_of_2(frames)),
+        FRAMES=held,
         HAS_BIAS=biases is not None,
         UPCAST=upcast(query.dtype),
         PRECISION=precision(query.dtype),
         num_warps=warps,
     )
     return out
+
+
+def best(dim: int, frames: int) -> int:
+    """Positions of a program, for a head dimension and 16 or 32 frames."""
+    return 4 if dim * frames <= 2560 else 2
+
+
+def variants() -> Iterator[Variant]:
+    """What the released model launches: windows of up to 16 frames, and of up to 32."""
+    for name, pointer in TYPES.items():
+        for dim in DIMS:
+            first, second = split(dim)
+            for frames in (16, 32):
+                yield Variant(
+                    f"temporal_attention_{dim}_{frames}_{name}",
+                    _kernel,
+                    signature(
+                        dict.fromkeys(("query", "key", "value", "biases", "out"), pointer),
+                        "frames positions channels",
+                        "scale",
+                    ),
+                    {
+                        "DIM": dim,
+                        "FIRST": first,
+                        "SECOND": second,
+                        "POSITIONS": best(dim, frames),
+                        "FRAMES": frames,
+                        "HAS_BIAS": True,
+                        "UPCAST": False,
+                        "PRECISION": "tf32",
+                    },
+                    ("query", "key", "value", "biases", "out", "channels"),
+                    (f"ceil(positions / {best(dim, frames)})", f"channels / {dim}", "clips"),
+                    WARPS,
+                )
 
 
 @triton.jit

@@ -6,6 +6,7 @@ import torch
 import triton
 
 LEAST = 16  # smallest side of a tensor-core tile
+DIMS = (40, 80, 160)  # of the released model's heads
 HALF = (torch.float16, torch.bfloat16)
 
 

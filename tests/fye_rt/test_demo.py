@@ -58,7 +58,9 @@ def test_the_shipped_model_has_a_card_and_no_file_over_20_mb() -> None:
     assert demo.shipped_bundle() == mini
     card = (mini / "README.md").read_text()
     assert "Drawn faces only" in card and "Apache-2.0" in card
-    assert "drawn faces" in Bundle.load(mini).note and "guidance | 2 |" in card and Bundle.load(mini).guidance == 2
+    bundle = Bundle.load(mini)
+    assert "drawn faces" in bundle.note
+    assert "guidance | 1.5, and all noise shared" in card and (bundle.guidance, bundle.shared_noise) == (1.5, 1.0)
     assert max(file.stat().st_size for file in mini.iterdir()) < 20_000_000
 
 

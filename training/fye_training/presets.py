@@ -115,10 +115,10 @@ PRESETS = {
         128,
         {
             "vae": Stage(
-                steps=16_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=64
+                steps=13_000, portraits=64, targets=1, learning_rate=1e-3, ema=0.998, facial=(4.0, 1.0), crop=64
             ),
             "image": Stage(
-                steps=20_000,
+                steps=12_500,
                 portraits=6,
                 targets=4,
                 learning_rate=6e-4,
@@ -127,7 +127,7 @@ PRESETS = {
                 dropped=0.125,
             ),
             "motion": Stage(
-                steps=2_000,
+                steps=1_500,
                 portraits=2,
                 targets=16,
                 learning_rate=5e-4,

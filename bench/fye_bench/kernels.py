@@ -1,0 +1,280 @@
+"""Kernels against what PyTorch does without them, on an NVIDIA GPU, with the shapes of the released model.
+
+    python -m fye_bench.kernels --json FILE          16 frames of 512x512, both halves of guidance
+    python -m fye_bench.kernels --small              every shape small, on any machine: does it run?
+
+Times are medians of interleaved rounds; rates count useful work alone (no padding) against what this GPU was measured
+to copy and to multiply.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fye_bench.environment import environment
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_rt import report
+from fye_rt.forecast import Jump
+
+# tokens, head dimension of each level at 512x512; 8 heads
+LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
+HEADS = 8
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kernel at one shape.
+
+    Attributes:
+        kernel: its name.
+        shape: what it was given.
+        milliseconds: of the kernel and of everything it is compared with, by name; medians.
+        spread: (p75 - p25) / median of the kernel's own times.
+        faster: how many times, than the fastest of the others.
+        rate: useful TFLOP/s or GB/s of the kernel.
+        unit: of it.
+        share: of the measured ceiling.
+        error: largest difference to the same in float32, over the largest value.
+    """
+
+    kernel: str
+    shape: str
+    milliseconds: Mapping[str, float]
+    spread: float
+    faster: float
+    rate: float
+    unit: str
+    share: float
+    error: float
+
+
+class Bench:
+    """Times on a device.
+
+    Args:
+        device: "cuda", or "cpu" to see that everything runs.
+        dtype: of activations.
+        rounds: of all competitors, one after the other.
+    """
+
+    def __init__(self, device: str, dtype: torch.dtype, rounds: int) -> None:
+        self.device, self.dtype, self.rounds = device, dtype, rounds
+        self._random = torch.Generator(device).manual_seed(0)
+        self.copy_rate, self.matrix_rate = 1.0, 1.0
+        if device == "cuda":
+            block = self.random(2**28)
+            target = torch.empty_like(block)
+            seconds = self.times({"copy": lambda: target.copy_(block)})["copy"]
+            self.copy_rate = 2 * block.nbytes / statistics.median(seconds)
+            a, b = self.random(8192, 8192), self.random(8192, 8192)
+            self.matrix_rate = 2 * 8192**3 / statistics.median(self.times({"matrix": lambda: a @ b})["matrix"])
+
+    def random(self, *shape: int) -> Tensor:
+        """Standard normal numbers; zeros would draw less power and run faster."""
+        return torch.randn(shape, generator=self._random, device=self.device, dtype=self.dtype)
+
+    def times(self, runs: Mapping[str, Run]) -> dict[str, list[float]]:
+        """Seconds of each, round by round; each call is preceded by a write that empties the L2 cache."""
+        for run in runs.values():
+            run()
+            run()
+        found: dict[str, list[float]] = {name: [] for name in runs}
+        if self.device != "cuda":
+            return {name: [1.0] for name in runs}
+        flush = torch.empty(2**28, dtype=torch.uint8, device=self.device)
+        events = []
+        for _ in range(self.rounds):
+            for name, run in runs.items():
+                flush.zero_()
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                run()
+                end.record()
+                events.append((name, start, end))
+        torch.cuda.synchronize()
+        for name, start, end in events:
+            found[name].append(start.elapsed_time(end) / 1e3)
+        return found
+
+    def row(self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: float, unit: str) -> Row:
+        """Time a kernel, the first of `runs`, and its competitors.
+
+        Args:
+            kernel: its name.
+            shape: what it is given.
+            runs: by name.
+            exact: what it should return, in float32.
+            work: FLOP or bytes of a call.
+            unit: "TFLOP/s" or "GB/s".
+        """
+        mine, *others = runs
+        result = runs[mine]()
+        assert isinstance(result, Tensor)
+        error = float((result.float() - exact).abs().max() / exact.abs().max())
+        seconds = self.times(runs)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        quarters = statistics.quantiles(seconds[mine], n=4) if len(seconds[mine]) > 1 else [0.0, 0.0, 0.0]
+        ceiling, scale = (self.matrix_rate, 1e12) if unit == "TFLOP/s" else (self.copy_rate, 1e9)
+        return Row(
+            kernel=kernel,
+            shape=shape,
+            milliseconds={name: 1e3 * value for name, value in medians.items()},
+            spread=(quarters[2] - quarters[0]) / medians[mine],
+            faster=min(medians[name] for name in others) / medians[mine],
+            rate=work / medians[mine] / scale,
+            unit=unit,
+            share=work / medians[mine] / ceiling,
+            error=error,
+        )
+
+
+def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Both halves of guidance, against PyTorch's own over concatenated K and V, concatenation included."""
+    frames = 2 if small else 16
+    for tokens, dim in ((24, 40), (16, 160)) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
+        given = (q, k, v, rk, rv, HEADS, frames)
+
+        runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
+        concatenated = partial(reference_attention.reference, *given)
+        for name, backend in BACKENDS.items() if bench.device == "cuda" else ():
+            try:
+                _with(backend, concatenated)
+            except RuntimeError:  # it doesn't take this shape
+                continue
+            runs[name] = partial(_with, backend, concatenated)
+        runs["default"] = concatenated
+        exact = reference_attention.reference(
+            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
+        )
+        flop = 4 * frames * tokens * channels * (tokens + 2 * tokens)  # the unconditional half and the other one
+        yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, flop, "TFLOP/s")
+
+
+def _with(backend: SDPBackend, run: Run) -> object:
+    with sdpa_kernel(backend):
+        return run()
+
+
+def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against permuting, PyTorch's attention, and permuting back."""
+    frames = 4 if small else 16
+    for tokens, dim in ((6, 40),) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        biases = bench.random(3, frames, channels)
+        given = (q, k, v, HEADS, frames, biases)
+        runs: dict[str, Run] = {
+            "kernel": partial(temporal_attention.temporal_attention, *given),
+            "permute": partial(temporal_attention.reference, *given),
+        }
+        exact = temporal_attention.reference(q.float(), k.float(), v.float(), HEADS, frames, biases.float())
+        yield bench.row("temporal_attention", f"2x{frames}x{tokens}x{HEADS}x{dim}", runs, exact, 4 * q.nbytes, "GB/s")
+
+
+def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """A first-order jump over guided predictions, against the same operations one by one."""
+    shape = (1, 4, 3, 8, 8) if small else (1, 4, 384, 64, 64)  # 24 clips of 16 frames: one alone is over in 3 us
+    u, c = bench.random(*shape), bench.random(*shape)
+    latents = torch.randn(shape, device=bench.device)
+    ring = torch.randn((2, *shape), device=bench.device)
+    slot = torch.ones(1, dtype=torch.int32, device=bench.device)
+    row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
+
+    def kernel() -> Tensor:
+        x = latents.clone()
+        forecast_step.forecast_step(x, u, c, ring, slot, row)
+        return x
+
+    def plain() -> Tensor:
+        x = latents.clone()
+        forecast_step.reference(x, u, c, ring, slot, row)
+        return x
+
+    exact = plain()
+    moved = u.nbytes + c.nbytes + 6 * latents.nbytes  # latents read and written twice (the clone), one slot each way
+    shown = "x".join(map(str, shape))
+    yield bench.row("forecast_step", f"{shown}, and a copy", {"kernel": kernel, "plain": plain}, exact, moved, "GB/s")
+
+
+def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """With the time embedding, against PyTorch's three passes."""
+    for channels, side in ((64, 4),) if small else ((320, 64), (640, 32), (1280, 16), (960, 64), (2560, 8)):
+        x = bench.random(32 if not small else 2, channels, side, side).to(memory_format=torch.channels_last)
+        weight, bias, time = bench.random(channels), bench.random(channels), bench.random(1, channels)
+        given = (x, 32, weight, bias, 1e-5, time)
+        runs: dict[str, Run] = {
+            "kernel": partial(norm_silu.norm_silu, *given),
+            "plain": partial(norm_silu.reference, *given),
+        }
+        exact = norm_silu.reference(x.float(), 32, weight.float(), bias.float(), 1e-5, time.float())
+        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, 3 * x.nbytes, "GB/s")
+
+
+def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against PyTorch's two operations."""
+    for tokens, channels in ((8, 64),) if small else ((4096, 1280), (1024, 2560), (256, 5120)):
+        x = bench.random(2 if small else 32, tokens, 2 * channels)
+        runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
+        moved = x.nbytes * 3 / 2
+        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved, "GB/s")
+
+
+KERNELS = (reference_attention_rows, temporal_attention_rows, forecast_step_rows, norm_silu_rows, geglu_rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench.kernels", description="Kernels against PyTorch.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--small", action="store_true", help="small shapes, any machine: times mean nothing")
+    given = parser.parse_args(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not given.small:
+        print("fye: there is no GPU here; see that all runs with --small and TRITON_INTERPRET=1", file=sys.stderr)
+        return 2
+    torch.set_grad_enabled(False)
+    bench = Bench(device, getattr(torch, given.dtype), given.rounds)
+    rows = []
+    for make in KERNELS:
+        for row in make(bench, given.small):
+            rows.append(row)
+            others = ", ".join(f"{name} {ms:.3f}" for name, ms in row.milliseconds.items() if name != "kernel")
+            print(
+                f"{row.kernel:<20}{row.shape:<24}{row.milliseconds['kernel']:>9.3f} ms ({others}) {row.faster:>6.2f}x "
+                f"{row.rate:>8.1f} {row.unit} {100 * row.share:>5.1f} % error {row.error:.1e}",
+                flush=True,
+            )
+    if given.json is not None:
+        name = torch.cuda.get_device_name() if device == "cuda" else "none: nothing was timed"
+        content = {
+            "command": ["python", "-m", "fye_bench.kernels", *(sys.argv[1:] if argv is None else argv)],
+            "environment": environment(report.cpu()["cores"] or 0) | {"gpu": name},
+            "ceilings": {"copy_bytes_per_second": bench.copy_rate, "matrix_flop_per_second": bench.matrix_rate},
+            "kernels": [asdict(row) for row in rows],
+        }
+        report.write_json(given.json, content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from."""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from fye_export import networks
+from fye_export.config import ModelConfig
+from fye_export.graphs import GraphSpec, graph_specs
+from fye_rt.backends import Arrays, Settings, resolve_compute
+from fye_rt.bundle import Bundle
+from fye_rt.errors import BackendError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_UNCONDITIONAL = ".unconditional"
+
+# graphs share networks, as long as one of them holds them
+_shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
+
+
+class TorchEngine:
+    """One graph's module."""
+
+    def __init__(self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str) -> None:
+        """Takes a module that lies on `device` in the precision of `compute`."""
+        self.compute = compute
+        self._module, self._spec, self._device = module, spec, device
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """See `fye_rt.backends.Engine`."""
+        outputs = self._module(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        named = zip(self._spec.outputs, outputs, strict=True)
+        return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
+
+    def _put(self, array: NDArray[Any]) -> Tensor:
+        if not array.flags.writeable:  # PyTorch can't say that it only reads
+            array = array.copy()
+        tensor = torch.from_numpy(array).to(self._device)
+        return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
+
+
+def computes() -> tuple[str, ...]:
+    """See `fye_rt.backends.computes`."""
+    return ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32",)
+
+
+def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
+    """Open a graph of a bundle; `settings.threads` count for the whole process.
+
+    Raises:
+        BackendError: a compute precision that isn't to be had here, or weights that don't fit the networks.
+    """
+    compute = resolve_compute("torch", settings.compute)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    config = ModelConfig.from_dict(dict(bundle.model))
+    spec = graph_specs(config)[graph]
+    parts = [_network(bundle, config, name, device, compute) for name in spec.networks]
+    with torch.inference_mode(False), torch.no_grad():
+        module = spec.module(*parts)
+        for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
+            if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
+                buffer = module.get_buffer(name)
+                buffer.copy_(vector)
+    return TorchEngine(module.eval(), spec, device, compute)
+
+
+def _network(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str) -> nn.Module:
+    key = (bundle.digest, name, str(device), compute)
+    found = _shared.get(key)
+    if found is None:
+        found = _shared[key] = _loaded(bundle, config, name, device, _DTYPES[compute])
+    return found
+
+
+def _loaded(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    with torch.device("meta"):
+        network = networks.build(config, name)
+    prefix = f"{name}."
+    state = {key.removeprefix(prefix): tensor for key, tensor in _tensors(bundle, (prefix,)).items()}
+    state = {key: tensor.to(device, dtype) for key, tensor in state.items() if not key.endswith(_UNCONDITIONAL)}
+    try:
+        surplus = network.load_state_dict(state, strict=False, assign=True).unexpected_keys
+    except RuntimeError as error:
+        raise BackendError(f"{bundle.path}: weights don't fit the networks ({error}); export it again") from error
+    if surplus:
+        raise BackendError(f"{bundle.path}: no network has {surplus[0]}; export the bundle again")
+    for module in network.modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:  # no graph reads it, so no bundle has it
+                setattr(module, key, nn.Parameter(torch.empty(0, device=device), requires_grad=False))
+    return network.requires_grad_(False)
+
+
+def _tensors(bundle: Bundle, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Those of some networks, by name, equal ones under each of theirs."""
+    stored = bundle.manifest["weights"].get("shared", {})
+    with safe_open(bundle.path / bundle.weights, "pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+        for name, original in stored.items():
+            if name.startswith(prefixes):
+                found[name] = found[original] if original in found else file.get_tensor(original)
+    return found

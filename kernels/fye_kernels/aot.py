@@ -1,0 +1,157 @@
+"""Compile all kernels ahead of time, without a GPU.
+
+    python -m fye_kernels.aot --arch sm_80,sm_90a --out DIR
+
+DIR gets a cubin for every variant and architecture, and manifest.json: how each is launched, and what it takes. It
+fails where a kernel spills registers into memory, or takes more of them than resources.json records for this Triton.
+"""
+
+import argparse
+import hashlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels.variant import Variant
+from fye_rt.errors import BackendError, FyeError, OptionError
+from fye_rt.files import atomic_file, atomic_folder
+
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
+RESOURCES = Path(__file__).with_name("resources.json")
+MANIFEST = "manifest.json"
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+def variants() -> Iterator[Variant]:
+    """Of all kernels."""
+    for module in (reference_attention, temporal_attention, forecast_step, norm_silu, geglu):
+        yield from module.variants()
+
+
+def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[str, Any]]:
+    """A variant's cubin for an architecture, and its entry in the manifest but for the file."""
+    order = list(inspect.signature(variant.kernel.fn).parameters)
+    types = {name: variant.signature.get(name, "constexpr") for name in order}
+    aligned = {(order.index(name),): [["tt.divisibility", 16]] for name in variant.aligned}
+    constants = {(order.index(name),): value for name, value in variant.constants.items()}
+    compiled = triton.compile(
+        ASTSource(variant.kernel, types, constants, attrs=aligned),
+        target=GPUTarget("cuda", int(re.sub(r"\D", "", architecture)), 32),
+        options={"num_warps": variant.warps, "num_stages": variant.stages},
+    )
+    cubin = compiled.asm["cubin"]
+    return cubin, {
+        "symbol": compiled.metadata.name,
+        "arguments": [[name, types[name]] for name in order if types[name] != "constexpr"],
+        "constants": dict(variant.constants),
+        "aligned": list(variant.aligned),
+        "grid": list(variant.grid),
+        "warps": compiled.metadata.num_warps,
+        "shared_memory": compiled.metadata.shared,
+        **usage(cubin),
+        "sha256": hashlib.sha256(cubin).hexdigest(),
+    }
+
+
+def _compile_named(name: str, architecture: str) -> tuple[bytes, dict[str, Any]]:
+    """As `compile_variant`, for another process."""
+    return compile_variant(next(variant for variant in variants() if variant.name == name), architecture)
+
+
+def usage(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, and bytes of its stack, which hold what didn't fit into them.
+
+    Raises:
+        BackendError: cuobjdump does not say.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run([_CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    if found is None:
+        raise BackendError(f"{_CUOBJDUMP} does not say what a kernel takes: {said.strip()!r}")
+    return {"registers": int(found[1]), "stack": int(found[2])}
+
+
+def check(name: str, architecture: str, entry: dict[str, Any], recorded: dict[str, Any]) -> str | None:
+    """What is wrong with a compiled kernel, or None."""
+    if entry["stack"]:
+        return f"{name} for {architecture} spills {entry['stack']} bytes"
+    bound = recorded.get(name, {}).get(architecture)
+    if bound is None:
+        return f"{name} for {architecture} has no bound in {RESOURCES.name}; add it with --record"
+    if entry["registers"] > bound:
+        return f"{name} for {architecture} takes {entry['registers']} registers, {bound} are recorded"
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fye_kernels.aot", description="Compile all kernels, without a GPU."
+    )
+    parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="by default %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True)
+    parser.add_argument("--only", default="", metavar="TEXT", help="kernels with that in their name")
+    parser.add_argument("--record", action="store_true", help=f"write what they take into {RESOURCES.name}")
+    given = parser.parse_args(arguments)
+    try:
+        return _compile_all(given)
+    except FyeError as error:
+        print(f"fye: {error}", file=sys.stderr)
+        return 2
+
+
+def _compile_all(given: argparse.Namespace) -> int:
+    architectures = given.arch.split(",")
+    if unknown := [name for name in architectures if name not in ARCHITECTURES]:
+        raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(ARCHITECTURES)}")
+    chosen = [variant.name for variant in variants() if given.only in variant.name]
+    if not chosen:
+        raise OptionError(f"--only {given.only!r} names no kernel")
+    recorded = json.loads(RESOURCES.read_text())
+    if recorded["triton"] != triton.__version__ and not given.record:
+        print(f"bounds are of Triton {recorded['triton']}, this is {triton.__version__}: spills alone are checked")
+    bounds = recorded["registers"]
+    manifest: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
+    wrong = []
+    with atomic_folder(given.out) as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        jobs = [(name, architecture) for name in chosen for architecture in architectures]
+        for (name, architecture), (cubin, entry) in zip(
+            jobs, pool.map(_compile_named, *zip(*jobs, strict=True)), strict=True
+        ):
+            entry["file"] = f"{name}.{architecture}.cubin"
+            (folder / entry["file"]).write_bytes(cubin)
+            manifest["kernels"].setdefault(name, {})[architecture] = entry
+            if given.record:
+                bounds.setdefault(name, {})[architecture] = entry["registers"]
+            found = check(name, architecture, entry, bounds)
+            if found is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
+                wrong.append(found)
+            print(f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared")
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    if given.record:
+        with atomic_file(RESOURCES) as temporary:
+            content = {"triton": triton.__version__, "registers": dict(sorted(bounds.items()))}
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    for line in wrong:
+        print(f"fye: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

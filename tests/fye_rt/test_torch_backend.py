@@ -1,0 +1,85 @@
+"""The torch backend computes what ONNX Runtime computes, from the same file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.errors import BackendError
+
+pytest.importorskip("torch")
+
+SIZES = {"frames": 3, "height": 64, "width": 72, "latent_height": 8, "latent_width": 9}
+# float32 in another order of additions, through up to 100 layers; see test_parity.py
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+def inputs(bundle: Bundle, graph: str) -> dict[str, Any]:
+    random, sizes = np.random.default_rng(0), dict(SIZES)
+    height, width = SIZES["latent_height"], SIZES["latent_width"]
+    for level in range(4):
+        sizes[f"tokens{level}"] = height * width
+        height, width = (height + 1) // 2, (width + 1) // 2
+    arrays: dict[str, Any] = {}
+    for tensor in bundle.graphs[graph].inputs:
+        shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
+        whole = tensor.dtype == "int64"
+        arrays[tensor.name] = np.array([500], np.int64) if whole else random.standard_normal(shape, dtype=np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    "graph", ["image_encoder", "vae_encoder", "reference", "guider", "denoiser", "denoiser_cond", "vae_decoder"]
+)
+def test_every_graph_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
+    given = inputs(bundle, graph)
+    made, expected = (
+        backends.load(name)(bundle, graph, backends.Settings(compute="fp32", threads=1)).run(given)
+        for name in ("torch", "onnxruntime")
+    )
+    assert list(made) == list(expected)
+    for name, array in expected.items():
+        assert made[name].dtype == np.float32 and made[name].shape == array.shape
+        np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
+
+
+def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    clips = []
+    for name in ("torch", "onnxruntime"):
+        with Animator(bundle, name, compute="fp32", threads=1) as animator:
+            states = animator.encode_portrait(portrait), animator.encode_motion(images)
+            clips.append(animator.decode(animator.denoise(*states, options=Options(steps=3))))
+    np.testing.assert_allclose(*clips, rtol=0, atol=1e-3)
+
+
+def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
+    from fye_rt.backends.torch import open_engine
+
+    settings = backends.Settings(threads=1)
+    engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
+    unets = {id(engine._module.unet) for engine in engines}
+    assert len(unets) == 1
+
+
+def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fye_rt.backends import torch as backend
+
+    kept = backend._tensors
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
+    with pytest.raises(BackendError, match="weights don't fit the networks"):
+        backend.open_engine(bundle, "guider", backends.Settings())
+    monkeypatch.setattr(
+        backend, "_tensors", lambda *given: {**kept(*given), "lmk_guider.more": next(iter(kept(*given).values()))}
+    )
+    with pytest.raises(BackendError, match="no network has more"):
+        backend.open_engine(bundle, "guider", backends.Settings())
