@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
 import gc
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from fye_export.onnx_graph import Graph
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# where there is no GPU, kernels run in Triton's interpreter: chosen here, before anything loads Triton, as PyTorch may
+if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
