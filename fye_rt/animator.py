@@ -131,6 +131,7 @@ class Animator:
         self._settings = backends.Settings(compute=compute, threads=threads)
         self._low_memory = low_memory
         self._engines: dict[tuple[str, str], backends.Engine] = {}
+        self._held: tuple[PortraitState, backends.Engine, dict[str, Any]] | None = None
         self._lock = threading.RLock()  # `animate` holds it while it calls the stages
         self._closed = False
 
@@ -292,14 +293,26 @@ class Animator:
         if options.window_size > self.bundle.max_frames:
             raise OptionError(f"window_size={options.window_size}: this bundle allows {self.bundle.max_frames}")
         engine = self._engine("denoiser" if options.guidance > 1 else "denoiser_cond", options.compute)
+        tensors = self._held_portrait(portrait, engine)
+        windows: dict[bytes, Any] = {}  # held features of those that come again at every step
+
+        def features(frames: NDArray[np.int64]) -> Any:
+            key = frames.tobytes()
+            if key in windows:
+                return windows[key]
+            array = motion.features[frames]
+            held = engine.hold(array)
+            if held is not array and isinstance(motion.features, np.ndarray):
+                windows[key] = held
+            return held
 
         def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
             outputs = engine.run(
                 {
                     "latents": latents,
                     "timestep": np.array([timestep], np.int64),
-                    "landmark_features": motion.features[frames],
-                    **portrait.tensors,
+                    "landmark_features": features(frames),
+                    **tensors,
                 }
             )
             return outputs.get("v_unconditional"), outputs["v_conditional"]
@@ -310,6 +323,12 @@ class Animator:
             schedule(options.steps, self.bundle.scheduler),
             evaluate,
         )
+
+    def _held_portrait(self, portrait: PortraitState, engine: backends.Engine) -> Mapping[str, Any]:
+        """Its tensors where `engine` reads them; those of the last portrait stay there."""
+        if self._held is None or self._held[0] is not portrait or self._held[1] is not engine:
+            self._held = portrait, engine, {name: engine.hold(array) for name, array in portrait.tensors.items()}
+        return self._held[2]
 
     def decode(self, latents: Array, progress: Progress | None = None) -> Array:
         """Turn latents into frames.
@@ -553,6 +572,7 @@ class Animator:
         if not self._closed:
             with self._serving():
                 self._engines.clear()
+                self._held = None
                 self._closed = True
 
     def __enter__(self) -> Self:

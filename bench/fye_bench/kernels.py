@@ -240,6 +240,7 @@ def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
 KERNELS = (reference_attention_rows, temporal_attention_rows, forecast_step_rows, norm_silu_rows, geglu_rows)
 
 
+@torch.no_grad()
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.kernels", description="Kernels against PyTorch.")
@@ -252,7 +253,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device == "cpu" and not given.small:
         print("fye: there is no GPU here; see that all runs with --small and TRITON_INTERPRET=1", file=sys.stderr)
         return 2
-    torch.set_grad_enabled(False)
     bench = Bench(device, getattr(torch, given.dtype), given.rounds)
     rows = []
     for make in KERNELS:

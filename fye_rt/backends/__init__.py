@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.bundle import Bundle
@@ -25,8 +26,12 @@ class Engine(Protocol):
 
     compute: str
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Outputs by name; they belong to the caller. `inputs` are C-contiguous, by name."""
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """Outputs by name; they belong to the caller. `inputs` are C-contiguous arrays, or held ones, by name."""
+        ...
+
+    def hold(self, array: NDArray[np.float32]) -> Any:
+        """An input of many runs, where the engine reads it: in a GPU's memory, or the array itself."""
         ...
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -23,9 +24,13 @@ class OnnxRuntimeEngine:
         return_freed_memory()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def hold(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `fye_rt.backends.Engine`."""
+        return array
 
 
 def computes() -> tuple[str, ...]:

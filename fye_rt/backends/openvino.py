@@ -50,7 +50,7 @@ class OpenVinoEngine:
             self._request = self._compile(self._core.read_model(self._file))
             return_freed_memory()
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
         if self._static and (shapes := {name: array.shape for name, array in inputs.items()}) != self._shapes:
             self._request = None  # gives its memory back before the next takes its own
@@ -59,6 +59,10 @@ class OpenVinoEngine:
         results = self._request.infer(dict(inputs), share_inputs=True)
         # the request reuses its output buffers
         return {name: np.array(results[name]) for name in self._outputs}
+
+    def hold(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `fye_rt.backends.Engine`."""
+        return array
 
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()

@@ -1,6 +1,12 @@
-"""PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from."""
+"""PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from.
 
-from collections.abc import Mapping
+On a GPU the kernels of `fye_kernels` are switched in, channels lie last, and evaluations of the denoiser are replayed
+from one CUDA graph for each shape.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +25,9 @@ from fye_rt.errors import BackendError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
+_DENOISERS = ("denoiser", "denoiser_cond")
+
+logger = logging.getLogger("fye_rt")
 
 # graphs share networks, as long as one of them holds them
 _shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
@@ -31,20 +40,73 @@ class TorchEngine:
         """Takes a module that lies on `device` in the precision of `compute`."""
         self.compute = compute
         self._module, self._spec, self._device = module, spec, device
+        replayed = device.type == "cuda" and spec.name in _DENOISERS
+        self._call: Callable[..., Any] = _Replayed(module) if replayed else module
 
     @torch.inference_mode()
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
-        outputs = self._module(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
+        outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         named = zip(self._spec.outputs, outputs, strict=True)
         return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
 
-    def _put(self, array: NDArray[Any]) -> Tensor:
+    @torch.inference_mode()
+    def hold(self, array: NDArray[np.float32]) -> Any:
+        """See `fye_rt.backends.Engine`."""
+        if self._device.type == "cpu":
+            return array
+        tensor = self._put(array)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    def _put(self, array: Any) -> Tensor:
+        if isinstance(array, Tensor):
+            return array
         if not array.flags.writeable:  # PyTorch can't say that it only reads
             array = array.copy()
         tensor = torch.from_numpy(array).to(self._device)
         return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
+
+
+class _Replayed:
+    """A module whose kernels are launched all at once, from a CUDA graph, from the second run of a shape on.
+
+    The graphs share their memory, so outputs hold until the next call.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._pool = torch.cuda.graph_pool_handle()
+        self._seen: set[tuple[torch.Size, ...]] = set()
+        self._captured: dict[tuple[torch.Size, ...], _Captured] = {}
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        shapes = tuple(given.shape for given in inputs)
+        if shapes not in self._seen:  # whatever is prepared or compiled on a first run is not captured
+            self._seen.add(shapes)
+            return self._module(*inputs)
+        if shapes not in self._captured:
+            self._captured[shapes] = _Captured(self._module, inputs, self._pool)
+        return self._captured[shapes].run(inputs)
+
+
+class _Captured:
+    """One graph, and the tensors that it reads and writes."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...], pool: Any) -> None:
+        self._inputs = [given.clone() for given in inputs]
+        self._given: list[Tensor | None] = [None] * len(inputs)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._outputs = module(*self._inputs)
+
+    def run(self, inputs: tuple[Tensor, ...]) -> Any:
+        for i, given in enumerate(inputs):
+            if given is not self._given[i]:  # else it is held, and was copied before
+                self._inputs[i].copy_(given)
+                self._given[i] = given
+        self._graph.replay()
+        return self._outputs
 
 
 def computes() -> tuple[str, ...]:
@@ -64,9 +126,10 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
         torch.set_num_threads(settings.threads)
     config = ModelConfig.from_dict(dict(bundle.model))
     spec = graph_specs(config)[graph]
-    parts = [_network(bundle, config, name, device, compute) for name in spec.networks]
+    operations = _operations(device)
+    parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
     with torch.inference_mode(False), torch.no_grad():
-        module = spec.module(*parts)
+        module = (spec.module if operations is None else _with_kernels(spec, operations))(*parts)
         for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
             if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
                 buffer = module.get_buffer(name)
@@ -74,11 +137,38 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     return TorchEngine(module.eval(), spec, device, compute)
 
 
-def _network(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str) -> nn.Module:
+def _operations(device: torch.device) -> Any:
+    """What the networks are to call in place of PyTorch; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    try:
+        from fye_kernels.modules import KERNELS
+    except ImportError as error:
+        logger.warning("without the kernels (%s) the GPU is slower; run: pip install 'fye-rt[kernels]'", error)
+        return None
+    return KERNELS
+
+
+def _with_kernels(spec: GraphSpec, operations: Any) -> Callable[..., nn.Module]:
+    if spec.name not in _DENOISERS:
+        return spec.module
+    from fye_kernels.modules import Denoiser
+
+    return partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
+
+
+def _network(
+    bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str, operations: Any
+) -> nn.Module:
     key = (bundle.digest, name, str(device), compute)
     found = _shared.get(key)
     if found is None:
-        found = _shared[key] = _loaded(bundle, config, name, device, _DTYPES[compute])
+        found = _loaded(bundle, config, name, device, _DTYPES[compute])
+        if operations is not None and name in ("unet", "referencenet", "vae"):
+            from fye_kernels.modules import switched
+
+            found = switched(found.to(memory_format=torch.channels_last), operations)  # type: ignore[call-overload]
+        _shared[key] = found
     return found
 
 

@@ -1,6 +1,6 @@
 """Group norm and SiLU of channels-last frames, with the time embedding added on the way in.
 
-    y = silu(group_norm(x + t))
+    y = silu(group_norm(x + t)), or without SiLU
 
 PyTorch makes three passes over memory and back; here one pass reads for the statistics, and one reads and writes.
 Variances are sums of squared distances from means, put together from tiles (Chan, Golub and LeVeque 1983), so that a
@@ -21,16 +21,31 @@ _ELEMENTS = 4096  # of a program's tile
 
 
 def reference(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, time: Tensor | None = None
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    time: Tensor | None = None,
+    *,
+    silu: bool = True,
 ) -> Tensor:
     """The same in plain PyTorch, over (N, C, h, w); see `norm_silu`."""
     if time is not None:
         x = x + time[:, :, None, None]
-    return F.silu(F.group_norm(x, groups, weight, bias, eps))
+    normed = F.group_norm(x, groups, weight, bias, eps)
+    return F.silu(normed) if silu else normed
 
 
 def norm_silu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, time: Tensor | None = None
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    time: Tensor | None = None,
+    *,
+    silu: bool = True,
 ) -> Tensor:
     """Normalise and activate.
 
@@ -41,6 +56,7 @@ def norm_silu(
         bias: (C,).
         eps: added to the variance.
         time: (N, C) or (1, C), added to every position of x first.
+        silu: whether to activate.
 
     Returns:
         As `x`, statistics in float32.
@@ -77,7 +93,7 @@ def norm_silu(
         ROWS=rows,
         PARTS=min(64, triton.next_power_of_2(parts)),
     )
-    _apply_kernel[(parts, batch)](*given, factors, bias, out, *sizes, **shape)
+    _apply_kernel[(parts, batch)](*given, factors, bias, out, *sizes, **shape, SILU=silu)
     return out
 
 
@@ -101,14 +117,15 @@ def variants() -> Iterator[Variant]:
                     (*aligned[:-1], "tiles"),
                     grid,
                 )
-                yield Variant(
-                    f"norm_silu_apply_{kind}",
-                    _apply_kernel,
-                    signature(given | {"factors": "*fp32", "bias": pointer, "out": pointer}, sizes),
-                    shape,
-                    (*aligned, "factors", "bias"),
-                    grid,
-                )
+                for silu in (True,) if has_time else (True, False):
+                    yield Variant(
+                        f"norm_silu_apply_{'' if silu else 'plain_'}{kind}",
+                        _apply_kernel,
+                        signature(given | {"factors": "*fp32", "bias": pointer, "out": pointer}, sizes),
+                        shape | {"SILU": silu},
+                        (*aligned, "factors", "bias"),
+                        grid,
+                    )
             yield Variant(
                 f"norm_silu_fold_{block}_{name}",
                 _fold_kernel,
@@ -211,6 +228,7 @@ def _apply_kernel(
     HAS_TIME: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
+    SILU: tl.constexpr,
 ):
     tile, at, inside = _rows(x, time, positions, time_row, channels, HAS_TIME, BLOCK, ROWS)
     channel = tl.arange(0, BLOCK)
@@ -219,5 +237,7 @@ def _apply_kernel(
     mean = tl.load(to + channels, mask=channel < channels)
     shift = tl.load(bias + channel, mask=channel < channels).to(tl.float32)
     y = (tile - mean[None, :]) * scale[None, :] + shift[None, :]
-    falling = tl.exp(-tl.abs(y))  # at most 1: nothing overflows
-    tl.store(out + at, (y * tl.where(y < 0, falling, 1.0) / (1.0 + falling)).to(out.dtype.element_ty), mask=inside)
+    if SILU:
+        falling = tl.exp(-tl.abs(y))  # at most 1: nothing overflows
+        y = y * tl.where(y < 0, falling, 1.0) / (1.0 + falling)
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)

@@ -27,19 +27,23 @@ def reference(
     reference_value: Tensor,
     heads: int,
     unconditional: int = 0,
+    *,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """The same in plain PyTorch; see `reference_attention`."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    def attend(rows: slice, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query[rows], k, v))
+        if lse is not None:
+            lse[rows] = (q.float() @ k.float().transpose(2, 3) / math.sqrt(q.shape[-1])).logsumexp(dim=-1)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     u = unconditional
     frames = len(query) - u
     k = torch.cat([key[u:], reference_key.expand(frames, -1, -1)], dim=1)
     v = torch.cat([value[u:], reference_value.expand(frames, -1, -1)], dim=1)
-    conditional = attend(query[u:], k, v)
-    return torch.cat([attend(query[:u], key[:u], value[:u]), conditional]) if u else conditional
+    conditional = attend(slice(u, None), k, v)
+    return torch.cat([attend(slice(u), key[:u], value[:u]), conditional]) if u else conditional
 
 
 def reference_attention(

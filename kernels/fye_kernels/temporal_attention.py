@@ -17,7 +17,6 @@ from fye_kernels.tiles import DIMS, LEAST, precision, split, upcast
 from fye_kernels.variant import TYPES, Variant, signature
 
 MAX_FRAMES = 32
-WARPS = 4  # of a program
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int, biases: Tensor | None) -> Tensor:
@@ -45,19 +44,20 @@ def temporal_attention(
     biases: Tensor | None = None,
     *,
     positions_a_program: int | None = None,
-    warps: int = WARPS,
+    warps: int | None = None,
 ) -> Tensor:
     """Attend from every frame to all frames of its clip, at one position after the other.
 
     Args:
-        query: (N F, L, C), clips one after the other, heads side by side in C; contiguous.
-        key: the same.
+        query: (N F, L, C), clips one after the other, heads side by side in C; contiguous, or the channels of a wider
+            contiguous tensor, as where one projection makes query, key and value.
+        key: the same, with the strides of `query`.
         value: the same.
         heads: C / heads is the head dimension.
         frames: F, of a clip, 1 to 32.
         biases: (3, F, C), added to query, key and value of each frame.
         positions_a_program: positions that one program takes, a power of two; by default as many as its registers hold.
-        warps: of a program.
+        warps: of a program, likewise.
 
     Returns:
         (N F, L, C), contiguous.
@@ -66,15 +66,19 @@ def temporal_attention(
     if not 1 <= frames <= MAX_FRAMES or rows % frames:
         raise ValueError(f"{rows} rows are not clips of {frames} frames; a clip has 1 to {MAX_FRAMES}")
     tensors = (query, key, value)
-    if any(x.shape != query.shape or x.dtype != query.dtype or not x.is_contiguous() for x in tensors):
-        raise ValueError("query, key and value must be contiguous, of one shape and type")
+    row = query.stride(1)
+    if any(x.shape != query.shape or x.dtype != query.dtype for x in tensors):
+        raise ValueError("query, key and value must have one shape and type")
+    if any(x.stride() != (positions * row, row, 1) for x in tensors):
+        raise ValueError("query, key and value must be contiguous, or channels of one contiguous tensor")
     if biases is not None and (biases.shape != (3, frames, channels) or not biases.is_contiguous()):
         raise ValueError(f"biases must be contiguous (3, {frames}, {channels})")
-    out = torch.empty_like(query)
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     dim = channels // heads
     first, second = split(dim)
     held = max(LEAST, triton.next_power_of_2(frames))
-    positions_a_program = positions_a_program or best(dim, held)
+    fitting = best(dim, held)
+    positions_a_program = positions_a_program or fitting[0]
     _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
         *tensors,
         biases if biases is not None else query,
@@ -82,6 +86,7 @@ def temporal_attention(
         frames,
         positions,
         channels,
+        row,
         math.log2(math.e) / math.sqrt(dim),
         DIM=dim,
         FIRST=first,
@@ -91,14 +96,14 @@ def temporal_attention(
         HAS_BIAS=biases is not None,
         UPCAST=upcast(query.dtype),
         PRECISION=precision(query.dtype),
-        num_warps=warps,
+        num_warps=warps or fitting[1],
     )
     return out
 
 
-def best(dim: int, frames: int) -> int:
-    """Positions of a program, for a head dimension and 16 or 32 frames."""
-    return 4 if dim * frames <= 2560 else 2
+def best(dim: int, frames: int) -> tuple[int, int]:
+    """Positions and warps of a program, for a head dimension and 16 or 32 frames: what its registers hold."""
+    return (4, 4) if dim * frames <= 2560 else (2, 8)
 
 
 def variants() -> Iterator[Variant]:
@@ -107,27 +112,28 @@ def variants() -> Iterator[Variant]:
         for dim in DIMS:
             first, second = split(dim)
             for frames in (16, 32):
+                held, warps = best(dim, frames)
                 yield Variant(
                     f"temporal_attention_{dim}_{frames}_{name}",
                     _kernel,
                     signature(
                         dict.fromkeys(("query", "key", "value", "biases", "out"), pointer),
-                        "frames positions channels",
+                        "frames positions channels row",
                         "scale",
                     ),
                     {
                         "DIM": dim,
                         "FIRST": first,
                         "SECOND": second,
-                        "POSITIONS": best(dim, frames),
+                        "POSITIONS": held,
                         "FRAMES": frames,
                         "HAS_BIAS": True,
                         "UPCAST": False,
                         "PRECISION": "tf32",
                     },
-                    ("query", "key", "value", "biases", "out", "channels"),
-                    (f"ceil(positions / {best(dim, frames)})", f"channels / {dim}", "clips"),
-                    WARPS,
+                    ("query", "key", "value", "biases", "out", "channels", "row"),
+                    (f"ceil(positions / {held})", f"channels / {dim}", "clips"),
+                    warps,
                 )
 
 
@@ -141,6 +147,7 @@ def _kernel(
     frames,
     positions,
     channels,
+    row,
     scale,
     DIM: tl.constexpr,
     FIRST: tl.constexpr,
@@ -156,7 +163,8 @@ def _kernel(
     head = tl.program_id(1) * DIM
     clip = tl.program_id(2).to(tl.int64) * frames
     inside = (place < positions)[:, None] & (frame < frames)[None, :]
-    rows = ((clip + frame)[None, :] * positions + place[:, None]) * channels + head  # (POSITIONS, FRAMES)
+    places = (clip + frame)[None, :] * positions + place[:, None]  # (POSITIONS, FRAMES)
+    rows, to = places * row + head, places * channels + head
     bias = tl.where(frame < frames, frame * channels + head, -1)
     step = frames * channels
 
@@ -173,10 +181,10 @@ def _kernel(
 
     v0 = _tile(value, rows, inside, biases + 2 * step, bias, 0, FIRST, DIM, HAS_BIAS, UPCAST)
     weights = weights.to(v0.dtype)
-    _store(out, rows, inside, tl.dot(weights, v0, input_precision=PRECISION) / total, 0, FIRST, DIM)
+    _store(out, to, inside, tl.dot(weights, v0, input_precision=PRECISION) / total, 0, FIRST, DIM)
     if SECOND > 0:
         v1 = _tile(value, rows, inside, biases + 2 * step, bias, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
-        _store(out, rows, inside, tl.dot(weights, v1, input_precision=PRECISION) / total, FIRST, SECOND, DIM)
+        _store(out, to, inside, tl.dot(weights, v1, input_precision=PRECISION) / total, FIRST, SECOND, DIM)
 
 
 @triton.jit

@@ -37,6 +37,13 @@ def test_it_is_group_norm_and_silu(device: str, shape: tuple[int, int, int, int]
         assert torch.equal(result, norm_silu(x, groups, weight, bias, 1e-5, more))
 
 
+def test_silu_can_be_left_out(device: str) -> None:
+    x, weight, bias, _ = inputs(device, (2, 64, 5, 7))
+    result = norm_silu(x, 32, weight, bias, silu=False)
+    torch.testing.assert_close(result, F.group_norm(x, 32, weight, bias), rtol=5e-6, atol=5e-6)
+    torch.testing.assert_close(F.silu(result), norm_silu(x, 32, weight, bias), rtol=5e-6, atol=5e-6)
+
+
 def test_a_large_mean_costs_no_precision(device: str) -> None:
     x, weight, bias, _ = inputs(device, (1, 32, 9, 30))
     x += 1000  # float32 holds these to 6e-5

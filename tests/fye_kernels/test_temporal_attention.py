@@ -44,6 +44,13 @@ def test_half_precision_keeps_its_bound(device: str) -> None:
     )
 
 
+def test_slices_of_one_projection_need_no_copy(device: str) -> None:
+    together = torch.randn(2 * 3, 4, 3 * 16, generator=torch.Generator().manual_seed(0)).to(device)
+    parts = together.chunk(3, dim=-1)
+    result = temporal_attention(*parts, 2, 3)
+    assert torch.equal(result, temporal_attention(*(part.contiguous() for part in parts), 2, 3))
+
+
 @pytest.mark.parametrize("positions_a_program", [1, 2, 8])
 def test_any_number_of_positions_a_program_gives_the_same(device: str, positions_a_program: int) -> None:
     given, biases = inputs(device, 1, 6, 7, 1, 16)
@@ -60,6 +67,6 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match="1 to 32"):
         temporal_attention(*(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33)
     with pytest.raises(ValueError, match="contiguous"):
-        temporal_attention(q, k.transpose(0, 1), v, 2, 6)
+        temporal_attention(q, k.transpose(0, 1).contiguous().transpose(0, 1), v, 2, 6)
     with pytest.raises(ValueError, match="biases"):
         temporal_attention(q, k, v, 2, 6, biases[:, :5])

@@ -50,6 +50,21 @@ def test_every_graph_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
 
 
+def test_so_do_networks_with_other_modules_around_their_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
+        test_every_graph_equals_onnx_runtime(bundle, graph)
+    denoiser = backend.open_engine(bundle, "denoiser", backends.Settings())
+    assert isinstance(denoiser._module, modules.Denoiser)
+    assert denoiser._module.guided
+
+
 def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (4, 64, 64, 3), np.uint8)
