@@ -2,6 +2,8 @@
 # Everything that needs an NVIDIA GPU, from a source checkout, without network:
 #   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
 #   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's
+#   bench/gpu.sh model     the full-size model with random weights: the torch backend against float32, then its times
+#                          against the public code's way; further arguments go to fye_bench.gpu
 # Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
 # taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
 set -euo pipefail
@@ -40,11 +42,16 @@ kernels() {
     "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json"
 }
 
+model() {
+    "$PYTHON" -m fye_bench.gpu --json "$OUT/gpu.json" "$@"
+}
+
 case ${1:-} in
 train) train "${@:2}" ;;
 kernels) kernels ;;
+model) model "${@:2}" ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

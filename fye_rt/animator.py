@@ -35,7 +35,6 @@ MAX_FRAMES = 600  # that are denoised together
 MIN_SIDE, MAX_SIDE = 64, 2048
 _GUIDER_CHUNK = 8  # frames per call
 _KEPT_FEATURES = 2**28  # bytes; a frame of 512x512 has 5 MB. Of longer clips they are computed when they are needed
-_DECODER_PIXELS = 2 * 128 * 128  # per call: more are no faster, and take memory in proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -583,10 +582,9 @@ class Animator:
     ) -> None:
         self.close()
 
-    @staticmethod
-    def _decoder_chunk(latents: Array) -> int:
+    def _decoder_chunk(self, latents: Array) -> int:
         """How many frames are decoded by a call."""
-        return max(1, _DECODER_PIXELS // (64 * latents.shape[3] * latents.shape[4]))
+        return max(1, self._engine("vae_decoder").pixels // (64 * latents.shape[3] * latents.shape[4]))
 
     @contextmanager
     def _serving(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,10 +32,12 @@ from fye_rt.errors import FyeError
 LIMIT = 20_000_000_000  # bytes of memory that no step may exceed
 EVALUATED = Workload(frames=2, size=(512, 512))
 ANIMATED = Workload(frames=2, size=(256, 256), steps=2)
+COMPARED = Workload(frames=2, size=(128, 128))
+AGREEMENT = 1e-4  # of the largest prediction: float32 in another order of additions, through a hundred layers
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all steps and write the result; returns 1 if one of them exceeded `LIMIT`.
+    """Run all steps and write the result; returns 1 if one of them exceeded `LIMIT`, or two backends disagree.
 
     Raises:
         FyeError: a step failed.
@@ -67,7 +70,9 @@ def main(argv: Sequence[str]) -> int:
     terminal.say(", ".join(f"{name} {size / 1e9:.2f} GB on disk" for name, size in result["disk_bytes"].items()))
     if arguments.json is not None:
         report.write_json(arguments.json, result)
-    return int(result["peak_memory_bytes"] > LIMIT)
+    difference = result["steps"]["compare"]["difference"]
+    terminal.say(f"torch differs from onnxruntime by {difference:.1e} of the largest prediction")
+    return int(result["peak_memory_bytes"] > LIMIT or difference > AGREEMENT)
 
 
 def _steps(work: Path, checkpoint: Path | None, config: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -93,6 +98,7 @@ def _steps(work: Path, checkpoint: Path | None, config: str) -> Iterator[tuple[s
     step[1]["report"] = json.loads(timings.read_text())
     yield step
     yield "evaluate", _evaluate(bundle)
+    yield "compare", _compare(bundle)
 
 
 def _pictures(work: Path) -> tuple[Path, Path]:
@@ -121,6 +127,31 @@ def _evaluate(bundle: Path) -> dict[str, Any]:
             "peak_memory_bytes": peak_resident(worker.pid),
             "peak_anonymous_bytes": growth.before + growth.peak,
         }
+
+
+def _compare(bundle: Path) -> dict[str, Any]:
+    """The same evaluation by two backends, one process after the other."""
+    inputs = denoiser_inputs(Bundle.load(bundle, verify=False), COMPARED)
+    predictions, seconds, resident, anonymous = [], 0.0, 0, 0
+    for backend in ("onnxruntime", "torch"):
+        with Worker() as worker:
+            opened, growth = worker.watch(session_options.open_graph, Candidate(bundle, backend, "fp32"), "denoiser")
+            start = time.perf_counter()
+            predictions.append(worker.call(session_options.predict, inputs))
+            seconds += opened + time.perf_counter() - start
+            resident = max(resident, peak_resident(worker.pid))
+            anonymous = max(anonymous, growth.before + growth.peak)
+    theirs, ours = predictions
+    return {
+        "frames": COMPARED.frames,
+        "size": COMPARED.size,
+        "seconds": seconds,
+        "peak_memory_bytes": resident,
+        "peak_anonymous_bytes": anonymous,
+        "difference": max(
+            float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs
+        ),
+    }
 
 
 def _bytes(folder: Path) -> int:

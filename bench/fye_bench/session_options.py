@@ -115,6 +115,11 @@ def evaluate() -> float:
     return time.perf_counter() - start
 
 
+def predict(inputs: Arrays) -> Arrays:
+    """In a worker: what one evaluation of the denoiser gives."""
+    return _engines["denoiser"].run(inputs)
+
+
 def measure_opening(candidate: Candidate, worker: Worker, graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
     """Open graphs one after another, and compare what they add to anonymous memory with their weights in float32."""
     bundle = Bundle.load(candidate.bundle, verify=False)

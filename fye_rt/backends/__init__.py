@@ -15,6 +15,7 @@ from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
 Arrays = dict[str, NDArray[Any]]
+CPU_PIXELS = 2 * 128 * 128  # docs/performance.md
 
 
 class Engine(Protocol):
@@ -22,9 +23,11 @@ class Engine(Protocol):
 
     Attributes:
         compute: the precision it computes in, "fp32", "bf16" or "fp16".
+        pixels: that the decoder should make in one call. More are no faster, and take memory in proportion.
     """
 
     compute: str
+    pixels: int
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """Outputs by name; they belong to the caller. `inputs` are C-contiguous arrays, or held ones, by name."""

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fye_rt.backends import Arrays, Settings, resolve_compute, return_freed_memory
+from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute, return_freed_memory
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
@@ -17,6 +17,7 @@ class OnnxRuntimeEngine:
     """One inference session."""
 
     compute = "fp32"
+    pixels = CPU_PIXELS
 
     def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
         """Load `file`, whose weights lie beside it."""

@@ -8,7 +8,7 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13
 
-from fye_rt.backends import Arrays, Settings, resolve_compute, return_freed_memory
+from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute, return_freed_memory
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
@@ -29,6 +29,8 @@ class OpenVinoEngine:
         compute: "fp32" or "bf16".
         threads: of the CPU; 0 means one per physical core.
     """
+
+    pixels = CPU_PIXELS
 
     def __init__(self, bundle: Bundle, graph: str, compute: str, threads: int) -> None:
         self.compute = compute

@@ -5,7 +5,7 @@ from one CUDA graph for each shape.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
-from fye_rt.backends import Arrays, Settings, resolve_compute
+from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
+_GPU_PIXELS = 8 * 512 * 512
 _DENOISERS = ("denoiser", "denoiser_cond")
 
 logger = logging.getLogger("fye_rt")
@@ -39,7 +40,8 @@ class TorchEngine:
     def __init__(self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str) -> None:
         """Takes a module that lies on `device` in the precision of `compute`."""
         self.compute = compute
-        self._module, self._spec, self._device = module, spec, device
+        self.pixels = CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
+        self.module, self._spec, self._device = module, spec, device
         replayed = device.type == "cuda" and spec.name in _DENOISERS
         self._call: Callable[..., Any] = _Replayed(module) if replayed else module
 
@@ -128,13 +130,42 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     spec = graph_specs(config)[graph]
     operations = _operations(device)
     parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
+    engine = assemble(spec, parts, device, compute, operations)
+    for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
+        if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
+            engine.module.get_buffer(name).copy_(vector)
+    return engine
+
+
+def assemble(
+    spec: GraphSpec, parts: Sequence[nn.Module], device: torch.device, compute: str, operations: Any
+) -> TorchEngine:
+    """A graph from its networks.
+
+    Args:
+        spec: the graph.
+        parts: its networks on `device`, in the precision of `compute`; `with_kernels` of them where `operations` are
+            given.
+        device: of the networks.
+        compute: "fp32", "bf16" or "fp16".
+        operations: `fye_kernels.modules.Operations`, or None.
+    """
+    module = spec.module
+    if operations is not None and spec.name in _DENOISERS:
+        from fye_kernels.modules import Denoiser
+
+        module = partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
     with torch.inference_mode(False), torch.no_grad():
-        module = (spec.module if operations is None else _with_kernels(spec, operations))(*parts)
-        for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
-            if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
-                buffer = module.get_buffer(name)
-                buffer.copy_(vector)
-    return TorchEngine(module.eval(), spec, device, compute)
+        return TorchEngine(module(*parts).eval(), spec, device, compute)
+
+
+def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:
+    """A network whose operations are `operations`, channels last; itself where there are none for it, or None."""
+    if operations is None or name not in ("unet", "referencenet", "vae"):
+        return network
+    from fye_kernels.modules import switched
+
+    return switched(network.to(memory_format=torch.channels_last), operations)  # type: ignore[call-overload]
 
 
 def _operations(device: torch.device) -> Any:
@@ -149,26 +180,14 @@ def _operations(device: torch.device) -> Any:
     return KERNELS
 
 
-def _with_kernels(spec: GraphSpec, operations: Any) -> Callable[..., nn.Module]:
-    if spec.name not in _DENOISERS:
-        return spec.module
-    from fye_kernels.modules import Denoiser
-
-    return partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
-
-
 def _network(
     bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str, operations: Any
 ) -> nn.Module:
     key = (bundle.digest, name, str(device), compute)
     found = _shared.get(key)
     if found is None:
-        found = _loaded(bundle, config, name, device, _DTYPES[compute])
-        if operations is not None and name in ("unet", "referencenet", "vae"):
-            from fye_kernels.modules import switched
-
-            found = switched(found.to(memory_format=torch.channels_last), operations)  # type: ignore[call-overload]
-        _shared[key] = found
+        loaded = _loaded(bundle, config, name, device, _DTYPES[compute])
+        found = _shared[key] = with_kernels(loaded, name, operations)
     return found
 
 

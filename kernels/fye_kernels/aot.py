@@ -25,6 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels.occupancy import occupancy
 from fye_kernels.variant import Variant
 from fye_rt.errors import BackendError, FyeError, OptionError
 from fye_rt.files import atomic_file, atomic_folder
@@ -142,7 +143,11 @@ def _compile_all(given: argparse.Namespace) -> int:
             found = check(name, architecture, entry, bounds)
             if found is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
                 wrong.append(found)
-            print(f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared")
+            fits = occupancy(architecture, entry["registers"], entry["warps"], entry["shared_memory"])
+            print(
+                f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared, "
+                f"{fits.warps} warps at once ({100 * fits.share:.0f} %, by {fits.bound})"
+            )
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     if given.record:
         with atomic_file(RESOURCES) as temporary:

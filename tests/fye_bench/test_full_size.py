@@ -30,8 +30,8 @@ def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = tmp_path / "result.json"
     assert full_size.main(["--work", str(tmp_path / "work"), "--config", "tiny", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
-    assert list(result["steps"]) == ["write", "export", "verify", "animate", "evaluate"]
-    for name in ("write", "verify", "animate", "evaluate"):
+    assert list(result["steps"]) == ["write", "export", "verify", "animate", "evaluate", "compare"]
+    for name in ("write", "verify", "animate", "evaluate", "compare"):
         step = result["steps"][name]
         assert step["seconds"] > 0
         assert step["peak_memory_bytes"] > 20e6
@@ -43,7 +43,9 @@ def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (animated["frames"], animated["size"], animated["network_evaluations"]) == (2, [256, 256], 2)
     evaluated = result["steps"]["evaluate"]
     assert (evaluated["frames"], evaluated["size"]) == (2, [512, 512])
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*result["steps"], "checkpoint"]
+    assert 0 < result["steps"]["compare"]["difference"] < 1e-4
+    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [*result["steps"], "checkpoint", "torch"]
 
 
 def test_a_step_that_fails_ends_the_run_and_is_named(tmp_path: Path) -> None:
@@ -52,14 +54,20 @@ def test_a_step_that_fails_ends_the_run_and_is_named(tmp_path: Path) -> None:
 
 
 def test_too_much_memory_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("export", _facts(19)), ("animate", _facts(21))]))
+    monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("export", _facts(19)), ("compare", _facts(21))]))
     assert full_size.main(["--work", str(tmp_path)]) == 1
-    monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("export", _facts(19))]))
+    monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("compare", _facts(19))]))
     assert full_size.main(["--work", str(tmp_path)]) == 0
 
 
-def _facts(gigabytes: int) -> dict[str, float]:
-    return {"seconds": 60, "peak_memory_bytes": gigabytes * 10**9, "peak_anonymous_bytes": 10**9}
+def test_backends_that_disagree_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("compare", _facts(1, difference=2e-4))]))
+    assert full_size.main(["--work", str(tmp_path)]) == 1
+
+
+def _facts(gigabytes: int, difference: float = 1e-6) -> dict[str, float]:
+    peak = gigabytes * 10**9
+    return {"seconds": 60, "peak_memory_bytes": peak, "peak_anonymous_bytes": 10**9, "difference": difference}
 
 
 @pytest.mark.full

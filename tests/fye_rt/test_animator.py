@@ -37,6 +37,7 @@ class FakeEngine:
     """Gives what `answer` makes of a graph's name, an output's specification and the inputs."""
 
     compute = "fp32"
+    pixels = backends.CPU_PIXELS
 
     def __init__(
         self, bundle: Bundle, graph: str, answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]

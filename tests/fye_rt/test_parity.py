@@ -18,7 +18,7 @@ from tests import golden_files
 TOLERANCE = 1e-4
 LATENTS = 1e-3  # after any of six steps, each of which multiplies the differences before it; 4e-5 measured
 VIDEO = 2e-3  # of 1; the recorded frames are float16, which is 2.5e-4 of it
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", "torch")
 THREADS = 1  # at these sizes two threads gain little, and on a busy machine wait for each other
 LAYERS = (
     [f"down_blocks.{i // 2}.attentions.{i % 2}" for i in range(6)]
@@ -28,7 +28,7 @@ LAYERS = (
 TOKENS = [f"ref.down.{i}" for i in range(6)] + ["ref.mid"] + [f"ref.up.{i}" for i in range(9)]
 
 LONG = "pipeline_long_20f_tile8_ov3"
-PIPELINES = [("pipeline_8f", "onnxruntime"), ("pipeline_8f", "openvino"), ("pipeline_40f_ctx24_ov4", "onnxruntime")]
+PIPELINES = [("pipeline_8f", backend) for backend in BACKENDS] + [("pipeline_40f_ctx24_ov4", "onnxruntime")]
 
 Array = NDArray[np.float32]
 Run = Callable[..., dict[str, Array]]

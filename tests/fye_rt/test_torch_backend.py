@@ -61,8 +61,8 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         test_every_graph_equals_onnx_runtime(bundle, graph)
     denoiser = backend.open_engine(bundle, "denoiser", backends.Settings())
-    assert isinstance(denoiser._module, modules.Denoiser)
-    assert denoiser._module.guided
+    assert isinstance(denoiser.module, modules.Denoiser)
+    assert denoiser.module.guided
 
 
 def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
@@ -81,7 +81,7 @@ def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
 
     settings = backends.Settings(threads=1)
     engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
-    unets = {id(engine._module.unet) for engine in engines}
+    unets = {id(engine.module.unet) for engine in engines}
     assert len(unets) == 1
 
 

@@ -1,0 +1,342 @@
+"""The full-size model on an NVIDIA GPU: the torch backend against the public code's way, with random weights.
+
+    python -m fye_bench.gpu --json FILE     512x512, 16 frames, 30 steps, guidance 3.5, float16
+    python -m fye_bench.gpu --config tiny --size 64x64 --frames 4 --steps 6      any machine: does it run?
+
+First one evaluation and the decoder are compared with float32; then both are timed in interleaved rounds, and whole
+clips after them, from landmark features to frames in the host's memory.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fye_bench.baseline import Baseline, Portrait
+from fye_bench.environment import environment
+from fye_export import random_checkpoint
+from fye_export.checkpoint import Checkpoint
+from fye_export.config import NETWORKS, ModelConfig
+from fye_export.graphs import graph_specs
+from fye_rt import denoise, outputs, report
+from fye_rt.arrays import Array, to_uint8
+from fye_rt.backends.torch import TorchEngine, assemble, with_kernels
+from fye_rt.extrapolation import newton
+from fye_rt.forecast import even, plan
+from fye_rt.noise import frame_noise
+from fye_rt.options import Options
+from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.windows import plan as plan_windows
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BUDGETS = (None, 12, 6, 5)  # evaluations of a clip; None: every step
+DECODED = 8  # frames of a call to the decoder
+
+Networks = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Of one clip: landmark images uint8 (F, H, W, 3), a portrait uint8 (H, W, 3), CLIP's pixels, and noise."""
+
+    landmarks: NDArray[np.uint8]
+    portrait: NDArray[np.uint8]
+    clip_pixels: Array
+    noise: Array
+
+
+class Runtime:
+    """The torch backend around networks that are there already."""
+
+    def __init__(self, config: ModelConfig, parts: Networks, compute: str, operations: Any) -> None:
+        device = next(parts["unet"].parameters()).device
+        switched = {name: with_kernels(part, name, operations) for name, part in parts.items()}
+        self.engines: dict[str, TorchEngine] = {
+            name: assemble(spec, [switched[part] for part in spec.networks], device, compute, operations)
+            for name, spec in graph_specs(config).items()
+        }
+
+    def encode(self, given: Inputs) -> dict[str, Any]:
+        """All inputs of the denoiser but latents and time, held."""
+        pixels = _planar(given.portrait[None]) * np.float32(2) - np.float32(1)
+        tokens = self.engines["image_encoder"].run({"clip_pixels": given.clip_pixels[None]})
+        latents = self.engines["vae_encoder"].run({"pixels": pixels})
+        images = _planar(given.landmarks)
+        chunks = [self.engines["guider"].run({"landmark_images": images[i : i + 8]}) for i in range(0, len(images), 8)]
+        features = np.concatenate([chunk["landmark_features"] for chunk in chunks])
+        tensors = self.engines["reference"].run({**latents, **tokens}) | {"landmark_features": features}
+        return {name: self.engines["denoiser"].hold(array) for name, array in tensors.items()}
+
+    def evaluate(self, held: Mapping[str, Any], latents: Array, timestep: int, _: Any = None) -> tuple[Array, Array]:
+        """One evaluation, both halves."""
+        inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **held}
+        outputs = self.engines["denoiser"].run(inputs)
+        return outputs["v_unconditional"], outputs["v_conditional"]
+
+    def denoise(self, held: Mapping[str, Any], noise: Array, options: Options, evaluations: int | None) -> Array:
+        """Latents of a clip of one window."""
+        steps = schedule(options.steps, SchedulerConfig())
+        method = (
+            plan(steps) if evaluations is None else plan(steps, even(len(steps), evaluations), newton(1), "epsilon")
+        )
+        windows = plan_windows(noise.shape[2], "context", 32, 0)
+        return denoise.denoise(partial(self.evaluate, held), steps, method, windows, noise, options.guidance)
+
+    def decode(self, latents: Array) -> NDArray[np.uint8]:
+        """Frames."""
+        pieces = range(0, latents.shape[2], DECODED)
+        run = self.engines["vae_decoder"].run
+        parts = [run({"latents": np.ascontiguousarray(latents[:, :, i : i + DECODED])})["frames"] for i in pieces]
+        return to_uint8(np.concatenate(parts))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=random_checkpoint.PRESETS, default="full")
+    parser.add_argument("--size", default="512x512", metavar="HxW")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--guidance", type=float, default=3.5)
+    parser.add_argument("--compute", choices=DTYPES, default="fp16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the denoiser")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    given = parser.parse_args(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and given.config == "full":
+        print("fye: there is no GPU here; see that all runs with --config tiny --size 64x64", file=sys.stderr)
+        return 2
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+    result = _measure(given, device, random_checkpoint.PRESETS[given.config])
+    if given.json is not None:
+        report.write_json(given.json, {"command": ["python", "-m", "fye_bench.gpu", *(argv or sys.argv[1:])]} | result)
+    return 0
+
+
+def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfig) -> dict[str, Any]:
+    from fye_kernels.modules import KERNELS, PLAIN
+
+    dtype = DTYPES[given.compute]
+    options = Options(steps=given.steps, guidance=given.guidance)
+    inputs = _inputs(config, outputs.parse_size(given.size), given.frames)
+    parts = _networks(config, device)
+    exact = _exact(config, parts, inputs)
+    parts = {name: part.to(dtype) for name, part in parts.items()}
+    baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
+    plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"])) if given.compile else None
+    runtime = Runtime(config, parts, given.compute, KERNELS if device.type == "cuda" else PLAIN)
+    with torch.inference_mode():
+        portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
+        features = baseline.encode_motion(inputs.landmarks)
+    held = runtime.encode(inputs)
+
+    checks = _checks(baseline, runtime, exact, inputs, portrait, features, held)
+    for name, found in checks.items():
+        _say(f"{name:<28}relative RMS {found['relative_rms']:.1e}  cosine {found['cosine']:.6f}")
+    stages = _stages(baseline, runtime, inputs, portrait, features, held, plain, given.rounds)
+    for name, found in stages.items():
+        _say(f"{name:<28}" + "  ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in found["median"].items()))
+    clips = _clips(baseline, runtime, inputs, portrait, features, held, options)
+    slow = clips[0]["seconds"]
+    for clip in clips:
+        _say(
+            f"clip, {clip['way']:<10}{clip['evaluations']:>3} evaluations {clip['seconds']:>8.2f} s "
+            f"{given.frames / clip['seconds']:>7.2f} frames/s {slow / clip['seconds']:>6.2f}x "
+            f"{clip['peak_bytes'] / 1e9:>6.1f} GB"
+        )
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "none"
+    return {
+        "environment": environment(report.cpu()["cores"] or 0) | {"gpu": name, "torch_cuda": torch.version.cuda},
+        "workload": {key: getattr(given, key) for key in ("config", "size", "frames", "steps", "guidance", "compute")},
+        "against_float32": checks,
+        "stages": stages,
+        "clips": clips,
+    }
+
+
+def _inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
+    random = np.random.default_rng(0)
+    side = config.image_encoder.image_size
+    return Inputs(
+        random.integers(0, 256, (frames, *size, 3), np.uint8),
+        random.integers(0, 256, (*size, 3), np.uint8),
+        random.standard_normal((3, side, side), dtype=np.float32),
+        frame_noise(0, range(frames), size[0] // 8, size[1] // 8, config.vae.latent_channels, 0.0),
+    )
+
+
+def _networks(config: ModelConfig, device: torch.device) -> dict[str, nn.Module]:
+    with tempfile.TemporaryDirectory() as folder:
+        random_checkpoint.write(folder, config)
+        checkpoint = Checkpoint.open(folder)
+        return {name: checkpoint.load(name).to(device).requires_grad_(False) for name in NETWORKS}
+
+
+def _exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
+    """One evaluation and the decoder in float32, by PyTorch alone."""
+    plain = Runtime(config, parts, "fp32", None)
+    predicted = _run(plain.engines["denoiser"].module, plain.encode(inputs), _at(parts, inputs.noise))
+    frames = plain.engines["vae_decoder"].run({"latents": inputs.noise[:, :, :1].copy()})["frames"]
+    return {"v_unconditional": _numpy(predicted[0]), "v_conditional": _numpy(predicted[1]), "frames": frames}
+
+
+@torch.inference_mode()
+def _run(denoiser: Callable[..., Any], held: Mapping[str, Any], latents: Tensor) -> Any:
+    """One evaluation at timestep 500; what is held is in the order of the denoiser's last inputs."""
+    names = [name for name in held if name != "landmark_features"]
+    rest = (torch.as_tensor(held[name]).to(latents) for name in ("landmark_features", *names))
+    return denoiser(latents, torch.tensor([500], device=latents.device), *rest)
+
+
+def _compiled(denoiser: nn.Module, held: Mapping[str, Any], latents: Tensor) -> Callable[[], object]:
+    return partial(_run, torch.compile(denoiser), held, latents)
+
+
+def _checks(
+    baseline: Baseline,
+    runtime: Runtime,
+    exact: Mapping[str, Array],
+    inputs: Inputs,
+    portrait: Portrait,
+    features: Tensor,
+    held: Mapping[str, Any],
+) -> dict[str, Any]:
+    made = dict(zip(("v_unconditional", "v_conditional"), runtime.evaluate(held, inputs.noise, 500), strict=True))
+    # the second run of a shape is replayed from a graph, as all later ones
+    again = runtime.evaluate(held, inputs.noise, 500)
+    first = np.ascontiguousarray(inputs.noise[:, :, :1])
+    made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
+    theirs = _numpy(baseline.evaluate(_at(baseline.networks, inputs.noise), 500, features, portrait))
+    found = {f"runtime, {name}": _difference(array, exact[name]) for name, array in made.items()}
+    found["runtime, replayed"] = _difference(again[1], exact["v_conditional"])
+    found["baseline, v_conditional"] = _difference(theirs[1:], exact["v_conditional"])
+    found["baseline, v_unconditional"] = _difference(theirs[:1], exact["v_unconditional"])
+    return found
+
+
+def _stages(
+    baseline: Baseline,
+    runtime: Runtime,
+    inputs: Inputs,
+    portrait: Portrait,
+    features: Tensor,
+    held: Mapping[str, Any],
+    plain: nn.Module | None,
+    rounds: int,
+) -> dict[str, Any]:
+    latents = _at(baseline.networks, inputs.noise)
+    ways: dict[str, dict[str, Callable[[], object]]] = {
+        "evaluation": {
+            "baseline": lambda: baseline.evaluate(latents, 500, features, portrait),
+            "runtime": lambda: runtime.evaluate(held, inputs.noise, 500),
+        }
+        | ({} if plain is None else {"compiled": _compiled(plain, held, latents)}),
+        "decode": {
+            "baseline": lambda: baseline.decode(inputs.noise),
+            "runtime": lambda: runtime.decode(inputs.noise),
+        },
+        "encode": {
+            "baseline": lambda: (
+                baseline.encode_portrait(inputs.portrait, inputs.clip_pixels),
+                baseline.encode_motion(inputs.landmarks),
+            ),
+            "runtime": lambda: runtime.encode(inputs),
+        },
+    }
+    found = {}
+    for stage, runs in ways.items():
+        seconds: dict[str, list[float]] = {way: [] for way in runs}
+        for turn in range(rounds + 2):
+            for way, run in runs.items():
+                taken = _timed(run)
+                if turn > 1:  # the first two prepare, compile and capture
+                    seconds[way].append(taken)
+        median = {way: statistics.median(times) for way, times in seconds.items()}
+        found[stage] = {"median": median, "seconds": seconds, "faster": median["baseline"] / median["runtime"]}
+    return found
+
+
+def _clips(
+    baseline: Baseline,
+    runtime: Runtime,
+    inputs: Inputs,
+    portrait: Portrait,
+    features: Tensor,
+    held: Mapping[str, Any],
+    options: Options,
+) -> list[dict[str, Any]]:
+    def by_baseline() -> object:
+        latents = baseline.denoise(portrait, features, inputs.noise, options)
+        return to_uint8(baseline.decode(latents))
+
+    def by_runtime(evaluations: int | None) -> object:
+        return runtime.decode(runtime.denoise(held, inputs.noise, options, evaluations))
+
+    ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, by_baseline)]
+    for budget in BUDGETS:
+        if budget is None or budget < options.steps:
+            ways.append(("runtime", budget or options.steps, partial(by_runtime, budget)))
+    clips = []
+    for way, evaluations, run in ways:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        seconds = statistics.median(_timed(run) for _ in range(1 if way == "baseline" else 3))
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else report.peak_memory()
+        clips.append({"way": way, "evaluations": evaluations, "seconds": seconds, "peak_bytes": peak})
+    return clips
+
+
+def _timed(run: Callable[[], object]) -> float:
+    _wait()
+    start = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _difference(made: Array, exact: Array) -> dict[str, float]:
+    ours, theirs = made.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
+    norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
+    return {
+        "relative_rms": float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)),
+        "cosine": float(ours @ theirs / norms),
+    }
+
+
+def _planar(images: NDArray[np.uint8]) -> Array:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+
+
+def _at(parts: Networks, array: Array) -> Tensor:
+    """Where and in what precision the networks are."""
+    return torch.from_numpy(array).to(next(parts["unet"].parameters()))
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.float().cpu().numpy()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
