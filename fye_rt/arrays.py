@@ -56,7 +56,12 @@ def masked_sum(
         outside: the same.
         mask: (F, h, w).
     """
-    return np.where(mask, weighted_sum(terms, inside), weighted_sum(terms, outside))
+    if native is None:
+        return np.where(mask, weighted_sum(terms, inside), weighted_sum(terms, outside))
+    out = np.empty(terms[0].shape, np.float32)
+    contiguous = [np.ascontiguousarray(term) for term in terms]
+    native.masked_sum(out, contiguous, [*map(float, inside)], [*map(float, outside)], np.ascontiguousarray(mask))
+    return out
 
 
 def guide(uncond: Array, cond: Array, guidance: float) -> Array:

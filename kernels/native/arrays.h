@@ -12,6 +12,10 @@ namespace fye {
 void weighted_sum(float *out, const std::vector<const float *> &terms, const std::vector<double> &weights,
                   std::size_t size);
 
+// The same with weights `inside` where mask[i % plane] is not 0, and `outside` elsewhere.
+void masked_sum(float *out, const std::vector<const float *> &terms, const std::vector<double> &inside,
+                const std::vector<double> &outside, const std::uint8_t *mask, std::size_t plane, std::size_t size);
+
 // out[i] = frames[i] * 255 in float, clamped to [0, 255] and truncated. False if there was a NaN (out is then unusable).
 bool to_uint8(std::uint8_t *out, const float *frames, std::size_t size);
 

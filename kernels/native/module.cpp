@@ -38,12 +38,16 @@ std::string shape_of(const Array &array) {
     return text + ")";
 }
 
-void weighted_sum(nb::handle out_value, const nb::sequence &term_values, const std::vector<double> &weights) {
-    const Output out = take<Output>(out_value, "out");
-    std::vector<Input> arrays;  // keeps the memory alive while the lock is released
-    std::vector<const float *> terms;
-    for (nb::handle value : term_values) {
-        const std::string name = "terms[" + std::to_string(arrays.size()) + "]";
+// Arrays that are to be summed, and the memory that they keep alive while the lock is released.
+struct Terms {
+    std::vector<Input> arrays;
+    std::vector<const float *> data;
+};
+
+Terms take_terms(const nb::sequence &values, const Output &out) {
+    Terms terms;
+    for (nb::handle value : values) {
+        const std::string name = "terms[" + std::to_string(terms.arrays.size()) + "]";
         const Input term = take<Input>(value, name);
         if (shape_of(term) != shape_of(out)) {
             refuse(name + " has shape " + shape_of(term) + ", out has " + shape_of(out));
@@ -52,15 +56,41 @@ void weighted_sum(nb::handle out_value, const nb::sequence &term_values, const s
         if (data != out.data() && data < out.data() + out.size() && out.data() < data + term.size()) {
             refuse(name + " overlaps out without being out");
         }
-        arrays.push_back(term);
-        terms.push_back(data);
+        terms.arrays.push_back(term);
+        terms.data.push_back(data);
     }
-    if (terms.empty() || terms.size() != weights.size()) {
-        refuse(std::to_string(terms.size()) + " terms and " + std::to_string(weights.size()) +
+    return terms;
+}
+
+void check_count(const Terms &terms, const std::vector<double> &weights) {
+    if (terms.data.empty() || terms.data.size() != weights.size()) {
+        refuse(std::to_string(terms.data.size()) + " terms and " + std::to_string(weights.size()) +
                " weights: there must be at least one term and a weight for each");
     }
+}
+
+void weighted_sum(nb::handle out_value, const nb::sequence &term_values, const std::vector<double> &weights) {
+    const Output out = take<Output>(out_value, "out");
+    const Terms terms = take_terms(term_values, out);
+    check_count(terms, weights);
     const nb::gil_scoped_release unlocked;
-    fye::weighted_sum(out.data(), terms, weights, out.size());
+    fye::weighted_sum(out.data(), terms.data, weights, out.size());
+}
+
+void masked_sum(nb::handle out_value, const nb::sequence &term_values, const std::vector<double> &inside,
+                const std::vector<double> &outside, nb::handle mask_value) {
+    const Output out = take<Output>(out_value, "out");
+    const Terms terms = take_terms(term_values, out);
+    check_count(terms, inside);
+    check_count(terms, outside);
+    nb::ndarray<const bool, nb::c_contig, nb::device::cpu> mask;
+    if (!nb::try_cast(mask_value, mask, false)) refuse("mask must be a C-contiguous bool array in main memory");
+    bool fits = mask.ndim() <= out.ndim();
+    for (std::size_t i = 1; fits && i <= mask.ndim(); ++i) fits = mask.shape(mask.ndim() - i) == out.shape(out.ndim() - i);
+    if (!fits) refuse("mask has shape " + shape_of(mask) + ", the last dimensions of out are " + shape_of(out));
+    const nb::gil_scoped_release unlocked;
+    fye::masked_sum(out.data(), terms.data, inside, outside, reinterpret_cast<const std::uint8_t *>(mask.data()),
+                    mask.size(), out.size());
 }
 
 nb::object to_uint8(nb::handle value) {
@@ -89,6 +119,10 @@ NB_MODULE(_native, module) {
                "    weights: one number for each term.\n\n"
                "Raises:\n"
                "    ValueError: an array of another type, layout or shape, or one that overlaps `out` in part.");
+    module.def("masked_sum", &masked_sum, "out"_a.none(), "terms"_a, "inside"_a, "outside"_a, "mask"_a.none(),
+               "As weighted_sum, with weights `inside` where `mask` is true and `outside` elsewhere.\n\n"
+               "Args:\n"
+               "    mask: bool, of the shape of out's last dimensions, C-contiguous.");
     module.def("to_uint8", &to_uint8, "frames"_a.none(),
                "Return uint8 pixels of `frames`: frames * 255 in float32, clamped to [0, 255] and truncated.\n\n"
                "Args:\n"

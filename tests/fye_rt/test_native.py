@@ -42,6 +42,29 @@ def test_weighted_sum_of_several_threads_with_many_terms_is_exact() -> None:
     np.testing.assert_array_equal(out, expected_sum(terms, weights))
 
 
+@pytest.mark.parametrize("plane", [(1,), (7,), (3, 11, 13), (41, 63, 65)])
+def test_masked_sum_has_the_bits_of_two_sums(plane: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = random_terms(3, 1, 4, *plane)
+    mask = np.random.default_rng(0).random(plane) < 0.5
+    weights = [0.5, -1.25, 3.0], [1e-3, 0.0, 7.0]
+    made = arrays.masked_sum(terms, *weights, mask)
+    monkeypatch.setattr(arrays, "native", None)
+    np.testing.assert_array_equal(made, arrays.masked_sum(terms, *weights, mask))
+
+
+def test_masked_sum_refuses_what_does_not_fit() -> None:
+    terms, out = random_terms(2, 1, 4, 3, 5), np.empty((1, 4, 3, 5), np.float32)
+    good = np.ones((3, 5), np.bool_)
+    for mask in (np.ones((3, 5), np.uint8), np.ones((5, 3), np.bool_).T, None):
+        with pytest.raises(ValueError, match="mask must be a C-contiguous bool array"):
+            _native.masked_sum(out, terms, [1.0, 1.0], [1.0, 1.0], mask)
+    with pytest.raises(ValueError, match="mask has shape"):
+        _native.masked_sum(out, terms, [1.0, 1.0], [1.0, 1.0], np.ones((5, 3), np.bool_))
+    for inside, outside in (([1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0])):
+        with pytest.raises(ValueError, match="2 terms and 1 weights"):
+            _native.masked_sum(out, terms, inside, outside, good)
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("size", SIZES)
 def test_out_may_be_one_of_the_terms(position: int, size: int) -> None:
