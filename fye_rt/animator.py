@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fye_rt import backends, calibrated, progressive, report, windows
 from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
-from fye_rt.denoise import Evaluate, OnStep, Progress, denoise, predict
+from fye_rt.denoise import OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
 from fye_rt.feed import Feed, let_go
 from fye_rt.landmarks import LandmarkImages, face_region, movement
@@ -92,7 +92,34 @@ class _Clip:
 
     shape: tuple[int, int, int, int, int]
     schedule: Schedule
-    evaluate: Evaluate
+    evaluate: "_Network"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Network:
+    """The denoiser of one portrait and motion; `Evaluate` of `fye_rt.denoise`."""
+
+    engine: backends.Engine
+    portrait: Mapping[str, Any]
+    features: Callable[[NDArray[np.int64]], Any]
+
+    def __call__(self, latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
+        inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **self._held(frames)}
+        outputs = self.engine.run(inputs)
+        return outputs.get("v_unconditional"), outputs["v_conditional"]
+
+    @property
+    def loop(self) -> Callable[..., Array] | None:
+        """The engine's own, where it has one: latents then stay on its device."""
+        loop = getattr(self.engine, "loop", None)
+        return None if loop is None else partial(loop, self._held)
+
+    def of(self, frames: NDArray[np.int64]) -> "_Network":
+        """With indices that count within `frames`."""
+        return replace(self, features=lambda within: self.features(frames[within]))
+
+    def _held(self, frames: NDArray[np.int64]) -> dict[str, Any]:
+        return {"landmark_features": self.features(frames), **self.portrait}
 
 
 class Animator:
@@ -305,22 +332,11 @@ class Animator:
                 windows[key] = held
             return held
 
-        def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
-            outputs = engine.run(
-                {
-                    "latents": latents,
-                    "timestep": np.array([timestep], np.int64),
-                    "landmark_features": features(frames),
-                    **tensors,
-                }
-            )
-            return outputs.get("v_unconditional"), outputs["v_conditional"]
-
         height, width = motion.features.shape[2:]
         return _Clip(
             (1, self.bundle.latent_channels(), len(motion), height, width),
             schedule(options.steps, self.bundle.scheduler),
-            evaluate,
+            _Network(engine, tensors, features),
         )
 
     def _held_portrait(self, portrait: PortraitState, engine: backends.Engine) -> Mapping[str, Any]:
@@ -642,11 +658,8 @@ def _noise(clip: _Clip, frames: Iterable[int], options: Options) -> Array:
 
 def _part(clip: _Clip, motion: MotionState, noise: Array, frames: NDArray[np.int64]) -> progressive.Part:
     """What the loop needs of some frames of a clip."""
-
-    def evaluate(latents: Array, timestep: int, within: NDArray[np.int64]) -> tuple[Array | None, Array]:
-        return clip.evaluate(latents, timestep, frames[within])
-
-    return progressive.Part(evaluate, noise[:, :, frames], None if motion.face is None else motion.face[frames])
+    face = None if motion.face is None else motion.face[frames]
+    return progressive.Part(clip.evaluate.of(frames), noise[:, :, frames], face)
 
 
 def _over_pieces(progress: Progress | None, pieces: int) -> Callable[[int, int, int], None] | None:

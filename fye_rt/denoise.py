@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from fye_rt.arrays import Array, accumulate, guide, masked_sum, weighted_sum
 from fye_rt.errors import InputError, NumericalError
-from fye_rt.forecast import Jump, Method
+from fye_rt.forecast import Jump, Method, Plan
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
+# may have a `loop` of its own, which takes what `denoise` takes after it, for a Plan
 Evaluate = Callable[[Array, int, NDArray[np.int64]], tuple[Array | None, Array]]
 OnStep = Callable[[int, int, Array], None]
 Progress = Callable[[int, int], None]
@@ -74,6 +75,10 @@ def denoise(
     latents = np.ascontiguousarray(noise, dtype=np.float32)
     if not np.isfinite(latents).all():
         raise InputError("noise contains NaN or infinity; give finite float32 numbers")
+    loop = getattr(evaluate, "loop", None)
+    if loop is not None and isinstance(method, Plan):
+        own: Array = loop(schedule, method, windows, latents, guidance, on_step, progress, face, pins)
+        return own
     ring: deque[Array] = deque(maxlen=method.ring)
     decide = method.start()
     done, total = 0, method.evaluations * len(windows)
@@ -134,7 +139,7 @@ def predict(
     for number, window in enumerate(windows):
         outputs = evaluate(latents.take(window.frames, axis=2), timestep, window.frames)
         if not all(np.isfinite(output).all() for output in outputs if output is not None):
-            raise NumericalError(_not_finite(step, timestep, number, windows))
+            raise NumericalError(not_finite(step, timestep, number, windows))
         accumulate(prediction, _guided(outputs, guidance), window.frames, window.weights)
         told()
     return prediction
@@ -166,7 +171,8 @@ def _guided(outputs: tuple[Array | None, Array], guidance: float) -> Array:
     return guide(uncond, cond, guidance)
 
 
-def _not_finite(step: int, timestep: int, number: int, windows: Sequence[Window]) -> str:
+def not_finite(step: int, timestep: int, number: int, windows: Sequence[Window]) -> str:
+    """What is said where the network's prediction of a window is not finite."""
     frames = windows[number].frames
     return (
         f"the network returned NaN or infinity at step {step} (timestep {timestep}), window {number + 1} of "

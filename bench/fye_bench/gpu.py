@@ -92,7 +92,11 @@ class Runtime:
             plan(steps) if evaluations is None else plan(steps, even(len(steps), evaluations), newton(1), "epsilon")
         )
         windows = plan_windows(noise.shape[2], "context", 32, 0)
-        return denoise.denoise(partial(self.evaluate, held), steps, method, windows, noise, options.guidance)
+        loop = self.engines["denoiser"].loop
+        if loop is None:
+            return denoise.denoise(partial(self.evaluate, held), steps, method, windows, noise, options.guidance)
+        latents: Array = loop(lambda frames: held, steps, method, windows, noise, options.guidance)
+        return latents
 
     def decode(self, latents: Array) -> NDArray[np.uint8]:
         """Frames."""

@@ -27,6 +27,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
 _GPU_PIXELS = 8 * 512 * 512
 _DENOISERS = ("denoiser", "denoiser_cond")
+_VARYING = 2  # of their inputs, the first ones: latents and timestep; the others are held
 
 logger = logging.getLogger("fye_rt")
 
@@ -37,9 +38,11 @@ _shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDi
 class TorchEngine:
     """One graph's module."""
 
-    def __init__(self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str) -> None:
-        """Takes a module that lies on `device` in the precision of `compute`."""
-        self.compute = compute
+    def __init__(
+        self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str, operations: Any = None
+    ) -> None:
+        """Takes a module that lies on `device` in the precision of `compute`, and what it calls (`assemble`)."""
+        self.compute, self._operations = compute, operations
         self.pixels = CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
         self.module, self._spec, self._device = module, spec, device
         replayed = device.type == "cuda" and spec.name in _DENOISERS
@@ -60,6 +63,28 @@ class TorchEngine:
             return array
         tensor = self._put(array)
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    @property
+    def loop(self) -> Callable[..., Any] | None:
+        """`fye_rt.denoise.denoise` with latents that stay on the device; None where there are no kernels.
+
+        Takes what gives the held inputs of some frames, and then what `denoise` takes after its network.
+        """
+        if self._operations is None:
+            return None
+        return self._loop
+
+    @torch.inference_mode()
+    def _loop(self, inputs: Callable[[NDArray[np.int64]], Mapping[str, Any]], *given: Any) -> Any:
+        from fye_rt.backends import torch_loop
+
+        def call(latents: Tensor, timestep: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor | None, Tensor]:
+            held = inputs(frames)
+            rest = (self._put(held[tensor.name]) for tensor in self._spec.inputs[2:])
+            outputs = self._call(latents.to(_DTYPES[self.compute]), timestep, *rest)
+            return outputs if len(outputs) == 2 else (None, outputs[0])
+
+        return torch_loop.denoise(call, self._operations, self._device, *given)
 
     def _put(self, array: Any) -> Tensor:
         if isinstance(array, Tensor):
@@ -104,7 +129,7 @@ class _Captured:
 
     def run(self, inputs: tuple[Tensor, ...]) -> Any:
         for i, given in enumerate(inputs):
-            if given is not self._given[i]:  # else it is held, and was copied before
+            if i < _VARYING or given is not self._given[i]:  # else it is held, and was copied before
                 self._inputs[i].copy_(given)
                 self._given[i] = given
         self._graph.replay()
@@ -156,7 +181,7 @@ def assemble(
 
         module = partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
     with torch.inference_mode(False), torch.no_grad():
-        return TorchEngine(module(*parts).eval(), spec, device, compute)
+        return TorchEngine(module(*parts).eval(), spec, device, compute, operations)
 
 
 def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fye_export import graphs
 from fye_export.blocks import Attention, Projections, TemporalAttention, TemporalTransformer, TransformerBlock
 from fye_export.networks import UNet
-from fye_kernels import geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -33,14 +33,23 @@ class Operations:
     temporal_attention: Callable[..., Tensor]
     norm_silu: Callable[..., Tensor]
     geglu: Callable[..., Tensor]
+    forecast_step: Callable[..., None]
 
 
 KERNELS = Operations(
-    reference_attention.reference_attention, temporal_attention.temporal_attention, norm_silu.norm_silu, geglu.geglu
+    reference_attention.reference_attention,
+    temporal_attention.temporal_attention,
+    norm_silu.norm_silu,
+    geglu.geglu,
+    forecast_step.forecast_step,
 )
 PLAIN = Operations(
-    reference_attention.reference, temporal_attention.reference, norm_silu.reference, geglu.reference
-)  # fmt: skip
+    reference_attention.reference,
+    temporal_attention.reference,
+    norm_silu.reference,
+    geglu.reference,
+    forecast_step.reference,
+)
 
 
 def switched(network: Network, operations: Operations = KERNELS) -> Network:

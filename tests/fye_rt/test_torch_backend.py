@@ -1,5 +1,6 @@
 """The torch backend computes what ONNX Runtime computes, from the same file."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from fye_rt import Animator, Bundle, Options, backends
-from fye_rt.errors import BackendError
+from fye_rt.errors import BackendError, NumericalError
+from fye_rt.options import Forecast
 
 pytest.importorskip("torch")
 
@@ -74,6 +76,77 @@ def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
             states = animator.encode_portrait(portrait), animator.encode_motion(images)
             clips.append(animator.decode(animator.denoise(*states, options=Options(steps=3))))
     np.testing.assert_allclose(*clips, rtol=0, atol=1e-3)
+
+
+def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: Any) -> tuple[Any, ...]:
+    """In the denoiser's place."""
+    moved = (latents * (1 + timestep / 1000) + features.mean(1)).tanh()
+    return (latents.sin(), moved)[graph == "denoiser_cond" :]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"guidance": 1.0},
+        {"forecast": Forecast(method="newton", order=2, quantity="epsilon", evaluations=4)},
+        {"forecast": Forecast(method="paper", face_mask=True, evaluations=4)},
+        {"forecast": Forecast(method="adaptive", tolerance=0.2)},
+        {"solver": "unipc"},
+        {"windows": "context", "window_size": 4, "window_overlap": 2},
+        {"windows": "progressive", "window_size": 5},
+    ],
+    ids=["guided", "conditional", "forecast", "face", "adaptive", "solver", "windows", "progressive"],
+)
+def test_latents_that_stay_on_the_device_go_the_same_way(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (7, 64, 64, 3), np.uint8)
+    options = Options(**{"steps": 6, **settings})
+    latents, steps = [], []
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    for own in (True, False):
+        if not own:
+            monkeypatch.setattr(backend.TorchEngine, "loop", None)
+        seen: list[Any] = []
+        with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+            states = animator.encode_portrait(portrait), animator.encode_motion(images)
+            for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
+                monkeypatch.setattr(animator._engine(graph).module, "forward", partial(smooth, graph))
+            told: list[tuple[int, int]] = []
+            latents.append(
+                animator.denoise(
+                    *states,
+                    options=options,
+                    on_step=lambda *step, seen=seen: seen.append(step),
+                    progress=lambda *count, told=told: told.append(count),
+                )
+            )
+        steps.append(([(number, timestep, x.shape) for number, timestep, x in seen], told))
+        assert not seen[-1][2].flags.writeable
+    np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
+    assert steps[0] == steps[1]
+
+
+def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    blank = np.zeros((3, 64, 64, 3), np.uint8)
+    with Animator(bundle, "torch", threads=1) as animator:
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+        monkeypatch.setattr(animator._engine("denoiser").module, "forward", lambda x, *_: (x, x / (x.abs() < 0)))
+        with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
+            animator.denoise(*states, options=Options(steps=3))
 
 
 def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
