@@ -15,6 +15,7 @@ from fye_rt.extrapolation import newton, reuse
 from fye_rt.forecast import Decide, Jump, conversion, jump
 from fye_rt.schedule import Schedule
 
+GROWTH = 2  # a jump is at most that many times as long as the one before: what is near says little of what is far
 MEMORY = 0.5  # weight of what was known of the proportion before the newest measurement
 
 
@@ -85,8 +86,9 @@ class _Clip:
         if len(self._steps) < 2:
             return step + 1
         change = _rms(*self._quantities)
+        furthest = min(last, step + GROWTH * (step - self._steps[1]))
         end = step + 1
-        while end < last and self._error(end + 1, change) <= self._method.tolerance:
+        while end < furthest and self._error(end + 1, change) <= self._method.tolerance:
             end += 1
         return end
 

@@ -11,7 +11,7 @@ import typer
 
 from fye_rt import terminal
 from fye_rt.errors import BackendError, OptionError
-from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Forecast, Options
+from fye_rt.options import COMPUTES, DEFAULT_FORECAST, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Forecast, Options
 
 if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
@@ -37,6 +37,7 @@ Backend = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")] = Path("fye-demo"),
+    forecast: Annotated[str, typer.Option(help="Of the cache, as for animate; off: every step.")] = DEFAULT_FORECAST,
     quiet: Quiet = False,
 ) -> None:
     """Animate the shipped portraits: a person, a cartoon, a sculpture and an animal.
@@ -46,13 +47,19 @@ def demo(
     from fye_rt.demo import run
 
     with terminal.working(quiet) as bars:
-        bundle, clips = run(output, bars)
+        bundle, clips = run(output, bars, forecast)
     for family, clip in clips.items():
         _say_written(family, clip)
     terminal.say(f"{output / 'demo.mp4'}: all of them")
     terminal.say(f"{output / 'contact_sheet.png'}: portraits, landmarks and frames")
     for note in _model_notes(bundle):
         terminal.say(note)
+
+
+def _default_forecast(solver: str, evaluations: int | None) -> str:
+    if solver != DEFAULTS.solver:
+        return "off"
+    return DEFAULT_FORECAST if evaluations is None else "calibrated"
 
 
 def animate(
@@ -75,7 +82,9 @@ def animate(
     shared_noise: Annotated[
         float | None, typer.Option(help="Part of the noise that all frames share; by default what suits the model.")
     ] = None,
-    forecast: Annotated[str, _forecast(help=", ".join(FORECASTS))] = "off",
+    forecast: Annotated[
+        str | None, _forecast(help=f"{', '.join(FORECASTS)}; by default {DEFAULT_FORECAST}, or off with --solver.")
+    ] = None,
     evaluations: Annotated[int | None, _forecast(metavar="N", help="Network evaluations, evenly spread.")] = None,
     interval: Annotated[int | None, _forecast(metavar="N", help="Evaluate every N-th step instead.")] = None,
     warm_up: Annotated[int | None, _forecast(metavar="N", help="First steps that are all evaluated.")] = None,
@@ -127,7 +136,7 @@ def animate(
         seed=seed,
         shared_noise=DEFAULTS.shared_noise if shared_noise is None else shared_noise,
         forecast=Forecast(
-            method=forecast,
+            method=forecast or _default_forecast(solver, evaluations),
             evaluations=evaluations,
             interval=interval,
             warm_up=warm_up,

@@ -9,7 +9,7 @@ from fye_rt.animator import Animator
 from fye_rt.bundle import MANIFEST, Bundle, shipped_bundles
 from fye_rt.clip import Clip, Image
 from fye_rt.errors import BundleError, OutputError
-from fye_rt.options import Options
+from fye_rt.options import DEFAULT_FORECAST, Options
 from fye_rt.report import describe, write_json
 from fye_rt.terminal import Bars
 
@@ -32,8 +32,13 @@ def shipped_bundle() -> Path:
     raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass --bundle DIR")
 
 
-def run(output: Path, tell: Bars) -> tuple[Bundle, Mapping[str, Clip]]:
+def run(output: Path, tell: Bars, forecast: str = DEFAULT_FORECAST) -> tuple[Bundle, Mapping[str, Clip]]:
     """Animate the shipped portraits and write demo.mp4, contact_sheet.png and timings.json into `output`.
+
+    Args:
+        output: a folder, made if need be.
+        tell: shows progress.
+        forecast: method of `Forecast`.
 
     Returns:
         The bundle, and a clip of each family.
@@ -46,7 +51,7 @@ def run(output: Path, tell: Bars) -> tuple[Bundle, Mapping[str, Clip]]:
     except OSError as error:
         raise OutputError(f"cannot make the folder {output} ({error.strerror}); choose another with -o") from error
     bundle = Bundle.load(shipped_bundle())
-    options = bundle.suited(Options())
+    options = bundle.suited(Options(forecast=forecast))
     clips, reports = {}, {}
     with Animator(bundle) as animator:
         for number, family in enumerate(FAMILIES):

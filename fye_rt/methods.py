@@ -2,20 +2,36 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fye_rt import calibrated, forecast
 from fye_rt.adaptive import Adaptive
 from fye_rt.calibrated import Fitted
 from fye_rt.errors import OptionError
 from fye_rt.extrapolation import PAPER_INTERVAL, PAPER_WARM_UP, Extrapolate, newton, published, reuse, taylor
-from fye_rt.forecast import Method
+from fye_rt.forecast import Method, Plan
 from fye_rt.options import Forecast, Options
 from fye_rt.schedule import Schedule
 from fye_rt.solvers import SOLVERS
 
 logger = logging.getLogger("fye_rt")
 
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How often the network is evaluated, whatever the number of steps.
+
+    Attributes:
+        calibrated: with a plan that was fitted to the model.
+        otherwise: with first order on epsilon, where there is none.
+    """
+
+    calibrated: int
+    otherwise: int
+
+
+# docs/performance.md: what each of them costs in quality
+PRESETS = {"quality": Preset(12, 15), "balanced": Preset(8, 12), "fast": Preset(5, 8)}
 EVALUATED = 2 / 5  # of the steps, by default: as many as the published cache evaluates
 TOLERANCE = 0.05  # of the adaptive method, by default
 
@@ -33,6 +49,7 @@ def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[F
     """
     settings = options.forecasting
     quantity = settings.quantity or "epsilon"
+    plan: Plan | None = None
     if settings.method == "off":
         return SOLVERS[options.solver](schedule)
     if settings.method == "paper":
@@ -41,19 +58,37 @@ def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[F
     if settings.method == "adaptive":
         most = settings.max_evaluations or len(schedule)
         return Adaptive(schedule, settings.tolerance or TOLERANCE, most, quantity)
-    if settings.method == "calibrated":
+    if settings.method in PRESETS:
+        preset = PRESETS[settings.method]
+        if preset.calibrated >= len(schedule):
+            return forecast.plan(schedule)
+        settings = Forecast(method="newton", evaluations=min(preset.otherwise, len(schedule)))
+        plan = _find(schedule, options, fitted, preset.calibrated, preset.otherwise)
+    elif settings.method == "calibrated":
         evaluations = len(_evaluated(settings, len(schedule)))
-        plan = calibrated.find(fitted(), len(schedule), options.guidance, evaluations)
-        if plan is not None:
-            return plan
-        logger.warning(
-            "the bundle has no plan for %d evaluations of %d steps at guidance %g: its cache is first order, not "
-            "calibrated; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
-            *(evaluations, len(schedule), options.guidance, len(schedule), options.guidance),
-        )
+        plan = _find(schedule, options, fitted, evaluations, evaluations)
+    if plan is not None:
+        return plan
     extrapolate = _extrapolate(settings)
     outside = reuse if settings.face_mask else None
     return forecast.plan(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
+
+
+def _find(
+    schedule: Schedule,
+    options: Options,
+    fitted: Callable[[], Iterable[Fitted]],
+    evaluations: int,
+    otherwise: int,
+) -> Plan | None:
+    plan = calibrated.find(fitted(), len(schedule), options.guidance, evaluations)
+    if plan is None and otherwise < len(schedule):
+        logger.warning(
+            "the bundle has no plan for %d evaluations of %d steps at guidance %g: its cache is first order, with %d "
+            "evaluations; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
+            *(evaluations, len(schedule), options.guidance, otherwise, len(schedule), options.guidance),
+        )
+    return plan
 
 
 def _published(settings: Forecast) -> Forecast:

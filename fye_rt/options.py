@@ -18,7 +18,11 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "paper": ("evaluations", "interval", "warm_up", "face_mask"),
     "calibrated": ("evaluations",),
     "adaptive": ("tolerance", "max_evaluations", "quantity"),
+    "quality": (),
+    "balanced": (),
+    "fast": (),
 }
+DEFAULT_FORECAST = "balanced"  # of the command line: the fastest that costs no quality; `Options` forecasts nothing
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
 GUIDANCE = 3.5  # the public code's
@@ -37,7 +41,8 @@ class Forecast:
         method: "off": every step. "reuse": the last evaluation. "taylor", "newton": a polynomial through the last
             ones. "paper": the published cache, 12 of 30 steps, its slope corrected. "calibrated": jumps that
             `fye calibrate` has fitted to the model, or else first order. "adaptive": first order, from step
-            to step as far as an estimate of the error allows.
+            to step as far as an estimate of the error allows. "quality", "balanced", "fast": presets of
+            `fye_rt.methods.PRESETS`.
         evaluations: of the network, 1 to as many as there are steps, evenly spread; 2 of 5 steps by default.
         interval: in place of `evaluations`: every so many steps.
         warm_up: first steps that are all evaluated, 1 by default.

@@ -118,6 +118,12 @@ def test_a_forecast_does_with_fewer_evaluations(fye: Fye, tmp_path: Path) -> Non
     fye("animate", PORTRAIT, LANDMARKS, *out, "--steps", 4, "--solver", "dpm")
     facts = json.loads(report.read_text())
     assert (facts["network_evaluations"], facts["options"]["solver"]) == (4, "dpm")
+    assert facts["options"]["forecast"] == {"method": "off"}
+    fye("animate", PORTRAIT, LANDMARKS, *out, "--steps", 4)
+    assert json.loads(report.read_text())["options"]["forecast"] == {"method": "balanced"}
+    fye("animate", PORTRAIT, LANDMARKS, *out, "--steps", 4, "--evaluations", 2)
+    facts = json.loads(report.read_text())
+    assert (facts["network_evaluations"], facts["options"]["forecast"]["method"]) == (2, "calibrated")
 
 
 @pytest.mark.usefixtures("undenoised", "opencv")

@@ -44,7 +44,7 @@ def test_a_wrong_call_is_one_line_that_names_the_help(fye: Fye, arguments: list[
         ("--window-overlap", "24", "window_overlap"),
         ("--windows", "doors", "context, reference, tiles"),
         ("--forecast", "crystal-ball", "off, reuse"),
-        ("--evaluations", "4", "it takes no settings"),
+        ("--order", "2", "it takes no settings"),
         ("--solver", "euler", "ddim, dpm"),
         ("--compute", "int4", "fp32"),
         ("--backend", "abacus", "onnxruntime"),

@@ -10,6 +10,8 @@ from fye_rt import cli, demo, media
 from fye_rt.bundle import Bundle
 from fye_rt.clip import Clip
 from fye_rt.errors import BundleError
+from fye_rt.methods import PRESETS
+from fye_rt.options import DEFAULT_FORECAST
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "engines" / "bundles" / "demo"
@@ -34,10 +36,10 @@ def test_the_demo_runs_anywhere_without_mediapipe_opencv_and_torch(tmp_path: Pat
     assert frames.shape[1] > 3 * side and frames.shape[2] > len(demo.FAMILIES) * side
     assert media.read_image(folder / "contact_sheet.png").shape[0] > 2 * len(demo.FAMILIES) * side
     facts = json.loads((folder / "timings.json").read_text())
-    assert facts["options"]["steps"] == 30
+    assert (facts["options"]["steps"], facts["options"]["forecast"]) == (30, {"method": DEFAULT_FORECAST})
     assert tuple(facts["clips"]) == demo.FAMILIES
     for family, clip in facts["clips"].items():
-        assert clip["network_evaluations"] == 30
+        assert clip["network_evaluations"] == PRESETS[DEFAULT_FORECAST].calibrated
         assert clip["timings"]["denoise"] > 0
         assert clip["frames"] == len(frames)
         assert f"{family}: {len(frames)} frames" in result.stdout

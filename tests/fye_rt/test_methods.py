@@ -10,7 +10,7 @@ from fye_rt.calibrated import Fitted
 from fye_rt.denoise import denoise
 from fye_rt.errors import InputError, OptionError
 from fye_rt.forecast import Method
-from fye_rt.methods import method
+from fye_rt.methods import PRESETS, method
 from fye_rt.noise import frame_noise
 from fye_rt.options import Forecast, Options
 from fye_rt.schedule import SchedulerConfig, schedule
@@ -184,6 +184,38 @@ def test_a_calibrated_plan_is_taken_where_one_fits() -> None:
     fitted = [Fitted(30, (1.0, 2.0), plan, 0.0)]
     settings = Forecast(method="calibrated", evaluations=3)
     assert method(TABLE, Options(guidance=2.0, forecast=settings), lambda: fitted) is plan
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_takes_its_fitted_plan(name: str) -> None:
+    evaluations = PRESETS[name].calibrated
+    fitted = [Fitted(30, (1.0, 2.0), forecast.plan(TABLE, forecast.even(30, n)), 0.0) for n in range(2, 20)]
+    chosen = method(TABLE, Options(guidance=1.5, forecast=name), lambda: fitted)
+    assert chosen.evaluations == evaluations
+    assert chosen in [one.plan for one in fitted]
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_without_a_plan_a_preset_evaluates_more_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    preset = PRESETS[name]
+    assert preset.otherwise > preset.calibrated
+    chosen = of(method=name)
+    assert chosen == of(method="newton", evaluations=preset.otherwise)
+    assert f"no plan for {preset.calibrated} evaluations of 30 steps" in caplog.text
+    assert f"first order, with {preset.otherwise} evaluations" in caplog.text
+
+
+def test_a_preset_evaluates_every_one_of_few_steps(caplog: pytest.LogCaptureFixture) -> None:
+    for count in (2, 5, 8):
+        few = schedule(count, SchedulerConfig())
+        for name in PRESETS:
+            chosen = method(few, Options(steps=count, forecast=name))
+            assert [jump.step for jump in chosen.jumps] == list(range(count))
+    assert not caplog.text
+
+
+def test_an_adaptive_jump_is_at_most_twice_as_long_as_the_one_before() -> None:
+    assert steps(of(method="adaptive", tolerance=1e9)) == [0, 1, 3, 7, 15, 29]
 
 
 def test_without_a_fitting_plan_it_is_first_order_on_epsilon_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("seed", 2**64, r"0 to 2\*\*64 - 1"),
         ("window_size", 33, "1 to 32"),
         ("window_overlap", 24, "0 to window_size - 1 = 23"),
-        ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive"),
+        ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive, quality, balanced, fast"),
         ("solver", "euler", "ddim, dpm, unipc"),
         ("windows", "doors", "context, reference, tiles, progressive"),
         ("compute", "int8", "auto, fp32, bf16, fp16"),

@@ -19,7 +19,7 @@ from fye_bench import arguments
 from fye_bench.environment import environment
 from fye_bench.quality.images import psnr
 from fye_bench.quality.judge import Judge
-from fye_bench.quality.lossless import FULL, Measured, summarise, table
+from fye_bench.quality.lossless import CONTROLS, FULL, Measured, summarise, table
 from fye_bench.quality.plot import draw_front
 from fye_bench.quality.suite import Drawn, Image, cases, draw
 from fye_bench.workload import describe_bundle
@@ -45,6 +45,7 @@ FORECAST_WAYS: Mapping[str, dict[str, Any]] = {
     "published rules": {"method": "paper"},
     "calibrated": {"method": "calibrated"},
 }
+METHODS = (*CONTROLS, *FORECAST_WAYS, "adaptive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,8 @@ class Way:
 def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
     """All that are compared, for a full run with `options`; the controls first."""
     for budget in budgets:
-        yield Way("DDIM, fewer steps", budget, replace(options, steps=budget))
-        yield Way("DPM-Solver++ 2M", budget, replace(options, steps=budget, solver="dpm"))
-        yield Way("UniPC 2", budget, replace(options, steps=budget, solver="unipc"))
+        for name, solver in CONTROLS.items():
+            yield Way(name, budget, replace(options, steps=budget, solver=solver))
         for name, settings in FORECAST_WAYS.items():
             yield Way(name, budget, replace(options, forecast=Forecast(evaluations=budget, **settings)))
     for tolerance in TOLERANCES:
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
             outputs.check_output(path, suffixes)
     bundle = Bundle.load(given.bundle or shipped_bundle())
     options = arguments.options(given, bundle)
-    compared = list(ways(options, given.budgets or BUDGETS))
+    compared = [way for way in ways(options, given.budgets or BUDGETS) if way.method in (given.methods or METHODS)]
     header = {"bundle": bundle.digest, "frames": given.frames, "backend": given.backend, "options": options.as_dict()}
     found = _resume(given.log, header)
     with (
@@ -134,6 +134,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", **numbers, default=3, choices=range(1, 101), help="of the noise (%(default)s)")
     parser.add_argument("--frames", **numbers, default=16, choices=range(1, 33), help="of a clip (%(default)s)")
     parser.add_argument("--budgets", **numbers, nargs="*", help="evaluations; by default 4 to 20")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
     arguments.add_options(parser)
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")

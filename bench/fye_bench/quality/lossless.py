@@ -17,6 +17,8 @@ from fye_bench.quality.statistics import Estimate, mean
 from fye_bench.quality.suite import cases
 
 FULL = "full"
+# what anyone would try first, by name: solvers with as many steps as evaluations
+CONTROLS = {"DDIM, fewer steps": "ddim", "DPM-Solver++ 2M": "dpm", "UniPC 2": "unipc"}
 MOST_WORSE, MOST_WORSE_SUBSET, LEAST_DISTANCE = 0.01, 0.03, 35.0
 BETTER_IS_MORE = ("psnr", "ssim", "correlation")
 

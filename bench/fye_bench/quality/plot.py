@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CONTROLS = ("DDIM, fewer steps", "DPM-Solver++ 2M", "UniPC 2")  # dashed
+from fye_bench.quality.lossless import CONTROLS
 
 
 def draw_front(path: Path, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -106,6 +106,14 @@ def test_it_goes_on_with_what_is_missing(log: Path, tiny_bundle: Path, tmp_path:
         assert one.scores.numbers["psnr"] == theirs[one.way].scores.numbers["psnr"]
 
 
+def test_only_the_methods_asked_for_are_measured(tiny_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    chosen = ["--log", str(log), "--methods", "UniPC 2", "calibrated"]
+    assert cli.main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *chosen]) == 0
+    lines = log.read_text().splitlines()[1:]
+    assert {json.loads(line)["way"] for line in lines} == {FULL, "UniPC 2 @ 3", "calibrated @ 3"}
+
+
 def test_a_log_of_another_run_is_refused(log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(log), "--guidance", "2"]
     assert cli.main(arguments) == 2
