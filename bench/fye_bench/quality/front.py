@@ -107,12 +107,13 @@ def main(argv: Sequence[str]) -> int:
             if time.monotonic() > ends:
                 break
         backend = animator.backend
+    methods = summarise(found)
     result: dict[str, Any] = {
         "command": ["fye", "bench", "forecast", *argv],
         "environment": environment(given.threads or report.cpu()["cores"] or 0),
         "workload": header | {"model": describe_bundle(bundle), "backend": backend},
         "clips": len({one.key[:2] for one in found}),
-        "methods": summarise(found),
+        "methods": {name: methods[name] for name in METHODS if name in methods},
     }
     if given.json is not None:
         report.write_json(given.json, result)
