@@ -21,7 +21,7 @@ from fye_bench.quality.images import psnr
 from fye_bench.quality.judge import Judge
 from fye_bench.quality.lossless import CONTROLS, FULL, Measured, summarise, table
 from fye_bench.quality.plot import draw_front
-from fye_bench.quality.suite import Drawn, Image, cases, draw
+from fye_bench.quality.suite import Image, cases, draw
 from fye_bench.workload import describe_bundle
 from fye_rt import backends, outputs, report, terminal
 from fye_rt.animator import Animator, MotionState, PortraitState
@@ -32,7 +32,7 @@ from fye_rt.errors import InputError
 from fye_rt.options import Forecast, Options
 
 BUDGETS = (4, 5, 6, 8, 10, 12, 15, 20)
-TOLERANCES = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
+TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 FORECAST_WAYS: Mapping[str, dict[str, Any]] = {
     "reuse v": {"method": "reuse", "quantity": "v"},
     "reuse x0": {"method": "reuse", "quantity": "x0"},
@@ -169,20 +169,15 @@ def _measure(
                 continue
             drawn = draw(case, animator.bundle.size, given.frames)
             states = animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks)
-            evaluations, seconds, full = _made(animator, *states, replace(options, seed=seed))
+            evaluations, pace, full = _made(animator, *states, replace(options, seed=seed))
             if (case.number, seed, FULL) not in done:
                 scores = judge.compare(drawn, full)
-                yield Measured(case.number, seed, FULL, evaluations, seconds, psnr(full, full), scores)
+                yield Measured(case.number, seed, FULL, evaluations, pace, pace, psnr(full, full), scores)
             for i in np.random.default_rng((case.number, seed)).permutation(len(todo)):
                 way = todo[int(i)]
                 evaluations, seconds, frames = _made(animator, *states, replace(way.options, seed=seed))
-                yield _judged(judge, drawn, frames, full, (case.number, seed, str(way)), evaluations, seconds)
-
-
-def _judged(
-    judge: Judge, drawn: Drawn, frames: Image, full: Image, key: tuple[int, int, str], evaluations: int, seconds: float
-) -> Measured:
-    return Measured(*key, evaluations, seconds, psnr(frames, full), judge.compare(drawn, frames))
+                distance, scores = psnr(frames, full), judge.compare(drawn, frames)
+                yield Measured(case.number, seed, str(way), evaluations, seconds, pace, distance, scores)
 
 
 def _made(

@@ -24,7 +24,7 @@ def measured(case: int, seed: int, way: str, ssim: float, error: float = 0.1, di
     truth = generator.normal(size=(4, 9))
     numbers = {"ssim": ssim, "psnr": 20.0, "mouth_error": error, "flicker": float("nan")}
     scores = Scores(numbers, truth, truth + 0.01, np.ones((4, 9), np.bool_))
-    return Measured(case, seed, way, 6, 1.0, distance, scores)
+    return Measured(case, seed, way, 6, 1.0, 5.0, distance, scores)
 
 
 def judged(**more: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_what_is_as_good_is_lossless_and_what_is_a_little_worse_is_not() -> None
     assert not judged(ssim=0.8, error=0.102)["lossless"]  # errors are better small
     assert judged(ssim=0.8, error=0.05)["lossless"]
     assert not judged(ssim=0.8, distance=34.0)["lossless"]
-    assert judged(ssim=0.8)["clips"] == 10
+    assert judged(ssim=0.8)["clips"] == 10 and judged(ssim=0.8)["speedup"] == 5.0
 
 
 def test_one_family_that_is_worse_is_enough() -> None:
