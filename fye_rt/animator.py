@@ -22,6 +22,7 @@ from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
 from fye_rt.feed import Feed, let_go
 from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
+from fye_rt.network import Features, Network, network
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
 from fye_rt.resume import Kept, digest
@@ -62,7 +63,7 @@ class MotionState:
             frames by it, or evenly without it.
     """
 
-    features: "Array | _Features"
+    features: Array | Features
     size: tuple[int, int]
     face: NDArray[np.bool_] | None = None
     movement: NDArray[np.float64] | None = None
@@ -73,53 +74,12 @@ class MotionState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Features:
-    """Landmark features that are computed whenever they are asked for."""
-
-    shape: tuple[int, ...]
-    compute: Callable[[NDArray[np.int64]], Array]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, frames: NDArray[np.int64]) -> Array:
-        return self.compute(frames)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Clip:
     """What the loop needs of one clip, and the shape of its latents."""
 
     shape: tuple[int, int, int, int, int]
     schedule: Schedule
-    evaluate: "_Network"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Network:
-    """The denoiser of one portrait and motion; `Evaluate` of `fye_rt.denoise`."""
-
-    engine: backends.Engine
-    portrait: Mapping[str, Any]
-    features: Callable[[NDArray[np.int64]], Any]
-
-    def __call__(self, latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
-        inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **self._held(frames)}
-        outputs = self.engine.run(inputs)
-        return outputs.get("v_unconditional"), outputs["v_conditional"]
-
-    @property
-    def loop(self) -> Callable[..., Array] | None:
-        """The engine's own, where it has one: latents then stay on its device."""
-        loop = getattr(self.engine, "loop", None)
-        return None if loop is None else partial(loop, self._held)
-
-    def of(self, frames: NDArray[np.int64]) -> "_Network":
-        """With indices that count within `frames`."""
-        return replace(self, features=lambda within: self.features(frames[within]))
-
-    def _held(self, frames: NDArray[np.int64]) -> dict[str, Any]:
-        return {"landmark_features": self.features(frames), **self.portrait}
+    evaluate: Network
 
 
 class Animator:
@@ -225,7 +185,7 @@ class Animator:
             return self.encode_motion(images[:])
         chunks = (images[start : start + _GUIDER_CHUNK] for start in range(0, frames, _GUIDER_CHUNK))
         face = np.concatenate([face_region(chunk) for chunk in chunks])
-        return MotionState(_Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
+        return MotionState(Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
 
     def denoise(
         self,
@@ -320,23 +280,11 @@ class Animator:
             raise OptionError(f"window_size={options.window_size}: this bundle allows {self.bundle.max_frames}")
         engine = self._engine("denoiser" if options.guidance > 1 else "denoiser_cond", options.compute)
         tensors = self._held_portrait(portrait, engine)
-        windows: dict[bytes, Any] = {}  # held features of those that come again at every step
-
-        def features(frames: NDArray[np.int64]) -> Any:
-            key = frames.tobytes()
-            if key in windows:
-                return windows[key]
-            array = motion.features[frames]
-            held = engine.hold(array)
-            if held is not array and isinstance(motion.features, np.ndarray):
-                windows[key] = held
-            return held
-
         height, width = motion.features.shape[2:]
         return _Clip(
             (1, self.bundle.latent_channels(), len(motion), height, width),
             schedule(options.steps, self.bundle.scheduler),
-            _Network(engine, tensors, features),
+            network(engine, tensors, motion.features),
         )
 
     def _held_portrait(self, portrait: PortraitState, engine: backends.Engine) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@
     python -m fye_bench.gpu --config tiny --size 64x64 --frames 4 --steps 6      any machine: does it run?
 
 First one evaluation and the decoder are compared with float32; then both are timed in interleaved rounds, and whole
-clips after them, from landmark features to frames in the host's memory.
+clips after them, from what is encoded to frames in the host's memory.
 """
 
 import argparse
@@ -30,11 +30,13 @@ from fye_export import random_checkpoint
 from fye_export.checkpoint import Checkpoint
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
-from fye_rt import denoise, outputs, report
+from fye_rt import outputs, report
 from fye_rt.arrays import Array, to_uint8
 from fye_rt.backends.torch import TorchEngine, assemble, with_kernels
+from fye_rt.denoise import denoise
 from fye_rt.extrapolation import newton
 from fye_rt.forecast import even, plan
+from fye_rt.network import Network, network
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig, schedule
@@ -42,7 +44,6 @@ from fye_rt.windows import plan as plan_windows
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BUDGETS = (None, 12, 6, 5)  # evaluations of a clip; None: every step
-DECODED = 8  # frames of a call to the decoder
 
 Networks = Mapping[str, nn.Module]
 
@@ -68,41 +69,24 @@ class Runtime:
             for name, spec in graph_specs(config).items()
         }
 
-    def encode(self, given: Inputs) -> dict[str, Any]:
-        """All inputs of the denoiser but latents and time, held."""
+    def encode(self, given: Inputs) -> Network:
+        """The denoiser of this portrait and motion."""
         pixels = _planar(given.portrait[None]) * np.float32(2) - np.float32(1)
         tokens = self.engines["image_encoder"].run({"clip_pixels": given.clip_pixels[None]})
         latents = self.engines["vae_encoder"].run({"pixels": pixels})
         images = _planar(given.landmarks)
         chunks = [self.engines["guider"].run({"landmark_images": images[i : i + 8]}) for i in range(0, len(images), 8)]
         features = np.concatenate([chunk["landmark_features"] for chunk in chunks])
-        tensors = self.engines["reference"].run({**latents, **tokens}) | {"landmark_features": features}
-        return {name: self.engines["denoiser"].hold(array) for name, array in tensors.items()}
-
-    def evaluate(self, held: Mapping[str, Any], latents: Array, timestep: int, _: Any = None) -> tuple[Array, Array]:
-        """One evaluation, both halves."""
-        inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **held}
-        outputs = self.engines["denoiser"].run(inputs)
-        return outputs["v_unconditional"], outputs["v_conditional"]
-
-    def denoise(self, held: Mapping[str, Any], noise: Array, options: Options, evaluations: int | None) -> Array:
-        """Latents of a clip of one window."""
-        steps = schedule(options.steps, SchedulerConfig())
-        method = (
-            plan(steps) if evaluations is None else plan(steps, even(len(steps), evaluations), newton(1), "epsilon")
-        )
-        windows = plan_windows(noise.shape[2], "context", 32, 0)
-        loop = self.engines["denoiser"].loop
-        if loop is None:
-            return denoise.denoise(partial(self.evaluate, held), steps, method, windows, noise, options.guidance)
-        latents: Array = loop(lambda frames: held, steps, method, windows, noise, options.guidance)
-        return latents
+        engine = self.engines["denoiser"]
+        tensors = self.engines["reference"].run({**latents, **tokens})
+        return network(engine, {name: engine.hold(array) for name, array in tensors.items()}, features)
 
     def decode(self, latents: Array) -> NDArray[np.uint8]:
         """Frames."""
-        pieces = range(0, latents.shape[2], DECODED)
-        run = self.engines["vae_decoder"].run
-        parts = [run({"latents": np.ascontiguousarray(latents[:, :, i : i + DECODED])})["frames"] for i in pieces]
+        decoder = self.engines["vae_decoder"]
+        chunk = max(1, decoder.pixels // (64 * latents.shape[3] * latents.shape[4]))
+        pieces = [latents[:, :, i : i + chunk] for i in range(0, latents.shape[2], chunk)]
+        parts = [decoder.run({"latents": np.ascontiguousarray(piece)})["frames"] for piece in pieces]
         return to_uint8(np.concatenate(parts))
 
 
@@ -142,18 +126,15 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
     baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
     plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"])) if given.compile else None
     runtime = Runtime(config, parts, given.compute, KERNELS if device.type == "cuda" else PLAIN)
-    with torch.inference_mode():
-        portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
-        features = baseline.encode_motion(inputs.landmarks)
-    held = runtime.encode(inputs)
+    rivals = Rivals.meet(baseline, runtime, inputs)
 
-    checks = _checks(baseline, runtime, exact, inputs, portrait, features, held)
+    checks = rivals.checks(exact)
     for name, found in checks.items():
         _say(f"{name:<28}relative RMS {found['relative_rms']:.1e}  cosine {found['cosine']:.6f}")
-    stages = _stages(baseline, runtime, inputs, portrait, features, held, plain, given.rounds)
+    stages = rivals.stages(plain, given.rounds)
     for name, found in stages.items():
         _say(f"{name:<28}" + "  ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in found["median"].items()))
-    clips = _clips(baseline, runtime, inputs, portrait, features, held, options)
+    clips = rivals.clips(options)
     slow = clips[0]["seconds"]
     for clip in clips:
         _say(
@@ -192,7 +173,8 @@ def _networks(config: ModelConfig, device: torch.device) -> dict[str, nn.Module]
 def _exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
     """One evaluation and the decoder in float32, by PyTorch alone."""
     plain = Runtime(config, parts, "fp32", None)
-    predicted = _run(plain.engines["denoiser"].module, plain.encode(inputs), _at(parts, inputs.noise))
+    held = plain.encode(inputs).inputs(np.arange(len(inputs.landmarks)))
+    predicted = _run(plain.engines["denoiser"].module, held, _at(parts, inputs.noise))
     frames = plain.engines["vae_decoder"].run({"latents": inputs.noise[:, :, :1].copy()})["frames"]
     return {"v_unconditional": _numpy(predicted[0]), "v_conditional": _numpy(predicted[1]), "frames": frames}
 
@@ -209,98 +191,123 @@ def _compiled(denoiser: nn.Module, held: Mapping[str, Any], latents: Tensor) -> 
     return partial(_run, torch.compile(denoiser), held, latents)
 
 
-def _checks(
-    baseline: Baseline,
-    runtime: Runtime,
-    exact: Mapping[str, Array],
-    inputs: Inputs,
-    portrait: Portrait,
-    features: Tensor,
-    held: Mapping[str, Any],
-) -> dict[str, Any]:
-    made = dict(zip(("v_unconditional", "v_conditional"), runtime.evaluate(held, inputs.noise, 500), strict=True))
-    # the second run of a shape is replayed from a graph, as all later ones
-    again = runtime.evaluate(held, inputs.noise, 500)
-    first = np.ascontiguousarray(inputs.noise[:, :, :1])
-    made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
-    theirs = _numpy(baseline.evaluate(_at(baseline.networks, inputs.noise), 500, features, portrait))
-    found = {f"runtime, {name}": _difference(array, exact[name]) for name, array in made.items()}
-    found["runtime, replayed"] = _difference(again[1], exact["v_conditional"])
-    found["baseline, v_conditional"] = _difference(theirs[1:], exact["v_conditional"])
-    found["baseline, v_unconditional"] = _difference(theirs[:1], exact["v_unconditional"])
-    return found
+@dataclass(frozen=True, slots=True, eq=False)
+class Rivals:
+    """The public code's way and the runtime's, with the same networks, portrait and motion.
 
+    Attributes:
+        baseline: the public code's way.
+        runtime: ours.
+        inputs: of the clip.
+        portrait: as the baseline encodes it.
+        features: of the motion, as the baseline encodes it.
+        network: the runtime's denoiser of both.
+    """
 
-def _stages(
-    baseline: Baseline,
-    runtime: Runtime,
-    inputs: Inputs,
-    portrait: Portrait,
-    features: Tensor,
-    held: Mapping[str, Any],
-    plain: nn.Module | None,
-    rounds: int,
-) -> dict[str, Any]:
-    latents = _at(baseline.networks, inputs.noise)
-    ways: dict[str, dict[str, Callable[[], object]]] = {
-        "evaluation": {
-            "baseline": lambda: baseline.evaluate(latents, 500, features, portrait),
-            "runtime": lambda: runtime.evaluate(held, inputs.noise, 500),
+    baseline: Baseline
+    runtime: Runtime
+    inputs: Inputs
+    portrait: Portrait
+    features: Tensor
+    network: Network
+
+    @classmethod
+    def meet(cls, baseline: Baseline, runtime: Runtime, inputs: Inputs) -> "Rivals":
+        """Encode the clip in both ways."""
+        with torch.inference_mode():
+            portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
+            features = baseline.encode_motion(inputs.landmarks)
+        return cls(baseline, runtime, inputs, portrait, features, runtime.encode(inputs))
+
+    @property
+    def latents(self) -> Tensor:
+        """The noise, where the baseline reads it."""
+        return _at(self.baseline.networks, self.inputs.noise)
+
+    def checks(self, exact: Mapping[str, Array]) -> dict[str, Any]:
+        """One evaluation and the decoder, against float32."""
+        noise, runtime = self.inputs.noise, self.runtime
+        made = dict(zip(("v_unconditional", "v_conditional"), self._evaluate(), strict=True))
+        again = self._evaluate()  # the second run of a shape is replayed from a graph, as all later ones
+        first = np.ascontiguousarray(noise[:, :, :1])
+        made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
+        theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
+        found = {f"runtime, {name}": _difference(array, exact[name]) for name, array in made.items()}
+        found["runtime, replayed"] = _difference(again[1], exact["v_conditional"])
+        found["baseline, v_conditional"] = _difference(theirs[1:], exact["v_conditional"])
+        found["baseline, v_unconditional"] = _difference(theirs[:1], exact["v_unconditional"])
+        return found
+
+    def stages(self, plain: nn.Module | None, rounds: int) -> dict[str, Any]:
+        """Seconds of each stage, in interleaved rounds; `plain` is a denoiser to compile."""
+        baseline, runtime, inputs, latents = self.baseline, self.runtime, self.inputs, self.latents
+        ways: dict[str, dict[str, Callable[[], object]]] = {
+            "evaluation": {
+                "baseline": lambda: baseline.evaluate(latents, 500, self.features, self.portrait),
+                "runtime": self._evaluate,
+            }
+            | ({} if plain is None else {"compiled": _compiled(plain, self.network.inputs(self._all), latents)}),
+            "decode": {
+                "baseline": lambda: baseline.decode(inputs.noise),
+                "runtime": lambda: runtime.decode(inputs.noise),
+            },
+            "encode": {
+                "baseline": lambda: (
+                    baseline.encode_portrait(inputs.portrait, inputs.clip_pixels),
+                    baseline.encode_motion(inputs.landmarks),
+                ),
+                "runtime": lambda: runtime.encode(inputs),
+            },
         }
-        | ({} if plain is None else {"compiled": _compiled(plain, held, latents)}),
-        "decode": {
-            "baseline": lambda: baseline.decode(inputs.noise),
-            "runtime": lambda: runtime.decode(inputs.noise),
-        },
-        "encode": {
-            "baseline": lambda: (
-                baseline.encode_portrait(inputs.portrait, inputs.clip_pixels),
-                baseline.encode_motion(inputs.landmarks),
-            ),
-            "runtime": lambda: runtime.encode(inputs),
-        },
-    }
-    found = {}
-    for stage, runs in ways.items():
-        seconds: dict[str, list[float]] = {way: [] for way in runs}
-        for turn in range(rounds + 2):
-            for way, run in runs.items():
-                taken = _timed(run)
-                if turn > 1:  # the first two prepare, compile and capture
-                    seconds[way].append(taken)
-        median = {way: statistics.median(times) for way, times in seconds.items()}
-        found[stage] = {"median": median, "seconds": seconds, "faster": median["baseline"] / median["runtime"]}
-    return found
+        found = {}
+        for stage, runs in ways.items():
+            seconds: dict[str, list[float]] = {way: [] for way in runs}
+            for turn in range(rounds + 2):
+                for way, run in runs.items():
+                    taken = _timed(run)
+                    if turn > 1:  # the first two prepare, compile and capture
+                        seconds[way].append(taken)
+            median = {way: statistics.median(times) for way, times in seconds.items()}
+            found[stage] = {"median": median, "seconds": seconds, "faster": median["baseline"] / median["runtime"]}
+        return found
 
+    def clips(self, options: Options) -> list[dict[str, Any]]:
+        """Seconds and memory of whole clips; the runtime's with fewer and fewer evaluations."""
+        ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, partial(self._first, options))]
+        for budget in BUDGETS:
+            if budget is None or budget < options.steps:
+                ways.append(("runtime", budget or options.steps, partial(self._second, options, budget)))
+        clips = []
+        for way, evaluations, run in ways:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            seconds = statistics.median(_timed(run) for _ in range(1 if way == "baseline" else 3))
+            peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else report.peak_memory()
+            clips.append({"way": way, "evaluations": evaluations, "seconds": seconds, "peak_bytes": peak})
+        return clips
 
-def _clips(
-    baseline: Baseline,
-    runtime: Runtime,
-    inputs: Inputs,
-    portrait: Portrait,
-    features: Tensor,
-    held: Mapping[str, Any],
-    options: Options,
-) -> list[dict[str, Any]]:
-    def by_baseline() -> object:
-        latents = baseline.denoise(portrait, features, inputs.noise, options)
-        return to_uint8(baseline.decode(latents))
+    def _first(self, options: Options) -> NDArray[np.uint8]:
+        latents = self.baseline.denoise(self.portrait, self.features, self.inputs.noise, options)
+        return to_uint8(self.baseline.decode(latents))
 
-    def by_runtime(evaluations: int | None) -> object:
-        return runtime.decode(runtime.denoise(held, inputs.noise, options, evaluations))
+    def _second(self, options: Options, evaluations: int | None) -> NDArray[np.uint8]:
+        steps = schedule(options.steps, SchedulerConfig())
+        method = (
+            plan(steps) if evaluations is None else plan(steps, even(len(steps), evaluations), newton(1), "epsilon")
+        )
+        noise = self.inputs.noise
+        windows = plan_windows(noise.shape[2], "context", 32, 0)
+        return self.runtime.decode(denoise(self.network, steps, method, windows, noise, options.guidance))
 
-    ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, by_baseline)]
-    for budget in BUDGETS:
-        if budget is None or budget < options.steps:
-            ways.append(("runtime", budget or options.steps, partial(by_runtime, budget)))
-    clips = []
-    for way, evaluations, run in ways:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        seconds = statistics.median(_timed(run) for _ in range(1 if way == "baseline" else 3))
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else report.peak_memory()
-        clips.append({"way": way, "evaluations": evaluations, "seconds": seconds, "peak_bytes": peak})
-    return clips
+    def _evaluate(self) -> tuple[Array, Array]:
+        """Both halves."""
+        unconditional, conditional = self.network(self.inputs.noise, 500, self._all)
+        assert unconditional is not None
+        return unconditional, conditional
+
+    @property
+    def _all(self) -> NDArray[np.int64]:
+        return np.arange(len(self.inputs.landmarks))
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -68,6 +68,7 @@ def denoise(
     indices = [torch.tensor(window.frames, device=device) for window in windows]
     weights = [torch.tensor(window.weights, dtype=torch.float32, device=device)[:, None, None] for window in windows]
     whole = len(windows) == 1 and np.array_equal(windows[0].frames, np.arange(noise.shape[2]))
+    positions = None if pins is None else torch.tensor(pins.positions, device=device)
     finite: list[Tensor] = []
     done, total = 0, len(plan.jumps) * len(windows)
 
@@ -95,7 +96,6 @@ def denoise(
                 conditional.index_add_(2, indices[number], v * weights[number])
         operations.forecast_step(latents, unconditional, conditional, ring, slots[k], table[k], mask)
         if pins is not None:
-            positions = torch.tensor(pins.positions, device=device)
             latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
         if on_step is not None:
             _check(finite, schedule, plan, windows)

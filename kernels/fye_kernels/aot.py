@@ -25,6 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels.launcher import MANIFEST
 from fye_kernels.occupancy import occupancy
 from fye_kernels.variant import Variant
 from fye_rt.errors import BackendError, FyeError, OptionError
@@ -32,7 +33,6 @@ from fye_rt.files import atomic_file, atomic_folder
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
 RESOURCES = Path(__file__).with_name("resources.json")
-MANIFEST = "manifest.json"
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
