@@ -101,10 +101,26 @@ def test_the_facial_loss_can_be_left_out(run: Path, tmp_path: Path) -> None:
     assert means["3"] > 1.1
 
 
-def test_bad_weights_of_the_facial_loss_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--facial", "nan", "1"]) == 2
+def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_path: Path) -> None:
+    losses = set()
+    for strides in (("1",), ("24",), ("1", "4")):
+        folder = tmp_path / "".join(strides)
+        folder.mkdir()
+        for stage in ("vae", "image"):
+            (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
+        command = [*TINY, "--run", str(folder), "--stage", "motion", "--steps", "motion=1", "--strides", *strides]
+        assert train.main(command) == 0
+        losses.add(json.loads((folder / "motion.jsonl").read_text().splitlines()[0])["loss"])
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("wrong", [("--facial", "nan", "1"), ("--strides", "1", "0")])
+def test_bad_numbers_are_one_clear_line(
+    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
     error = capsys.readouterr().err
-    assert "--facial" in error and error.count("\n") == 1
+    assert wrong[0] in error and error.count("\n") == 1
 
 
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:

@@ -199,6 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs=2,
         help="weights of the facial loss in the image and motion stages; 0 0: the mean squared error alone",
     )
+    parser.add_argument(
+        "--strides",
+        metavar="N",
+        type=int,
+        nargs="+",
+        help="frames of the video that one frame of a clip may stand for in the motion stage; 1: neighbours alone",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
@@ -213,7 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        preset = _with_facial(_with_steps(PRESETS[given.preset], given.steps), given.facial)
+        preset = _with_steps(PRESETS[given.preset], given.steps)
+        preset = _with_strides(_with_facial(preset, given.facial), given.strides)
         run = loop.Run(
             given.run,
             bfloat16=not given.fp32,
@@ -271,6 +279,14 @@ def _with_facial(preset: Preset, weights: list[float] | None) -> Preset:
         name: replace(preset.stages[name], facial=(expression, face), late_facial=None) for name in ("image", "motion")
     }
     return replace(preset, stages=preset.stages | changed)
+
+
+def _with_strides(preset: Preset, strides: list[int] | None) -> Preset:
+    if strides is None:
+        return preset
+    if min(strides) < 1:
+        raise OptionError(f"--strides {min(strides)} is not valid; a frame stands for 1 or more")
+    return replace(preset, stages=preset.stages | {"motion": replace(preset.stages["motion"], strides=tuple(strides))})
 
 
 if __name__ == "__main__":
