@@ -14,8 +14,8 @@ from fye_bench.environment import environment
 from fye_bench.long_clips.clips import LEAD, Long, clips
 from fye_bench.long_clips.drift import Array, drift
 from fye_bench.long_clips.seams import Borders, blended_borders, piece_borders, ratio, steps, warp_errors
-from fye_bench.quality.images import steadiness
-from fye_bench.quality.statistics import mean
+from fye_bench.quality.images import psnr, steadiness
+from fye_bench.quality.statistics import mean, paired
 from fye_bench.quality.suite import Image
 from fye_bench.quality.texture import texture_errors
 from fye_bench.worker import Worker
@@ -24,8 +24,9 @@ from fye_rt import backends, media, outputs, progressive, report, terminal, wind
 from fye_rt.animator import MAX_FRAMES, Animator
 from fye_rt.bundle import Bundle
 from fye_rt.demo import shipped_bundle
+from fye_rt.errors import OptionError
 from fye_rt.landmarks import movement
-from fye_rt.options import Options
+from fye_rt.options import Forecast, Options
 
 STREAM = "stream"
 KINDS = ("reference", "context", "progressive", STREAM)
@@ -62,6 +63,7 @@ class Measured:
         change: by step, see `seams.steps`.
         warp: by step, see `seams.warp_errors`.
         flicker: see `fye_bench.quality.images.steadiness`.
+        full: the same clip in the same windows, with every step evaluated; where that was asked for.
     """
 
     made: Made
@@ -72,6 +74,7 @@ class Measured:
     change: Array
     warp: Array
     flicker: float
+    full: "Measured | None" = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,10 +92,13 @@ def main(argv: Sequence[str]) -> int:
     options = replace(
         arguments.options(given, bundle), window_size=given.window_size, window_overlap=given.window_overlap
     )
+    full = replace(options, forecast=Forecast())
+    if given.full and options.forecasting == full.forecasting:
+        raise OptionError("--full compares a forecast with every step evaluated; give one with --forecast")
     settings = (given.backend, given.compute, given.threads)
     found: dict[str, list[Measured]] = {}
     with terminal.working(given.quiet) as bars:
-        drawn = list(clips(given.clips, bundle.size, given.frames))
+        drawn = list(clips(given.clips, outputs.parse_size(given.size) if given.size else bundle.size, given.frames))
         total = len(drawn) * len(KINDS)
         for number, kind in enumerate(KINDS):
             with Worker() as worker:
@@ -100,8 +106,11 @@ def main(argv: Sequence[str]) -> int:
                 found[kind] = []
                 for clip in drawn:
                     bars("windows", number * len(drawn) + len(found[kind]), total, f"{kind}: {clip.case}")
-                    made, growth = worker.watch(_make, clip.portrait, clip.landmarks, options, kind)
-                    found[kind].append(_measure(clip, Made(*made, growth.peak), options, kind))
+                    ones = []
+                    for each in (options, full) if given.full else (options,):
+                        made, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)
+                        ones.append(_measure(clip, Made(*made, growth.peak), each, kind))
+                    found[kind].append(replace(ones[0], full=ones[1] if given.full else None))
         bars("windows", total, total)
     summary = {kind: summarise(clips_of, found[KINDS[0]]) for kind, clips_of in found.items()}
     result: dict[str, Any] = {
@@ -113,6 +122,7 @@ def main(argv: Sequence[str]) -> int:
             "clips": [str(clip.case) for clip in drawn],
             "lead": LEAD,
             "frames": given.frames,
+            "size": drawn[0].frames.shape[1:3],
             **{name: value for name, value in options.as_dict().items() if name != "windows"},
         },
         "windows": summary,
@@ -135,6 +145,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clips", **numbers, default=4, choices=range(1, 1001), help="how many (%(default)s)")
     parser.add_argument(
         "--frames", **numbers, default=300, choices=range(LEAST, MAX_FRAMES + 1), help="of a clip (%(default)s)"
+    )
+    parser.add_argument("--size", metavar="HxW", help="of a frame; by default the bundle's")
+    parser.add_argument(
+        "--full", action="store_true", help="also with every step evaluated: what does --forecast cost?"
     )
     default = Options()
     parser.add_argument("--window-size", **numbers, default=default.window_size, help="frames (%(default)s)")
@@ -211,17 +225,13 @@ def summarise(clips_of: Sequence[Measured], independent: Sequence[Measured]) -> 
     """
     frames = len(clips_of[0].error)
     borders = [one.borders for one in clips_of]
-    return {
+    summary: dict[str, Any] = {
         "evaluations_per_frame": float(np.mean([one.evaluations for one in clips_of])) / frames,
         "borders_per_clip": float(np.mean([marks.sum() for marks in borders])),
         "first_frame_seconds": float(np.median([one.made.first for one in clips_of])),
         "seconds": float(np.median([one.made.seconds for one in clips_of])),
         "memory_bytes": max(one.made.memory for one in clips_of),
-        "error": mean([float(one.error.mean()) for one in clips_of]),
-        "identity_error": mean([float(one.identity.mean()) for one in clips_of]),
-        "temporal_error": mean([float(one.change.mean()) for one in clips_of]),
-        "warp_error": mean([float(np.nanmean(one.warp)) for one in clips_of]),
-        "flicker": mean([one.flicker for one in clips_of]),
+        **{name: mean(values) for name, values in _means(clips_of).items()},
         "at_borders": {
             "error": ratio([(one.error[:-1] + one.error[1:]) / 2 for one in clips_of], borders),
             "temporal_error": ratio([one.change for one in clips_of], borders),
@@ -234,6 +244,26 @@ def summarise(clips_of: Sequence[Measured], independent: Sequence[Measured]) -> 
                 [one.error for one in clips_of], [one.error for one in independent]
             ),
         },
+    }
+    full = [one.full for one in clips_of if one.full is not None]
+    if full:
+        others = _means(full)
+        summary["against_full"] = {
+            "faster": float(np.median([b.made.seconds / a.made.seconds for a, b in zip(clips_of, full, strict=True)])),
+            "distance": mean([psnr(a.made.frames, b.made.frames) for a, b in zip(clips_of, full, strict=True)]),
+            **{name: paired(values, others[name]) for name, values in _means(clips_of).items()},
+        }
+    return summary
+
+
+def _means(clips_of: Sequence[Measured]) -> dict[str, list[float]]:
+    """By name, one number a clip."""
+    return {
+        "error": [float(one.error.mean()) for one in clips_of],
+        "identity_error": [float(one.identity.mean()) for one in clips_of],
+        "temporal_error": [float(one.change.mean()) for one in clips_of],
+        "warp_error": [float(np.nanmean(one.warp)) for one in clips_of],
+        "flicker": [one.flicker for one in clips_of],
     }
 
 
@@ -256,20 +286,27 @@ def picture(clip: Long, made: Mapping[str, Measured]) -> Image:
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Lines to print."""
+    compared = any("against_full" in row for row in summary.values())
     lines = [
         f"{'windows':<12}{'evals/frame':>12}{'first, s':>10}{'all, s':>9}{'MB':>7}{'error':>8}{'flicker':>9}"
         f"{'at borders: error':>19}{'change':>8}{'warp':>7}{'drift of error, %':>22}{'against reference':>22}"
+        + (f"{'full run: dB':>14}{'error, %':>22}" if compared else "")
     ]
     for kind, row in summary.items():
         at, moves = row["at_borders"], row["drift"]
-        lines.append(
+        line = (
             f"{kind:<12}{row['evaluations_per_frame']:>12.3f}{row['first_frame_seconds']:>10.2f}{row['seconds']:>9.1f}"
             f"{row['memory_bytes'] / 1e6:>7.0f}{row['error']['mean']:>8.2f}{row['flicker']['mean']:>9.2f}"
             f"{at['error']:>19.3f}{at['temporal_error']:>8.3f}{at['warp_error']:>7.3f}"
             f"{_percent(moves['error']):>22}{_percent(moves['error_against_independent_windows']):>22}"
         )
+        if compared:
+            full = row["against_full"]
+            line += f"{full['distance']['mean']:>14.1f}{_percent(full['error'], full['error']['of']):>22}"
+        lines.append(line)
     return lines
 
 
-def _percent(estimate: Mapping[str, Any]) -> str:
-    return f"{100 * estimate['mean']:+.1f} [{100 * estimate['low']:+.1f}, {100 * estimate['high']:+.1f}]"
+def _percent(estimate: Mapping[str, Any], of: float = 1.0) -> str:
+    mean, low, high = (100 * estimate[key] / of for key in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"

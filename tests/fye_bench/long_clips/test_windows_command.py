@@ -49,7 +49,21 @@ def test_the_command_measures_every_kind_and_shows_them(
     assert media.read_image(tmp_path / "windows.png").shape[1] > 3 * 50
 
 
-def test_a_short_clip_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "windows", "--frames", "20"]) == 2
+def test_what_a_forecast_costs_in_every_kind(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "windows.json"
+    small = ["--clips", "1", "--frames", "50", "--size", "64x72", "--threads", "1", "--window-size", "12", "--quiet"]
+    forecast = ["--steps", "6", "--forecast", "reuse", "--evaluations", "3", "--full", "--json", str(file)]
+    assert cli.main(["bench", "windows", "--bundle", str(tiny_bundle), *small, *forecast]) == 0
+    result = json.loads(file.read_text())
+    assert result["workload"]["size"] == [64, 72]
+    for row in result["windows"].values():
+        compared = row["against_full"]
+        assert 5 < compared["distance"]["mean"] < 90
+        assert row["error"]["mean"] == pytest.approx(compared["error"]["of"] + compared["error"]["mean"])
+
+
+@pytest.mark.parametrize("wrong", [("--frames", "20"), ("--full",), ("--size", "64")])
+def test_a_wrong_argument_is_one_line(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "windows", *wrong]) == 2
     error = capsys.readouterr().err
-    assert "--frames" in error and error.count("\n") == 1
+    assert wrong[0] in error and error.count("\n") == 1
