@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fye_export.onnx_graph import Graph, tidy
+from fye_export.rewrite import constant, node_before, replace_node
 
 
 def lowered(graph: Graph) -> Graph | None:
@@ -44,7 +45,7 @@ def _is_temporal(node: ir.Node) -> bool:
 
 def _attention(graph: ir.Graph, node: ir.Node) -> None:
     heads = node.attributes["q_num_heads"].as_int()
-    _replace(
+    replace_node(
         graph, node, ir.Node("com.microsoft", "MultiHeadAttention", node.inputs[:3], [ir.AttrInt64("num_heads", heads)])
     )
 
@@ -53,13 +54,15 @@ def _group_norm(graph: ir.Graph, node: ir.Node) -> None:
     x, scale, bias = node.inputs
     groups = node.attributes["num_groups"].as_int()
     epsilon = node.attributes["epsilon"].as_float()
-    grouped = _node(graph, node, "Reshape", [x, _constant(graph, np.array([0, groups, -1], np.int64))])
-    ones, zeros = (_constant(graph, np.full(groups, n, np.float32)) for n in (1, 0))
-    normed = _node(graph, node, "InstanceNormalization", [grouped, ones, zeros], [ir.AttrFloat32("epsilon", epsilon)])
-    back = _node(graph, node, "Reshape", [normed, _node(graph, node, "Shape", [x])])
-    per_channel = _constant(graph, np.array([-1, 1, 1], np.int64))
-    scaled = _node(graph, node, "Mul", [back, _node(graph, node, "Reshape", [scale, per_channel])])
-    _replace(graph, node, ir.Node("", "Add", [scaled, _node(graph, node, "Reshape", [bias, per_channel])]))
+    grouped = node_before(graph, node, "Reshape", [x, constant(graph, np.array([0, groups, -1], np.int64))])
+    ones, zeros = (constant(graph, np.full(groups, n, np.float32)) for n in (1, 0))
+    normed = node_before(
+        graph, node, "InstanceNormalization", [grouped, ones, zeros], [ir.AttrFloat32("epsilon", epsilon)]
+    )
+    back = node_before(graph, node, "Reshape", [normed, node_before(graph, node, "Shape", [x])])
+    per_channel = constant(graph, np.array([-1, 1, 1], np.int64))
+    scaled = node_before(graph, node, "Mul", [back, node_before(graph, node, "Reshape", [scale, per_channel])])
+    replace_node(graph, node, ir.Node("", "Add", [scaled, node_before(graph, node, "Reshape", [bias, per_channel])]))
 
 
 def _is_silu(node: ir.Node) -> bool:
@@ -73,28 +76,4 @@ def _is_silu(node: ir.Node) -> bool:
 
 def _silu(graph: ir.Graph, node: ir.Node) -> None:
     x = next(v for v in node.inputs if v.producer() is None or v.producer().op_type != "Sigmoid")
-    _replace(graph, node, ir.Node("com.microsoft", "QuickGelu", [x], [ir.AttrFloat32("alpha", 1.0)]))
-
-
-def _node(
-    graph: ir.Graph, before: ir.Node, op: str, inputs: list[ir.Value], attributes: list[ir.Attr] | None = None
-) -> ir.Value:
-    node = ir.Node("", op, inputs, attributes or [])
-    graph.insert_before(before, node)
-    return node.outputs[0]
-
-
-def _constant(graph: ir.Graph, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array, name=f"constant_{len(graph.initializers)}")
-    value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
-def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
-    graph.insert_before(old, new)
-    value, successor = old.outputs[0], new.outputs[0]
-    successor.name, successor.shape, successor.type = value.name, value.shape, value.type
-    value.name = f"{value.name}.replaced"
-    ir.convenience.replace_all_uses_with(value, successor, replace_graph_outputs=True)
-    graph.remove(old, safe=True)
+    replace_node(graph, node, ir.Node("com.microsoft", "QuickGelu", [x], [ir.AttrFloat32("alpha", 1.0)]))
