@@ -26,7 +26,7 @@ class Pins:
 
     Attributes:
         positions: int64 (p,), their indices.
-        after: their latents float32 (1, 4, p, h, w) after the move from each evaluated step.
+        after: their latents float32 (1, 4, p, h, w) after the move from each evaluated step in which they are held.
     """
 
     positions: NDArray[np.int64]
@@ -96,7 +96,7 @@ def denoise(
         plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
         ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
         latents = _moved(jump, latents, prediction, ring, face)
-        if pins is not None:
+        if pins is not None and step in pins.after:
             latents[:, :, pins.positions] = pins.after[step]
         if on_step is not None:
             view = latents.view()

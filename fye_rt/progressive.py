@@ -3,8 +3,12 @@
 Frames are denoised in pieces, each through all steps before the next one begins. The first piece is the key frames,
 sparsely taken from the whole clip; the others fill an interval between two neighbouring key frames each, whose latents
 are put back at every evaluated step to what they were when the key frames were made. So temporal attention sees its
-true anchors, no frame is blended, and an interval needs nothing but its two ends. Where one window doesn't hold all key
-frames, they have key frames of their own.
+true anchors, and an interval needs nothing but its two ends. Where one window doesn't hold all key frames, they have
+key frames of their own.
+
+In the last steps, where all but details is decided, the two ends of an interval are let go and settle among their
+neighbours; a key frame is the mean of what the intervals before and behind it make of it. Otherwise it would show where
+intervals meet: docs/performance.md.
 
 A live clip has no end to take key frames from: there every piece is held at its beginning, by the last frames of the
 one before.
@@ -30,6 +34,7 @@ from fye_rt.windows import Window
 BUDGET = 1.15  # evaluations per frame and step, wherever the window's size allows so few
 SPACING = 16  # between neighbouring key frames, on average
 MIN_SPACING = 8
+HOLD = 0.5  # of the steps, from the first: in these the ends of an interval are held
 
 Frames = NDArray[np.int64]
 
@@ -44,12 +49,14 @@ class Piece:
         finished: frames that are final with this piece. Over all pieces, in their order, that is the whole clip from
             its beginning to its end; key frames finish with what lies behind them.
         needed: frames that later pieces are pinned to.
+        hold: share of the steps, from the first, in which pinned frames are held; then they are let go.
     """
 
     frames: Frames
     pinned: NDArray[np.bool_]
     finished: range
     needed: frozenset[int] = frozenset()
+    hold: float = 1.0
 
     def __post_init__(self) -> None:
         self.frames.flags.writeable = False
@@ -158,11 +165,12 @@ def denoise_pieces(
     """
     trajectories: dict[int, Mapping[int, Array]] = {}  # by frame, by evaluated step
     followed = _Followed(method)
+    end: Array | None = None
     for number, piece in enumerate(pieces):
         record = None if kept is None else kept.read(number)
         if record is None:
             told = None if progress is None else partial(progress, number)
-            pins = _pins(piece, trajectories)
+            pins = _pins(piece, trajectories, piece.hold * len(schedule))
             record = _denoised(piece, part(piece.frames), schedule, followed, guidance, pins, on_step, told)
             if number == 0:
                 record = replace(record, jumps=followed.jumps)
@@ -172,7 +180,8 @@ def denoise_pieces(
             progress(number, method.evaluations, method.evaluations)
         followed.jumps = followed.jumps or record.jumps
         if piece.finished:
-            yield piece.finished, record.latents
+            yield piece.finished, record.latents if end is None else _joined(end, record.latents)
+            end = record.end
         trajectories.update(record.trajectories)
         for k in set(trajectories) - piece.needed:
             del trajectories[k]
@@ -201,15 +210,23 @@ def _denoised(
     latents = denoise(
         inputs.evaluate, schedule, method, windows, inputs.noise, guidance, keep, progress, inputs.face, pins
     )
-    return Record(latents[:, :, np.searchsorted(piece.frames, np.array(piece.finished, np.int64))], trajectories)
+    finished = latents[:, :, np.searchsorted(piece.frames, np.array(piece.finished, np.int64))]
+    shared = piece.finished and piece.finished.stop <= piece.frames[-1]
+    return Record(finished, trajectories, end=latents[:, :, -1:].copy() if shared else None)
 
 
-def _pins(piece: Piece, trajectories: Trajectories) -> Pins | None:
+def _joined(end: Array, latents: Array) -> Array:
+    """Latents whose first frame is also the one before's last."""
+    return np.concatenate([(end + latents[:, :, :1]) / 2, latents[:, :, 1:]], axis=2)
+
+
+def _pins(piece: Piece, trajectories: Trajectories, steps: float) -> Pins | None:
     positions = np.flatnonzero(piece.pinned)
     if not len(positions):
         return None
     each = [trajectories[int(k)] for k in piece.frames[positions]]
-    return Pins(positions, {step: np.concatenate([one[step] for one in each], axis=2) for step in each[0]})
+    held = [step for step in each[0] if step < steps]
+    return Pins(positions, {step: np.concatenate([one[step] for one in each], axis=2) for step in held})
 
 
 def _with_needed(pieces: list[Piece]) -> tuple[Piece, ...]:
@@ -273,7 +290,11 @@ def _interval(levels: list[Frames], left: int, right: int, last: int) -> Iterato
     pinned = np.zeros(len(inside), np.bool_)
     pinned[[0, -1]] = True
     finest = len(levels) == 1
-    yield Piece(inside, pinned, range(left, right + (right == last)) if finest else range(0))
+    yield (
+        Piece(inside, pinned, range(left, right + (right == last)), hold=HOLD)
+        if finest
+        else Piece(inside, pinned, range(0))
+    )
     if not finest:
         for one, next_one in pairwise(inside.tolist()):
             yield from _interval(levels[:-1], one, next_one, last)

@@ -17,7 +17,7 @@ from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_file
 from fye_rt.forecast import Jump
 
-FORMAT = 1
+FORMAT = 2
 _INPUTS = "clip.json"
 
 Trajectories = Mapping[int, Mapping[int, Array]]
@@ -31,11 +31,13 @@ class Record:
         latents: float32 (1, 4, f, h, w), of the frames that are final with it.
         trajectories: of the frames that later pieces are pinned to, by evaluated step: float32 (1, 4, 1, h, w).
         jumps: the moves that all pieces follow; with the first piece alone.
+        end: float32 (1, 4, 1, h, w), what the piece made of its last frame, where the next one finishes that.
     """
 
     latents: Array
     trajectories: Trajectories
     jumps: tuple[Jump, ...] = ()
+    end: Array | None = None
 
 
 class Kept:
@@ -122,6 +124,7 @@ def _packed(record: Record) -> bytes:
         frames=np.array(frames, np.int64),
         steps=np.array(steps, np.int64),
         trajectories=np.array([[record.trajectories[k][step] for step in steps] for k in frames], np.float32),
+        end=np.array([]) if record.end is None else record.end,
         jumps=np.array(json.dumps([asdict(jump) for jump in record.jumps])),
     )
     return file.getvalue()
@@ -135,6 +138,7 @@ def _unpacked(content: bytes) -> Record:
             held["latents"],
             dict(zip(held["frames"].tolist(), ways, strict=True)),
             tuple(_jump(values) for values in json.loads(str(held["jumps"]))),
+            held["end"] if held["end"].size else None,
         )
 
 

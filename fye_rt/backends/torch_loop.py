@@ -95,7 +95,7 @@ def denoise(
                 v = c.float() if u is None else torch.lerp(u.float(), c.float(), guidance)
                 conditional.index_add_(2, indices[number], v * weights[number])
         operations.forecast_step(latents, unconditional, conditional, ring, slots[k], table[k], mask)
-        if pins is not None:
+        if pins is not None and jump.step in pins.after:
             latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
         if on_step is not None:
             _check(finite, schedule, plan, windows)

@@ -32,7 +32,7 @@ def record() -> Record:
     numbers = np.random.default_rng(3).standard_normal((2, 3, 1, 4, 1, 5, 6)).astype(np.float32)
     ways = {k: {step: numbers[i, j] for j, step in enumerate((0, 4, 9))} for i, k in enumerate((16, 24))}
     jumps = (Jump(0, 4, 0.1, (1 / 3, -2.0), 0.7, 0.3), Jump(4, 10, 1e-300, (0.5,), outside=(0.25, 0.25)))
-    return Record(np.concatenate(list(numbers[0]), axis=2), ways, jumps)
+    return Record(np.concatenate(list(numbers[0]), axis=2), ways, jumps, numbers[1, 0])
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -42,7 +42,8 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     read = kept.read(7)
     assert read is not None and kept.read(8) is None
     np.testing.assert_array_equal(read.latents, written.latents)
-    assert read.jumps == written.jumps
+    assert read.jumps == written.jumps and read.end is not None
+    np.testing.assert_array_equal(read.end, written.end)
     assert list(read.trajectories) == [16, 24]
     for k, way in written.trajectories.items():
         for step, latents in way.items():
@@ -53,7 +54,8 @@ def test_a_record_of_a_piece_that_nothing_is_pinned_to_comes_back(tmp_path: Path
     kept = Kept(tmp_path, {})
     kept.write(0, Record(np.ones((1, 4, 2, 3, 3), np.float32), {}))
     read = kept.read(0)
-    assert read is not None and read.trajectories == {} and read.latents.shape == (1, 4, 2, 3, 3)
+    assert read is not None and read.latents.shape == (1, 4, 2, 3, 3)
+    assert read.trajectories == {} and read.end is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
