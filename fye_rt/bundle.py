@@ -38,6 +38,16 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
+def symbols(frames: int, height: int, width: int) -> dict[str, int]:
+    """Values of the symbolic dimensions for `frames` frames of `height` x `width` pixels (multiples of 8)."""
+    h, w = height // 8, width // 8
+    sizes = {"frames": frames, "height": height, "width": width, "latent_height": h, "latent_width": w}
+    for level in range(4):
+        sizes[f"tokens{level}"] = h * w
+        h, w = (h + 1) // 2, (w + 1) // 2
+    return sizes
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
     """One graph: its standard ONNX file, and the same graph lowered for an engine, by the engine's name."""

@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fye_export import networks
 from fye_export.config import ModelConfig
-from fye_export.graphs import graph_specs, symbols
+from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
 from fye_rt import outputs, report
+from fye_rt.bundle import symbols
 
 
 @dataclass(frozen=True, slots=True)

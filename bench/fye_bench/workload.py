@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fye_rt import windows
 from fye_rt.animator import check_sides
-from fye_rt.bundle import Bundle
+from fye_rt.bundle import Bundle, symbols
 from fye_rt.options import Options
 
 
@@ -83,8 +83,6 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 def denoiser_inputs(bundle: Bundle, workload: Workload) -> dict[str, NDArray[Any]]:
     """Random inputs of one evaluation of the denoiser, by name."""
-    from fye_export.graphs import symbols  # and PyTorch with it, which a process that measures memory does without
-
     rng = np.random.default_rng(0)
     sizes = symbols(min(workload.frames, workload.options().window_size), *workload.size)
     inputs: dict[str, NDArray[Any]] = {}

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from fye_export import onnx_graph, weights
 from fye_export.checkpoint import Checkpoint
 from fye_export.config import MAX_FRAMES
-from fye_export.graphs import GraphSpec, graph_specs, symbols, unconditional_attention
+from fye_export.graphs import GraphSpec, graph_specs, unconditional_attention
 from fye_export.networks import UNet
 from fye_export.onnxruntime_graph import lowered
-from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256
+from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256, symbols
 from fye_rt.errors import ExportError, OptionError, OutputError
 from fye_rt.files import atomic_folder
 from fye_rt.options import GUIDANCE, Options

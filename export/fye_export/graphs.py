@@ -259,16 +259,6 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
 
 
-def symbols(frames: int, height: int, width: int) -> dict[str, int]:
-    """Values of the symbolic dimensions for `frames` frames of `height` x `width` pixels (multiples of 8)."""
-    h, w = height // 8, width // 8
-    sizes = {"frames": frames, "height": height, "width": width, "latent_height": h, "latent_width": w}
-    for level in range(4):
-        sizes[f"tokens{level}"] = h * w
-        h, w = (h + 1) // 2, (w + 1) // 2
-    return sizes
-
-
 def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
     """The seven graphs of a model, by name."""
     c, side = config.unet, config.image_encoder.image_size

@@ -18,9 +18,10 @@ from onnxscript import optimizer
 from torch._subclasses import FakeTensorMode
 
 from fye_export.config import ModelConfig
-from fye_export.graphs import GraphSpec, symbols
+from fye_export.graphs import GraphSpec
 from fye_export.linear import linears_to_gemm
 from fye_export.networks import build
+from fye_rt.bundle import symbols
 from fye_rt.errors import ExportError
 
 OPSET = 23

@@ -15,8 +15,8 @@ from onnx import TensorProto
 from safetensors import safe_open
 
 from fye_export.checkpoint import Checkpoint
-from fye_export.graphs import graph_specs, symbols
-from fye_rt.bundle import GRAPHS, Bundle
+from fye_export.graphs import graph_specs
+from fye_rt.bundle import GRAPHS, Bundle, symbols
 
 LOWERED = [graph for graph in GRAPHS if graph != "image_encoder"]  # CLIP's few tokens suit every engine as they are
 FILES = [f"{graph}.onnx" for graph in GRAPHS] + [f"{graph}.onnxruntime.onnx" for graph in LOWERED]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fye_export import graphs, networks, random_checkpoint
 from fye_kernels.modules import KERNELS, PLAIN, Denoiser, Norm, Operations, Pointwise, Resnet, Temporal, switched
+from fye_rt.bundle import symbols
 
 CONFIG = random_checkpoint.PRESETS["tiny"]
 HEIGHT, WIDTH = 4, 6
@@ -32,7 +33,7 @@ def network(name: str, device: str) -> nn.Module:
 def given(device: str, frames: int) -> tuple[Tensor, ...]:
     """Inputs of the denoiser."""
     unet = CONFIG.unet
-    sizes = graphs.symbols(frames, 8 * HEIGHT, 8 * WIDTH)
+    sizes = symbols(frames, 8 * HEIGHT, 8 * WIDTH)
     random = torch.Generator().manual_seed(1)
     portrait = []
     for level in graphs.LAYER_LEVELS:

@@ -1,0 +1,237 @@
+"""A TensorRT plan from a prepared graph.
+
+TensorRT is imported when it is needed: all else here runs without it. 10.16 and 11 are served; what differs is asked of
+the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fye_engines.prepare import Prepared
+from fye_rt.errors import BackendError, OptionError
+
+logger = logging.getLogger("fye_engines")
+LEVELS = range(6)
+_SAID = 5  # messages of TensorRT's that an error quotes at most
+
+# (what is being done, finished, all)
+Tell = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a plan is built.
+
+    Attributes:
+        level: of optimization, 0 to 5: how long TensorRT looks for the fastest kernels; 3 is its default.
+        workspace: bytes of device memory that a kernel may use at most; by default all there is.
+        refit: whether its weights can be replaced later, by those of another fine-tune of the same shapes.
+        stripped: whether the plan leaves its weights out and takes them from the bundle when it is opened; `refit` is
+            needed.
+    """
+
+    level: int = 3
+    workspace: int | None = None
+    refit: bool = False
+    stripped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise OptionError(f"level={self.level} is not valid; allowed: {LEVELS.start} to {LEVELS.stop - 1}")
+        if self.workspace is not None and self.workspace <= 0:
+            raise OptionError(f"workspace={self.workspace} is not valid; give bytes above 0")
+        if self.stripped and not self.refit:
+            raise OptionError("a plan without weights has to be refitted; allow it to be")
+
+    def flags(self) -> tuple[str, ...]:
+        """What a plan's key says of them."""
+        named = (("refit", self.refit), ("stripped", self.stripped))
+        workspace = () if self.workspace is None else (f"workspace={self.workspace}",)
+        return (f"level={self.level}", *workspace, *(name for name, on in named if on))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """What came of a build: the plan, and how fast kernels were, for the next build on this GPU."""
+
+    plan: bytes
+    timing: bytes
+
+
+def build(
+    prepared: Prepared, weights: Path, settings: Settings, timing: bytes | None = None, tell: Tell | None = None
+) -> Built:
+    """Let TensorRT build a plan for the GPU that is current.
+
+    Args:
+        prepared: the graph.
+        weights: the bundle's weights file.
+        settings: how.
+        timing: from an earlier build with the same TensorRT on the same kind of GPU.
+        tell: called as work goes on.
+
+    Raises:
+        BackendError: TensorRT refuses the graph or finds no way to run it; with its own words.
+        KeyboardInterrupt: Ctrl-C; TensorRT has stopped.
+    """
+    import tensorrt
+
+    messages = _messages(tensorrt)
+    builder = tensorrt.Builder(messages)
+    strongly_typed = tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    network = builder.create_network(1 << int(strongly_typed))
+    parser = tensorrt.OnnxParser(network, messages)
+    held = np.memmap(weights, np.uint8, mode="r")  # read by the parser and by the builder, from where it lies
+    if not _parse(parser, prepared, held):
+        said = [parser.get_error(number).desc() for number in range(parser.num_errors)]
+        raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_quoted(said or messages.said)}")
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for name, (smallest, usual, largest) in prepared.profile.items():
+        profile.set_shape(name, smallest, usual, largest)
+    config.add_optimization_profile(profile)
+    config.builder_optimization_level = settings.level
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # float32 is float32
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.refit:
+        config.set_flag(tensorrt.BuilderFlag.REFIT)
+    if settings.stripped:
+        config.set_flag(tensorrt.BuilderFlag.STRIP_PLAN)
+    config.set_timing_cache(_timing_cache(config, timing), ignore_mismatch=False)
+    progress = _Progress(prepared.name, tell or (lambda stage, done, total: None))
+    config.progress_monitor = _monitor(tensorrt, progress)
+    plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
+    if progress.error is not None:
+        raise progress.error
+    if plan is None:
+        raise BackendError(
+            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {_quoted(messages.said)}; with less memory "
+            "than it needs, give --workspace or close what else uses the GPU"
+        )
+    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
+
+
+def _parse(parser: Any, prepared: Prepared, held: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
+    if not parser.load_model_proto(prepared.onnx):
+        return False
+    for name, (offset, length) in prepared.weights.items():
+        if not parser.load_initializer(name, held.ctypes.data + offset, length):
+            return False
+    return bool(parser.parse_model_proto())
+
+
+def _timing_cache(config: Any, timing: bytes | None) -> Any:
+    """An earlier one, or a new one where there is none that this TensorRT reads."""
+    return config.create_timing_cache(timing or b"") or config.create_timing_cache(b"")
+
+
+def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:
+    """What `work` returns; it runs in a thread, since Python hears Ctrl-C only between its own instructions."""
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:  # it belongs to whoever waits
+            progress.error = progress.error or error
+
+    thread = threading.Thread(target=run, name="fye-build")
+    thread.start()
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as error:
+            progress.error = error
+    return result[0] if result else None
+
+
+@dataclass(slots=True, eq=False)
+class _Progress:
+    """How far a build is. TensorRT's phases lie in each other; the outermost one is told, with parts of its steps.
+
+    Attributes:
+        graph: its name.
+        tell: whom.
+        error: why to stop: TensorRT swallows what is raised in its monitor.
+        phases: open ones by name: the one around it, its steps, those that are finished.
+    """
+
+    graph: str
+    tell: Tell
+    error: BaseException | None = None
+    phases: dict[str, tuple[str | None, int, int]] = field(default_factory=dict)
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        self.phases[name] = (parent, max(1, steps), 0)
+        self._report(name)
+
+    def step(self, name: str, step: int) -> bool:
+        """Whether to go on."""
+        if name in self.phases:
+            parent, steps, _ = self.phases[name]
+            self.phases[name] = (parent, steps, step + 1)
+            self._report(name)
+        return self.error is None
+
+    def finish(self, name: str) -> None:
+        self.phases.pop(name, None)
+
+    def _report(self, name: str) -> None:
+        parent, steps, done = self.phases[name]
+        part = done / steps
+        while parent in self.phases:
+            name = parent
+            parent, steps, done = self.phases[name]
+            part = min(1.0, (done + part) / steps)
+        try:
+            self.tell(f"build {self.graph}: {name}", part * steps, steps)
+        except BaseException as error:
+            self.error = error
+
+
+def _monitor(tensorrt: Any, progress: _Progress) -> Any:
+    class Monitor(tensorrt.IProgressMonitor):
+        def __init__(self) -> None:
+            tensorrt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            progress.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return progress.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            progress.finish(phase_name)
+
+    return Monitor()
+
+
+def _messages(tensorrt: Any) -> Any:
+    severity = tensorrt.ILogger.Severity
+    grave = (severity.INTERNAL_ERROR, severity.ERROR)
+
+    class Messages(tensorrt.ILogger):
+        def __init__(self) -> None:
+            tensorrt.ILogger.__init__(self)
+            self.said: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in grave:
+                self.said.append(msg)
+            logger.debug("TensorRT: %s", msg)
+
+    return Messages()
+
+
+def _quoted(said: list[str]) -> str:
+    """In one line."""
+    lines = [" ".join(each.split()) for each in dict.fromkeys(said)]
+    more = f"; and {len(lines) - _SAID} more" if len(lines) > _SAID else ""
+    return "; ".join(lines[:_SAID]) + more if lines else "it does not say why"

@@ -1,0 +1,117 @@
+"""A bundle's graph as it is given to TensorRT."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx_ir as ir
+
+from fye_engines.attention import write_out_attention
+from fye_engines.precision import LOW, set_precision
+from fye_rt.bundle import Bundle, symbols
+from fye_rt.errors import OptionError
+
+PRECISIONS = ("fp32", *LOW)
+ATTENTIONS = ("fused", "written-out")
+
+Shape = tuple[int, ...]
+Range = tuple[int, int, int]  # the smallest, the most usual, the largest
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Of the clips that an engine takes.
+
+    Attributes:
+        frames: of a window.
+        height: of a frame, pixels.
+        width: likewise.
+
+    Raises:
+        OptionError: a range that does not rise, or sides that are no multiples of 8.
+    """
+
+    frames: Range
+    height: Range
+    width: Range
+
+    def __post_init__(self) -> None:
+        for name, values in (("frames", self.frames), ("height", self.height), ("width", self.width)):
+            if not 1 <= values[0] <= values[1] <= values[2]:
+                text = ":".join(map(str, values))
+                raise OptionError(f"{name}={text} is not valid; give one number, or smallest:usual:largest")
+        if any(side % 8 for side in (*self.height, *self.width)):
+            raise OptionError(f"size={self.height} x {self.width} is not valid; sides are multiples of 8")
+
+    @property
+    def static(self) -> bool:
+        """Whether there is one shape alone."""
+        return all(values[0] == values[2] for values in (self.frames, self.height, self.width))
+
+    def sizes(self) -> Iterator[dict[str, int]]:
+        """Values of the symbolic dimensions, the smallest first."""
+        for frames, height, width in zip(self.frames, self.height, self.width, strict=True):
+            yield symbols(frames, height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A graph for the builder.
+
+    Attributes:
+        name: of the graph.
+        onnx: the model; its weights lie in the bundle's weights file.
+        weights: of that file, offset and length in bytes of each tensor that the model reads, by its name.
+        profile: of each input with symbolic dimensions, its smallest, most usual and largest shape.
+    """
+
+    name: str
+    onnx: bytes
+    weights: Mapping[str, tuple[int, int]]
+    profile: Mapping[str, tuple[Shape, Shape, Shape]]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the model."""
+        return hashlib.sha256(self.onnx).hexdigest()
+
+
+def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attention: str) -> Prepared:
+    """Give a graph its types; the same bundle and settings always give the same bytes.
+
+    Args:
+        bundle: with the graph.
+        graph: its name.
+        shapes: of the clips.
+        precision: of products, one of `PRECISIONS`.
+        attention: "fused" leaves the operator to TensorRT, "written-out" makes it MatMul, Softmax and MatMul.
+
+    Raises:
+        OptionError: a setting that does not exist, or more frames than the bundle allows.
+        ExportError: a graph that the rewriting does not know.
+    """
+    for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
+        if value not in allowed:
+            raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
+    if shapes.frames[2] > bundle.max_frames:
+        raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
+    model = ir.load(bundle.file(graph))
+    if attention == "written-out":
+        write_out_attention(model)
+    set_precision(model, precision)
+    weights = {}
+    for name, value in model.graph.initializers.items():
+        if isinstance(tensor := value.const_value, ir.ExternalTensor):
+            weights[name] = (int(tensor.offset or 0), int(tensor.length or tensor.nbytes))
+    smallest, usual, largest = shapes.sizes()
+    profile = {}
+    for spec in bundle.graphs[graph].inputs:
+        if any(isinstance(size, str) for size in spec.shape):
+            small, middle, large = (
+                tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+                for sizes in (smallest, usual, largest)
+            )
+            profile[spec.name] = (small, middle, large)
+    onnx = ir.to_proto(model).SerializeToString(deterministic=True)
+    return Prepared(graph, onnx, weights, profile)

@@ -1,0 +1,199 @@
+"""Plans are built as asked for, with TensorRT 10 and 11; it is the fake one, which takes what the real ones take."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fye_engines.building import Built, Settings, build
+from fye_engines.prepare import Prepared, Shapes, prepare
+from fye_rt.bundle import Bundle
+from fye_rt.errors import BackendError, OptionError
+from tests.fye_engines.fake_behaviour import TensorRT, load
+from tests.fye_engines.fake_tensorrt import VERSIONS
+
+STATIC = Shapes((8, 8, 8), (64, 64, 64), (72, 72, 72))
+DYNAMIC = Shapes((1, 8, 24), (64, 64, 128), (64, 72, 128))
+
+
+@pytest.fixture(params=VERSIONS)
+def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TensorRT:
+    made = load(request.param)
+    made.install(monkeypatch)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle, verify=False)
+
+
+@pytest.fixture(scope="module")
+def denoiser(tiny: Bundle) -> Prepared:
+    return prepare(tiny, "denoiser", STATIC, "fp16", "fused")
+
+
+@pytest.fixture
+def built(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> Callable[..., Any]:
+    """What a plan says it was built from."""
+
+    def call(prepared: Prepared = denoiser, settings: Settings | None = None, **more: Any) -> Any:
+        return fake.read_plan(build(prepared, tiny.path / tiny.weights, settings or Settings(), **more).plan)
+
+    return call
+
+
+def test_the_same_settings_prepare_the_same_bytes(tiny: Bundle, denoiser: Prepared) -> None:
+    again = prepare(tiny, "denoiser", STATIC, "fp16", "fused")
+    assert again.onnx == denoiser.onnx and again.digest == denoiser.digest
+    others = [
+        prepare(tiny, "denoiser", STATIC, "bf16", "fused"),
+        prepare(tiny, "denoiser", STATIC, "fp16", "written-out"),
+        prepare(tiny, "denoiser_cond", STATIC, "fp16", "fused"),
+    ]
+    assert len({each.digest for each in (denoiser, *others)}) == 4
+
+
+def test_a_profile_has_the_shapes_of_every_input_that_needs_one(tiny: Bundle, denoiser: Prepared) -> None:
+    names = {spec.name for spec in tiny.graphs["denoiser"].inputs}
+    fixed = {spec.name for spec in tiny.graphs["denoiser"].inputs if all(isinstance(n, int) for n in spec.shape)}
+    assert set(denoiser.profile) == names - fixed and "timestep" in fixed
+    assert denoiser.profile["latents"] == ((1, 4, 8, 8, 9),) * 3
+    dynamic = prepare(tiny, "denoiser", DYNAMIC, "fp16", "fused")
+    assert dynamic.digest == denoiser.digest
+    assert dynamic.profile["latents"] == ((1, 4, 1, 8, 8), (1, 4, 8, 8, 9), (1, 4, 24, 16, 16))
+    assert dynamic.profile["reference_key.0"][0][1] == 64
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"),
+    [((2, 1, 3), (64,) * 3, (64,) * 3), ((0, 1, 1), (64,) * 3, (64,) * 3), ((1,) * 3, (64, 68, 72), (64,) * 3)],
+)
+def test_shapes_that_cannot_be_are_refused(frames: Any, height: Any, width: Any) -> None:
+    with pytest.raises(OptionError, match="is not valid"):
+        Shapes(frames, height, width)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"precision": "fp8"}, "precision='fp8'"),
+        ({"attention": "flash"}, "attention='flash'"),
+        ({"shapes": Shapes((33,) * 3, (64,) * 3, (64,) * 3)}, "this bundle allows 32"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], text: str, tiny: Bundle) -> None:
+    asked = {"shapes": STATIC, "precision": "fp16", "attention": "fused"} | settings
+    with pytest.raises(OptionError, match=text):
+        prepare(tiny, "denoiser", asked["shapes"], asked["precision"], asked["attention"])
+
+
+@pytest.mark.parametrize("wrong", [{"level": 6}, {"workspace": 0}, {"stripped": True}])
+def test_settings_that_contradict_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        Settings(**wrong)
+
+
+def test_a_network_is_strongly_typed_and_float32_is_float32(built: Callable[..., Any], denoiser: Prepared) -> None:
+    plan = built()
+    assert plan["onnx"] == denoiser.digest and plan["network_flags"] == ["STRONGLY_TYPED"]
+    assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"])
+    assert [profile["latents"] for profile in plan["profiles"]] == [[[1, 4, 8, 8, 9]] * 3]
+    assert not plan["refittable"] and not plan["stripped"]
+
+
+def test_a_plan_has_the_settings_that_were_asked_for(built: Callable[..., Any]) -> None:
+    plan = built(settings=Settings(level=5, workspace=2**30, refit=True, stripped=True))
+    assert {"REFIT", "STRIP_PLAN"} <= set(plan["flags"]) and plan["refittable"] and plan["stripped"]
+    assert plan["settings"]["builder_optimization_level"] == 5 and plan["memory_pools"] == {"WORKSPACE": 2**30}
+
+
+@pytest.mark.parametrize(
+    "graph", ["image_encoder", "vae_encoder", "reference", "guider", "denoiser_cond", "vae_decoder"]
+)
+def test_every_graph_is_built(graph: str, built: Callable[..., Any], tiny: Bundle) -> None:
+    prepared = prepare(tiny, graph, DYNAMIC, "fp16", "written-out")
+    tensors = {tensor["name"]: tensor["dtype"] for tensor in built(prepared)["tensors"]}
+    specs = tiny.graphs[graph]
+    assert set(tensors) == {spec.name for spec in (*specs.inputs, *specs.outputs)}
+    assert {tensors[spec.name] for spec in specs.outputs} == {"FLOAT"}
+
+
+def test_what_was_timed_serves_the_next_build(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+    first = build(denoiser, tiny.path / tiny.weights, Settings())
+    other = prepare(tiny, "guider", STATIC, "fp16", "fused")
+    second = build(other, tiny.path / tiny.weights, Settings(), first.timing)
+    assert len(second.timing) > len(first.timing) > 0
+    alone = build(other, tiny.path / tiny.weights, Settings(), b"not what TensorRT has written")
+    assert len(alone.timing) < len(second.timing)
+
+
+def test_what_tensorrt_refuses_is_told_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
+    fake.refusals += ["In node 7:\n  Attention is\tnot supported", *(f"more {number}" for number in range(9))]
+    with pytest.raises(
+        BackendError, match=rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
+    ) as told:
+        built()
+    assert "and 5 more" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_build_that_fails_is_told_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
+    def fail(this: Any, network: Any, config: Any, kernel_text: Any = None) -> None:
+        fake.say(fake.state(network)["builder"], "no kernel fits into 3 bytes")
+
+    fake.implement("Builder", "build_serialized_network", fail)
+    with pytest.raises(BackendError, match="cannot build denoiser: no kernel fits into 3 bytes"):
+        built()
+
+
+def test_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., Any]) -> None:
+    told: list[tuple[str, float, float]] = []
+    built(tell=lambda *progress: told.append(progress))
+    assert {stage for stage, _, _ in told} == {"build denoiser: Building Engine"}
+    shares = [done / total for _, done, total in told]
+    assert shares == sorted(shares) and shares[-1] == 1 and len(set(shares)) > 3
+
+
+def test_ctrl_c_ends_a_build(fake: TensorRT, built: Callable[..., Any]) -> None:
+    def tell(stage: str, done: float, total: float) -> None:
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.wait(10)
+        told.append(done)
+
+    everything: list[float] = []
+    built(tell=lambda stage, done, total: everything.append(done))
+    told: list[float] = []
+    heard = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(*_: Any) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            built(tell=tell)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 3 <= len(told) < len(everything)
+
+
+def test_an_error_of_whoever_is_told_ends_a_build_and_comes_back(built: Callable[..., Any]) -> None:
+    def tell(stage: str, done: float, total: float) -> None:
+        raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone"):
+        built(tell=tell)
+
+
+def test_the_weights_are_read_where_they_lie(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+    assert isinstance(build(denoiser, tiny.path / tiny.weights, Settings()), Built)
+    given = [call for call in fake.calls if call.name == "OnnxParser.load_initializer"]
+    assert {call.arguments["name"] for call in given} == set(denoiser.weights) and len(given) > 100
+    assert len(denoiser.onnx) < 2_000_000
