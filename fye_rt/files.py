@@ -3,11 +3,14 @@
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fye_rt.errors import OutputError
+
+_asking = threading.Lock()
 
 
 @contextmanager
@@ -67,18 +70,21 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _umask() -> int:
+    with _asking:  # it can be read only by setting it: two threads at once would leave 0 behind
+        umask = os.umask(0)
+        os.umask(umask)
+    return umask
+
+
 def _publish(temporary: Path, path: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; the result gets what open() would have given it
+    temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; the result gets what open() would have given it
     _sync(temporary)
     temporary.replace(path)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
+    temporary.chmod(0o777 & ~_umask())
     while True:
         # rename() replaces an empty folder only, so an older result is first moved aside
         retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

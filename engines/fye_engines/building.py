@@ -135,18 +135,20 @@ def _timing_cache(config: Any, timing: bytes | None) -> Any:
 def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:
     """What `work` returns; it runs in a thread, since Python hears Ctrl-C only between its own instructions."""
     result: list[Any] = []
+    finished = threading.Event()
 
     def run() -> None:
         try:
             result.append(work())
         except BaseException as error:  # it belongs to whoever waits
             progress.error = progress.error or error
+        finally:
+            finished.set()
 
-    thread = threading.Thread(target=run, name="fye-build")
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=run, name="fye-build").start()
+    while not finished.is_set():
         try:
-            thread.join()
+            finished.wait()  # not Thread.join, which takes an interrupted thread for a finished one in Python 3.11
         except KeyboardInterrupt as error:
             progress.error = error
     return result[0] if result else None

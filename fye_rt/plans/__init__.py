@@ -1,0 +1,17 @@
+"""TensorRT plans kept on disk.
+
+A plan is a program: it is opened only if this user built it or signed it off, nobody else can have changed it since,
+and it was made for this graph, these weights, this GPU, this TensorRT and this driver. POSIX alone.
+
+    root/DIGEST/plan.trt    the plan; DIGEST is that of its key
+    root/DIGEST/plan.json   what it is, signed; its modification time is when the plan was last opened
+    root/timing.SM.TENSORRT TensorRT's timing cache behind its SHA-256
+    root/.secret            32 random bytes, the key of this user's signatures
+    root/.locks/            one file per plan that somebody built or removed, and one for the folder itself
+"""
+
+from fye_rt.plans.cache import Entry, PlanCache, Pruned
+from fye_rt.plans.folder import Plan
+from fye_rt.plans.key import PlanKey, Profile, profile
+
+__all__ = ["Entry", "Plan", "PlanCache", "PlanKey", "Profile", "Pruned", "profile"]
