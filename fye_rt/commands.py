@@ -11,7 +11,17 @@ import typer
 
 from fye_rt import terminal
 from fye_rt.errors import BackendError, OptionError
-from fye_rt.options import COMPUTES, DEFAULT_FORECAST, FORECASTS, QUANTITIES, SOLVERS, WINDOWS, Forecast, Options
+from fye_rt.options import (
+    COMPUTES,
+    DEFAULT_FORECAST,
+    DEFAULT_WINDOWS,
+    FORECASTS,
+    QUANTITIES,
+    SOLVERS,
+    WINDOWS,
+    Forecast,
+    Options,
+)
 
 if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
@@ -92,10 +102,10 @@ def animate(
     quantity: Annotated[str | None, _forecast(help=f"What is forecast: {', '.join(QUANTITIES)}.")] = None,
     order: Annotated[int | None, _forecast(metavar="M", help="Of the polynomial.")] = None,
     face_mask: Annotated[bool | None, _forecast("--face-mask", help="Reuse outside of the face.")] = None,
-    tolerance: Annotated[float | None, _forecast(help="Accepted error of a jump (adaptive).")] = None,
+    tolerance: Annotated[float | None, _forecast(help="Accepted error of a jump (adaptive; 0.005).")] = None,
     max_evaluations: Annotated[int | None, _forecast(metavar="N", help="At most that many (adaptive).")] = None,
     solver: Annotated[str, typer.Option(help=", ".join(SOLVERS))] = DEFAULTS.solver,
-    windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULTS.windows,
+    windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULT_WINDOWS,
     window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
     window_overlap: Annotated[int, typer.Option(help="Frames neighbours share.")] = DEFAULTS.window_overlap,
     compute: Annotated[str, typer.Option(help=", ".join(COMPUTES))] = DEFAULTS.compute,
@@ -113,7 +123,7 @@ def animate(
     resume: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Keep what is finished in DIR, and go on from there (with --windows progressive)."
+            metavar="DIR", help="Keep what is finished in DIR, and go on from there (progressive windows alone)."
         ),
     ] = None,
     compare: Annotated[
@@ -157,7 +167,7 @@ def animate(
     if stream and (compare or contact_sheet or json or resume):
         raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet, --json and --resume")
     if resume is not None and windows != "progressive":
-        raise OptionError("--resume keeps the finished intervals of a long clip; give --windows progressive with it")
+        raise OptionError(f"--resume keeps the finished intervals of a long clip; leave out --windows {windows}")
     comparison = output.with_stem(f"{output.stem}_compare") if compare else None
     for path, suffixes in (
         (output, (".mp4",)),

@@ -22,6 +22,7 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "balanced": (),
     "fast": (),
 }
+DEFAULT_WINDOWS = "progressive"  # of the command line: for clips of any length; one window is the same in all kinds
 DEFAULT_FORECAST = "balanced"  # of the command line: the fastest that costs no quality; `Options` forecasts nothing
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")

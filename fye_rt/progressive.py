@@ -6,9 +6,9 @@ are put back at every evaluated step to what they were when the key frames were 
 true anchors, and an interval needs nothing but its two ends. Where one window doesn't hold all key frames, they have
 key frames of their own.
 
-In the last steps, where all but details is decided, the two ends of an interval are let go and settle among their
-neighbours; a key frame is the mean of what the intervals before and behind it make of it. Otherwise it would show where
-intervals meet: docs/performance.md.
+In the last two thirds of the steps, where details are decided, the two ends of an interval are let go and settle among
+their neighbours; a key frame is the mean of what the intervals before and behind it make of it. Otherwise it would show
+where intervals meet: docs/performance.md.
 
 A live clip has no end to take key frames from: there every piece is held at its beginning, by the last frames of the
 one before.
@@ -34,7 +34,7 @@ from fye_rt.windows import Window
 BUDGET = 1.15  # evaluations per frame and step, wherever the window's size allows so few
 SPACING = 16  # between neighbouring key frames, on average
 MIN_SPACING = 8
-HOLD = 0.5  # of the steps, from the first: in these the ends of an interval are held
+HOLD = 1 / 3  # of the steps, from the first: in these the ends of an interval are held
 
 Frames = NDArray[np.int64]
 

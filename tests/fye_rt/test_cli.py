@@ -69,12 +69,13 @@ def test_what_suits_the_model_is_used_where_nothing_is_named(fye: Fye, tmp_path:
         assert (options["guidance"], options["shared_noise"]) == (guidance, shared)
 
 
-def test_progressive_windows_make_a_clip_in_pieces(fye: Fye, tmp_path: Path) -> None:
+def test_windows_are_progressive_and_make_a_clip_in_pieces(fye: Fye, tmp_path: Path) -> None:
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
-    pieces = ("--windows", "progressive", "--window-size", 4, "--window-overlap", 0, "--steps", 2, "--frames", 7)
+    pieces = ("--window-size", 4, "--window-overlap", 0, "--steps", 2, "--frames", 7)
     fye("animate", PORTRAIT, LANDMARKS, "-o", out, "--bundle", TINY, *pieces, "--json", report)
     assert len(list(media.read_video(out))) == 7
     facts = json.loads(report.read_text())
+    assert facts["options"]["windows"] == "progressive"
     assert facts["network_evaluations"] == 2 * 3  # three key frames, then two intervals
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
 

@@ -158,7 +158,8 @@ def test_a_motion_beyond_the_limit_is_refused_with_its_number(fye: Fye, motion: 
     arrays = {name: getattr(motion, name)[np.zeros(601, int)] for name in ("points", "mesh", "pose", "blendshapes")}
     times, valid = np.arange(601) / 7.0, np.ones(601, np.bool_)
     Motion(**arrays, times=times, fps=7.0, source_size=(256, 256), valid=valid).save(tmp_path / "long.npz")
-    line = fye.refuses("animate", PORTRAIT, tmp_path / "long.npz", "-o", tmp_path / "out.mp4", "--bundle", TINY)
+    together = ("--bundle", TINY, "--windows", "context")
+    line = fye.refuses("animate", PORTRAIT, tmp_path / "long.npz", "-o", tmp_path / "out.mp4", *together)
     assert "601" in line and "600" in line and "--frames" in line
 
 
@@ -305,7 +306,7 @@ def test_ctrl_c_ends_quietly_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Animator, "denoise", interrupt)
+    monkeypatch.setattr(Animator, "decode", interrupt)
     arguments = ["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]
     assert cli.main(arguments) == 130
     out, err = capsys.readouterr()
@@ -314,7 +315,7 @@ def test_ctrl_c_ends_quietly_with_130(
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Animator, "denoise", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Animator, "decode", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST])
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from fye_rt.extrapolation import newton
 from fye_rt.forecast import Method, even
 from fye_rt.forecast import plan as table
 from fye_rt.noise import frame_noise
-from fye_rt.progressive import BUDGET, Part, Piece, denoise_pieces, evaluations, plan, stream
+from fye_rt.progressive import BUDGET, HOLD, Part, Piece, denoise_pieces, evaluations, plan, stream
 from fye_rt.schedule import SchedulerConfig, schedule
 from fye_rt.windows import Window
 
@@ -159,7 +159,7 @@ def test_key_frames_are_seen_as_they_were_made_and_let_go_in_the_last_steps() ->
         for i, k in enumerate(frames.tolist()):
             there = first.setdefault((k, timestep), latents[:, :, i])
             same = np.array_equal(there, latents[:, :, i])
-            assert same == (not piece.pinned[i] or not piece.finished or before < 0.5 * len(SCHEDULE))
+            assert same == (not piece.pinned[i] or not piece.finished or before < HOLD * len(SCHEDULE))
     assert [k for frames, _ in finished for k in frames] == list(range(200))
 
 
