@@ -83,8 +83,9 @@ def test_attention_written_out_changes_nothing(graph: str, bundle: Bundle, folde
         np.testing.assert_allclose(made[name], array, rtol=1e-4, atol=1e-5 * float(np.abs(array).max()))
 
 
+# denoiser_cond is a part of the denoiser, and ONNX Runtime takes ten seconds to open it in float16
 @pytest.mark.parametrize("written_out", [False, True], ids=["attention", "written out"])
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", [graph for graph in GRAPHS if graph != "denoiser_cond"])
 def test_in_float16_a_graph_says_the_same(graph: str, written_out: bool, bundle: Bundle, folder: Path) -> None:
     model = ir.load(bundle.file(graph))
     if written_out:
