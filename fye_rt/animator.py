@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 600  # that are denoised together
 MIN_SIDE, MAX_SIDE = 64, 2048
-_GUIDER_CHUNK = 8  # frames per call
+GUIDER_CHUNK, DECODER_CHUNK = 8, 8  # frames per call, at most
 _KEPT_FEATURES = 2**28  # bytes; a frame of 512x512 has 5 MB. Of longer clips they are computed when they are needed
 
 
@@ -169,8 +169,8 @@ class Animator:
 
     def _features(self, images: NDArray[np.uint8]) -> Array:
         parts = []
-        for start in range(0, len(images), _GUIDER_CHUNK):
-            chunk = images[start : start + _GUIDER_CHUNK].transpose(0, 3, 1, 2)
+        for start in range(0, len(images), GUIDER_CHUNK):
+            chunk = images[start : start + GUIDER_CHUNK].transpose(0, 3, 1, 2)
             pixels = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
             parts.append(self._run("guider", landmark_images=pixels)["landmark_features"])
         return np.concatenate(parts)
@@ -183,7 +183,7 @@ class Animator:
         shape = (frames, channels, height // 8, width // 8)
         if 4 * math.prod(shape) <= _KEPT_FEATURES:
             return self.encode_motion(images[:])
-        chunks = (images[start : start + _GUIDER_CHUNK] for start in range(0, frames, _GUIDER_CHUNK))
+        chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, frames, GUIDER_CHUNK))
         face = np.concatenate([face_region(chunk) for chunk in chunks])
         return MotionState(Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
 
@@ -401,7 +401,7 @@ class Animator:
     def _inputs(self, portrait: PortraitState, images: LandmarkImages, options: Options) -> dict[str, Any]:
         """All that a clip's frames depend on."""
         facts = report.environment()
-        chunks = (images[start : start + _GUIDER_CHUNK] for start in range(0, len(images), _GUIDER_CHUNK))
+        chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, len(images), GUIDER_CHUNK))
         return {
             "fye_rt": facts["fye_rt"],
             "cpu": facts["cpu"]["model"],
@@ -535,6 +535,7 @@ class Animator:
         if not self._closed:
             with self._serving():
                 self._engines.clear()
+                self._settings.shared.clear()
                 self._held = None
                 self._closed = True
 
@@ -548,7 +549,8 @@ class Animator:
 
     def _decoder_chunk(self, latents: Array) -> int:
         """How many frames are decoded by a call."""
-        return max(1, self._engine("vae_decoder").pixels // (64 * latents.shape[3] * latents.shape[4]))
+        pixels = 64 * latents.shape[3] * latents.shape[4]
+        return min(DECODER_CHUNK, max(1, self._engine("vae_decoder").pixels // pixels))
 
     @contextmanager
     def _serving(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ for command in (
     commands.animate,
     commands.landmarks,
     commands.export,
+    commands.build,
     commands.calibrate,
     commands.verify,
 ):

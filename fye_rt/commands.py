@@ -292,6 +292,87 @@ def export(
     terminal.say(f"{output}: weights in {bundle.precision}, {stored / 1e6:,.1f} MB")
 
 
+def build(
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Of clips; by default the bundle's. Or smallest:usual:largest.")
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Of a window; by default what --windows needs. Or a range likewise."),
+    ] = None,
+    windows: Annotated[
+        str,
+        typer.Option(help="progressive: all lengths up to --window-size; context, reference: that alone."),
+    ] = DEFAULT_WINDOWS,
+    window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
+    graph: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; repeat it. By default what clips need.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of products: fp16, bf16 or fp32.")] = "fp16",
+    attention: Annotated[str, typer.Option(help="fused: TensorRT's own; written-out: products and softmax.")] = "fused",
+    level: Annotated[int, typer.Option(help="Of optimization, 0 to 5: how long fast kernels are looked for.")] = 3,
+    workspace: Annotated[int | None, typer.Option(metavar="MB", help="Memory that a kernel may use.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="The plan can take the weights of another fine-tune.")] = False,
+    stripped: Annotated[
+        bool, typer.Option("--stripped", help="Also keep a plan without weights, to give to others. Means --refit.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also what is there already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be built, and why.")] = False,
+    list_plans: Annotated[bool, typer.Option("--list", help="Only list the plans that there are.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Only remove plans of other GPUs, drivers and versions, and damaged ones.")
+    ] = False,
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Only take over a plan, which is a program, that somebody else built."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="GB", min=0, help="For all plans; the least used go first.")] = 32,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build TensorRT plans from a bundle, for the GPU of this machine.
+
+    Every plan is compared with ONNX Runtime in float32 before it is kept. `fye animate --backend tensorrt` runs them.
+    """
+    from fye_rt import Bundle
+    from fye_rt.plans import PlanCache
+
+    command = _optional("fye_engines.command", "tensorrt")
+    cache = PlanCache(limit=limit << 30)
+    with terminal.working(quiet, verbose) as bars:
+        if trust is not None:
+            lines = command.trusted(cache, trust)
+        elif list_plans:
+            lines = command.listed(cache)
+        elif prune:
+            lines = command.pruned(cache)
+        elif bundle is None:
+            raise OptionError("give a BUNDLE, or one of --list, --prune and --trust")
+        else:
+            model = Bundle.load(bundle)
+            request = command.request(
+                model,
+                size=size,
+                frames=frames,
+                windows=windows,
+                window_size=window_size,
+                graphs=graph,
+                precision=precision,
+                attention=attention,
+                level=level,
+                workspace=workspace,
+                refit=refit,
+                stripped=stripped,
+                rebuild=rebuild,
+            )
+            lines = (
+                command.planned(model, request, cache) if dry_run else command.build_plans(model, request, cache, bars)
+            )
+        for line in lines:
+            terminal.say(line)
+
+
 def calibrate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
     portrait: Annotated[

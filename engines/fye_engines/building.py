@@ -4,7 +4,6 @@ TensorRT is imported when it is needed: all else here runs without it. 10.16 and
 the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from fye_engines.prepare import Prepared
+from fye_rt.backends.tensorrt import messages, quoted
 from fye_rt.errors import BackendError, OptionError
 
-logger = logging.getLogger("fye_engines")
 LEVELS = range(6)
-_SAID = 5  # messages of TensorRT's that an error quotes at most
 
 # (what is being done, finished, all)
 Tell = Callable[[str, float, float], None]
@@ -32,8 +30,8 @@ class Settings:
         level: of optimization, 0 to 5: how long TensorRT looks for the fastest kernels; 3 is its default.
         workspace: bytes of device memory that a kernel may use at most; by default all there is.
         refit: whether its weights can be replaced later, by those of another fine-tune of the same shapes.
-        stripped: whether the plan leaves its weights out and takes them from the bundle when it is opened; `refit` is
-            needed.
+        stripped: whether the plan leaves its weights out: it is not run itself, but `refit` gives a plan with weights;
+            `refit` is needed.
     """
 
     level: int = 3
@@ -82,15 +80,14 @@ def build(
     """
     import tensorrt
 
-    messages = _messages(tensorrt)
-    builder = tensorrt.Builder(messages)
+    log = messages(tensorrt)
+    builder = tensorrt.Builder(log)
     strongly_typed = tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(strongly_typed))
-    parser = tensorrt.OnnxParser(network, messages)
+    parser = tensorrt.OnnxParser(network, log)
     held = np.memmap(weights, np.uint8, mode="r")  # read by the parser and by the builder, from where it lies
-    if not _parse(parser, prepared, held):
-        said = [parser.get_error(number).desc() for number in range(parser.num_errors)]
-        raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_quoted(said or messages.said)}")
+    if not (_load(parser, prepared, held) and parser.parse_model_proto()):
+        raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_why(parser, log)}")
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     for name, (smallest, usual, largest) in prepared.profile.items():
@@ -112,19 +109,57 @@ def build(
         raise progress.error
     if plan is None:
         raise BackendError(
-            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {_quoted(messages.said)}; with less memory "
+            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {quoted(log.said)}; with less memory "
             "than it needs, give --workspace or close what else uses the GPU"
         )
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
 
 
-def _parse(parser: Any, prepared: Prepared, held: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
-    if not parser.load_model_proto(prepared.onnx):
-        return False
-    for name, (offset, length) in prepared.weights.items():
-        if not parser.load_initializer(name, held.ctypes.data + offset, length):
-            return False
-    return bool(parser.parse_model_proto())
+def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
+    """A plan with other weights of the same shapes; TensorRT takes seconds for it.
+
+    Args:
+        prepared: the graph that it was built from.
+        weights: the weights file of the bundle whose weights it shall have.
+        plan: built to be refitted, with weights or stripped of them.
+
+    Returns:
+        A plan with these weights, which can be refitted again.
+
+    Raises:
+        BackendError: TensorRT refuses the plan or the weights; with its own words.
+    """
+    import tensorrt
+
+    log = messages(tensorrt)
+    runtime = tensorrt.Runtime(log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None or not engine.refittable:
+        raise BackendError(f"TensorRT {tensorrt.__version__} cannot refit {prepared.name}: {quoted(log.said)}")
+    refitter = tensorrt.Refitter(engine, log)
+    parser = tensorrt.OnnxParserRefitter(refitter, log)
+    held = np.memmap(weights, np.uint8, mode="r")
+    if not (_load(parser, prepared, held) and parser.refit_model_proto() and refitter.refit_cuda_engine()):
+        raise BackendError(
+            f"TensorRT {tensorrt.__version__} cannot put other weights into {prepared.name}: {_why(parser, log)}; "
+            "build it with --rebuild"
+        )
+    config = engine.create_serialization_config()
+    config.clear_flag(tensorrt.SerializationFlag.EXCLUDE_WEIGHTS)
+    config.set_flag(tensorrt.SerializationFlag.INCLUDE_REFIT)
+    return bytes(engine.serialize_with_config(config))
+
+
+def _load(parser: Any, prepared: Prepared, held: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
+    """Give a parser the graph, and its weights where they lie."""
+    return bool(parser.load_model_proto(prepared.onnx)) and all(
+        parser.load_initializer(name, held.ctypes.data + offset, length)
+        for name, (offset, length) in prepared.weights.items()
+    )
+
+
+def _why(parser: Any, log: Any) -> str:
+    return quoted([parser.get_error(number).desc() for number in range(parser.num_errors)] or log.said)
 
 
 def _timing_cache(config: Any, timing: bytes | None) -> Any:
@@ -213,27 +248,3 @@ def _monitor(tensorrt: Any, progress: _Progress) -> Any:
             progress.finish(phase_name)
 
     return Monitor()
-
-
-def _messages(tensorrt: Any) -> Any:
-    severity = tensorrt.ILogger.Severity
-    grave = (severity.INTERNAL_ERROR, severity.ERROR)
-
-    class Messages(tensorrt.ILogger):
-        def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
-            self.said: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in grave:
-                self.said.append(msg)
-            logger.debug("TensorRT: %s", msg)
-
-    return Messages()
-
-
-def _quoted(said: list[str]) -> str:
-    """In one line."""
-    lines = [" ".join(each.split()) for each in dict.fromkeys(said)]
-    more = f"; and {len(lines) - _SAID} more" if len(lines) > _SAID else ""
-    return "; ".join(lines[:_SAID]) + more if lines else "it does not say why"

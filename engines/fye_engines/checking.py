@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.backends import Arrays, Settings
+from fye_rt.backends import Arrays, Engine, Settings
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle
 
@@ -31,13 +31,13 @@ def random_inputs(bundle: Bundle, graph: str, sizes: Mapping[str, int]) -> Array
     return made
 
 
-def exact_outputs(bundle: Bundle, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """By ONNX Runtime on the CPU, in float32.
+def exact_engine(bundle: Bundle, graph: str) -> Engine:
+    """ONNX Runtime on the CPU, in float32.
 
     Raises:
         BackendError: it cannot open the graph.
     """
-    return open_engine(bundle, graph, Settings(compute="fp32")).run(inputs)
+    return open_engine(bundle, graph, Settings(compute="fp32"))
 
 
 def compare(made: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fye_engines.attention import write_out_attention
 from fye_engines.precision import LOW, set_precision
-from fye_rt.bundle import Bundle, symbols
+from fye_rt.bundle import Bundle, Graph, symbols
 from fye_rt.errors import OptionError
 
 PRECISIONS = ("fp32", *LOW)
@@ -53,6 +53,18 @@ class Shapes:
         """Values of the symbolic dimensions, the smallest first."""
         for frames, height, width in zip(self.frames, self.height, self.width, strict=True):
             yield symbols(frames, height, width)
+
+    def profile(self, graph: Graph) -> dict[str, tuple[Shape, Shape, Shape]]:
+        """Of each input with symbolic dimensions, its smallest, most usual and largest shape."""
+        smallest, usual, largest = (
+            {
+                spec.name: tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+                for spec in graph.inputs
+            }
+            for sizes in self.sizes()
+        )
+        varying = [spec.name for spec in graph.inputs if any(isinstance(size, str) for size in spec.shape)]
+        return {name: (smallest[name], usual[name], largest[name]) for name in varying}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +116,5 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     for name, value in model.graph.initializers.items():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
             weights[name] = (int(tensor.offset or 0), int(tensor.length or tensor.nbytes))
-    smallest, usual, largest = shapes.sizes()
-    profile = {}
-    for spec in bundle.graphs[graph].inputs:
-        if any(isinstance(size, str) for size in spec.shape):
-            small, middle, large = (
-                tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
-                for sizes in (smallest, usual, largest)
-            )
-            profile[spec.name] = (small, middle, large)
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
-    return Prepared(graph, onnx, weights, profile)
+    return Prepared(graph, onnx, weights, shapes.profile(bundle.graphs[graph]))

@@ -4,7 +4,7 @@ import ctypes
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from fye_rt.errors import BackendError
 
 Arrays = dict[str, NDArray[Any]]
 CPU_PIXELS = 2 * 128 * 128  # docs/performance.md
+GPU_PIXELS = 8 * 512 * 512
 
 
 class Engine(Protocol):
@@ -45,14 +46,17 @@ class Settings:
     Attributes:
         compute: "auto", "fp32", "bf16" or "fp16".
         threads: of the CPU; 0 means one per physical core.
+        shared: where the engines of one Animator keep what they share, such as a GPU's memory.
     """
 
     compute: str = "auto"
     threads: int = 0
+    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 # module and package of each backend, in the order in which "auto" prefers them
 BACKENDS = {
+    "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
     "torch": ("fye_rt.backends.torch", "torch"),

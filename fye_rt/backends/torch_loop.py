@@ -43,7 +43,7 @@ def denoise(
         operations: `fye_kernels.modules.Operations`.
         device: where latents are kept.
         schedule: the steps.
-        plan: which of them are evaluated, over a ring of at most `fye_kernels.forecast_step.SLOTS`.
+        plan: which of them are evaluated, over a ring of at most `fye_kernels.jump_row.SLOTS`.
         windows: cover every frame of the clip.
         noise: float32 (1, 4, F, h, w).
         guidance: classifier-free guidance scale.

@@ -6,6 +6,7 @@ and it was made for this graph, these weights, this GPU, this TensorRT and this 
     root/DIGEST/plan.trt    the plan; DIGEST is that of its key
     root/DIGEST/plan.json   what it is, signed; its modification time is when the plan was last opened
     root/timing.SM.TENSORRT TensorRT's timing cache behind its SHA-256
+    root/kernels.SM         kernels of our own, as `fye_kernels.aot` compiles them
     root/.secret            32 random bytes, the key of this user's signatures
     root/.locks/            one file per plan that somebody built or removed, and one for the folder itself
 """

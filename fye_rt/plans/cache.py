@@ -24,7 +24,7 @@ _TIMING_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}")  # of a writer that was killed
 _LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be at work on it
 _ELSEWHERE = "choose another folder with FYE_PLANS"
-_BUILD = "fye build BUNDLE --backend tensorrt"
+_BUILD = "fye build BUNDLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +194,25 @@ class PlanCache:
 
         with self._private.lock(key.digest, waiting):
             yield
+
+    def kernels(self, sm: str) -> Path | None:
+        """The folder of this user's compiled kernels; None where there is none that nobody else can have written."""
+        name = f"kernels.{sm}"
+        try:
+            with plan_files.opened_folder(self.root) as root, plan_files.opened_folder(name, root):
+                return self.root / name
+        except (OSError, Unusable):
+            return None
+
+    def place_for_kernels(self, sm: str) -> Path:
+        """Where they are to be written to; the root is made.
+
+        Raises:
+            OutputError: the root cannot be written.
+            BackendError: others can write to the root.
+        """
+        self._private.ready()
+        return self.root / f"kernels.{sm}"
 
     def entries(self, *, verify: bool = False) -> list[Entry]:
         """All plans of the cache, usable or not, by the names of their folders.

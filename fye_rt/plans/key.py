@@ -50,7 +50,7 @@ class PlanKey:
         sm: GPU architecture, such as "sm_90".
         tensorrt: its version.
         driver: the driver's version.
-        onnx: SHA-256 of the graph as it was given to TensorRT, hexadecimal.
+        onnx: SHA-256 of the bundle's graph, hexadecimal.
         weights: SHA-256 of the weights; "" if the plan holds none, and is refitted with any of the same shapes.
         profile: smallest, usual and largest shape of each input; see `profile`.
         precision: that it computes in, such as "fp16".

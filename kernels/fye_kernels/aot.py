@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compile_all(given: argparse.Namespace) -> int:
-    architectures = given.arch.split(",")
+    asked = given.arch.split(",")
+    architectures = [name if name in ARCHITECTURES or f"{name}a" not in ARCHITECTURES else f"{name}a" for name in asked]
     if unknown := [name for name in architectures if name not in ARCHITECTURES]:
         raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(ARCHITECTURES)}")
     chosen = [variant.name for variant in variants() if given.only in variant.name]

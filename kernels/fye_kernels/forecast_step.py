@@ -8,43 +8,23 @@ The numbers lie in device memory, by slot of the ring and not by age, so that on
 are float32. With a face mask there is a second row of numbers, for what lies outside of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from fye_kernels.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
 from fye_kernels.variant import TYPES, Variant, signature
 from fye_rt.forecast import Jump
 
-SLOTS = 5  # of the ring, at most
-GUIDANCE, C, D, A, B, W = range(6)  # places in a row of numbers; the weights of the ring's slots from W on
-ROW = W + SLOTS
 _BLOCK = 1024
 
 
 def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
-    """What `forecast_step` needs to know of a jump, float32 (2, ROW): inside the face mask, and outside.
-
-    Args:
-        jump: from a plan.
-        guidance: classifier-free guidance scale.
-        slot: of the ring, where the new quantity goes; the one before holds the quantity before.
-        slots: of the ring, 1 to 5.
-    """
-    if not 1 <= slots <= SLOTS:
-        raise ValueError(f"a ring has 1 to {SLOTS} slots, not {slots}")
-    return torch.tensor([_row(jump, guidance, slot, slots, w) for w in (jump.w, jump.outside or jump.w)])
-
-
-def _row(jump: Jump, guidance: float, slot: int, slots: int, w: Sequence[float]) -> list[float]:
-    if len(w) > slots:
-        raise ValueError(f"a jump over {len(w)} quantities needs as many slots, not {slots}")
-    row = [guidance, jump.c, jump.d, jump.a, jump.b] + SLOTS * [0.0]
-    for age, weight in enumerate(w):
-        row[W + (slot - age) % slots] = weight
-    return row
+    """The rows of `fye_kernels.jump_row.rows`, float32 (2, ROW)."""
+    return torch.tensor(rows(jump, guidance, slot, slots))
 
 
 def reference(

@@ -1,10 +1,12 @@
 """How the fake `tensorrt` opens, refits and runs plans; see fake_build.py."""
 
+import ctypes
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -304,5 +306,32 @@ def add_refit(fake: "TensorRT") -> None:
             found[each.name] = fake.new("Weights", dtype=kind, size=array.size, pointer=0, array=array)
         return all([set_weights(refitter, name, found[name]) for name in known(refitter) if name in found])
 
+    def load_model(this: Any, model: Any, path: str | None = None) -> bool:
+        stored = onnx.load_model_from_string(bytes(model)).graph.initializer
+        fake.state(this).update(stored={each.name: each for each in stored}, given={})
+        return True
+
+    def load_initializer(this: Any, name: str, data: int, size: int) -> bool:
+        each = fake.state(this)["stored"].get(name)
+        if each is None or math.prod(each.dims) * BYTES.get(TYPES[each.data_type], 1) != size:
+            return False
+        fake.state(this)["given"][name] = np.array((ctypes.c_uint8 * size).from_address(data))
+        return True
+
+    def refit_model(this: Any) -> bool:
+        refitter, given = fake.state(this)["refitter"], fake.state(this)["given"]
+        for name, each in fake.state(this)["stored"].items():
+            if name in known(refitter):
+                raw = given.get(name)
+                if raw is None and each.external_data:
+                    return False
+                array = numpy_helper.to_array(each) if raw is None else raw
+                kind = fake.member("DataType", TYPES[each.data_type])
+                weights = fake.new("Weights", dtype=kind, size=math.prod(each.dims), pointer=0, array=array)
+                if not set_weights(refitter, name, weights):
+                    return False
+        return True
+
     fake.does("OnnxParserRefitter", refit_from_file=refit_from_file, refit_from_bytes=refit_from)
-    fake.implement("OnnxParserRefitter", "num_errors", lambda this: 0)
+    fake.does("OnnxParserRefitter", load_model_proto=load_model, load_initializer=load_initializer)
+    fake.does("OnnxParserRefitter", refit_model_proto=refit_model, num_errors=lambda this: 0)

@@ -1,5 +1,6 @@
 """Plans are built as asked for, with TensorRT 10 and 11; it is the fake one, which takes what the real ones take."""
 
+import hashlib
 import os
 import signal
 import time
@@ -7,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from fye_engines.building import Built, Settings, build
 from fye_engines.prepare import Prepared, Shapes, prepare
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError, OptionError
+from fye_rt.plans.matching import RECIPE
 from tests.fye_engines.fake_behaviour import TensorRT, load
 from tests.fye_engines.fake_tensorrt import VERSIONS
 
@@ -56,6 +59,20 @@ def test_the_same_settings_prepare_the_same_bytes(tiny: Bundle, denoiser: Prepar
         prepare(tiny, "denoiser_cond", STATIC, "fp16", "fused"),
     ]
     assert len({each.digest for each in (denoiser, *others)}) == 4
+
+
+def test_graphs_that_are_prepared_in_another_way_are_another_recipe(tiny: Bundle) -> None:
+    """Plans of an older recipe are not run any more: if this fails, count `matching.RECIPE` up."""
+    seen = hashlib.sha256()
+    for graph in tiny.graphs:
+        for precision, attention in (("fp16", "fused"), ("fp16", "written-out"), ("fp32", "fused")):
+            model = onnx.load_model_from_string(prepare(tiny, graph, STATIC, precision, attention).onnx)
+            kinds = {
+                value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
+            }
+            seen.update(repr([(node.op_type, *node.input, *node.output) for node in model.graph.node]).encode())
+            seen.update(repr(sorted(kinds.items())).encode())
+    assert (RECIPE, seen.hexdigest()[:16]) == ("recipe=1", "17bb3616ff487b88")
 
 
 def test_a_profile_has_the_shapes_of_every_input_that_needs_one(tiny: Bundle, denoiser: Prepared) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_engines.checking import compare, exact_outputs, random_inputs, refusal
+from fye_engines.checking import compare, exact_engine, random_inputs, refusal
 from fye_rt.bundle import Bundle, symbols
 
 EXACT = {"v": np.linspace(-1, 1, 1000, dtype=np.float32)}
@@ -43,6 +43,6 @@ def test_inputs_are_the_same_every_time_and_the_exact_outputs_too(tiny_bundle: P
     bundle = Bundle.load(tiny_bundle, verify=False)
     one, other = (random_inputs(bundle, "denoiser", symbols(2, 64, 64)) for _ in range(2))
     assert list(one) == [spec.name for spec in bundle.graphs["denoiser"].inputs] and one["timestep"] == [999]
-    outputs = exact_outputs(bundle, "denoiser", one)
-    assert not refusal(compare(exact_outputs(bundle, "denoiser", other), outputs))
+    outputs = exact_engine(bundle, "denoiser").run(one)
+    assert not refusal(compare(exact_engine(bundle, "denoiser").run(other), outputs))
     assert set(outputs) == {"v_unconditional", "v_conditional"}

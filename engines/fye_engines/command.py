@@ -1,0 +1,181 @@
+"""What `fye build` does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from fye_engines.building import Settings
+from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
+from fye_engines.prepare import Range, Shapes
+from fye_rt import outputs
+from fye_rt.backends.cuda_memory import Gpu
+from fye_rt.backends.tensorrt import machine
+from fye_rt.bundle import Bundle
+from fye_rt.errors import BackendError, OptionError
+from fye_rt.options import Options
+from fye_rt.plans import PlanCache, PlanKey
+from fye_rt.plans.matching import RECIPE, Machine
+from fye_rt.terminal import Bars
+
+_KERNEL = "forecast_step"  # of our own, what the runtime launches beside TensorRT's
+
+
+def request(
+    bundle: Bundle,
+    *,
+    size: str | None,
+    frames: str | None,
+    windows: str,
+    window_size: int,
+    graphs: Sequence[str] | None,
+    precision: str,
+    attention: str,
+    level: int,
+    workspace: int | None,
+    refit: bool,
+    stripped: bool,
+    rebuild: bool,
+) -> Request:
+    """What the options of the command line ask for.
+
+    Raises:
+        OptionError: one that is not valid.
+    """
+    Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses what no clip can be made with
+    sizes = [outputs.parse_size(each) for each in size.split(":")] if size else [bundle.size]
+    if frames is None:
+        frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
+    heights, widths = zip(*sizes, strict=True)
+    return Request(
+        tuple(graphs or default_graphs(bundle)),
+        Shapes(_range("frames", frames.split(":")), _range("size", heights), _range("size", widths)),
+        precision,
+        attention,
+        Settings(level, None if workspace is None else workspace << 20, refit or stripped, stripped),
+        rebuild,
+    )
+
+
+def _range(name: str, values: Sequence[str | int]) -> Range:
+    try:
+        numbers = [int(value) for value in values]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise OptionError(f"{name}={':'.join(map(str, values))} is not valid; give one, or smallest:usual:largest")
+    smallest, usual, largest = numbers
+    return smallest, usual, largest
+
+
+def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) -> Iterator[str]:
+    """Do what is missing, graph by graph; gives a line for each.
+
+    Raises:
+        FyeError: see `fye_engines.plans.do`.
+    """
+    gpu, here = _here()
+    for task in tasks(bundle, request, cache, here):
+        if task.action == THERE:
+            yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
+            continue
+
+        def tell(stage: str, done: float, total: float) -> None:
+            bars(stage, round(100 * done / total), 100)
+
+        facts = do(task, bundle, request, cache, gpu, tell)
+        worst = max(
+            (each["relative_rms"] or 0.0 for one in facts["differences"].values() for each in one.values()), default=0.0
+        )
+        done = {BUILD: "built", NEW_WEIGHTS: "given new weights"}[facts["action"]]
+        yield f"{task.graph}: {done} in {facts['seconds']:.0f} s, relative RMS of the outputs {worst:.1e} at most"
+    compiled = compile_kernels(cache, here)
+    if compiled:
+        yield compiled
+
+
+def planned(bundle: Bundle, request: Request, cache: PlanCache) -> Iterator[str]:
+    """What `build_plans` would do and why, a line for each graph."""
+    _, here = _here()
+    yield f"{here.sm}, TensorRT {here.tensorrt}, driver {here.driver}; plans lie in {cache.root}"
+    for task in tasks(bundle, request, cache, here):
+        yield f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
+
+
+def listed(cache: PlanCache) -> Iterator[str]:
+    """Every plan of the cache, a line each."""
+    entries = cache.entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d")
+        what = f"not usable: {entry.reason}" if entry.key is None else _told(entry.key)
+        yield f"{entry.path.name[:12]}  {entry.size / 1e6:8.1f} MB  {used}  {what}"
+    yield f"{cache.root}: {len(entries)} plans, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"
+
+
+def pruned(cache: PlanCache) -> Iterator[str]:
+    """Remove what cannot be used here any more."""
+    _, here = _here()
+
+    def keep(key: PlanKey) -> bool:
+        return (key.sm, key.tensorrt, key.driver) == (here.sm, here.tensorrt, here.driver) and RECIPE in key.flags
+
+    gone = cache.prune(keep, cache.limit)
+    for path in gone.removed:
+        yield f"removed {path}"
+    yield f"{cache.root}: {len(gone.removed)} plans removed, {gone.freed / 1e6:,.1f} MB"
+
+
+def trusted(cache: PlanCache, folder: Path) -> Iterator[str]:
+    """Take over somebody else's plan."""
+    yield f"{_told(cache.trust(folder))} is yours now"
+
+
+def compile_kernels(cache: PlanCache, here: Machine) -> str:
+    """Compile the kernel with which latents stay on the GPU, where Triton is at hand; returns what to say, or ""."""
+    if find_spec("triton") is None or find_spec("torch") is None:
+        return f"{_KERNEL} is not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
+    from fye_kernels.launcher import Kernels
+
+    folder = cache.place_for_kernels(here.sm)
+    try:
+        Kernels.load(folder, Gpu().device)
+        return ""
+    except BackendError:
+        pass
+    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", _KERNEL, "--out", str(folder)]
+    path = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    said = subprocess.run(command, capture_output=True, text=True, env=path)  # Triton brings PyTorch, which stays out
+    return (
+        "" if said.returncode == 0 else f"{_KERNEL} is not compiled, latents go through the host: {said.stderr.strip()}"
+    )
+
+
+def _here() -> tuple[Gpu, Machine]:
+    try:
+        gpu = Gpu()
+        return gpu, machine(gpu)
+    except ImportError as error:
+        raise BackendError(f"plans are built by TensorRT ({error}); run: pip install 'fye-rt[tensorrt]'") from error
+
+
+def _shapes(task: Task) -> str:
+    shapes = task.shapes
+    sides = [f"{height}x{width}" for height, width in zip(shapes.height, shapes.width, strict=True)]
+    return f"{':'.join(map(str, dict.fromkeys(shapes.frames)))} frames of {':'.join(dict.fromkeys(sides))}"
+
+
+def _told(key: PlanKey) -> str:
+    shape = "; ".join(
+        f"{name} {' to '.join(dict.fromkeys('x'.join(map(str, each)) for each in (low, high)))}"
+        for name, (low, _, high) in key.profile[-1:]
+    )
+    weights = key.weights[:8] or "none"
+    return (
+        f"{key.graph} {key.precision}, {shape or 'one shape'}, weights {weights}, {key.sm}, TensorRT {key.tensorrt}, "
+        f"driver {key.driver}, {' '.join(key.flags)}"
+    )

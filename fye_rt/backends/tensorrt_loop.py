@@ -1,0 +1,130 @@
+"""The loop over steps of `fye_rt.denoise`, with latents that stay on the GPU, where the denoiser reads them.
+
+It takes clips that are one window, as every piece of a progressive or live clip is. All others go through the host.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import denoise as host
+from fye_rt.arrays import Array
+from fye_rt.backends.cuda_memory import Place
+from fye_rt.errors import InputError
+from fye_rt.forecast import Plan
+from fye_rt.schedule import Schedule
+from fye_rt.windows import Window
+
+if TYPE_CHECKING:
+    from fye_rt.backends.tensorrt import TensorRTEngine
+
+Inputs = Callable[[NDArray[np.int64]], Mapping[str, Any]]
+
+
+def denoise(
+    engine: "TensorRTEngine",
+    kernels: Mapping[str, Any],
+    inputs: Inputs,
+    schedule: Schedule,
+    plan: Plan,
+    windows: Sequence[Window],
+    noise: Array,
+    guidance: float,
+    on_step: host.OnStep | None = None,
+    progress: host.Progress | None = None,
+    face: NDArray[np.bool_] | None = None,
+    pins: host.Pins | None = None,
+) -> Array:
+    """Turn noise into latents; see `fye_rt.denoise.denoise`.
+
+    Args:
+        engine: of the denoiser.
+        kernels: those of `fye_kernels`, compiled.
+        inputs: gives the held inputs of some frames.
+        schedule: the steps.
+        plan: which of them are evaluated.
+        windows: cover every frame of the clip.
+        noise: float32 (1, 4, F, h, w).
+        guidance: classifier-free guidance scale.
+        on_step: called after every evaluated step.
+        progress: called after every evaluation.
+        face: bool (F, h, w).
+        pins: frames that go the way they went before.
+    """
+    from fye_kernels.jump_row import SLOTS, rows
+
+    def through_the_host() -> Array:
+        def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
+            given = {"latents": latents, "timestep": np.array([timestep], np.int64), **inputs(frames)}
+            outputs = engine.run(given)
+            return outputs.get("v_unconditional"), outputs["v_conditional"]
+
+        return host.denoise(evaluate, schedule, plan, windows, noise, guidance, on_step, progress, face, pins)
+
+    frames = np.arange(noise.shape[2])
+    if len(windows) > 1 or not np.array_equal(windows[0].frames, frames) or plan.ring > SLOTS:
+        return through_the_host()
+    masked = any(jump.outside is not None for jump in plan.jumps)
+    if masked and face is None:
+        raise InputError("this method tells the face from the rest; give its region")
+    gpu, held = engine.gpu, dict(inputs(frames))
+    gpu.enter()
+    shaped = engine.shaped({"latents": noise.shape, "timestep": (1,)} | {name: x.shape for name, x in held.items()})
+    for name, given in held.items():
+        engine.put(shaped, name, given)
+    guided = guidance > 1
+    kernel = kernels[f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}_fp32"]
+    latents, conditional = engine.places["latents"], engine.places["v_conditional"]
+    ring = gpu.allocate(plan.ring * noise.nbytes)
+    numbers, slot, mask = Place(gpu, np.float32), Place(gpu, np.int32), Place(gpu, np.uint8)
+    table = np.array([rows(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)], np.float32)
+    numbers.reserve(table[0].shape)
+    slot.reserve((1,))
+    if masked and face is not None:
+        mask.reserve(face.shape)
+        mask.upload(face.view(np.uint8))
+    latents.upload(noise)
+
+    def moved() -> None:
+        kernel.launch(
+            gpu.stream,
+            {
+                "latents": latents.address,
+                "unconditional": (engine.places["v_unconditional"] if guided else conditional).address,
+                "conditional": conditional.address,
+                "ring": int(ring.handle),
+                "slot": slot.address,
+                "numbers": numbers.address,
+                "face": mask.address if masked else latents.address,
+                "count": noise.size,
+                "plane": face.size if masked and face is not None else 1,
+            },
+        )
+
+    def seen() -> Array:
+        latents.download()
+        gpu.wait()
+        array: Array = latents.array(noise.shape)
+        return array
+
+    for k, jump in enumerate(plan.jumps):
+        engine.places["timestep"].upload(np.array([schedule.timesteps[jump.step]], np.int64))
+        numbers.upload(table[k])
+        slot.upload(np.array([k % plan.ring], np.int32))
+        shaped.run()
+        moved()
+        gpu.wait()  # what is uploaded next lies where this step's numbers were
+        if pins is not None and jump.step in pins.after:
+            array = seen()
+            array[:, :, pins.positions] = pins.after[jump.step]
+            latents.upload(array)
+        if progress is not None:
+            progress(k + 1, len(plan.jumps))
+        if on_step is not None:
+            array = seen()
+            array.flags.writeable = False
+            on_step(jump.step, int(schedule.timesteps[jump.step]), array)
+    result = seen()
+    return result if np.isfinite(result).all() else through_the_host()  # which says at what step it happened

@@ -1,0 +1,129 @@
+"""A GPU with TensorRT, made of the two fakes: plans are computed by ONNX Runtime, when their stream comes to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fye_kernels.jump_row import GUIDANCE, ROW, A, B, C, D, W
+from fye_kernels.launcher import Kernels
+from fye_rt.backends import Settings
+from fye_rt.backends.onnxruntime import open_engine
+from fye_rt.bundle import Bundle, symbols
+from tests.fye_engines import fake_behaviour, fake_cuda_core
+from tests.fye_engines.fake_runtime import Execution
+
+TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np.int64}
+
+
+@dataclass(eq=False)
+class FakeGpu:
+    """A GPU.
+
+    Attributes:
+        trt: the fake TensorRT.
+        cuda: the fake cuda-core.
+        bundle: whose graphs plans are made of.
+        error: what a plan adds to its outputs, in parts of the largest number.
+        launches: of our own kernels.
+    """
+
+    trt: Any
+    cuda: Any
+    bundle: Bundle
+    error: float = 0.0
+    launches: int = 0
+
+    def compute(self, execution: Execution) -> None:
+        """Queue a run."""
+        self.cuda.enqueue(execution.stream, lambda: self._run(execution))
+
+    def _run(self, execution: Execution) -> None:
+        tensors = {tensor["name"]: tensor for tensor in execution.plan["tensors"]}
+        inputs, outputs = {}, {}
+        for name, tensor in tensors.items():
+            array = self.cuda.array(execution.addresses[name], execution.shapes[name], TYPES[tensor["dtype"]])
+            (inputs if tensor["mode"] == "INPUT" else outputs)[name] = array
+        graph = next(
+            name for name, each in self.bundle.graphs.items() if {t.name for t in each.outputs} == set(outputs)
+        )
+        given = {name: _read(array, tensors[name]["dtype"]) for name, array in inputs.items()}
+        for name, array in _engine(self.bundle, graph).run(given).items():
+            outputs[name][...] = array + self.error * np.abs(array).max()
+
+    def launch(self, stream: Any, arguments: Mapping[str, Any], guided: bool, masked: bool) -> None:
+        """Queue the kernel `forecast_step`."""
+        self.cuda.enqueue(int(stream.handle), lambda: self._forecast_step(arguments, guided, masked))
+        self.launches += 1
+
+    @np.errstate(invalid="ignore")
+    def _forecast_step(self, given: Mapping[str, Any], guided: bool, masked: bool) -> None:
+        count = given["count"]
+
+        def at(name: str, shape: tuple[int, ...] = (count,), dtype: Any = np.float32, skip: int = 0) -> Any:
+            return self.cuda.array(given[name] + skip, shape, dtype)
+
+        rows, slot = at("numbers", (2, ROW)), int(at("slot", (1,), np.int32)[0])
+        x, v = at("latents"), at("conditional")
+        if guided:
+            v = at("unconditional") + rows[0, GUIDANCE] * (v - at("unconditional"))
+        at("ring", skip=4 * count * slot)[...] = rows[0, C] * v + rows[0, D] * x
+        moved = []
+        for row in rows:
+            used = [(number, weight) for number, weight in enumerate(row[W:]) if weight]
+            held = sum(weight * at("ring", skip=4 * count * number) for number, weight in used)
+            moved.append(row[A] * x + row[B] * v + held)
+        inside = np.resize(at("face", (given["plane"],), np.uint8), count) if masked else np.ones(count)
+        x[...] = np.where(inside, *moved)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: str, cuda: str) -> FakeGpu:
+    """Both libraries in these versions, for a bundle, with plans in a folder."""
+    gpu = FakeGpu(fake_behaviour.load(trt), fake_cuda_core.load(cuda), bundle)
+    gpu.trt.install(monkeypatch)
+    gpu.cuda.install(monkeypatch)
+    gpu.trt.compute = gpu.compute
+    gpu.trt.sizes = _sizes
+    monkeypatch.setenv("FYE_PLANS", str(plans))
+    return gpu
+
+
+def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) -> None:
+    """Kernels that were compiled for the GPU: NumPy does their work."""
+
+    class Kernel:
+        def __init__(self, name: str) -> None:
+            self.guided, self.masked = "guided" in name, "masked" in name
+
+        def launch(self, stream: Any, arguments: Mapping[str, Any]) -> None:
+            gpu.launch(stream, arguments, self.guided, self.masked)
+
+    kinds = ("guided", "guided_masked", "plain", "plain_masked")
+    kernels = {name: Kernel(name) for name in (f"forecast_step_{kind}_fp32" for kind in kinds)}
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(Kernels, "load", lambda where, device: kernels)
+
+
+_opened: dict[tuple[str, str], Any] = {}
+
+
+def _engine(bundle: Bundle, graph: str) -> Any:
+    key = bundle.digest, graph
+    if key not in _opened:
+        _opened[key] = open_engine(bundle, graph, Settings(threads=1))
+    return _opened[key]
+
+
+def _read(array: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if dtype == "HALF" else array.copy()
+
+
+def _sizes(known: Mapping[str, int]) -> Mapping[str, int]:
+    height = known.get("height", 8 * known.get("latent_height", 0))
+    width = known.get("width", 8 * known.get("latent_width", 0))
+    return {name: n for name, n in symbols(known.get("frames", 0), height, width).items() if n}

@@ -1,0 +1,437 @@
+"""`fye build` makes plans that the runtime runs, on a fake GPU on which ONNX Runtime computes them."""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fye_engines import checking
+from fye_engines.building import Settings
+from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
+from fye_engines.prepare import Shapes
+from fye_rt import Animator, Bundle, Options
+from fye_rt.backends.cuda_memory import Gpu, lowered
+from fye_rt.backends.tensorrt import machine
+from fye_rt.bundle import sealed
+from fye_rt.errors import BackendError, NumericalError
+from fye_rt.options import Forecast
+from fye_rt.plans import PlanCache
+from tests.fye_engines import fake_gpu
+from tests.fye_engines.fake_gpu import FakeGpu
+from tests.fye_rt.command_line import Fye
+
+VERSIONS = [("10.16", "1.0"), ("11.4", "1.2")]
+SHAPES = Shapes((1, 5, 5), (64, 64, 64), (72, 72, 72))
+FRAMES = 9
+OPTIONS = Options(steps=6, guidance=2.0, window_size=5, window_overlap=2, compute="fp32")
+MASKED = Forecast(method="paper", face_mask=True)
+
+Clip = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture(scope="module", params=VERSIONS, ids=lambda pair: f"TensorRT {pair[0]}")
+def versions(request: pytest.FixtureRequest) -> tuple[str, str]:
+    found: tuple[str, str] = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def built(tiny: Bundle, versions: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with plans of every graph in float32. Not to be written to."""
+    folder = tmp_path_factory.mktemp("built") / "plans"
+    with pytest.MonkeyPatch.context() as patch:
+        fake_gpu.install(patch, tiny, folder, *versions)
+        make(tiny, precision="fp32")
+    return folder
+
+
+@pytest.fixture
+def gpu(tiny: Bundle, versions: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU without plans."""
+    return fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", *versions)
+
+
+@pytest.fixture
+def ready(gpu: FakeGpu, built: Path, tmp_path: Path) -> FakeGpu:
+    """A GPU with plans in float32."""
+    shutil.copytree(built, tmp_path / "plans")
+    return gpu
+
+
+@pytest.fixture
+def either(versions: tuple[str, str], ready: FakeGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    """The same, with TensorRT 11 with our own kernels compiled: latents stay on the GPU then."""
+    if versions == VERSIONS[1]:
+        fake_gpu.with_kernels(monkeypatch, ready, tmp_path / "plans" / "kernels.sm_90")
+    return ready
+
+
+@pytest.fixture(scope="module")
+def clip(tiny: Bundle) -> Clip:
+    """Latents of a clip; those of ONNX Runtime are remembered."""
+    random = np.random.default_rng(1)
+    portrait = random.integers(0, 256, (64, 72, 3), np.uint8)
+    images = random.integers(0, 256, (FRAMES, 64, 72, 3), np.uint8)
+    known: dict[Any, np.ndarray] = {}
+
+    def call(backend: str, frames: int = 5, options: Options = OPTIONS, **more: Any) -> np.ndarray:
+        key = frames, str(options)
+        if backend == "onnxruntime" and key in known and not more:
+            return known[key]
+        with Animator(tiny, backend, threads=1, compute="fp32") as animator:
+            state, motion = animator.encode_portrait(portrait), animator.encode_motion(images[:frames])
+            made = animator.denoise(state, motion, options=options, **more)
+        if backend == "onnxruntime":
+            known[key] = made
+        return made
+
+    return call
+
+
+def wanted(bundle: Bundle, **asked: Any) -> Request:
+    return Request(**({"graphs": default_graphs(bundle), "shapes": SHAPES, "precision": "fp32"} | asked))
+
+
+def make(bundle: Bundle, **asked: Any) -> list[dict[str, Any]]:
+    """Make what is missing; gives the facts of what was made."""
+    request, here, cache = wanted(bundle, **asked), Gpu(), PlanCache()
+    todo = [task for task in tasks(bundle, request, cache, machine(here)) if task.action != THERE]
+    return [do(task, bundle, request, cache, here, lambda stage, done, total: None) for task in todo]
+
+
+def actions(bundle: Bundle, **asked: Any) -> list[str]:
+    return [task.action for task in tasks(bundle, wanted(bundle, **asked), PlanCache(), machine(Gpu()))]
+
+
+def same(made: np.ndarray, expected: np.ndarray) -> None:
+    # sums are float32 on the GPU and float64 on the host, and a network with random weights makes more of it
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_a_clip_is_what_onnx_runtime_makes(either: FakeGpu, clip: Clip) -> None:
+    same(clip("tensorrt"), clip("onnxruntime"))
+
+
+@pytest.mark.parametrize("windows", ["context", "reference", "progressive"])
+def test_so_is_one_in_windows(windows: str, either: FakeGpu, clip: Clip) -> None:
+    options = replace(OPTIONS, windows=windows, shared_noise=0.5)
+    same(clip("tensorrt", FRAMES, options), clip("onnxruntime", FRAMES, options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        replace(OPTIONS, guidance=1.0),
+        replace(OPTIONS, forecast=Forecast(method="taylor", evaluations=4, order=2, quantity="x0")),
+        replace(OPTIONS, forecast=MASKED),
+        replace(OPTIONS, solver="unipc"),
+        replace(OPTIONS, forecast=Forecast(method="adaptive")),
+    ],
+    ids=["no guidance", "second order", "face mask", "solver", "adaptive"],
+)
+def test_so_is_every_method(options: Options, either: FakeGpu, tiny: Bundle, clip: Clip) -> None:
+    if options.guidance <= 1:
+        make(tiny, graphs=("denoiser_cond",))
+    same(clip("tensorrt", options=options), clip("onnxruntime", options=options))
+
+
+def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: Clip) -> None:
+    clip("tensorrt")
+    kernels = list((PlanCache().root).glob("kernels.*"))
+    assert either.launches == (OPTIONS.steps if kernels else 0)
+
+
+def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
+    seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
+    for backend, steps in seen.items():
+        clip(backend, on_step=lambda step, timestep, latents, steps=steps: steps.update({step: latents}))
+    assert list(seen["tensorrt"]) == list(range(OPTIONS.steps))
+    for step, latents in seen["onnxruntime"].items():
+        same(seen["tensorrt"][step], latents)
+        assert not seen["tensorrt"][step].flags.writeable
+
+
+def test_from_the_second_run_on_it_is_one_launch(ready: FakeGpu, clip: Clip) -> None:
+    clip("tensorrt")
+    runs = [each for each in ready.trt.executions if "v_conditional" in each.addresses]
+    launches = [call for call in ready.cuda.calls if call.name == "graph.Graph.launch"]
+    assert len(runs) == 2 and len(launches) == OPTIONS.steps - 1  # once as it is, once to be captured
+
+
+def test_what_cannot_be_captured_runs_as_it_is(ready: FakeGpu, clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    compute = ready.trt.compute
+
+    def break_capture(execution: Any) -> None:
+        compute(execution)
+        ready.cuda.invalidate(execution.stream)
+
+    ready.trt.compute = break_capture
+    same(clip("tensorrt"), clip("onnxruntime"))
+    assert len([text for text in caplog.messages if "denoiser runs without a CUDA graph" in text]) == 1
+
+
+def test_the_portrait_goes_to_the_gpu_once(ready: FakeGpu, clip: Clip) -> None:
+    copies = []
+    for steps in (4, 6):
+        ready.cuda.calls.clear()
+        clip("tensorrt", options=replace(OPTIONS, steps=steps))
+        copies.append(len([call for call in ready.cuda.calls if call.name == "Buffer.copy_from"]))
+    assert copies[1] - copies[0] == 2 * 2  # latents and timestep of two more steps
+
+
+def test_windows_of_several_lengths_share_memory(ready: FakeGpu, tiny: Bundle, clip: Clip) -> None:
+    random = np.random.default_rng(2)
+    images = random.integers(0, 256, (5, 64, 72, 3), np.uint8)
+    with Animator(tiny, "tensorrt") as animator, Animator(tiny, "onnxruntime", threads=1) as other:
+        portrait = [each.encode_portrait(images[0]) for each in (animator, other)]
+        for frames in (3, 5, 3, 1, 5):
+            made, expected = (
+                each.denoise(state, each.encode_motion(images[:frames]), options=OPTIONS)
+                for each, state in zip((animator, other), portrait, strict=True)
+            )
+            same(made, expected)
+
+
+def test_any_thread_may_run_it(ready: FakeGpu, clip: Clip) -> None:
+    made: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: made.append(clip("tensorrt")))
+    thread.start()
+    thread.join()
+    same(made[0], clip("onnxruntime"))
+
+
+def test_a_closed_animator_gives_the_memory_back(ready: FakeGpu, clip: Clip) -> None:
+    clip("tensorrt")
+    ready.cuda.calls.clear()  # they hold what they were given
+    assert ready.cuda.live_bytes == {"device": 0, "pinned": 0}
+
+
+def test_too_little_memory_is_told(ready: FakeGpu, clip: Clip) -> None:
+    ready.cuda.capacity = 100_000
+    with pytest.raises(BackendError, match=r"the GPU has no \d+ MB left .*; make smaller clips"):
+        clip("tensorrt")
+
+
+def test_nan_is_told_with_its_step(either: FakeGpu, clip: Clip) -> None:
+    either.error = float("nan")
+    with pytest.raises(NumericalError):
+        clip("tensorrt")
+
+
+def test_a_prediction_that_is_not_finite_is_told_with_its_step(either: FakeGpu, clip: Clip) -> None:
+    run = either.compute
+
+    def compute(execution: Any) -> None:
+        run(execution)
+        if "v_conditional" in execution.addresses:
+            shape = execution.shapes["v_conditional"]
+            address, timestep = execution.addresses["v_conditional"], execution.addresses["timestep"]
+
+            def spoil() -> None:
+                if either.cuda.array(timestep, (1,), np.int64)[0] < 500:
+                    either.cuda.array(address, shape, np.float32)[...] = np.inf
+
+            either.cuda.enqueue(execution.stream, spoil)
+
+    either.trt.compute = compute
+    with pytest.raises(NumericalError, match=r"at step 3 \(timestep 499\)"):
+        clip("tensorrt")
+
+
+def test_shapes_without_a_plan_are_refused_with_the_command_that_builds_one(ready: FakeGpu, tiny: Bundle) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with Animator(tiny, "tensorrt", compute="fp32") as animator, pytest.raises(BackendError) as told:
+        animator.encode_portrait(picture)
+    assert "--graph vae_encoder --precision fp32 --size 64x64" in str(told.value)
+    assert "64x72" not in str(told.value).partition("build it with")[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"driver": (581, 0, 1)}, "driver 580.65.6; this is driver 581.0.1"),
+        ({"capability": (8, 9)}, "GPU architecture sm_90; this is GPU architecture sm_89"),
+    ],
+)
+def test_plans_of_another_machine_are_refused(change: dict[str, Any], text: str, ready: FakeGpu, clip: Clip) -> None:
+    for name, value in change.items():
+        setattr(ready.cuda, name, value)
+    with pytest.raises(BackendError, match="fye build") as told:
+        clip("tensorrt")
+    assert text in str(told.value)
+
+
+def test_without_a_plan_the_command_is_told(gpu: FakeGpu, clip: Clip, tiny: Bundle) -> None:
+    with pytest.raises(BackendError, match=rf"has no plan of \w+; build it with: fye build {tiny.path}"):
+        clip("tensorrt")
+
+
+def test_without_a_gpu_it_is_told(ready: FakeGpu, clip: Clip) -> None:
+    ready.cuda.devices = 0
+    with pytest.raises(BackendError, match="no GPU can be used"):
+        clip("tensorrt")
+
+
+def half(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16).astype(np.float32)
+
+
+def brain(array: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(array).bfloat16().float().numpy()
+
+
+def test_portrait_and_landmarks_are_held_in_the_lower_precision(
+    versions: tuple[str, str], gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision, rounded = ("fp16", half) if versions == VERSIONS[0] else ("bf16", brain)
+    monkeypatch.setattr(checking, "MOST_RMS", 1.0)  # bfloat16 is too coarse for a network with random weights
+    monkeypatch.setattr(checking, "LEAST_COSINE", 0.5)
+    make(tiny, graphs=("denoiser",), precision=precision)
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (5, 64, 72, 3), np.uint8)
+    with Animator(tiny, "onnxruntime", threads=1) as animator:
+        state, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
+        low = {name: rounded(array) for name, array in state.tensors.items()}
+        features = rounded(motion.features)
+        state, motion = replace(state, tensors=low), replace(motion, features=features)
+        expected = animator.denoise(state, motion, options=replace(OPTIONS, compute="auto"))
+    with Animator(tiny, "tensorrt") as animator:
+        same(animator.denoise(state, motion, options=replace(OPTIONS, compute="auto")), expected)
+    held = gpu.trt.executions[-1].plan["tensors"]
+    kinds = {each["name"]: each["dtype"] for each in held}
+    assert kinds["reference_key.0"] == {"fp16": "HALF", "bf16": "BF16"}[precision] and kinds["latents"] == "FLOAT"
+
+
+@pytest.mark.parametrize("kind", [half, brain])
+def test_numbers_are_rounded_to_the_nearest(kind: Callable[..., Any]) -> None:
+    array = np.random.default_rng(0).standard_normal(10_000, np.float32)
+    array[:4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8, 0  # half way: to even
+    name = {half: "HALF", brain: "BF16"}[kind]
+    made = lowered(array, name)
+    widened = (made.astype(np.uint32) << 16).view(np.float32) if name == "BF16" else made.astype(np.float32)
+    np.testing.assert_array_equal(widened, kind(array))
+
+
+def test_what_is_there_is_not_built_again(ready: FakeGpu, tiny: Bundle) -> None:
+    assert set(actions(tiny)) == {THERE} and make(tiny) == []
+    assert set(actions(tiny, rebuild=True)) == {BUILD}
+    assert set(actions(tiny, settings=Settings(level=5))) == {BUILD}
+    assert set(actions(tiny, attention="written-out")) == {BUILD}
+
+
+def test_a_plan_comes_with_how_far_it_is_from_float32(ready: FakeGpu, tiny: Bundle) -> None:
+    cache = PlanCache()
+    for entry in cache.entries():
+        assert entry.key is not None
+        facts = cache.open(entry.key, "").facts
+        assert facts["action"] == BUILD and facts["seconds"] >= 0
+        outputs = {spec.name for spec in tiny.graphs[entry.key.graph].outputs}
+        assert all(set(found) == outputs for found in facts["differences"].values())
+        assert "1 of 64x72" in facts["differences"]
+        assert all(each["relative_rms"] < 1e-5 for found in facts["differences"].values() for each in found.values())
+
+
+def test_a_plan_that_says_something_else_is_not_published(gpu: FakeGpu, tiny: Bundle) -> None:
+    gpu.error = 0.1
+    with pytest.raises(BackendError, match="the plan of guider is not published: at 8 of 64x72 landmark_features"):
+        make(tiny, graphs=("guider",))
+    assert PlanCache().entries() == []
+
+
+@pytest.fixture
+def tuned(tiny: Bundle, tmp_path: Path) -> Bundle:
+    """Another fine-tune: the same graphs with other weights."""
+    folder = tmp_path / "tuned"
+    shutil.copytree(tiny.path, folder)
+    weights = folder / tiny.weights
+    raw = bytearray(weights.read_bytes())
+    raw[-2:] = b"\x00\x3c"
+    weights.write_bytes(raw)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    del manifest["sha256"]
+    manifest["files"][tiny.weights]["sha256"] = hashlib.sha256(raw).hexdigest()
+    (folder / "bundle.json").write_text(sealed(manifest))
+    return Bundle.load(folder)
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_a_new_fine_tune_needs_no_rebuild(stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+    make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
+    assert actions(tiny, graphs=("guider",)) == [THERE]
+    assert actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
+    gpu.bundle = tuned
+    (facts,) = make(tuned, graphs=("guider",))
+    assert facts["action"] == NEW_WEIGHTS and facts["differences"]
+    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
+    assert actions(tuned, graphs=("guider",)) == [THERE]
+    keys = [entry.key for entry in PlanCache().entries() if entry.key is not None]
+    assert len(keys) == 2 + stripped and len({key.weights for key in keys}) == len(keys)
+
+
+def test_a_plan_that_was_not_built_for_it_is_not_refitted(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+    make(tiny, graphs=("guider",))
+    assert actions(tuned, graphs=("guider",)) == [BUILD]
+
+
+@pytest.fixture
+def fye(capsys: pytest.CaptureFixture[str]) -> Iterator[Fye]:
+    yield Fye(capsys)
+
+
+def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
+    asked = ("build", tiny.path, "--size", "64x72", "--graph", "guider", "--graph", "reference")
+    first = fye(*asked, "--dry-run")
+    assert "guider: is built" in first and "has no plan of guider" in first and "1:8 frames of 64x72" in first
+    assert "1:24 frames of 64x72" in fye("build", tiny.path, "--dry-run", "--size", "64x72", "--graph", "denoiser")
+    assert "; 16 frames" in fye("build", tiny.path, "--dry-run", "--windows", "context", "--window-size", 16)
+    assert PlanCache().entries() == []
+    done = fye(*asked)
+    assert "guider: built in" in done and "reference: built in" in done
+    assert "guider: is there" in fye(*asked)
+    assert "2 plans" in fye("build", "--list") and "sm_90" in fye("build", "--list")
+    gpu.cuda.driver = (999, 1)
+    assert "2 plans removed" in fye("build", "--prune") and PlanCache().entries() == []
+
+
+def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
+    folder = PlanCache().entries()[0].path
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "mine"))
+    assert "is yours now" in fye("build", "--trust", folder)
+    assert len(PlanCache().entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "give a BUNDLE"),
+        (("BUNDLE", "--size", "64"), "size"),
+        (("BUNDLE", "--frames", "5:3:1"), "frames=5:3:1"),
+        (("BUNDLE", "--frames", "1:2"), "frames=1:2"),
+        (("BUNDLE", "--frames", "x"), "frames=x"),
+        (("BUNDLE", "--frames", "64"), "this bundle allows"),
+        (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
+        (("BUNDLE", "--precision", "fp8"), "precision"),
+        (("BUNDLE", "--attention", "flash"), "attention"),
+        (("BUNDLE", "--level", "9"), "level=9"),
+        (("BUNDLE", "--workspace", "0"), "workspace=0"),
+        (("BUNDLE", "--windows", "none"), "windows"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    arguments: tuple[str, ...], text: str, gpu: FakeGpu, tiny: Bundle, fye: Fye
+) -> None:
+    given = [str(tiny.path) if each == "BUNDLE" else each for each in arguments]
+    assert text in fye.refuses("build", *given)

@@ -1,0 +1,109 @@
+"""The plan that suits a clip is found among those of other machines, weights, precisions and shapes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fye_rt.bundle import Bundle
+from fye_rt.plans import PlanCache, PlanKey, profile
+from fye_rt.plans.matching import RECIPE, Machine, alike, choose, exactly, plan_key, rebuild_command, usable
+
+HERE = Machine("sm_90", "11.4.0", "580.65")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle, verify=False)
+
+
+def key(bundle: Bundle, low: int, usual: int, high: int, **change: Any) -> PlanKey:
+    """Of the decoder, for so many frames."""
+    shapes = profile({"latents": [(1, 4, frames, 8, 9) for frames in (low, usual, high)]})
+    return replace(plan_key(bundle, "vae_decoder", HERE, "fp16", shapes, ("level=3",)), **change)
+
+
+def frames(number: int) -> dict[str, tuple[int, ...]]:
+    return {"latents": (1, 4, number, 8, 9)}
+
+
+@pytest.mark.parametrize(
+    ("number", "chosen"),
+    [(5, (5, 5, 5)), (4, (1, 5, 8)), (8, (1, 8, 8)), (6, (1, 5, 8)), (16, (1, 16, 32)), (33, None)],
+)
+def test_the_plan_with_the_least_room_around_a_shape_is_chosen(
+    number: int, chosen: tuple[int, ...] | None, tiny: Bundle
+) -> None:
+    there = [key(tiny, *each) for each in ((1, 16, 32), (1, 8, 8), (5, 5, 5), (1, 5, 8))]
+    for keys in (there, there[::-1]):
+        found = choose(keys, frames(number))
+        assert found == (None if chosen is None else key(tiny, *chosen))
+
+
+def test_inputs_that_a_plan_does_not_know_are_not_taken(tiny: Bundle) -> None:
+    assert choose([key(tiny, 1, 5, 8)], {"other": (1, 4, 5, 8, 9)}) is None
+    assert choose([key(tiny, 1, 5, 8)], {"latents": (1, 4, 5, 8)}) is None
+
+
+def test_a_graph_of_one_shape_has_a_plan_without_a_profile(tiny: Bundle) -> None:
+    plan = plan_key(tiny, "image_encoder", HERE, "fp16", ())
+    assert choose([plan], {"clip_pixels": (1, 3, 56, 56)}) == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": "denoiser"},
+        {"sm": "sm_89"},
+        {"tensorrt": "10.16"},
+        {"driver": "1"},
+        {"onnx": "0" * 64},
+        {"weights": "0" * 64},
+        {"precision": "fp32"},
+        {"flags": ("recipe=0",)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_only_plans_for_this_and_here_are_usable(change: dict[str, Any], tiny: Bundle) -> None:
+    wanted = plan_key(tiny, "vae_decoder", HERE, "fp16", ())
+    mine = [key(tiny, 1, 5, 8), key(tiny, 5, 5, 5, flags=(RECIPE, "level=5", "refit"))]
+    assert usable([*mine, key(tiny, 1, 5, 8, **change)], wanted) == mine
+
+
+def test_a_message_names_what_matters_alone(tiny: Bundle, tmp_path: Path) -> None:
+    cache, wanted = PlanCache(tmp_path / "plans"), plan_key(tiny, "vae_decoder", HERE, "fp16", ())
+    other = key(tiny, 1, 5, 8, driver="580.00", flags=(RECIPE, "level=5", "refit"))
+    cache.publish(other, b"plan", {})
+    text = cache.missing_message(alike([other], wanted), "BUILD")
+    assert text.endswith("there is one for driver 580.00; this is driver 580.65; build it with: BUILD")
+    assert alike([], wanted) == wanted
+
+
+def test_an_exact_profile_takes_one_shape(tiny: Bundle) -> None:
+    made = key(tiny, 5, 5, 5)
+    assert exactly(tiny, "vae_decoder", frames(5)) == made.profile
+    assert choose([made], frames(5)) == made and choose([made], frames(4)) is None
+
+
+@pytest.mark.parametrize(
+    ("graph", "shapes", "text"),
+    [
+        ("vae_decoder", frames(5), "--graph vae_decoder --precision fp16 --size 64x72 --frames 5"),
+        ("vae_encoder", {"image": (1, 3, 64, 72)}, "--graph vae_encoder --precision fp16 --size 64x72"),
+        ("image_encoder", {}, "--graph image_encoder --precision fp16"),
+    ],
+)
+def test_the_command_builds_what_is_missing(graph: str, shapes: Any, text: str, tiny: Bundle) -> None:
+    named = {spec.name: next(iter(shapes.values())) for spec in tiny.graphs[graph].inputs} if shapes else {}
+    assert rebuild_command(tiny, graph, named, "fp16") == f"fye build {tiny.path} {text}"
+
+
+def test_kernels_that_others_can_write_are_not_loaded(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path / "plans")
+    assert cache.kernels("sm_90") is None
+    folder = cache.place_for_kernels("sm_90")
+    folder.mkdir(mode=0o700)
+    assert cache.kernels("sm_90") == folder and cache.kernels("sm_89") is None
+    folder.chmod(0o777)
+    assert cache.kernels("sm_90") is None
