@@ -89,10 +89,11 @@ def build(
     if not (_load(parser, prepared, held) and parser.parse_model_proto()):
         raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_why(parser, log)}")
     config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-    for name, (smallest, usual, largest) in prepared.profile.items():
-        profile.set_shape(name, smallest, usual, largest)
-    config.add_optimization_profile(profile)
+    if prepared.profile:
+        profile = builder.create_optimization_profile()
+        for name, (smallest, usual, largest) in prepared.profile.items():
+            profile.set_shape(name, smallest, usual, largest)
+        config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.level
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # float32 is float32
     if settings.workspace is not None:

@@ -14,6 +14,7 @@ from fye_engines.prepare import Range, Shapes
 from fye_rt import outputs
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
+from fye_rt.backends.tensorrt_loop import compiled_kernels
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.options import Options
@@ -136,17 +137,12 @@ def trusted(cache: PlanCache, folder: Path) -> Iterator[str]:
 
 
 def compile_kernels(cache: PlanCache, here: Machine) -> str:
-    """Compile the kernel with which latents stay on the GPU, where Triton is at hand; returns what to say, or ""."""
+    """Compile the kernel with which latents stay on the GPU, unless it is there; returns what to say, or ""."""
+    if compiled_kernels(cache, Gpu().device, here.sm):
+        return ""
     if find_spec("triton") is None or find_spec("torch") is None:
         return f"{_KERNEL} is not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
-    from fye_kernels.launcher import Kernels
-
     folder = cache.place_for_kernels(here.sm)
-    try:
-        Kernels.load(folder, Gpu().device)
-        return ""
-    except BackendError:
-        pass
     command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", _KERNEL, "--out", str(folder)]
     path = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run(command, capture_output=True, text=True, env=path)  # Triton brings PyTorch, which stays out

@@ -44,15 +44,15 @@ class Shapes:
         if any(side % 8 for side in (*self.height, *self.width)):
             raise OptionError(f"size={self.height} x {self.width} is not valid; sides are multiples of 8")
 
-    @property
-    def static(self) -> bool:
-        """Whether there is one shape alone."""
-        return all(values[0] == values[2] for values in (self.frames, self.height, self.width))
-
     def sizes(self) -> Iterator[dict[str, int]]:
         """Values of the symbolic dimensions, the smallest first."""
         for frames, height, width in zip(self.frames, self.height, self.width, strict=True):
             yield symbols(frames, height, width)
+
+    def fixed(self) -> dict[str, int]:
+        """Values of the symbolic dimensions that are always the same."""
+        smallest, _, largest = self.sizes()
+        return {name: size for name, size in smallest.items() if size == largest[name]}
 
     def profile(self, graph: Graph) -> dict[str, tuple[Shape, Shape, Shape]]:
         """Of each input with symbolic dimensions, its smallest, most usual and largest shape."""
@@ -73,9 +73,9 @@ class Prepared:
 
     Attributes:
         name: of the graph.
-        onnx: the model; its weights lie in the bundle's weights file.
+        onnx: the model; dimensions that never change are numbers in it, its weights lie in the bundle's weights file.
         weights: of that file, offset and length in bytes of each tensor that the model reads, by its name.
-        profile: of each input with symbolic dimensions, its smallest, most usual and largest shape.
+        profile: of each input whose shape changes, its smallest, most usual and largest one.
     """
 
     name: str
@@ -116,5 +116,10 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     for name, value in model.graph.initializers.items():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
             weights[name] = (int(tensor.offset or 0), int(tensor.length or tensor.nbytes))
+    fixed = shapes.fixed()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape([fixed.get(str(size), size) for size in value.shape or ()])
+    varying = {value.name for value in model.graph.inputs if not all(isinstance(n, int) for n in value.shape or ())}
+    profile = {name: three for name, three in shapes.profile(bundle.graphs[graph]).items() if name in varying}
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
-    return Prepared(graph, onnx, weights, shapes.profile(bundle.graphs[graph]))
+    return Prepared(graph, onnx, weights, profile)

@@ -62,8 +62,8 @@ class TensorRTEngine:
         """See `fye_rt.backends.Engine`."""
         self.gpu.enter()
         shaped = self.shaped({name: tuple(given.shape) for name, given in inputs.items()})
-        for name, given in inputs.items():
-            self.put(shaped, name, given)
+        for name in shaped.plan.inputs:
+            self.put(shaped, name, inputs[name])
         shaped.run()
         for name in shaped.outputs:
             self.places[name].download()
@@ -80,18 +80,10 @@ class TensorRTEngine:
 
         Takes what gives the held inputs of some frames, and then what `denoise` takes after its network.
         """
-        folder = self._cache.kernels(self._wanted.sm)
-        if folder is None:
-            return None
-        from fye_kernels.launcher import Kernels
-        from fye_rt.backends.tensorrt_loop import denoise
+        from fye_rt.backends.tensorrt_loop import compiled_kernels, denoise
 
         if self._kernels is None:
-            try:
-                self._kernels = Kernels.load(folder, self.gpu.device)
-            except BackendError as error:
-                logger.warning("latents go through the host at every step: %s", error)
-                self._kernels = {}
+            self._kernels = compiled_kernels(self._cache, self.gpu.device, self._wanted.sm)
         return partial(denoise, self, self._kernels) if self._kernels else None
 
     def shaped(self, shapes: dict[str, Shape]) -> "Shaped":

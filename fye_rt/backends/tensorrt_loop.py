@@ -3,7 +3,9 @@
 It takes clips that are one window, as every piece of a progressive or live clip is. All others go through the host.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +14,39 @@ from numpy.typing import NDArray
 from fye_rt import denoise as host
 from fye_rt.arrays import Array
 from fye_rt.backends.cuda_memory import Place
-from fye_rt.errors import InputError
+from fye_rt.errors import BackendError, InputError
 from fye_rt.forecast import Plan
+from fye_rt.plans import PlanCache
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
 if TYPE_CHECKING:
     from fye_rt.backends.tensorrt import TensorRTEngine
 
+logger = logging.getLogger("fye_rt")
+
+PACKAGED = "cubins"  # the folder in fye_kernels, where the package was built with -C cmake.define.FYE_CUBINS=ON
+
 Inputs = Callable[[NDArray[np.int64]], Mapping[str, Any]]
+
+
+def compiled_kernels(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
+    """Those of `fye_kernels` for a device of cuda-core: of the package, or else compiled by `fye build`.
+
+    Returns:
+        None of them where there are neither.
+    """
+    import fye_kernels
+    from fye_kernels.launcher import Kernels
+
+    packaged = Path(fye_kernels.__file__).parent / PACKAGED
+    for folder in (packaged, cache.kernels(sm)):
+        if folder is not None and folder.is_dir():
+            try:
+                return Kernels.load(folder, device)
+            except BackendError as error:
+                logger.warning("%s", error)
+    return {}
 
 
 def denoise(
@@ -72,8 +98,8 @@ def denoise(
     gpu, held = engine.gpu, dict(inputs(frames))
     gpu.enter()
     shaped = engine.shaped({"latents": noise.shape, "timestep": (1,)} | {name: x.shape for name, x in held.items()})
-    for name, given in held.items():
-        engine.put(shaped, name, given)
+    for name in held.keys() & set(shaped.plan.inputs):
+        engine.put(shaped, name, held[name])
     guided = guidance > 1
     kernel = kernels[f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}_fp32"]
     latents, conditional = engine.places["latents"], engine.places["v_conditional"]

@@ -8,18 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from fye_engines.building import Built, Settings, build
+from fye_engines.checking import random_inputs
 from fye_engines.prepare import Prepared, Shapes, prepare
-from fye_rt.bundle import Bundle
+from fye_rt.bundle import Bundle, symbols
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.plans.matching import RECIPE
 from tests.fye_engines.fake_behaviour import TensorRT, load
 from tests.fye_engines.fake_tensorrt import VERSIONS
 
 STATIC = Shapes((8, 8, 8), (64, 64, 64), (72, 72, 72))
+FRAMES = Shapes((1, 8, 24), (64, 64, 64), (72, 72, 72))
 DYNAMIC = Shapes((1, 8, 24), (64, 64, 128), (64, 72, 128))
 
 
@@ -75,15 +79,45 @@ def test_graphs_that_are_prepared_in_another_way_are_another_recipe(tiny: Bundle
     assert (RECIPE, seen.hexdigest()[:16]) == ("recipe=1", "17bb3616ff487b88")
 
 
-def test_a_profile_has_the_shapes_of_every_input_that_needs_one(tiny: Bundle, denoiser: Prepared) -> None:
+def test_shapes_that_never_change_are_numbers_in_the_graph(tiny: Bundle, denoiser: Prepared) -> None:
+    def shapes(prepared: Prepared) -> dict[str, list[int | str]]:
+        graph = onnx.load_model_from_string(prepared.onnx).graph
+        return {
+            value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+            for value in (*graph.input, *graph.output)
+        }
+
+    assert denoiser.profile == {} and shapes(denoiser)["latents"] == shapes(denoiser)["v_conditional"] == [
+        1,
+        4,
+        8,
+        8,
+        9,
+    ]
+    frames = prepare(tiny, "denoiser", FRAMES, "fp16", "fused")
+    assert shapes(frames)["latents"] == [1, 4, "frames", 8, 9] and shapes(frames)["reference_key.0"] == [1, 72, 8]
+    assert set(frames.profile) == {"latents", "landmark_features"}
+    assert frames.profile["latents"] == ((1, 4, 1, 8, 9), (1, 4, 8, 8, 9), (1, 4, 24, 8, 9))
     names = {spec.name for spec in tiny.graphs["denoiser"].inputs}
     fixed = {spec.name for spec in tiny.graphs["denoiser"].inputs if all(isinstance(n, int) for n in spec.shape)}
-    assert set(denoiser.profile) == names - fixed and "timestep" in fixed
-    assert denoiser.profile["latents"] == ((1, 4, 8, 8, 9),) * 3
     dynamic = prepare(tiny, "denoiser", DYNAMIC, "fp16", "fused")
-    assert dynamic.digest == denoiser.digest
+    assert set(dynamic.profile) == names - fixed and "timestep" in fixed
     assert dynamic.profile["latents"] == ((1, 4, 1, 8, 8), (1, 4, 8, 8, 9), (1, 4, 24, 16, 16))
     assert dynamic.profile["reference_key.0"][0][1] == 64
+
+
+@pytest.mark.parametrize("shapes", [STATIC, FRAMES, DYNAMIC], ids=["static", "frames", "dynamic"])
+@pytest.mark.parametrize("graph", ["denoiser", "vae_decoder", "vae_encoder"])
+def test_numbers_in_place_of_symbols_change_nothing(graph: str, shapes: Shapes, tiny: Bundle) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tiny.path))
+    session = onnxruntime.InferenceSession(prepare(tiny, graph, shapes, "fp32", "fused").onnx, options)
+    given = random_inputs(tiny, graph, symbols(8, 64, 72))
+    names = [output.name for output in session.get_outputs()]
+    made = dict(zip(names, session.run(names, given), strict=True))
+    expected = onnxruntime.InferenceSession(tiny.file(graph)).run(names, given)
+    for name, array in zip(names, expected, strict=True):
+        np.testing.assert_allclose(made[name], array, rtol=0, atol=1e-4 * float(np.abs(array).max()))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +153,7 @@ def test_a_network_is_strongly_typed_and_float32_is_float32(built: Callable[...,
     plan = built()
     assert plan["onnx"] == denoiser.digest and plan["network_flags"] == ["STRONGLY_TYPED"]
     assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"])
-    assert [profile["latents"] for profile in plan["profiles"]] == [[[1, 4, 8, 8, 9]] * 3]
+    assert plan["profiles"] == []
     assert not plan["refittable"] and not plan["stripped"]
 
 
@@ -127,6 +161,11 @@ def test_a_plan_has_the_settings_that_were_asked_for(built: Callable[..., Any]) 
     plan = built(settings=Settings(level=5, workspace=2**30, refit=True, stripped=True))
     assert {"REFIT", "STRIP_PLAN"} <= set(plan["flags"]) and plan["refittable"] and plan["stripped"]
     assert plan["settings"]["builder_optimization_level"] == 5 and plan["memory_pools"] == {"WORKSPACE": 2**30}
+
+
+def test_a_plan_takes_the_shapes_that_were_asked_for(built: Callable[..., Any], tiny: Bundle) -> None:
+    plan = built(prepare(tiny, "denoiser", FRAMES, "fp16", "fused"))
+    assert [profile["latents"] for profile in plan["profiles"]] == [[[1, 4, n, 8, 9] for n in (1, 8, 24)]]
 
 
 @pytest.mark.parametrize(

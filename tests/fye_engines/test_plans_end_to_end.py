@@ -351,6 +351,27 @@ def test_a_plan_that_says_something_else_is_not_published(gpu: FakeGpu, tiny: Bu
     assert PlanCache().entries() == []
 
 
+def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) -> None:
+    def tell(stage: str, done: float, total: float) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
+    (task,) = tasks(tiny, request, cache, machine(here))
+    with pytest.raises(KeyboardInterrupt):
+        do(task, tiny, request, cache, here, tell)
+    assert {path.name for path in cache.root.iterdir()} == {".secret", ".locks"}
+    assert make(tiny, graphs=("guider",))  # nor is it locked
+
+
+def test_who_waited_for_another_build_takes_its_plan(gpu: FakeGpu, tiny: Bundle) -> None:
+    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
+    (task,) = tasks(tiny, request, cache, machine(here))
+    made = [do(task, tiny, request, cache, here, lambda stage, done, total: None) for _ in range(2)]
+    assert made[0]["seconds"] == made[1]["seconds"] and "created" in made[1]
+    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
+
+
 @pytest.fixture
 def tuned(tiny: Bundle, tmp_path: Path) -> Bundle:
     """Another fine-tune: the same graphs with other weights."""
