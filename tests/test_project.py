@@ -1,13 +1,16 @@
 import ast
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 
 import fye_rt
+from fye_rt import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -108,3 +111,19 @@ def test_every_pinned_version_lies_in_its_range() -> None:
 def test_the_command_line_entry_point_exists() -> None:
     module, _, name = PROJECT["project"]["scripts"]["fye"].partition(":")
     run(f"import {module}; assert callable({module}.{name})")
+
+
+def test_every_command_in_the_documents_is_one() -> None:
+    commands = typer.main.get_command(cli.app).commands
+    seen = 0
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for line in re.findall(r"^ {4}fye .*$|`fye [a-z][^`]*`", document.read_text(), re.MULTILINE):
+            words = line.strip("` ").partition("  #")[0].split()
+            if words[1:2] == ["bench"] or len(words) < 2:
+                continue  # reads its own options
+            known = {option for parameter in commands[words[1]].params for option in parameter.opts}
+            assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, (
+                f"{document.name}: {line}"
+            )
+            seen += 1
+    assert seen > 20
