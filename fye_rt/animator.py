@@ -308,17 +308,33 @@ class Animator:
             NumericalError: the decoder returned NaN or infinity.
         """
         with self._serving():
-            frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
-            _check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
-            chunk = self._decoder_chunk(latents)
-            parts = []
-            for start in range(0, frames, chunk):
-                part = np.ascontiguousarray(latents[:, :, start : start + chunk])
-                parts.append(self._run("vae_decoder", latents=part)["frames"])
-                if progress is not None:
-                    progress(min(start + chunk, frames), frames)
-            self._release("vae_decoder")
-            return np.concatenate(parts)
+            return np.concatenate(list(self._decoded(latents, progress, pixels=False)))
+
+    def decode_pixels(self, latents: Array, progress: Progress | None = None) -> NDArray[np.uint8]:
+        """As `decode`, in levels of 255, as `arrays.to_uint8` makes them; a GPU has less to give to the host then.
+
+        Returns:
+            uint8 (F, 8h, 8w, 3).
+        """
+        with self._serving():
+            return np.concatenate(list(self._decoded(latents, progress, pixels=True)))
+
+    def _decoded(self, latents: Array, progress: Progress | None, pixels: bool) -> Iterator[Any]:
+        """Frames in chunks."""
+        frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
+        _check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
+        chunk = self._decoder_chunk(latents)
+        own = getattr(self._engine("vae_decoder"), "pixels_of", None) if pixels else None
+        for start in range(0, frames, chunk):
+            part = np.ascontiguousarray(latents[:, :, start : start + chunk])
+            if own is not None:
+                yield own(part)
+            else:
+                made = self._run("vae_decoder", latents=part)["frames"]
+                yield to_uint8(made) if pixels else made
+            if progress is not None:
+                progress(min(start + chunk, frames), frames)
+        self._release("vae_decoder")
 
     def frames(
         self,
@@ -368,7 +384,7 @@ class Animator:
                     return
                 tell("decode", done, total)
                 with timings.stage("decode"):
-                    made = to_uint8(self.decode(latents))
+                    made = self.decode_pixels(latents)
             done += len(made)
             tell("decode", done, total)
             yield made
@@ -463,7 +479,7 @@ class Animator:
                 end += len(new)
                 counts.append(len(new))
                 with self._serving():
-                    frames = to_uint8(self.decode(next(latents)))
+                    frames = self.decode_pixels(next(latents))
                 yield frames
         finally:
             feed.close()

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_bench.environment import environment
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
 from fye_rt import report
 from fye_rt.forecast import Jump
 
@@ -237,7 +237,23 @@ def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
         yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved, "GB/s")
 
 
-KERNELS = (reference_attention_rows, temporal_attention_rows, forecast_step_rows, norm_silu_rows, geglu_rows)
+def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against PyTorch's passes; exact to the level."""
+    frames, side = (1, 16) if small else (8, 512)
+    x = torch.rand((frames, side, side, 3), device=bench.device)
+    runs: dict[str, Run] = {"kernel": lambda: to_uint8.to_uint8(x)[0], "plain": lambda: to_uint8.reference(x)[0]}
+    exact = to_uint8.reference(x)[0].float()
+    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, x.nbytes * 5 / 4, "GB/s")
+
+
+KERNELS = (
+    reference_attention_rows,
+    temporal_attention_rows,
+    forecast_step_rows,
+    norm_silu_rows,
+    geglu_rows,
+    to_uint8_rows,
+)
 
 
 @torch.no_grad()

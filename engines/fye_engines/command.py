@@ -14,7 +14,7 @@ from fye_engines.prepare import Range, Shapes
 from fye_rt import outputs
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
-from fye_rt.backends.tensorrt_loop import compiled_kernels
+from fye_rt.backends.tensorrt_kernels import compiled
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.options import Options
@@ -22,7 +22,7 @@ from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
 from fye_rt.terminal import Bars
 
-_KERNEL = "forecast_step"  # of our own, what the runtime launches beside TensorRT's
+_KERNELS = "forecast_step,to_uint8"  # of our own, what the runtime launches beside TensorRT's plans
 
 
 def request(
@@ -137,17 +137,21 @@ def trusted(cache: PlanCache, folder: Path) -> Iterator[str]:
 
 
 def compile_kernels(cache: PlanCache, here: Machine) -> str:
-    """Compile the kernel with which latents stay on the GPU, unless it is there; returns what to say, or ""."""
-    if compiled_kernels(cache, Gpu().device, here.sm):
+    """Compile the kernels with which latents stay on the GPU, unless they are there; returns what to say, or ""."""
+    if compiled(cache, Gpu().device, here.sm):
         return ""
     if find_spec("triton") is None or find_spec("torch") is None:
-        return f"{_KERNEL} is not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
+        return (
+            "our own kernels are not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
+        )
     folder = cache.place_for_kernels(here.sm)
-    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", _KERNEL, "--out", str(folder)]
+    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", _KERNELS, "--out", str(folder)]
     path = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run(command, capture_output=True, text=True, env=path)  # Triton brings PyTorch, which stays out
     return (
-        "" if said.returncode == 0 else f"{_KERNEL} is not compiled, latents go through the host: {said.stderr.strip()}"
+        ""
+        if said.returncode == 0
+        else f"our own kernels are not compiled, latents go through the host: {said.stderr.strip()}"
     )
 
 

@@ -22,6 +22,9 @@ GPU_PIXELS = 8 * 512 * 512
 class Engine(Protocol):
     """One graph, ready to run. Serves one call at a time.
 
+    One whose outputs lie on a GPU may also have `loop`, which takes the place of `fye_rt.denoise.denoise`, and, of the
+    decoder, `pixels_of`: latents to frames in uint8, as `arrays.to_uint8` makes them. Either may be None.
+
     Attributes:
         compute: the precision it computes in, "fp32", "bf16" or "fp16".
         pixels: that the decoder should make in one call. More are no faster, and take memory in proportion.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.backends import GPU_PIXELS, Arrays, Settings, resolve_compute
+from fye_rt.backends import GPU_PIXELS, Arrays, Settings, resolve_compute, tensorrt_kernels
 from fye_rt.backends.cuda_memory import Gpu, Place, lowered
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
@@ -80,11 +80,17 @@ class TensorRTEngine:
 
         Takes what gives the held inputs of some frames, and then what `denoise` takes after its network.
         """
-        from fye_rt.backends.tensorrt_loop import compiled_kernels, denoise
+        return self._with_kernels(tensorrt_kernels.denoise)
 
+    @property
+    def pixels_of(self) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None:
+        """Latents to frames in uint8, if this is the decoder; None where its kernel was not compiled."""
+        return self._with_kernels(tensorrt_kernels.pixels_of)
+
+    def _with_kernels(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
         if self._kernels is None:
-            self._kernels = compiled_kernels(self._cache, self.gpu.device, self._wanted.sm)
-        return partial(denoise, self, self._kernels) if self._kernels else None
+            self._kernels = tensorrt_kernels.compiled(self._cache, self.gpu.device, self._wanted.sm)
+        return partial(function, self, self._kernels) if self._kernels else None
 
     def shaped(self, shapes: dict[str, Shape]) -> "Shaped":
         """Ready to run on inputs of these shapes.

@@ -21,7 +21,7 @@ from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
 from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute
 from fye_rt.bundle import Bundle
-from fye_rt.errors import BackendError
+from fye_rt.errors import BackendError, NumericalError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
@@ -73,6 +73,19 @@ class TorchEngine:
         if self._operations is None:
             return None
         return self._loop
+
+    @property
+    def pixels_of(self) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None:
+        """Latents to frames in uint8, where this is the decoder on a GPU."""
+        return self._pixels_of if self._device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def _pixels_of(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        frames = self._call(self._put(latents)).float()
+        if not frames.isfinite().all():
+            raise NumericalError("vae_decoder returned NaN or infinity; run again with --compute fp32")
+        pixels: NDArray[np.uint8] = (frames * 255).clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+        return pixels
 
     @torch.inference_mode()
     def _loop(self, inputs: Callable[[NDArray[np.int64]], Mapping[str, Any]], *given: Any) -> Any:

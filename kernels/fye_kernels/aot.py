@@ -24,7 +24,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
 from fye_kernels.launcher import MANIFEST
 from fye_kernels.occupancy import occupancy
 from fye_kernels.variant import Variant
@@ -38,7 +38,7 @@ _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuo
 
 def variants() -> Iterator[Variant]:
     """Of all kernels."""
-    for module in (reference_attention, temporal_attention, forecast_step, norm_silu, geglu):
+    for module in (reference_attention, temporal_attention, forecast_step, norm_silu, geglu, to_uint8):
         yield from module.variants()
 
 
@@ -107,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="by default %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--only", default="", metavar="TEXT", help="kernels with that in their name")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="kernels with that in their name; several with commas"
+    )
     parser.add_argument("--record", action="store_true", help=f"write what they take into {RESOURCES.name}")
     given = parser.parse_args(arguments)
     try:
@@ -122,7 +124,7 @@ def _compile_all(given: argparse.Namespace) -> int:
     architectures = [name if name in ARCHITECTURES or f"{name}a" not in ARCHITECTURES else f"{name}a" for name in asked]
     if unknown := [name for name in architectures if name not in ARCHITECTURES]:
         raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(ARCHITECTURES)}")
-    chosen = [variant.name for variant in variants() if given.only in variant.name]
+    chosen = [variant.name for variant in variants() if any(text in variant.name for text in given.only.split(","))]
     if not chosen:
         raise OptionError(f"--only {given.only!r} names no kernel")
     recorded = json.loads(RESOURCES.read_text())

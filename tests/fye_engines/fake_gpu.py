@@ -10,6 +10,7 @@ import pytest
 
 from fye_kernels.jump_row import GUIDANCE, ROW, A, B, C, D, W
 from fye_kernels.launcher import Kernels
+from fye_rt import arrays
 from fye_rt.backends import Settings
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle, symbols
@@ -28,7 +29,8 @@ class FakeGpu:
         cuda: the fake cuda-core.
         bundle: whose graphs plans are made of.
         error: what a plan adds to its outputs, in parts of the largest number.
-        launches: of our own kernels.
+        launches: of our own kernel that moves latents.
+        conversions: of frames to bytes by our own.
     """
 
     trt: Any
@@ -36,6 +38,7 @@ class FakeGpu:
     bundle: Bundle
     error: float = 0.0
     launches: int = 0
+    conversions: int = 0
 
     def compute(self, execution: Execution) -> None:
         """Queue a run."""
@@ -79,6 +82,15 @@ class FakeGpu:
         inside = np.resize(at("face", (given["plane"],), np.uint8), count) if masked else np.ones(count)
         x[...] = np.where(inside, *moved)
 
+    def to_uint8(self, given: Mapping[str, Any]) -> None:
+        """The kernel of that name."""
+        x = self.cuda.array(given["x"], (given["count"],), np.float32)
+        finite = np.isfinite(x)
+        self.cuda.array(given["out"], x.shape, np.uint8)[...] = arrays.to_uint8(np.where(finite, x, np.float32(0)))
+        if not finite.all():
+            self.cuda.array(given["wrong"], (1,), np.int32)[...] = 1
+        self.conversions += 1
+
 
 def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: str, cuda: str) -> FakeGpu:
     """Both libraries in these versions, for a bundle, with plans in a folder."""
@@ -94,15 +106,20 @@ def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: s
 def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) -> None:
     """Kernels that were compiled for the GPU: NumPy does their work."""
 
-    class Kernel:
+    class Step:
         def __init__(self, name: str) -> None:
             self.guided, self.masked = "guided" in name, "masked" in name
 
         def launch(self, stream: Any, arguments: Mapping[str, Any]) -> None:
             gpu.launch(stream, arguments, self.guided, self.masked)
 
+    class Pixels:
+        def launch(self, stream: Any, arguments: Mapping[str, Any]) -> None:
+            gpu.cuda.enqueue(int(stream.handle), lambda: gpu.to_uint8(arguments))
+
     kinds = ("guided", "guided_masked", "plain", "plain_masked")
-    kernels = {name: Kernel(name) for name in (f"forecast_step_{kind}_fp32" for kind in kinds)}
+    kernels: dict[str, Any] = {"to_uint8": Pixels()}
+    kernels |= {name: Step(name) for name in (f"forecast_step_{kind}_fp32" for kind in kinds)}
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(Kernels, "load", lambda where, device: kernels)
 

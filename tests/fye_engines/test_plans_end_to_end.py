@@ -154,6 +154,17 @@ def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: 
     assert either.launches == (OPTIONS.steps if kernels else 0)
 
 
+def test_frames_leave_the_gpu_as_bytes_where_there_are_kernels(either: FakeGpu, tiny: Bundle) -> None:
+    latents = np.random.default_rng(3).standard_normal((1, 4, 9, 8, 9)).astype(np.float32)
+    with Animator(tiny, "tensorrt") as animator, Animator(tiny, "onnxruntime", threads=1) as other:
+        made, expected = animator.decode_pixels(latents), other.decode_pixels(latents)
+        assert made.dtype == np.uint8 and np.abs(made.astype(int) - expected).max() <= 1
+        assert either.conversions == (2 if list(PlanCache().root.glob("kernels.*")) else 0)  # in chunks of 8
+        either.error = float("nan")
+        with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
+            animator.decode_pixels(latents)
+
+
 def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
     seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
     for backend, steps in seen.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.arrays import to_uint8
 from fye_rt.errors import BackendError, NumericalError
 from fye_rt.options import Forecast
 
@@ -171,3 +172,12 @@ def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pyte
     )
     with pytest.raises(BackendError, match="no network has more"):
         backend.open_engine(bundle, "guider", backends.Settings())
+
+
+def test_frames_become_bytes_as_on_the_host(bundle: Bundle) -> None:
+    engine = backends.load("torch")(bundle, "vae_decoder", backends.Settings(threads=1))
+    given = inputs(bundle, "vae_decoder")
+    assert engine.pixels_of is None  # of a CPU, where nothing has to be copied
+    np.testing.assert_array_equal(engine._pixels_of(given["latents"]), to_uint8(engine.run(given)["frames"]))
+    with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
+        engine._pixels_of(np.full_like(given["latents"], np.nan))

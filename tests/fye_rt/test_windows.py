@@ -14,7 +14,7 @@ from fye_rt.windows import plan, uniform
 @st.composite
 def clips(draw: st.DrawFn) -> tuple[int, int, int]:
     size = draw(st.integers(1, 32))
-    return draw(st.integers(1, 300)), size, draw(st.integers(0, size - 1))
+    return draw(st.integers(1, 2000)), size, draw(st.integers(0, size - 1))
 
 
 @pytest.mark.parametrize("kind", BLENDED)

@@ -25,7 +25,6 @@ from fye_bench.quality.suite import Image, cases, draw
 from fye_bench.workload import describe_bundle
 from fye_rt import backends, outputs, report, terminal
 from fye_rt.animator import Animator, MotionState, PortraitState
-from fye_rt.arrays import to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.demo import shipped_bundle
 from fye_rt.errors import InputError
@@ -192,4 +191,4 @@ def _made(
     start = time.perf_counter()
     latents = animator.denoise(portrait, motion, options=options, progress=count)
     seconds = time.perf_counter() - start
-    return evaluations, seconds, to_uint8(animator.decode(latents))
+    return evaluations, seconds, animator.decode_pixels(latents)

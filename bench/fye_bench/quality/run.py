@@ -13,7 +13,6 @@ import numpy as np
 from fye_bench.quality.suite import Drawn, Image
 from fye_rt import backends
 from fye_rt.animator import Animator
-from fye_rt.arrays import to_uint8
 from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_folder
 from fye_rt.options import Options
@@ -63,7 +62,7 @@ def make(animator: Animator, drawn: Drawn, options: Options) -> Made:
     with stage("denoise"):
         latents = animator.denoise(portrait, motion, options=options, progress=count)
     with stage("decode"):
-        frames = to_uint8(animator.decode(latents))
+        frames = animator.decode_pixels(latents)
     return Made(frames, seconds, evaluations)
 
 
@@ -77,7 +76,7 @@ def ceiling(animator: Animator, encoder: backends.Engine, drawn: Drawn) -> Image
     """
     pixels = drawn.frames.transpose(0, 3, 1, 2) / np.float32(255) * np.float32(2) - np.float32(1)
     encoded = [next(iter(encoder.run({"pixels": np.ascontiguousarray(frame[None])}).values())) for frame in pixels]
-    return to_uint8(animator.decode(np.ascontiguousarray(np.stack(encoded, axis=2))))
+    return animator.decode_pixels(np.ascontiguousarray(np.stack(encoded, axis=2)))
 
 
 def open_encoder(animator: Animator, settings: backends.Settings) -> backends.Engine:

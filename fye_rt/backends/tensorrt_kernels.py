@@ -1,7 +1,4 @@
-"""The loop over steps of `fye_rt.denoise`, with latents that stay on the GPU, where the denoiser reads them.
-
-It takes clips that are one window, as every piece of a progressive or live clip is. All others go through the host.
-"""
+"""What is done on the GPU beside TensorRT's plans, by kernels of our own that were compiled ahead of time."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +11,7 @@ from numpy.typing import NDArray
 from fye_rt import denoise as host
 from fye_rt.arrays import Array
 from fye_rt.backends.cuda_memory import Place
-from fye_rt.errors import BackendError, InputError
+from fye_rt.errors import BackendError, InputError, NumericalError
 from fye_rt.forecast import Plan
 from fye_rt.plans import PlanCache
 from fye_rt.schedule import Schedule
@@ -25,12 +22,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fye_rt")
 
+DECODED_WRONG = "vae_decoder returned NaN or infinity; run again with --compute fp32"
 PACKAGED = "cubins"  # the folder in fye_kernels, where the package was built with -C cmake.define.FYE_CUBINS=ON
 
 Inputs = Callable[[NDArray[np.int64]], Mapping[str, Any]]
 
 
-def compiled_kernels(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
+def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
     """Those of `fye_kernels` for a device of cuda-core: of the package, or else compiled by `fye build`.
 
     Returns:
@@ -63,7 +61,9 @@ def denoise(
     face: NDArray[np.bool_] | None = None,
     pins: host.Pins | None = None,
 ) -> Array:
-    """Turn noise into latents; see `fye_rt.denoise.denoise`.
+    """Turn noise into latents, which stay on the GPU, where the denoiser reads them; see `fye_rt.denoise.denoise`.
+
+    It takes clips that are one window, as every piece of a progressive or live clip is. All others go through the host.
 
     Args:
         engine: of the denoiser.
@@ -154,3 +154,46 @@ def denoise(
             on_step(jump.step, int(schedule.timesteps[jump.step]), array)
     result = seen()
     return result if np.isfinite(result).all() else through_the_host()  # which says at what step it happened
+
+
+def pixels_of(engine: "TensorRTEngine", kernels: Mapping[str, Any], latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Decode latents to frames, as `fye_rt.arrays.to_uint8` makes them.
+
+    Args:
+        engine: of the decoder.
+        kernels: those of `fye_kernels`, compiled.
+        latents: float32 (1, 4, f, h, w).
+
+    Returns:
+        uint8 (f, 8h, 8w, 3).
+
+    Raises:
+        NumericalError: the decoder returned NaN or infinity.
+    """
+    gpu = engine.gpu
+    gpu.enter()
+    shaped = engine.shaped({"latents": latents.shape})
+    engine.put(shaped, "latents", latents)
+    shaped.run()
+    shape = shaped.outputs["frames"]
+    pixels = engine.places.setdefault("frames, uint8", Place(gpu, np.uint8))
+    wrong = engine.places.setdefault("frames, wrong", Place(gpu, np.int32))
+    pixels.reserve(shape)
+    wrong.reserve((1,))
+    wrong.upload(np.zeros(1, np.int32))
+    kernels["to_uint8"].launch(
+        gpu.stream,
+        {
+            "x": engine.places["frames"].address,
+            "out": pixels.address,
+            "wrong": wrong.address,
+            "count": int(np.prod(shape)),
+        },
+    )
+    pixels.download()
+    wrong.download()
+    gpu.wait()
+    if wrong.array((1,))[0]:
+        raise NumericalError(DECODED_WRONG)
+    array: NDArray[np.uint8] = pixels.array(shape)
+    return array

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import torch
+
+from fye_kernels.to_uint8 import reference, to_uint8
+from fye_rt import arrays
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 5, 7, 3), (4096,)])
+def test_it_is_what_the_host_makes(device: str, shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
+    x.flatten()[0] = 1.0
+    out, wrong = to_uint8(x.to(device))
+    np.testing.assert_array_equal(out.cpu().numpy(), arrays.to_uint8(x.numpy()))
+    assert torch.equal(out, reference(x.to(device))[0]) and wrong.tolist() == [0]
+
+
+def test_every_level_is_reached_where_the_host_reaches_it(device: str) -> None:
+    near = torch.arange(256) / 255
+    x = torch.cat([near, torch.nextafter(near, torch.tensor(2.0)), torch.nextafter(near, torch.tensor(-1.0))])
+    out, _ = to_uint8(x.to(device))
+    np.testing.assert_array_equal(out.cpu().numpy(), arrays.to_uint8(x.numpy()))
+    assert set(out.tolist()) == set(range(256))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 1500, 2999])
+def test_what_is_not_finite_is_told(device: str, value: float, place: int) -> None:
+    x = torch.full((3000,), 0.5, device=device)
+    x[place] = value
+    out, wrong = to_uint8(x)
+    assert wrong.tolist() == [1] and reference(x)[1].tolist() == [1]
+    rest = torch.arange(3000, device=device) != place
+    assert (out[rest] == 127).all()
+
+
+def test_what_it_cannot_take_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="contiguous float32"):
+        to_uint8(torch.zeros(4, 6, device=device).mT)
+    with pytest.raises(ValueError, match="float16"):
+        to_uint8(torch.zeros(4, dtype=torch.float16, device=device))
