@@ -43,7 +43,8 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
 def test_every_kernel_compiles_for_two_architectures_without_spilling(compiled: Path) -> None:
     kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
-    assert {name.partition("_")[0] for name in kernels} == {"reference", "temporal", "forecast", "norm", "geglu"}
+    kinds = {"reference", "temporal", "forecast", "norm", "geglu", "to"}  # to_uint8
+    assert {name.partition("_")[0] for name in kernels} == kinds
     assert all(tuple(architectures) == ("sm_80", "sm_90a") for architectures in kernels.values())
     for entry in entries(compiled):
         cubin = (compiled / entry["file"]).read_bytes()
