@@ -42,9 +42,13 @@ def tiny(tiny_bundle: Path) -> Bundle:
     return Bundle.load(tiny_bundle)
 
 
-@pytest.fixture(scope="module", params=VERSIONS, ids=lambda pair: f"TensorRT {pair[0]}")
+BOTH = pytest.mark.parametrize("versions", VERSIONS, ids=lambda pair: f"TensorRT {pair[0]}", indirect=True)
+
+
+@pytest.fixture(scope="module")
 def versions(request: pytest.FixtureRequest) -> tuple[str, str]:
-    found: tuple[str, str] = request.param
+    """Of TensorRT and cuda-core: the newer ones, but for tests of `BOTH`."""
+    found: tuple[str, str] = getattr(request, "param", VERSIONS[1])
     return found
 
 
@@ -121,16 +125,19 @@ def same(made: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
 
 
+@BOTH
 def test_a_clip_is_what_onnx_runtime_makes(either: FakeGpu, clip: Clip) -> None:
     same(clip("tensorrt"), clip("onnxruntime"))
 
 
+@BOTH
 @pytest.mark.parametrize("windows", ["context", "reference", "progressive"])
 def test_so_is_one_in_windows(windows: str, either: FakeGpu, clip: Clip) -> None:
     options = replace(OPTIONS, windows=windows, shared_noise=0.5)
     same(clip("tensorrt", FRAMES, options), clip("onnxruntime", FRAMES, options))
 
 
+@BOTH
 @pytest.mark.parametrize(
     "options",
     [
@@ -148,12 +155,14 @@ def test_so_is_every_method(options: Options, either: FakeGpu, tiny: Bundle, cli
     same(clip("tensorrt", options=options), clip("onnxruntime", options=options))
 
 
+@BOTH
 def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: Clip) -> None:
     clip("tensorrt")
     kernels = list((PlanCache().root).glob("kernels.*"))
     assert either.launches == (OPTIONS.steps if kernels else 0)
 
 
+@BOTH
 def test_frames_leave_the_gpu_as_bytes_where_there_are_kernels(either: FakeGpu, tiny: Bundle) -> None:
     latents = np.random.default_rng(3).standard_normal((1, 4, 9, 8, 9)).astype(np.float32)
     with Animator(tiny, "tensorrt") as animator, Animator(tiny, "onnxruntime", threads=1) as other:
@@ -165,6 +174,7 @@ def test_frames_leave_the_gpu_as_bytes_where_there_are_kernels(either: FakeGpu, 
             animator.decode_pixels(latents)
 
 
+@BOTH
 def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
     seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
     for backend, steps in seen.items():
@@ -175,6 +185,7 @@ def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
         assert not seen["tensorrt"][step].flags.writeable
 
 
+@BOTH
 def test_from_the_second_run_on_it_is_one_launch(ready: FakeGpu, clip: Clip) -> None:
     clip("tensorrt")
     runs = [each for each in ready.trt.executions if "v_conditional" in each.addresses]
@@ -236,12 +247,14 @@ def test_too_little_memory_is_told(ready: FakeGpu, clip: Clip) -> None:
         clip("tensorrt")
 
 
+@BOTH
 def test_nan_is_told_with_its_step(either: FakeGpu, clip: Clip) -> None:
     either.error = float("nan")
     with pytest.raises(NumericalError):
         clip("tensorrt")
 
 
+@BOTH
 def test_a_prediction_that_is_not_finite_is_told_with_its_step(either: FakeGpu, clip: Clip) -> None:
     run = either.compute
 
@@ -304,6 +317,7 @@ def brain(array: np.ndarray) -> np.ndarray:
     return torch.from_numpy(array).bfloat16().float().numpy()
 
 
+@BOTH
 def test_portrait_and_landmarks_are_held_in_the_lower_precision(
     versions: tuple[str, str], gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +413,7 @@ def tuned(tiny: Bundle, tmp_path: Path) -> Bundle:
     return Bundle.load(folder)
 
 
+@BOTH
 @pytest.mark.parametrize("stripped", [False, True])
 def test_a_new_fine_tune_needs_no_rebuild(stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
     make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
