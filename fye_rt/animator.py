@@ -87,7 +87,7 @@ class Animator:
 
     Args:
         bundle: a verified bundle.
-        backend: "auto", "onnxruntime", "openvino" or "torch".
+        backend: "auto", the best that works here, or a name of `fye_rt.backends.BACKENDS`.
         compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
             follows the call's `Options.compute` where that is not "auto".
         threads: of the CPU; 0 means one per physical core.
@@ -111,7 +111,7 @@ class Animator:
         if threads < 0:
             raise OptionError(f"threads={threads} is not valid; allowed: 0 (one per physical core) or more")
         self.bundle = bundle
-        self.backend = backends.choose(backend)
+        self.backend = backends.choose(backend, bundle)
         self._open = backends.load(self.backend)
         backends.resolve_compute(self.backend, compute)  # not after minutes of finding landmarks
         self._settings = backends.Settings(compute=compute, threads=threads)

@@ -58,6 +58,21 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs by name, from those of the inputs."""
+        sizes = {
+            size: length
+            for spec in self.inputs
+            for size, length in zip(spec.shape, shapes[spec.name], strict=True)
+            if isinstance(size, str)
+        }
+        height, width = (sizes.get(side, 8 * sizes.get(f"latent_{side}", 0)) for side in ("height", "width"))
+        sizes = symbols(sizes.get("frames", 0), height, width) | sizes
+        return {
+            spec.name: tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+            for spec in self.outputs
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:

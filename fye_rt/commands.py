@@ -42,7 +42,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
 Landmarker = Annotated[Path | None, typer.Option(metavar="FILE", help="MediaPipe's face_landmarker.task.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Use that many first frames.")]
-Backend = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
+Backend = Annotated[
+    str, typer.Option(help="auto, onnxruntime, openvino, tensorrt, torch or onnxruntime-cuda; see fye doctor.")
+]
 
 
 def demo(
@@ -294,6 +296,7 @@ def export(
 
 def build(
     bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE")] = None,
+    backend: Annotated[str, typer.Option(help="tensorrt; no other backend has plans.")] = "tensorrt",
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Of clips; by default the bundle's. Or smallest:usual:largest.")
     ] = None,
@@ -338,6 +341,8 @@ def build(
     from fye_rt import Bundle
     from fye_rt.plans import PlanCache
 
+    if backend != "tensorrt":
+        raise OptionError(f"backend={backend!r} is not valid; only tensorrt has plans that are built")
     command = _optional("fye_engines.command", "tensorrt")
     cache = PlanCache(limit=limit << 30)
     with terminal.working(quiet, verbose) as bars:
@@ -471,7 +476,7 @@ def doctor() -> None:
     with terminal.working():
         lines = list(examine())
     for what, found in lines:
-        terminal.say(f"{what:<22} {found}")
+        terminal.say(f"{what:<28} {found}")
 
 
 def _optional(module: str, extra: str) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from fye_rt import backends
+from fye_rt.backends import gpu
 from fye_rt.errors import FyeError
 from fye_rt.report import environment
 
@@ -27,6 +28,8 @@ def examine() -> Iterator[Line]:
         yield name, version or f"not installed; run: pip install {_distribution(name)}"
     yield "native module", _found(_native)
     yield "opencv", _found(_opencv)
+    for line in _gpus():
+        yield "gpu", line
     for name in backends.BACKENDS:
         yield f"backend {name}", _found(partial(_backend, name))
     yield "landmarker", _found(_landmarker)
@@ -61,9 +64,22 @@ def _opencv() -> str:
     return f"{load_cv2().__version__} loads"
 
 
+def _gpus() -> Iterator[str]:
+    found = gpu.gpus()
+    for each in found.gpus:
+        yield f"{each.name}, {each.sm}, {each.memory / 2**30:.0f} GiB, driver for CUDA {found.cuda}"
+    if found.reason:
+        yield f"none: {found.reason}"
+
+
 def _backend(name: str) -> str:
     backends.load(name)
-    return "ready"
+    if name == backends.choose():
+        return "ready; what auto chooses"
+    reason = backends.unusable(name)
+    if name in backends.ON_A_CPU:
+        return f"ready; not what auto chooses: {reason}" if reason else "ready"
+    return f"not usable: {reason}" if reason else "ready"
 
 
 def _landmarker() -> str:

@@ -58,7 +58,7 @@ def verify(
         BundleError: a graph returns other outputs than bundle.json says.
         NumericalError: a graph returns NaN or infinity.
     """
-    backend = backends.choose(backend)
+    backend = backends.choose(backend, bundle)
     open_engine = backends.load(backend)
     known: backends.Arrays = {}
     checks = []

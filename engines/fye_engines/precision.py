@@ -20,7 +20,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from fye_rt.errors import ExportError
 
 LOW = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-PRODUCTS = frozenset({"Attention", "Conv", "Gemm", "MatMul"})
+PRODUCTS = frozenset({"Attention", "Conv", "Gemm", "MatMul", "MultiHeadAttention"})
 EXACT = frozenset({"Cos", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "Sin", "Softmax"})
 # what moves numbers and changes none does so in the type in which they are read
 MOVES = frozenset({"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import onnx_ir as ir
 
@@ -89,6 +90,12 @@ class Prepared:
         return hashlib.sha256(self.onnx).hexdigest()
 
 
+def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
+    """A graph with its types and with all its symbolic dimensions, for an engine whose own variant may be taken."""
+    model = _typed(bundle.file(graph, variant), precision, "fused")
+    return ir.to_proto(model).SerializeToString(deterministic=True)
+
+
 def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attention: str) -> Prepared:
     """Give a graph its types; the same bundle and settings always give the same bytes.
 
@@ -103,15 +110,9 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
         OptionError: a setting that does not exist, or more frames than the bundle allows.
         ExportError: a graph that the rewriting does not know.
     """
-    for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
-        if value not in allowed:
-            raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
     if shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
-    model = ir.load(bundle.file(graph))
-    if attention == "written-out":
-        write_out_attention(model)
-    set_precision(model, precision)
+    model = _typed(bundle.file(graph), precision, attention)
     weights = {}
     for name, value in model.graph.initializers.items():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
@@ -123,3 +124,14 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     profile = {name: three for name, three in shapes.profile(bundle.graphs[graph]).items() if name in varying}
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
     return Prepared(graph, onnx, weights, profile)
+
+
+def _typed(file: Path, precision: str, attention: str) -> ir.Model:
+    for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
+        if value not in allowed:
+            raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
+    model = ir.load(file)
+    if attention == "written-out":
+        write_out_attention(model)
+    set_precision(model, precision)
+    return model

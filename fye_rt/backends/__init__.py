@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
@@ -57,13 +58,19 @@ class Settings:
     shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-# module and package of each backend, in the order in which "auto" prefers them
+# module (or what it has under a name) and package of each backend, in the order in which "auto" looks at them
 BACKENDS = {
     "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
+    "torch": ("fye_rt.backends.torch", "torch"),
+    "onnxruntime-cuda": ("fye_rt.backends.onnxruntime_gpu:CUDA", "onnxruntime"),
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
-    "torch": ("fye_rt.backends.torch", "torch"),
+    "onnxruntime-tensorrt": ("fye_rt.backends.onnxruntime_gpu:TENSORRT", "onnxruntime"),
+    "onnxruntime-rtx": ("fye_rt.backends.onnxruntime_gpu:RTX", "onnxruntime"),
 }
+FALLBACK = "onnxruntime"  # is always installed, and works everywhere
+ON_A_CPU = ("onnxruntime", "openvino", "torch")
+_ON_A_GPU = ("tensorrt", "torch", "onnxruntime-cuda")  # of what "auto" may choose
 
 Open = Callable[[Bundle, str, Settings], Engine]
 
@@ -79,13 +86,53 @@ def load(name: str) -> Open:
 
 
 def installed() -> list[str]:
-    """Names of the backends whose packages are installed."""
-    return [name for name, (_, package) in BACKENDS.items() if find_spec(package)]
+    """Names of the backends that can be used here."""
+    return [name for name in BACKENDS if not _absent(name)]
 
 
-def choose(name: str = "auto") -> str:
-    """Resolve "auto" to the first backend that is installed."""
-    return "onnxruntime" if name == "auto" else name
+def choose(name: str = "auto", bundle: Bundle | None = None) -> str:
+    """Resolve "auto": the first backend on a GPU that works here, else ONNX Runtime on the CPU.
+
+    Args:
+        name: of a backend, or "auto".
+        bundle: for which TensorRT must have plans.
+    """
+    if name != "auto":
+        return name
+    return next((each for each in _ON_A_GPU if not unusable(each, bundle)), FALLBACK)
+
+
+def unusable(name: str, bundle: Bundle | None = None) -> str:
+    """Why a backend does not work here, or is not for "auto" to choose; "" if it is.
+
+    Args:
+        name: of a backend.
+        bundle: for which TensorRT must have plans; without one they don't matter.
+    """
+    if name == FALLBACK:
+        return ""
+    if name == "openvino":
+        return _absent(name) or "it computes in bfloat16 where the CPU can"
+    if reason := gpu.gpus().reason:  # before anything heavy is imported
+        return reason
+    try:
+        reason = str(_module(name).unusable(bundle))
+    except BackendError as error:
+        return str(error)
+    return reason
+
+
+def _absent(name: str) -> str:
+    """Why a backend is not installed, or ""."""
+    try:
+        found = find_spec(BACKENDS[name][1])
+    except ValueError:  # a module without a spec
+        found = None
+    if found is None:
+        return f"it is not installed; run: pip install 'fye-rt[{name}]'"
+    if name.startswith("onnxruntime-"):
+        return str(_module(name).unusable())
+    return ""
 
 
 def computes(name: str) -> tuple[str, ...]:
@@ -127,8 +174,10 @@ def return_freed_memory() -> None:
 def _module(name: str) -> Any:
     if name not in BACKENDS:
         raise BackendError(f"no backend is called {name!r}; there are: auto, {', '.join(BACKENDS)}")
-    module, package = BACKENDS[name]
+    place, package = BACKENDS[name]
+    module, _, attribute = place.partition(":")
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ImportError as error:
         raise BackendError(f"backend {name} needs {package} ({error}); run: pip install 'fye-rt[{name}]'") from error
+    return getattr(found, attribute) if attribute else found

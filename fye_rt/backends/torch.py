@@ -154,6 +154,11 @@ def computes() -> tuple[str, ...]:
     return ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32",)
 
 
+def unusable(bundle: Bundle | None = None) -> str:
+    """Why PyTorch is not to be chosen here, or ""; see `fye_rt.backends.choose`."""
+    return "" if torch.cuda.is_available() else "this PyTorch uses no GPU, and ONNX Runtime is faster on a CPU"
+
+
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     """Open a graph of a bundle; `settings.threads` count for the whole process.
 

@@ -5,9 +5,10 @@
 What hangs on a module must be there in every recorded version, under exactly that name and for exactly these arguments.
 So must what hangs on an object whose class is known, since a recorded class, method or property gave it. All other
 attributes are found by their names: one that recorded classes have must be in one and the same class of every version,
-and one that neither they nor our code nor Python has is misspelt. A name that our code or Python has too says little of
-an object that may be anybody's: there only a call is looked at, which must fit one of those that have the name.
+and one that neither they nor our code nor Python has is misspelt. A name that our code has too says little of an object
+that may be anybody's: there a call must fit one of those that have the name. One that Python has says nothing.
 
+Names and the shape of calls are compared; types of arguments are checked by the fakes, when tests run the code.
 cuda.bindings is not recorded: nothing is said about it.
 """
 

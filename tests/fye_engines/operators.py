@@ -53,8 +53,8 @@ def refusals(model: ModelProto) -> list[str]:
         onnx.checker.ValidationError, onnx.shape_inference.InferenceError: it is no valid ONNX.
     """
     bare = without_weights(model)
-    onnx.checker.check_model(bare, full_check=True)
-    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+    onnx.checker.check_model(bare)
+    inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)  # the rest of a full check
     return sorted(set(_Graph(inferred, {each.name for each in model.graph.initializer}).refusals()))
 
 
@@ -89,7 +89,7 @@ class _Graph:
         if self.model.functions:
             yield "it has functions"
         yield from self._types()
-        time = {each.name for each in self.model.graph.input if self.types[each.name] == TensorProto.INT64}
+        time = {_TIME}
         for node in self.model.graph.node:
             if node.domain or node.op_type not in table()["operators"]:
                 yield f"{node.domain}.{node.op_type} is not supported".removeprefix(".")
@@ -117,7 +117,8 @@ class _Graph:
 
     def _node(self, node: NodeProto, time: set[str]) -> Iterator[str]:
         entry = table()["operators"][node.op_type]
-        data = [name for number, name in enumerate(node.input) if name and not self._is_for_integers(node, number)]
+        formal = _whole_only(node.op_type, self.opset)
+        data = [name for number, name in enumerate(node.input) if name and not formal[min(number, len(formal) - 1)]]
         kinds = {self.types.get(name, 0) for name in (*data, *node.output) if name}
         for kind in sorted(kinds):
             if NAMES.get(kind) not in entry["types"]:
@@ -130,10 +131,11 @@ class _Graph:
             rule = _RULES.get(node.op_type)
             yield from rule(self, node) if rule else [f"{node.op_type} has restrictions that no rule here knows"]
 
-    def _is_for_integers(self, node: NodeProto, number: int) -> bool:
-        """Whether an input is one that ONNX has for integers alone."""
-        formal = onnx.defs.get_schema(node.op_type, self.opset, "").inputs
-        return bool(set(formal[min(number, len(formal) - 1)].types) <= _INTEGERS)
+
+@cache
+def _whole_only(operator: str, opset: int) -> list[bool]:
+    """Which inputs ONNX has for integers alone; the last may be given several times."""
+    return [set(each.types) <= _INTEGERS for each in onnx.defs.get_schema(operator, opset, "").inputs]
 
 
 def _attributes(node: NodeProto) -> Mapping[str, Any]:

@@ -439,7 +439,18 @@ def fye(capsys: pytest.CaptureFixture[str]) -> Iterator[Fye]:
 
 
 def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
-    asked = ("build", tiny.path, "--size", "64x72", "--graph", "guider", "--graph", "reference")
+    asked = (
+        "build",
+        tiny.path,
+        "--backend",
+        "tensorrt",
+        "--size",
+        "64x72",
+        "--graph",
+        "guider",
+        "--graph",
+        "reference",
+    )
     first = fye(*asked, "--dry-run")
     assert "guider: is built" in first and "has no plan of guider" in first and "1:8 frames of 64x72" in first
     assert "1:24 frames of 64x72" in fye("build", tiny.path, "--dry-run", "--size", "64x72", "--graph", "denoiser")
@@ -464,6 +475,7 @@ def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye,
     ("arguments", "text"),
     [
         ((), "give a BUNDLE"),
+        (("BUNDLE", "--backend", "torch"), "backend='torch'"),
         (("BUNDLE", "--size", "64"), "size"),
         (("BUNDLE", "--frames", "5:3:1"), "frames=5:3:1"),
         (("BUNDLE", "--frames", "1:2"), "frames=1:2"),

@@ -1,0 +1,75 @@
+"""The NVIDIA GPUs of this machine, as its driver tells them; nothing heavy is imported for it."""
+
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU.
+
+    Attributes:
+        name: its maker's.
+        sm: architecture, such as "sm_90".
+        memory: bytes.
+    """
+
+    name: str
+    sm: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the driver says.
+
+    Attributes:
+        gpus: those that CUDA_VISIBLE_DEVICES leaves.
+        cuda: newest version of CUDA that the driver serves, such as "13.0"; "" without a driver.
+        reason: why there are none, or "".
+    """
+
+    gpus: tuple[Gpu, ...]
+    cuda: str
+    reason: str
+
+
+@cache
+def gpus() -> Found:
+    """Look once."""
+    return look(ctypes.CDLL)
+
+
+def look(load: Callable[[str], Any]) -> Found:
+    """Ask the driver.
+
+    Args:
+        load: opens a shared library by its name, as `ctypes.CDLL` does.
+    """
+    try:
+        driver = load(_DRIVER)
+    except OSError:
+        return Found((), "", "there is no NVIDIA driver")
+    number, size, text = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    if error := driver.cuInit(0):
+        return Found((), "", f"the NVIDIA driver finds no GPU (CUDA error {error})")
+    driver.cuDriverGetVersion(ctypes.byref(number))
+    cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    driver.cuDeviceGetCount(ctypes.byref(number))
+    found = []
+    for device in range(number.value):
+        driver.cuDeviceGetName(text, len(text), device)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        version = []
+        for attribute in (_MAJOR, _MINOR):
+            driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+            version.append(number.value)
+        found.append(Gpu(text.value.decode(errors="replace"), f"sm_{version[0]}{version[1]}", size.value))
+    return Found(tuple(found), cuda, "" if found else "the NVIDIA driver shows no GPU")
