@@ -16,7 +16,7 @@ from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
 from fye_rt.backends.tensorrt_kernels import compiled
 from fye_rt.bundle import Bundle
-from fye_rt.errors import BackendError, OptionError
+from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
@@ -156,11 +156,8 @@ def compile_kernels(cache: PlanCache, here: Machine) -> str:
 
 
 def _here() -> tuple[Gpu, Machine]:
-    try:
-        gpu = Gpu()
-        return gpu, machine(gpu)
-    except ImportError as error:
-        raise BackendError(f"plans are built by TensorRT ({error}); run: pip install 'fye-rt[tensorrt]'") from error
+    gpu = Gpu()
+    return gpu, machine(gpu)
 
 
 def _shapes(task: Task) -> str:

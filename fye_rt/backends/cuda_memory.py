@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError
 
+INSTALL = "run: pip install 'fye-rt[tensorrt]'"
+
 
 class Gpu:
     """The current GPU, as all engines of one Animator see it: they work one after another, on one stream.
@@ -27,6 +29,8 @@ class Gpu:
             self.device.set_current()
             self.stream = self.device.create_stream()
             self._pinned = LegacyPinnedMemoryResource()
+        except ImportError as error:
+            raise BackendError(f"cuda-core is missing ({error}); {INSTALL}") from error
         except Exception as error:  # the driver's and the bindings' own types
             raise BackendError(f"no GPU can be used ({error}); see: fye doctor") from error
         self.scratch: Any = None

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.backends import GPU_PIXELS, Arrays, Settings, resolve_compute, tensorrt_kernels
-from fye_rt.backends.cuda_memory import Gpu, Place, lowered
+from fye_rt.backends.cuda_memory import INSTALL, Gpu, Place, lowered
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 from fye_rt.plans import PlanCache, PlanKey
@@ -257,9 +256,17 @@ def computes() -> tuple[str, ...]:
 
 
 def machine(gpu: Gpu) -> Machine:
-    """What a plan for this GPU is bound to."""
-    import tensorrt
+    """What a plan for this GPU is bound to.
+
+    Raises:
+        BackendError: TensorRT is not installed.
+    """
     from cuda.core import system
+
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise BackendError(f"TensorRT is missing ({error}); {INSTALL}") from error
 
     driver = ".".join(map(str, system.get_kernel_mode_driver_version()))
     return Machine(f"sm_{gpu.device.arch}", str(tensorrt.__version__), driver)
@@ -268,9 +275,8 @@ def machine(gpu: Gpu) -> Machine:
 def unusable(bundle: Bundle | None = None) -> str:
     """Why TensorRT is not to be chosen for a bundle here, or ""."""
     try:
-        version("cuda-core")
         here = machine(Gpu())
-    except (BackendError, ImportError, PackageNotFoundError) as error:
+    except BackendError as error:
         return str(error)
     if bundle is None:
         return ""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,9 +16,12 @@ import torch
 
 from fye_engines import checking
 from fye_engines.building import Settings
+from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
 from fye_engines.prepare import Shapes
-from fye_rt import Animator, Bundle, Options
+from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.backends import gpu as gpus
+from fye_rt.backends import tensorrt
 from fye_rt.backends.cuda_memory import Gpu, lowered
 from fye_rt.backends.tensorrt import machine
 from fye_rt.bundle import sealed
@@ -315,6 +319,28 @@ def half(array: np.ndarray) -> np.ndarray:
 
 def brain(array: np.ndarray) -> np.ndarray:
     return torch.from_numpy(array).bfloat16().float().numpy()
+
+
+@pytest.mark.parametrize(
+    ("module", "text"), [("cuda.core", "cuda-core is missing"), ("tensorrt", "TensorRT is missing")]
+)
+def test_what_is_not_installed_is_told_with_the_command(
+    module: str, text: str, ready: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    for call in (lambda: Animator(tiny, "tensorrt"), lambda: list(planned(tiny, wanted(tiny), PlanCache()))):
+        with pytest.raises(BackendError, match=rf"{text} .*; run: pip install 'fye-rt\[tensorrt\]'"):
+            call()
+    assert text in tensorrt.unusable(tiny)
+
+
+def test_auto_takes_plans_where_there_are_some(
+    ready: FakeGpu, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "gpus", lambda: gpus.Found((gpus.Gpu("a GPU", "sm_90", 1 << 36),), "13.0", ""))
+    assert backends.choose("auto", tiny) == "tensorrt" and backends.unusable("tensorrt", tiny) == ""
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "none"))
+    assert "has no plan of denoiser; build it with: fye build" in backends.unusable("tensorrt", tiny)
 
 
 @BOTH
