@@ -123,14 +123,14 @@ def unusable(name: str, bundle: Bundle | None = None) -> str:
 
 
 def _absent(name: str) -> str:
-    """Why a backend is not installed, or ""."""
+    """Why a backend is not installed, or has no GPU that it needs; else ""."""
     try:
         found = find_spec(BACKENDS[name][1])
     except ValueError:  # a module without a spec
         found = None
     if found is None:
         return f"it is not installed; run: pip install 'fye-rt[{name}]'"
-    if name.startswith("onnxruntime-"):
+    if name not in ON_A_CPU:
         return str(_module(name).unusable())
     return ""
 
