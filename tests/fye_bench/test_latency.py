@@ -125,7 +125,7 @@ def test_a_precision_that_a_backend_lacks_is_refused(pair: list[str]) -> None:
         ["--size", "100x100"],
         ["--threads", "0"],
         ["--rounds", "0"],
-        ["--backend", "tensorrt"],
+        ["--backend", "tpu"],
         ["--frames", "many"],
         ["--frames", "0"],
         ["--steps", "0"],

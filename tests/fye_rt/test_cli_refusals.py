@@ -306,7 +306,7 @@ def test_ctrl_c_ends_quietly_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Animator, "decode", interrupt)
+    monkeypatch.setattr(Animator, "decode_pixels", interrupt)
     arguments = ["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]
     assert cli.main(arguments) == 130
     out, err = capsys.readouterr()
@@ -315,7 +315,7 @@ def test_ctrl_c_ends_quietly_with_130(
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Animator, "decode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Animator, "decode_pixels", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST])
     assert not list(tmp_path.iterdir())
