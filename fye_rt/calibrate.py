@@ -79,6 +79,27 @@ def calibrate_bundle(
     return fitted
 
 
+def fitted_clips(
+    animator: Animator, sources: Sequence[Source], frames: int | None = None
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Portraits uint8 (H, W, 3) as they are fitted, and their landmark images uint8 (F, H, W, 3).
+
+    Args:
+        animator: with the bundle.
+        sources: a clip each.
+        frames: use that many first ones of each clip.
+
+    Raises:
+        FyeError: see `Animator.animate`.
+    """
+    options = animator.bundle.suited(Options())
+    found = []
+    for source in sources:
+        prepared = prepare(animator, source.image, source.motion, options, frames=frames)
+        found.append((prepared.portrait, prepared.landmarks[:]))
+    return found
+
+
 def _tell_recorded(tell: Tell, before: int, total: int, done: int, _: int) -> None:
     tell("record", before + done, total)
 

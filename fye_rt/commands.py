@@ -395,6 +395,9 @@ def calibrate(
     evaluations: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Plans for so many; by default 4 to 20.")
     ] = None,
+    ranges: Annotated[
+        bool, typer.Option("--ranges", help="Instead measure what `fye build --precision int8` or fp8 needs to know.")
+    ] = False,
     backend: Backend = "auto",
     compute: Annotated[str, typer.Option(help=", ".join(COMPUTES))] = DEFAULTS.compute,
     threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0: one per core.")] = 0,
@@ -406,7 +409,7 @@ def calibrate(
     `fye animate --forecast calibrated` uses them.
     """
     from fye_rt import Animator, Bundle
-    from fye_rt.calibrate import Source, calibrate_bundle
+    from fye_rt.calibrate import Source, calibrate_bundle, fitted_clips
 
     if len(portrait or []) != len(motion or []):
         raise OptionError("give as many --motion as --portrait")
@@ -417,6 +420,14 @@ def calibrate(
         else:
             suite = _optional("fye_bench.quality.suite", "bench")
             sources = [Source(*pair) for pair in suite.calibration_clips(clips, model.size, frames)]
+        if ranges:
+            measure = _optional("fye_engines.quantize", "tensorrt").measure
+            with Animator(model, "onnxruntime", threads=threads) as animator:
+                pairs = fitted_clips(animator, sources, frames)
+            measured = measure(model, pairs, guidance or [model.guidance], threads, bars)
+            for name, found in measured.items():
+                terminal.say(f"{bundle}: ranges of {len(found)} tensors of {name}")
+            return
         with Animator(model, backend, compute=compute, threads=threads) as animator:
             fitted = calibrate_bundle(
                 animator,

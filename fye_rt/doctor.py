@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
 from fye_rt import backends
 from fye_rt.backends import gpu
@@ -24,20 +25,33 @@ def examine() -> Iterator[Line]:
     yield "bf16", _bf16(cpu["features"])
     if memory:
         yield "memory", f"{memory / 2**30:.1f} GiB"
-    for name, version in facts["packages"].items():
-        yield name, version or f"not installed; run: pip install {_distribution(name)}"
+    for name, installed in facts["packages"].items():
+        how = installed or f"not installed; run: pip install {_distribution(name)}"
+        yield name, _onnxruntime(how, bool(installed)) if name == "onnxruntime" else how
     yield "native module", _found(_native)
     yield "opencv", _found(_opencv)
     for line in _gpus():
         yield "gpu", line
+    chosen = list(backends.candidates())
     for name in backends.BACKENDS:
-        yield f"backend {name}", _found(partial(_backend, name))
+        yield f"backend {name}", _found(partial(_backend, name, chosen))
     yield "landmarker", _found(_landmarker)
     yield "shipped bundle", _found(_bundle)
 
 
 def _distribution(package: str) -> str:
     return "fye-rt" if package in CORE else f"'fye-rt[{EXTRAS.get(package, 'export')}]'"
+
+
+def _onnxruntime(how: str, installed: bool) -> str:
+    """How it is, where onnxruntime-gpu may be there in its place."""
+    try:
+        on_a_gpu = version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return how
+    if not installed:
+        return f"{on_a_gpu}, onnxruntime-gpu"
+    return f"{how}, and onnxruntime-gpu {on_a_gpu}, which overwrite each other's files; run: {backends.ONNXRUNTIME_GPU}"
 
 
 def _found(look: Callable[[], str]) -> str:
@@ -72,9 +86,11 @@ def _gpus() -> Iterator[str]:
         yield f"none: {found.reason}"
 
 
-def _backend(name: str) -> str:
+def _backend(name: str, chosen: list[str]) -> str:
     backends.load(name)
-    if name == backends.choose():
+    if chosen[0] == "tensorrt" and name in chosen[:2]:
+        return f"ready; what auto chooses for a bundle {'with' if name == chosen[0] else 'without'} plans"
+    if name == chosen[0]:
         return "ready; what auto chooses"
     reason = backends.unusable(name)
     if name in backends.ON_A_CPU:

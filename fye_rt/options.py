@@ -27,7 +27,7 @@ DEFAULT_FORECAST = "balanced"  # of the command line: the fastest that costs no 
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
 GUIDANCE = 3.5  # the public code's
-COMPUTES = ("auto", "fp32", "bf16", "fp16")
+COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 MAX_WINDOW = 32  # the motion modules' positional encoding ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends, and something between them
 

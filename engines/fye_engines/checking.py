@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_engines.quantize import BOUNDS
 from fye_rt.backends import Arrays, Engine, Settings
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle
@@ -61,16 +62,17 @@ def compare(made: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]])
     return found
 
 
-def refusal(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why a plan with these differences is not published, or ""."""
+def refusal(found: Mapping[str, Mapping[str, Any]], precision: str = "fp16") -> str:
+    """Why a plan of a precision with these differences is not published, or ""."""
+    least, most = BOUNDS.get(precision, (LEAST_COSINE, MOST_RMS))
     for name, each in found.items():
         if not each["finite"]:
             return f"{name} is not finite, or has another shape"
         if each["cosine"] is None:
             return f"{name} ought to be zero everywhere, and cannot be compared"
-        if each["cosine"] < LEAST_COSINE or each["relative_rms"] > MOST_RMS:
+        if each["cosine"] < least or each["relative_rms"] > most:
             return (
-                f"{name} differs from ONNX Runtime in float32: cosine {each['cosine']:.5f} (at least {LEAST_COSINE}), "
-                f"relative RMS {each['relative_rms']:.1e} (at most {MOST_RMS:g})"
+                f"{name} differs from ONNX Runtime in float32: cosine {each['cosine']:.5f} (at least {least}), "
+                f"relative RMS {each['relative_rms']:.1e} (at most {most:g})"
             )
     return ""

@@ -200,7 +200,7 @@ def _compared(
         inputs = random_inputs(bundle, task.graph, sizes)
         name = f"{sizes['frames']} of {sizes['height']}x{sizes['width']}"
         found[name] = compare(engine.run(inputs), exact.run(inputs))
-        if wrong := refusal(found[name]):
+        if wrong := refusal(found[name], key.precision):
             raise BackendError(
                 f"the plan of {task.graph} is not published: at {name} {wrong}; build it with --precision fp32 or "
                 "bf16, or with --attention written-out"

@@ -4,16 +4,17 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import onnx_ir as ir
 
 from fye_engines.attention import write_out_attention
 from fye_engines.precision import LOW, set_precision
+from fye_engines.quantize import KINDS, kept, quantize
 from fye_rt.bundle import Bundle, Graph, symbols
 from fye_rt.errors import OptionError
+from fye_rt.plans.matching import BASE, precision_of
 
-PRECISIONS = ("fp32", *LOW)
+PRECISIONS = ("fp32", *LOW, *KINDS)
 ATTENTIONS = ("fused", "written-out")
 
 Shape = tuple[int, ...]
@@ -92,7 +93,7 @@ class Prepared:
 
 def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
     """A graph with its types and with all its symbolic dimensions, for an engine whose own variant may be taken."""
-    model = _typed(bundle.file(graph, variant), precision, "fused")
+    model = _typed(bundle, graph, variant, precision, "fused")
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
 
@@ -103,7 +104,8 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
         bundle: with the graph.
         graph: its name.
         shapes: of the clips.
-        precision: of products, one of `PRECISIONS`.
+        precision: of products, one of `PRECISIONS`; with 8 bits, those of the denoisers, for which the bundle has
+            ranges (see `fye_engines.quantize`).
         attention: "fused" leaves the operator to TensorRT, "written-out" makes it MatMul, Softmax and MatMul.
 
     Raises:
@@ -112,7 +114,7 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     """
     if shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
-    model = _typed(bundle.file(graph), precision, attention)
+    model = _typed(bundle, graph, "", precision, attention)
     weights = {}
     for name, value in model.graph.initializers.items():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
@@ -126,12 +128,15 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     return Prepared(graph, onnx, weights, profile)
 
 
-def _typed(file: Path, precision: str, attention: str) -> ir.Model:
+def _typed(bundle: Bundle, graph: str, variant: str, precision: str, attention: str) -> ir.Model:
     for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
         if value not in allowed:
             raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
-    model = ir.load(file)
+    precision = precision_of(graph, precision)
+    model = ir.load(bundle.file(graph, variant))
     if attention == "written-out":
         write_out_attention(model)
-    set_precision(model, precision)
+    set_precision(model, BASE if precision in KINDS else precision)
+    if precision in KINDS:
+        quantize(model, kept(bundle, graph), precision)
     return model

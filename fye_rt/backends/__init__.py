@@ -3,7 +3,7 @@
 import ctypes
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -68,9 +68,12 @@ BACKENDS = {
     "onnxruntime-tensorrt": ("fye_rt.backends.onnxruntime_gpu:TENSORRT", "onnxruntime"),
     "onnxruntime-rtx": ("fye_rt.backends.onnxruntime_gpu:RTX", "onnxruntime"),
 }
+# only one of the two wheels may be there: they overwrite each other's files
+ONNXRUNTIME_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 FALLBACK = "onnxruntime"  # is always installed, and works everywhere
 ON_A_CPU = ("onnxruntime", "openvino", "torch")
 _ON_A_GPU = ("tensorrt", "torch", "onnxruntime-cuda")  # of what "auto" may choose
+_RETYPED = ("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx")  # whose graphs onnx-ir makes float16
 
 Open = Callable[[Bundle, str, Settings], Engine]
 
@@ -97,9 +100,17 @@ def choose(name: str = "auto", bundle: Bundle | None = None) -> str:
         name: of a backend, or "auto".
         bundle: for which TensorRT must have plans.
     """
-    if name != "auto":
-        return name
-    return next((each for each in _ON_A_GPU if not unusable(each, bundle)), FALLBACK)
+    return next(candidates(bundle)) if name == "auto" else name
+
+
+def candidates(bundle: Bundle | None = None) -> Iterator[str]:
+    """The backends that "auto" may choose here, the best first; each is looked at when it is its turn.
+
+    Args:
+        bundle: for which TensorRT must have plans; without one they don't matter.
+    """
+    yield from (name for name in _ON_A_GPU if not unusable(name, bundle))
+    yield FALLBACK
 
 
 def unusable(name: str, bundle: Bundle | None = None) -> str:
@@ -129,7 +140,7 @@ def _absent(name: str) -> str:
     except ValueError:  # a module without a spec
         found = None
     if found is None:
-        return f"it is not installed; run: pip install 'fye-rt[{name}]'"
+        return f"it is not installed; run: {_install(name)}"
     if name not in ON_A_CPU:
         return str(_module(name).unusable())
     return ""
@@ -156,6 +167,8 @@ def resolve_compute(name: str, compute: str) -> str:
         return able[-1]
     if compute not in able:
         other = ", or use --backend openvino for bf16" if compute == "bf16" and name != "openvino" else ""
+        if compute == "fp16" and name in _RETYPED:
+            other = ", or run: pip install onnx-ir"  # an extra would bring the CPU's onnxruntime back
         raise BackendError(f"{name} computes in {' or '.join(able)} here, not in {compute}; drop --compute{other}")
     return compute
 
@@ -179,5 +192,10 @@ def _module(name: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        raise BackendError(f"backend {name} needs {package} ({error}); run: pip install 'fye-rt[{name}]'") from error
+        raise BackendError(f"backend {name} needs {package} ({error}); run: {_install(name)}") from error
     return getattr(found, attribute) if attribute else found
+
+
+def _install(name: str) -> str:
+    package = BACKENDS[name][1]
+    return f"pip install {package}" if package == FALLBACK else f"pip install 'fye-rt[{name}]'"

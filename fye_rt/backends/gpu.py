@@ -57,14 +57,15 @@ def look(load: Callable[[str], Any]) -> Found:
         driver = load(_DRIVER)
     except OSError:
         return Found((), "", "there is no NVIDIA driver")
-    number, size, text = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    number, device, size, text = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
     if error := driver.cuInit(0):
         return Found((), "", f"the NVIDIA driver finds no GPU (CUDA error {error})")
     driver.cuDriverGetVersion(ctypes.byref(number))
     cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
     driver.cuDeviceGetCount(ctypes.byref(number))
     found = []
-    for device in range(number.value):
+    for ordinal in range(number.value):
+        driver.cuDeviceGet(ctypes.byref(device), ordinal)
         driver.cuDeviceGetName(text, len(text), device)
         driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
         version = []

@@ -1,114 +1,36 @@
 """ONNX Runtime on an NVIDIA GPU: its CUDA provider; its TensorRT and TensorRT-RTX providers where they are installed.
 
-The CUDA provider is given the graphs that were lowered for ONNX Runtime on a CPU: it has kernels of all they hold, and
-would write the standard group norm out as E[x^2] - E[x]^2. The other two know the standard graphs. In float16 a graph
-is typed by `fye_engines` when it is opened. Inputs and outputs of every shape have a fixed place on the GPU, so that
-the CUDA provider can replay the denoiser as one CUDA graph.
+The CUDA provider is given the graphs that were lowered for ONNX Runtime, with their norms in an operator that it has.
+The standard ones would run there too, but it writes their group norm out as E[x^2] - E[x]^2, in 1.6 times as many
+nodes. The other two providers know the standard graphs. In float16 a graph is typed by `fye_engines` when it is opened.
 """
 
+import ctypes
 import importlib
+import io
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
-from fye_rt.backends import GPU_PIXELS, Arrays, Settings, gpu
-from fye_rt.bundle import Bundle, Graph
+from fye_rt.backends import ONNXRUNTIME_GPU, Settings, gpu, resolve_compute
+from fye_rt.backends.onnxruntime import session_options
+from fye_rt.backends.onnxruntime_bound import OnnxRuntimeGpuEngine
+from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 
 _DENOISERS = ("denoiser", "denoiser_cond")
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_CPU = "CPUExecutionProvider"
 _RTX_LIBRARY = "onnxruntime_ep_nv_tensorrt_rtx"  # the wheel that holds the provider of that name
 
 logger = logging.getLogger("fye_rt")
-
-
-class Held:
-    """An input of many runs; it goes to the GPU when it is first read, in the type in which the graph reads it."""
-
-    def __init__(self, array: NDArray[np.float32]) -> None:
-        self.shape = array.shape
-        self._array: NDArray[np.float32] | None = array
-        self._there: Any = None
-
-    def value(self, dtype: Any, device: str) -> Any:
-        """Where it lies."""
-        if self._array is not None:
-            array = np.ascontiguousarray(self._array, dtype)
-            self._there, self._array = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), None
-        return self._there
-
-
-class OnnxRuntimeGpuEngine:
-    """One session; every shape of its inputs has places of its own."""
-
-    pixels = GPU_PIXELS
-
-    def __init__(self, session: onnxruntime.InferenceSession, graph: Graph, compute: str, provider: "Provider") -> None:
-        """Takes an open session of a provider."""
-        self.compute = compute
-        self._session, self._graph, self._provider = session, graph, provider
-        self._bound: dict[tuple[tuple[str, tuple[int, ...]], ...], _Bound] = {}
-
-    def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
-        names = [each.name for each in self._session.get_inputs()]
-        key = tuple((name, tuple(inputs[name].shape)) for name in names)
-        if key not in self._bound:
-            options = onnxruntime.RunOptions()
-            options.add_run_config_entry(self._provider.graph_id, str(len(self._bound) + 1))
-            outputs = self._graph.output_shapes(dict(key))
-            self._bound[key] = _Bound(self._session, dict(key), outputs, self._provider.device, options)
-        return self._bound[key].run(inputs)
-
-    def hold(self, array: NDArray[np.float32]) -> Held:
-        """See `fye_rt.backends.Engine`."""
-        return Held(array)
-
-
-class _Bound:
-    """Places on the device for inputs and outputs of certain shapes."""
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        inputs: Mapping[str, tuple[int, ...]],
-        outputs: Mapping[str, tuple[int, ...]],
-        device: str,
-        options: onnxruntime.RunOptions,
-    ) -> None:
-        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._types = {each.name: _TYPES[each.type] for each in (*session.get_inputs(), *session.get_outputs())}
-        self._session, self._options, self._device = session, options, device
-        self._inputs = {name: make(list(shape), self._types[name], device, 0) for name, shape in inputs.items()}
-        self._outputs = {name: make(list(shape), self._types[name], device, 0) for name, shape in outputs.items()}
-        self._holds: dict[str, Held] = {}
-        self._binding = session.io_binding()
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
-
-    def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """Copy what has changed, run, and copy the outputs."""
-        for name, place in self._inputs.items():
-            given = inputs[name]
-            if not isinstance(given, Held):
-                place.update_inplace(np.ascontiguousarray(given, self._types[name]))
-            elif self._holds.get(name) is not given:
-                place.update_inplace(given.value(self._types[name], self._device))
-                self._holds[name] = given
-        self._binding.synchronize_inputs()
-        self._session.run_with_iobinding(self._binding, self._options)
-        self._binding.synchronize_outputs()
-        return {name: np.array(value.numpy(), np.float32) for name, value in self._outputs.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +40,42 @@ class Provider:
     Attributes:
         backend: its name among the backends.
         name: ONNX Runtime's name of it.
-        install: what brings it.
+        install: the command that brings it.
+        libraries: that must be there besides CUDA's, on Linux.
+        behind: providers that take nodes which it does not, before the CPU does.
         device: whose memory inputs and outputs are bound in.
-        graph_id: the run option that tells CUDA graphs apart.
         variant: of the graphs; see `Bundle.file`.
+        replays: whether it keeps a CUDA graph for every shape. The TensorRT provider keeps one in all, and would replay
+            it for other shapes too (onnxruntime-gpu 1.31.1).
     """
 
     backend: str
     name: str
     install: str
+    libraries: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     device: str = "cuda"
-    graph_id: str = "gpu_graph_id"
     variant: str = ""
+    replays: bool = False
 
     def unusable(self, bundle: Bundle | None = None) -> str:
         """Why it is not to be chosen here, or ""; see `fye_rt.backends.choose`."""
-        if reason := gpu.gpus().reason:
-            return reason
-        return "" if self._available() else f"this onnxruntime has no {self.name}; {self.install}"
+        found = gpu.gpus()
+        if found.reason:
+            return found.reason
+        if self.name == RTX.name:  # brings its libraries along
+            return "" if find_spec(_RTX_LIBRARY) else f"{self.name} is not installed; run: {self.install}"
+        if self.name not in onnxruntime.get_available_providers():
+            return f"this onnxruntime has no {self.name}; run: {self.install}"
+        built = onnxruntime.cuda_version
+        if _major(found.cuda) < _major(built):
+            return f"this onnxruntime is for CUDA {built}, the driver for CUDA {found.cuda}; install a newer driver"
+        missing = _missing((*_cuda_libraries(built), *self.libraries))
+        return f"{missing} is missing; run: {self.install}" if missing else ""
 
     def computes(self) -> tuple[str, ...]:
         """See `fye_rt.backends.computes`."""
-        return ("fp32", "fp16") if find_spec("fye_engines") and find_spec("onnx_ir") else ("fp32",)
+        return ("fp32", "fp16") if _rewrites() else ("fp32",)
 
     def open_engine(self, bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeGpuEngine:
         """Open a graph of a bundle.
@@ -147,86 +83,116 @@ class Provider:
         Raises:
             BackendError: no GPU, no such provider, or a precision that it does not compute in.
         """
-        from fye_rt.backends import resolve_compute
-
         if reason := self.unusable():
             raise BackendError(f"{self.backend} cannot be used: {reason}")
         compute = resolve_compute(self.backend, settings.compute)
-        return self.open_here(bundle, graph, compute)
+        if graph in _DENOISERS and not _rewrites():
+            logger.warning("without onnx-ir graphs stay in float32, and slow on a GPU; run: pip install onnx-ir")
+        return self.open_here(bundle, graph, compute, settings.threads)
 
-    def open_here(self, bundle: Bundle, graph: str, compute: str) -> OnnxRuntimeGpuEngine:
+    def open_here(self, bundle: Bundle, graph: str, compute: str, threads: int = 0) -> OnnxRuntimeGpuEngine:
         """Open a graph, whether the provider ought to work here or not.
 
         Raises:
-            BackendError: ONNX Runtime refuses it.
+            BackendError: ONNX Runtime refuses the graph, or leaves the provider out.
         """
-        replayed = graph in _DENOISERS and self.device == "cuda"
-        choices = [self._options(each) for each in ((True, False) if replayed else (False,))]
-        for number, options in enumerate(choices):
-            try:
-                session = self._session(bundle, graph, compute, options)
-                return OnnxRuntimeGpuEngine(session, bundle.graphs[graph], compute, self)
-            except Exception as error:  # the provider raises half a dozen unrelated types
-                if number + 1 == len(choices):
-                    raise BackendError(
-                        f"{self.backend} cannot open {graph}: {error}; check with: fye verify {bundle.path}"
-                    ) from error
-                logger.warning("%s runs without a CUDA graph, and a little slower (%s)", graph, error)
-        raise AssertionError("there is always a choice")
+        replayed = self.replays and graph in _DENOISERS and _rewrites()
+        open_session = partial(self._session, bundle, graph, compute, threads)
+        try:
+            return OnnxRuntimeGpuEngine(
+                open_session, bundle.graphs[graph], compute, self.backend, self.device, replayed
+            )
+        except BackendError:
+            raise
+        except Exception as error:  # the provider raises half a dozen unrelated types
+            reason = " ".join(str(error).split())
+            raise BackendError(
+                f"{self.backend} cannot open {graph}: {reason}; check with: fye verify {bundle.path}"
+            ) from error
 
     def _session(
-        self, bundle: Bundle, graph: str, compute: str, options: Mapping[str, str]
+        self, bundle: Bundle, graph: str, compute: str, threads: int, replayed: bool
     ) -> onnxruntime.InferenceSession:
-        made = onnxruntime.SessionOptions()
-        made.log_severity_level = 3
+        made = session_options(threads)
         made.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
-        model = _model(bundle, graph, compute, self.variant)
+        model, folder = self._model(bundle, graph, compute), _cache() / _cache_name(bundle, graph, compute)
+        names = dict.fromkeys((self.name, *self.behind, _CPU))
+        options = {name: _options(name, folder, replayed) for name in names}
+        # with ONNX Runtime's fallback it would print to stdout and go on with other providers and other options
         if self.name == RTX.name:  # a provider that is plugged in
-            made.add_provider_for_devices(_rtx_devices(), dict(options))
-            return onnxruntime.InferenceSession(model, made)
-        return onnxruntime.InferenceSession(model, made, providers=[(self.name, dict(options)), "CPUExecutionProvider"])
+            made.add_provider_for_devices(_rtx_devices(), options[self.name])
+            session = onnxruntime.InferenceSession(model, made, enable_fallback=0)
+        else:
+            session = onnxruntime.InferenceSession(model, made, providers=list(options.items()), enable_fallback=0)
+        if self.name not in session.get_providers():  # a provider that doesn't load is left out without an error
+            raise BackendError(
+                f"{self.backend} cannot be used: ONNX Runtime leaves {self.name} out, for the reason printed above; "
+                f"run: {self.install}"
+            )
+        return session
 
-    def _options(self, replayed: bool) -> dict[str, str]:
-        """Of the provider."""
-        if self.name == CUDA.name:
-            return {"use_tf32": "0", "enable_cuda_graph": str(int(replayed))}  # float32 is float32
-        if self.name == TENSORRT.name:
-            cache = str(_cache())
-            return {
-                "trt_engine_cache_enable": "1",
-                "trt_engine_cache_path": cache,
-                "trt_timing_cache_enable": "1",
-                "trt_timing_cache_path": cache,
-                "trt_cuda_graph_enable": str(int(replayed)),
-            }
-        if self.name == RTX.name:
-            return {"nv_runtime_cache_path": str(_cache())}
-        return {}
+    def _model(self, bundle: Bundle, graph: str, compute: str) -> bytes:
+        if not _rewrites():
+            return bundle.file(graph, self.variant).read_bytes()
+        from fye_engines.prepare import typed
+        from fye_rt.backends.onnxruntime_norms import as_layer_norms
 
-    def _available(self) -> bool:
-        if self.name == RTX.name:
-            return find_spec(_RTX_LIBRARY) is not None
-        return self.name in onnxruntime.get_available_providers()
+        model = typed(bundle, graph, compute, self.variant)
+        return as_layer_norms(model) if self.variant else model
 
 
-_GPU_WHEEL = "run: pip uninstall onnxruntime; pip install onnxruntime-gpu"
-CUDA = Provider("onnxruntime-cuda", "CUDAExecutionProvider", _GPU_WHEEL, variant="onnxruntime")
-TENSORRT = Provider("onnxruntime-tensorrt", "TensorrtExecutionProvider", f"{_GPU_WHEEL}, with TensorRT 10")
+CUDA = Provider("onnxruntime-cuda", "CUDAExecutionProvider", ONNXRUNTIME_GPU, variant="onnxruntime", replays=True)
+TENSORRT = Provider(
+    "onnxruntime-tensorrt",
+    "TensorrtExecutionProvider",
+    f"{ONNXRUNTIME_GPU} 'tensorrt-cu13<11'",
+    libraries=("libnvinfer.so.10", "libnvonnxparser.so.10"),
+    behind=(CUDA.name,),
+)
 RTX = Provider(
     "onnxruntime-rtx",
     "NvTensorRTRTXExecutionProvider",
-    "run: pip install onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13",
     device="cpu",  # a build of ONNX Runtime without CUDA has no other; the provider copies
-    graph_id="cuda_graph_annotation_id",
 )
 
 
-def _model(bundle: Bundle, graph: str, compute: str, variant: str) -> bytes:
-    if compute == "fp32":
-        return bundle.file(graph, variant).read_bytes()
-    from fye_engines.prepare import typed
+def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
+    """Of a provider.
 
-    return typed(bundle, graph, compute, variant)
+    The graph has its types, so no precision is asked for: without such a flag the TensorRT provider types strongly.
+    Weights are handed over in memory, since as one protobuf message a model must stay below 2 GB.
+    """
+    if provider == CUDA.name:
+        return {"use_tf32": "0", "enable_cuda_graph": str(int(replayed))}  # float32 is float32
+    if provider not in (TENSORRT.name, RTX.name):
+        return {}
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if provider == RTX.name:
+        return {"nv_runtime_cache_path": str(folder), "nv_use_external_data_initializer": "1"}
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_load_user_initializer": "1",
+    }
+
+
+def _cache() -> Path:
+    """Where ONNX Runtime keeps what TensorRT has built."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "fye-rt" / "onnxruntime"
+
+
+def _cache_name(bundle: Bundle, graph: str, compute: str) -> str:
+    """A folder for each, because the names that the provider gives to engines do not tell weights apart."""
+    return f"{bundle.digest[:16]}-{graph}-{compute}-{onnxruntime.__version__}"
+
+
+def _rewrites() -> bool:
+    """Whether graphs can be given other types and operators here."""
+    return all(map(find_spec, ("fye_engines", "onnx", "onnx_ir")))
 
 
 def _rtx_devices() -> list[Any]:
@@ -234,12 +200,35 @@ def _rtx_devices() -> list[Any]:
     name = library.get_ep_name()
     if all(device.ep_name != name for device in onnxruntime.get_ep_devices()):
         onnxruntime.register_execution_provider_library(name, library.get_library_path())
-    return [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise BackendError("onnxruntime-rtx serves none of these GPUs; use --backend auto")
+    return devices[:1]  # it refuses more than one
 
 
-def _cache() -> Path:
-    """Where ONNX Runtime keeps what TensorRT has built."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "fye-rt" / "onnxruntime"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+def _cuda_libraries(version: str) -> tuple[str, ...]:
+    """What the CUDA provider is linked to, and cuDNN, which it opens for the first convolution."""
+    cuda = [f"lib{name}.so.{_major(version)}" for name in ("cudart", "cublasLt", "cublas")]
+    return (*cuda, "libcurand.so.10", "libcudnn.so.9") if version else ()
+
+
+@cache
+def _missing(libraries: tuple[str, ...]) -> str:
+    """The first that cannot be loaded, or "". Those that lie in pip's packages are loaded from there, to be found."""
+    if sys.platform != "linux":
+        return ""
+    with redirect_stdout(io.StringIO()):  # it prints, and raises nothing
+        onnxruntime.preload_dlls()
+    if TENSORRT.libraries[0] in libraries:
+        with suppress(Exception):  # it fails in its own ways where its libraries are missing
+            importlib.import_module("tensorrt")
+    for name in libraries:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            return name
+    return ""
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0] or 0)

@@ -19,7 +19,17 @@ from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.key import Shape
-from fye_rt.plans.matching import STRIPPED, Machine, alike, choose, exactly, plan_key, rebuild_command, usable
+from fye_rt.plans.matching import (
+    EIGHT_BITS,
+    STRIPPED,
+    Machine,
+    alike,
+    choose,
+    exactly,
+    plan_key,
+    rebuild_command,
+    usable,
+)
 
 _OPENED_SHAPES = 16  # of a graph: each has a context of its own; progressive windows have some dozen lengths
 _SAID = 5  # messages of TensorRT's that an error quotes at most
@@ -252,7 +262,8 @@ def computes() -> tuple[str, ...]:
         BackendError: no GPU.
     """
     sm = int(machine(Gpu()).sm.removeprefix("sm_"))
-    return ("fp32", "bf16", "fp16") if sm >= 80 else ("fp32", "fp16")
+    since = (("int8", 0), ("fp8", 89), ("fp32", 0), ("bf16", 80), ("fp16", 0))
+    return tuple(precision for precision, first in since if sm >= first)
 
 
 def machine(gpu: Gpu) -> Machine:
@@ -308,7 +319,8 @@ def _plans(cache: PlanCache, bundle: Bundle, graph: str, here: Machine, compute:
     """What plans of a graph have in common, and the keys of those that there are."""
     there = _keys(cache)
     found = []
-    for precision in reversed(computes()) if compute == "auto" else (compute,):
+    able = [precision for precision in computes() if precision not in EIGHT_BITS]  # those change clips: by name alone
+    for precision in reversed(able) if compute == "auto" else (compute,):
         wanted = plan_key(bundle, graph, here, precision, ())
         keys = [key for key in usable(there, wanted) if STRIPPED not in key.flags]
         found.append((wanted, keys))

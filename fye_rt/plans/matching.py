@@ -10,6 +10,10 @@ from fye_rt.plans.key import PlanKey, Profile, Shape, differences, profile
 # how `fye_engines.prepare` makes graphs; it counts up whenever that gives other ones
 RECIPE = "recipe=1"
 STRIPPED = "stripped"
+EIGHT_BITS = ("int8", "fp8")  # precisions that need the ranges of a bundle, in a file of its own
+BASE = "fp16"  # what such a plan computes in otherwise
+DENOISERS = ("denoiser", "denoiser_cond")  # the graphs that are worth 8 bits; the others are run once
+RANGES = "ranges.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Machine:
     driver: str
 
 
+def precision_of(graph: str, compute: str) -> str:
+    """What a graph computes in where clips are made in a precision."""
+    return BASE if compute in EIGHT_BITS and graph not in DENOISERS else compute
+
+
 def plan_key(
     bundle: Bundle, graph: str, machine: Machine, precision: str, shapes: Profile, flags: Iterable[str] = ()
 ) -> PlanKey:
@@ -36,11 +45,14 @@ def plan_key(
         bundle: with the graph.
         graph: its name.
         machine: that it runs on.
-        precision: that it computes in.
+        precision: that clips are made in; see `precision_of`.
         shapes: its optimization profile.
-        flags: how it is built; `RECIPE` is added.
+        flags: how it is built; `RECIPE` is added, and which ranges it has if it computes with 8 bits.
     """
     files = bundle.manifest["files"]
+    precision = precision_of(graph, precision)
+    if precision in EIGHT_BITS:
+        flags = (*flags, f"ranges={files.get(RANGES, {'sha256': 'none'})['sha256'][:16]}")
     stripped = STRIPPED in flags
     return PlanKey(
         graph,
@@ -60,7 +72,8 @@ def usable(keys: Iterable[PlanKey], wanted: PlanKey) -> list[PlanKey]:
     return [
         key
         for key in keys
-        if RECIPE in key.flags and replace(key, profile=wanted.profile, flags=wanted.flags) == wanted
+        if _same_numbers(key) == _same_numbers(wanted)
+        and replace(key, profile=wanted.profile, flags=wanted.flags) == wanted
     ]
 
 
@@ -71,8 +84,8 @@ def alike(keys: Iterable[PlanKey], wanted: PlanKey) -> PlanKey:
         return wanted
 
     def like(key: PlanKey) -> PlanKey:
-        flags = [flag for flag in key.flags if flag != STRIPPED and not flag.startswith("recipe=")]
-        return replace(wanted, profile=key.profile, flags=(RECIPE, *flags))
+        flags = set(key.flags) - _same_numbers(key) - {STRIPPED}
+        return replace(wanted, profile=key.profile, flags=(*_same_numbers(wanted), *flags))
 
     nearest = min(same, key=lambda key: (len(differences(key, like(key))), key.digest))
     return like(nearest)
@@ -115,6 +128,11 @@ def rebuild_command(bundle: Bundle, graph: str, shapes: Mapping[str, Shape], pre
     if "frames" in sizes:
         parts.append(f"--frames {sizes['frames']}")
     return " ".join(parts)
+
+
+def _same_numbers(key: PlanKey) -> set[str]:
+    """The flags on which depends what a plan computes."""
+    return {flag for flag in key.flags if flag.startswith(("recipe=", "ranges="))}
 
 
 def _takes(bounds: Profile, shapes: Mapping[str, Shape]) -> bool:

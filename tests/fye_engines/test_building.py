@@ -132,7 +132,8 @@ def test_shapes_that_cannot_be_are_refused(frames: Any, height: Any, width: Any)
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"precision": "fp8"}, "precision='fp8'"),
+        ({"precision": "fp4"}, "precision='fp4'"),
+        ({"precision": "fp8"}, "has no ranges.json"),
         ({"attention": "flash"}, "attention='flash'"),
         ({"shapes": Shapes((33,) * 3, (64,) * 3, (64,) * 3)}, "this bundle allows 32"),
     ],

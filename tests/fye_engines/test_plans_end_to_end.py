@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from fye_engines import checking
+from fye_engines import checking, quantize
 from fye_engines.building import Settings
 from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
@@ -25,7 +25,7 @@ from fye_rt.backends import tensorrt
 from fye_rt.backends.cuda_memory import Gpu, lowered
 from fye_rt.backends.tensorrt import machine
 from fye_rt.bundle import sealed
-from fye_rt.errors import BackendError, NumericalError
+from fye_rt.errors import BackendError, NumericalError, OptionError
 from fye_rt.options import Forecast
 from fye_rt.plans import PlanCache
 from tests.fye_engines import fake_gpu
@@ -313,6 +313,37 @@ def test_without_a_gpu_it_is_told(ready: FakeGpu, clip: Clip) -> None:
         clip("tensorrt")
 
 
+def test_eight_bits_are_for_the_denoiser_and_by_name_alone(gpu: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny.path, folder)
+
+    def measured(frames: int) -> Bundle:
+        clip = random.integers(0, 256, (frames, 64, 72, 3), np.uint8)
+        assert set(quantize.measure(Bundle.load(folder), [(clip[0], clip)], [2.0], 1)) == {"denoiser"}
+        return Bundle.load(folder)
+
+    gpu.bundle = bundle = measured(2)
+    asked = {"graphs": ("denoiser", "guider"), "precision": "int8"}
+    with pytest.raises(OptionError, match="no ranges of denoiser_cond; measure them: fye calibrate"):
+        make(bundle, graphs=("denoiser_cond",), precision="int8")
+    make(bundle, **asked)
+    keys = [entry.key for entry in PlanCache().entries() if entry.key is not None]
+    assert {key.graph: key.precision for key in keys} == {"denoiser": "int8", "guider": "fp16"}
+    with Animator(bundle, "onnxruntime", threads=1) as animator:
+        images = random.integers(0, 256, (3, 64, 72, 3), np.uint8)
+        state = animator.encode_portrait(images[0])
+    options = replace(OPTIONS, steps=2, compute="auto")
+    with Animator(bundle, "tensorrt", compute="int8") as animator:
+        assert animator.denoise(state, animator.encode_motion(images), options=options).shape == (1, 4, 3, 8, 9)
+    with Animator(bundle, "tensorrt") as animator:
+        motion = animator.encode_motion(images)
+        with pytest.raises(BackendError, match="there is one for precision int8"):
+            animator.denoise(state, motion, options=options)
+    assert actions(bundle, **asked) == [THERE, THERE]
+    assert actions(measured(3), **asked) == [BUILD, THERE]  # ranges are part of what a plan computes
+
+
 def half(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16).astype(np.float32)
 
@@ -508,7 +539,8 @@ def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye,
         (("BUNDLE", "--frames", "x"), "frames=x"),
         (("BUNDLE", "--frames", "64"), "this bundle allows"),
         (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
-        (("BUNDLE", "--precision", "fp8"), "precision"),
+        (("BUNDLE", "--precision", "fp4", "--graph", "guider"), "precision"),
+        (("BUNDLE", "--precision", "int8", "--graph", "denoiser"), "has no ranges.json"),
         (("BUNDLE", "--attention", "flash"), "attention"),
         (("BUNDLE", "--level", "9"), "level=9"),
         (("BUNDLE", "--workspace", "0"), "workspace=0"),

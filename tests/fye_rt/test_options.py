@@ -40,7 +40,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive, quality, balanced, fast"),
         ("solver", "euler", "ddim, dpm, unipc"),
         ("windows", "doors", "context, reference, tiles, progressive"),
-        ("compute", "int8", "auto, fp32, bf16, fp16"),
+        ("compute", "int4", "auto, fp32, bf16, fp16, int8, fp8"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_the_range(name: str, value: Any, allowed: str) -> None:

@@ -1,0 +1,166 @@
+"""An ONNX Runtime session whose inputs and outputs have fixed places on a device.
+
+Each has one for each of its shapes. It does not move, so that the provider can replay a CUDA graph that reads and
+writes there; what runs for another shape leaves it alone.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from fye_rt.backends import GPU_PIXELS, Arrays, return_freed_memory
+from fye_rt.bundle import Graph
+from fye_rt.errors import BackendError
+
+Shape = tuple[int, ...]
+Shapes = tuple[tuple[str, Shape], ...]
+
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+logger = logging.getLogger("fye_rt")
+
+
+class Held:
+    """An input of many runs; it goes to the device when it is first read, in the type in which the graph reads it."""
+
+    def __init__(self, array: NDArray[np.float32]) -> None:
+        self.shape = array.shape
+        self._array: NDArray[np.float32] | None = array
+        self._there: Any = None
+
+    def value(self, dtype: Any, device: str) -> Any:
+        """Where it lies."""
+        if self._array is not None:
+            array = np.ascontiguousarray(self._array, dtype)
+            self._there, self._array = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), None
+        return self._there
+
+
+class OnnxRuntimeGpuEngine:
+    """One graph.
+
+    Args:
+        open_session: opens it, with a CUDA graph for every shape or without.
+        graph: its inputs and outputs.
+        compute: "fp32" or "fp16".
+        backend: its name, for messages.
+        device: of inputs and outputs, in ONNX Runtime's words: "cuda" or "cpu".
+        replayed: whether to try CUDA graphs.
+
+    Raises:
+        Exception: of `open_session`.
+    """
+
+    pixels = GPU_PIXELS
+
+    def __init__(
+        self,
+        open_session: Callable[[bool], onnxruntime.InferenceSession],
+        graph: Graph,
+        compute: str,
+        backend: str,
+        device: str,
+        replayed: bool,
+    ) -> None:
+        self.compute = compute
+        self._open_session, self._graph, self._backend, self._device = open_session, graph, backend, device
+        self._replayed = replayed
+        self._open()
+
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """See `fye_rt.backends.Engine`.
+
+        Raises:
+            BackendError: it cannot be run, for want of memory above all.
+        """
+        shapes = tuple((name, tuple(inputs[name].shape)) for name in self._inputs)
+        try:
+            return self._run(shapes, inputs)
+        except Exception as error:  # the provider raises half a dozen unrelated types
+            reason = " ".join(str(error).split())
+            if not self._replayed:
+                raise BackendError(
+                    f"{self._backend} cannot run {self._graph.name}: {reason}; make smaller clips, or use "
+                    "--backend onnxruntime"
+                ) from error
+        self._give_up_replay(reason)
+        return self.run(inputs)
+
+    def hold(self, array: NDArray[np.float32]) -> Held:
+        """See `fye_rt.backends.Engine`."""
+        return Held(array)
+
+    def _open(self) -> None:
+        self._places: dict[tuple[str, Shape], _Place] = {}
+        self._bound: dict[Shapes, tuple[Any, Any]] = {}
+        self._session: Any = None  # an old one gives its memory back before the new one takes its own
+        try:
+            self._session = self._open_session(self._replayed)
+        except BackendError:
+            raise
+        except Exception as error:
+            if not self._replayed:
+                raise
+            reason = " ".join(str(error).split())
+        if self._session is None:
+            self._give_up_replay(reason)
+            return
+        return_freed_memory()
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        specs = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._types = {each.name: _TYPES[each.type] for each in specs}
+
+    def _give_up_replay(self, reason: str) -> None:
+        logger.warning("%s runs without a CUDA graph, and a little slower (%s)", self._graph.name, reason)
+        self._replayed = False
+        self._open()
+
+    def _run(self, shapes: Shapes, inputs: Mapping[str, Any]) -> Arrays:
+        outputs = self._graph.output_shapes(dict(shapes))
+        if shapes not in self._bound:
+            self._bound[shapes] = self._bind(shapes, outputs)
+        binding, options = self._bound[shapes]
+        for name, shape in shapes:
+            self._place(name, shape).put(inputs[name])
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+        # of the CPU's memory it gives a view, and the place is written to again
+        return {name: np.array(self._place(name, shape).value.numpy()) for name, shape in outputs.items()}
+
+    def _bind(self, inputs: Shapes, outputs: Mapping[str, Shape]) -> tuple[Any, Any]:
+        binding, options = self._session.io_binding(), onnxruntime.RunOptions()
+        for name, shape in inputs:
+            binding.bind_ortvalue_input(name, self._place(name, shape).value)
+        for name, shape in outputs.items():
+            binding.bind_ortvalue_output(name, self._place(name, shape).value)
+        if self._replayed:
+            options.add_run_config_entry("gpu_graph_id", str(len(self._bound) + 1))
+        return binding, options
+
+    def _place(self, name: str, shape: Shape) -> "_Place":
+        if (name, shape) not in self._places:
+            self._places[name, shape] = _Place(shape, self._types[name], self._device)
+        return self._places[name, shape]
+
+
+class _Place:
+    """Of an input or output of a certain shape."""
+
+    def __init__(self, shape: Shape, dtype: Any, device: str) -> None:
+        self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+        self._dtype, self._device = dtype, device
+        self._holds: Held | None = None
+
+    def put(self, given: Any) -> None:
+        """Copy an array or a held one, unless it is there already."""
+        if not isinstance(given, Held):
+            self.value.update_inplace(np.ascontiguousarray(given, self._dtype))
+            self._holds = None
+        elif self._holds is not given:
+            self.value.update_inplace(given.value(self._dtype, self._device))
+            self._holds = given
