@@ -417,11 +417,12 @@ class Animator:
     def _inputs(self, portrait: PortraitState, images: LandmarkImages, options: Options) -> dict[str, Any]:
         """All that a clip's frames depend on."""
         facts = report.environment()
+        versions = map(report.installed_version, backends.distributions(self.backend))
         chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, len(images), GUIDER_CHUNK))
         return {
             "fye_rt": facts["fye_rt"],
             "cpu": facts["cpu"]["model"],
-            self.backend: facts["packages"][self.backend],
+            self.backend: " ".join(version for version in versions if version),
             "threads": self._settings.threads,
             "bundle": self.bundle.digest,
             "portrait": digest(portrait.tensors[name] for name in sorted(portrait.tensors)),

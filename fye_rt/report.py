@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu(),
         "memory_bytes": _memory(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
     }
 
 
@@ -126,7 +126,8 @@ def _memory() -> int | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Of a distribution, or None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

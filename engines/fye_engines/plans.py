@@ -15,7 +15,7 @@ from fye_rt.backends.tensorrt import TensorRTEngine
 from fye_rt.bundle import GRAPHS, Bundle
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.plans import PlanCache, PlanKey, profile
-from fye_rt.plans.matching import STRIPPED, Machine, plan_key
+from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key
 
 REFIT = "refit"
 THERE, NEW_WEIGHTS, BUILD = "is there", "gets new weights", "is built"
@@ -89,11 +89,13 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
     """What there is to do; nothing is done.
 
     Raises:
-        OptionError: a graph that does not exist, or more frames than the bundle allows.
+        OptionError: a graph that does not exist, more frames than the bundle allows, or refit with 8 bits.
         BackendError: the cache cannot be read.
     """
     if unknown := [graph for graph in request.graphs if graph not in bundle.graphs]:
         raise OptionError(f"graph={unknown[0]} is not valid; allowed: {', '.join(GRAPHS)}")
+    if request.precision in EIGHT_BITS and request.settings.refit:
+        raise OptionError(f"precision={request.precision!r}: scales follow from weights, so no refit; build it anew")
     if request.shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={request.shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
     there = [entry.key for entry in cache.entries() if entry.key is not None]

@@ -22,6 +22,7 @@ write a file of weights of their own.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -163,12 +164,9 @@ def measure(
     found: dict[str, Ranges] = {}
     for graph in GRAPHS:
         scales = [scale for scale in guidance if graph == GRAPHS[scale <= 1]]
-        given: list[Arrays] = []
-        for number, scale in enumerate(scales):
-            tell(f"record {graph}", number, len(scales))
-            given += record(bundle, graph, clips, bundle.suited(Options(steps=STEPS), guidance=scale), threads)
-            tell(f"record {graph}", number + 1, len(scales))
-        if given:
+        if scales:
+            chosen = [bundle.suited(Options(steps=STEPS), guidance=scale) for scale in scales]
+            given = chain.from_iterable(record(bundle, graph, clips, options, threads) for options in chosen)
             tell(f"measure {graph}", 0, 1)
             found[graph] = calibrate(bundle, graph, given, threads)
             tell(f"measure {graph}", 1, 1)

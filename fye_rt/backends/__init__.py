@@ -146,6 +146,12 @@ def _absent(name: str) -> str:
     return ""
 
 
+def distributions(name: str) -> tuple[str, ...]:
+    """What a backend's package is installed as: one of these."""
+    package = BACKENDS[name][1]
+    return {"tensorrt": ("tensorrt-cu13",), FALLBACK: (FALLBACK, "onnxruntime-gpu")}.get(package, (package,))
+
+
 def computes(name: str) -> tuple[str, ...]:
     """The precisions that backend `name` computes in on this machine; "auto" stands for the last.
 

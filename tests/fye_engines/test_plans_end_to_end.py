@@ -231,6 +231,20 @@ def test_windows_of_several_lengths_share_memory(ready: FakeGpu, tiny: Bundle, c
             same(made, expected)
 
 
+def test_a_clip_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (FRAMES, 64, 72, 3), np.uint8)
+    options = replace(OPTIONS, windows="progressive", steps=2)
+    made = []
+    for _ in range(2):
+        with Animator(tiny, "tensorrt", compute="fp32") as animator:
+            state = animator.encode_portrait(images[0])
+            runs = len(ready.trt.executions)
+            made.append(np.concatenate(list(animator.frames(state, images, options, resume=tmp_path / "kept"))))
+            denoised = [each for each in ready.trt.executions[runs:] if "v_conditional" in each.addresses]
+            assert bool(denoised) == (len(made) == 1)
+    np.testing.assert_array_equal(*made)
+
+
 def test_any_thread_may_run_it(ready: FakeGpu, clip: Clip) -> None:
     made: list[np.ndarray] = []
     thread = threading.Thread(target=lambda: made.append(clip("tensorrt")))
@@ -541,6 +555,7 @@ def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye,
         (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
         (("BUNDLE", "--precision", "fp4", "--graph", "guider"), "precision"),
         (("BUNDLE", "--precision", "int8", "--graph", "denoiser"), "has no ranges.json"),
+        (("BUNDLE", "--precision", "int8", "--refit"), "no refit"),
         (("BUNDLE", "--attention", "flash"), "attention"),
         (("BUNDLE", "--level", "9"), "level=9"),
         (("BUNDLE", "--workspace", "0"), "workspace=0"),

@@ -228,7 +228,7 @@ def test_doctor_tells_what_is_there_and_how_to_get_what_is_not(
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "fye_rt.backends.openvino", None)
     monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
-    monkeypatch.setattr(report, "_version", lambda package: np.__version__ if package == "numpy" else None)
+    monkeypatch.setattr(report, "installed_version", lambda package: np.__version__ if package == "numpy" else None)
     lines = dict(line.split(maxsplit=1) for line in fye("doctor").replace("backend ", "backend-").splitlines())
     for part in (LANDMARKER_URL, str(tmp_path / "fye" / "face_landmarker.task")):
         assert part in lines["landmarker"]
