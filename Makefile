@@ -49,5 +49,5 @@ clean:
 
 .venv/.dev: $(BUILD) .venv/constraints.txt
 	$(PIP) install '$(TORCH)'
-	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,kernels,bench,dev]'
+	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,kernels,cluster,bench,dev]'
 	@touch .venv/.demo $@

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from fye_rt import __version__, commands, terminal
+from fye_rt.batch.command import batch
 from fye_rt.errors import FyeError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
 for command in (
     commands.demo,
     commands.animate,
+    batch,
     commands.landmarks,
     commands.export,
     commands.build,
@@ -20,10 +22,9 @@ for command in (
     commands.verify,
 ):
     app.command()(command)
-# the benchmark reads its own options
-app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    commands.bench
-)
+READS_ITS_OWN: Any = {"allow_extra_args": True, "ignore_unknown_options": True}  # options
+for name, own in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):
+    app.command(name, add_help_option=False, context_settings=READS_ITS_OWN)(own)
 app.command()(commands.doctor)
 # typer has its own copy of click in some versions and depends on it in others
 ClickException: Any = typer.BadParameter.__mro__[2]

@@ -29,6 +29,8 @@ from fye_rt.landmarks import (
     retarget,
 )
 from fye_rt.options import Options
+from fye_rt.recent import Recent
+from fye_rt.resume import digest
 from fye_rt.timings import Timings
 
 Image = NDArray[np.uint8]
@@ -246,10 +248,12 @@ def render(
     portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
     tell: Tell | None = None,
     resume: str | os.PathLike[str] | None = None,
+    recent: Recent | None = None,
 ) -> Rendering:
     """As `animate`, but the frames are made as they are asked for, and none is kept.
 
-    `resume` is a folder for what is finished, as for `Animator.frames`.
+    `resume` is a folder for what is finished, as for `Animator.frames`; `recent` spares clips that are made one after
+    another what they share.
     """
     timings = Timings()
     tell = tell or _silent
@@ -264,6 +268,7 @@ def render(
         portrait_landmarks=portrait_landmarks,
         tell=tell,
         timings=timings,
+        recent=recent,
     )
     tell("denoise", 0, options.steps)  # its graph may take a minute to open
     driving, shown = prepared.driving, len(prepared.landmarks)
@@ -316,7 +321,7 @@ def stream(
     check_sides(size, "the clip")
     portrait = media.fit_image(picture, *size)
     try:
-        own = _portrait_landmarks(portrait, portrait_landmarks, landmarker)
+        own = _portrait_landmarks(portrait_landmarks, lambda: _detect(portrait, landmarker))
     except FaceNotFoundError as error:
         raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
     state = animator.encode_portrait(portrait, media.clip_pixels(portrait, _clip_side(animator)))
@@ -417,27 +422,37 @@ def prepare(
     portrait_landmarks: str | os.PathLike[str] | Motion | None = None,
     tell: Tell = _silent,
     timings: Timings | None = None,
+    recent: Recent | None = None,
 ) -> Prepared:
-    """What `animate` does before it makes frames: arguments and errors are its own."""
-    timings = timings or Timings()
+    """What `animate` does before it makes frames: arguments and errors are its own and those of `render`."""
+    timings, recent = timings or Timings(), recent or Recent()
     reference = options.windows == "reference"
     limit = MOTION_FRAMES if options.windows == "progressive" else MAX_FRAMES
     with timings.stage("read"):
         # before the motion, whose landmarks may take minutes to find
         picture = image if isinstance(image, np.ndarray) else media.read_image(image)
-        driving = _read(motion_source, frames, landmarker, tell, limit)
+        driving = _read_once(recent, motion_source, frames, landmarker, tell, limit)
         if size is None:
             moved = driving.motion
             size = animator.bundle.size if isinstance(moved, Motion) else (moved.shape[1], moved.shape[2])
         check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
+        same = size, digest([portrait])
     with timings.stage("landmarks"):
-        landmarks, notices = _landmarks(driving.motion, portrait, portrait_landmarks, landmarker, reference)
+
+        def detect() -> Motion:
+            return recent.portrait((same, landmarker), lambda: _detect(portrait, landmarker))
+
+        landmarks, notices = _landmarks(driving.motion, portrait, portrait_landmarks, detect, reference)
     tell("encode", 0, 1)
     with timings.stage("encode_portrait"):
-        clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
-        seen = media.reference_round_trip(portrait) if reference else portrait
-        portrait_state = animator.encode_portrait(seen, clip_pixels)
+
+        def encode() -> PortraitState:
+            clip_pixels = media.clip_pixels(portrait, _clip_side(animator))
+            seen = media.reference_round_trip(portrait) if reference else portrait
+            return animator.encode_portrait(seen, clip_pixels)
+
+        portrait_state = recent.portrait((same, reference, animator), encode)
     tell("encode", 1, 1)
     return Prepared(portrait, portrait_state, landmarks, driving, notices)
 
@@ -447,16 +462,35 @@ def read_motion(
     frames: int | None = None,
     landmarker: str | os.PathLike[str] | None = None,
     tell: Tell | None = None,
+    recent: Recent | None = None,
 ) -> Motion:
     """The motion of a driving video, a picture, a Motion .npz or a legacy template .npy.
 
     Raises:
         InputError: missing, damaged, empty, too long, or without a face.
     """
-    driving = _read(path, frames, landmarker, tell or _silent, MOTION_FRAMES)
+    driving = _read_once(recent or Recent(), path, frames, landmarker, tell or _silent, MOTION_FRAMES)
     if not isinstance(driving.motion, Motion):
         raise InputError(f"{path} holds landmark images, which have no landmarks to read; give a video or a picture")
     return driving.motion
+
+
+def _read_once(
+    recent: Recent,
+    source: MotionSource,
+    frames: int | None,
+    landmarker: str | os.PathLike[str] | None,
+    tell: Tell,
+    limit: int,
+) -> _Driving:
+    """As `_read`; landmarks of a file are remembered."""
+
+    def read() -> _Driving:
+        return _read(source, frames, landmarker, tell, limit)
+
+    if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
+        return read()
+    return recent.motion(Path(source), (frames, landmarker, limit), read, lambda driving: len(driving.motion))
 
 
 def _read(
@@ -539,7 +573,7 @@ def _landmarks(
     motion: Motion | LandmarkImages,
     portrait: Image,
     given: str | os.PathLike[str] | Motion | None,
-    landmarker: str | os.PathLike[str] | None,
+    detect: Callable[[], Motion],
     reference: bool,
 ) -> tuple[LandmarkImages, tuple[str, ...]]:
     """Landmark images of a clip, and what a user should know of them."""
@@ -547,7 +581,7 @@ def _landmarks(
         return motion, ()
     size = (portrait.shape[0], portrait.shape[1])
     try:
-        own = _portrait_landmarks(portrait, given, landmarker)
+        own = _portrait_landmarks(given, detect)
     except FaceNotFoundError as error:
         if not reference:
             raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
@@ -557,11 +591,13 @@ def _landmarks(
     return Drawn(retarget(own, motion, size, drop_first=reference), size), own.notices
 
 
-def _portrait_landmarks(
-    portrait: Image, given: str | os.PathLike[str] | Motion | None, landmarker: str | os.PathLike[str] | None
-) -> Motion:
+def _detect(portrait: Image, landmarker: str | os.PathLike[str] | None) -> Motion:
+    return detect_image(portrait, find_landmarker(landmarker), "the portrait")
+
+
+def _portrait_landmarks(given: str | os.PathLike[str] | Motion | None, detect: Callable[[], Motion]) -> Motion:
     if given is None:
-        return detect_image(portrait, find_landmarker(landmarker), "the portrait")
+        return detect()
     if isinstance(given, Motion):
         return given
     return load_template(given) if Path(given).suffix.lower() == ".npy" else Motion.load(given)

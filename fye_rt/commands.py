@@ -34,6 +34,7 @@ BENCHMARKS = {
     "cross": "fye_bench.quality.cross",
     "forecast": "fye_bench.quality.front",
     "windows": "fye_bench.long_clips.command",
+    "batch": "fye_bench.batches",
 }
 
 _forecast = partial(typer.Option, rich_help_panel="Forecast")
@@ -471,13 +472,31 @@ def bench(context: typer.Context) -> None:
 
     `fye bench quality` measures a bundle on drawn portraits whose true frames are known, `fye bench cross` with the
     motion of a real talking head. `fye bench forecast` compares all ways to fewer evaluations,
-    `fye bench windows` all kinds of windows on long clips.
+    `fye bench windows` all kinds of windows on long clips, `fye bench batch` one worker and several.
     """
     arguments = list(context.args)
     module = BENCHMARKS.get(arguments[0]) if arguments else None
     if module is not None:
         del arguments[0]
     raise typer.Exit(_optional(module or "fye_bench.latency", "bench").main(arguments) or 0)
+
+
+def suite(context: typer.Context) -> None:
+    """Make, check and show suites: portraits, driving motions, and which drives which.
+
+    `fye suite init` makes one of a folder's files, `fye suite drawn` one of drawn portraits whose true frames are
+    known; `fye suite check` compares all files with their hashes, `fye suite show` says what is in a suite.
+    """
+    raise typer.Exit(_optional("fye_bench.suites.command", "bench").main(list(context.args)) or 0)
+
+
+def evaluate(context: typer.Context) -> None:
+    """Make and measure the clips of a suite, and compare runs.
+
+    `fye eval SUITE -o RUN` evaluates a bundle, `fye eval compare RUN_A RUN_B` says what has changed, pair by pair,
+    `fye eval report RUN` writes a run's page again.
+    """
+    raise typer.Exit(_optional("fye_bench.evaluation.command", "bench").main(list(context.args)) or 0)
 
 
 def doctor() -> None:

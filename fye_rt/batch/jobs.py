@@ -1,0 +1,204 @@
+"""The jobs of a batch: one JSON object a line, one clip each.
+
+    {"portrait": "anna.png", "motion": "wave.mp4"}
+    {"portrait": "anna.png", "motion": "talk.npz", "name": "anna-talks", "seed": 7, "forecast": "quality"}
+
+Paths are relative to the file with the jobs. A line that is no job is a job that has failed already: the others don't
+suffer from it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fye_rt.errors import FyeError, InputError, OptionError
+from fye_rt.options import Forecast, Options
+from fye_rt.outputs import parse_size
+
+MAX_LINE = 65536  # bytes
+MAX_JOBS = 1_000_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a job: its files are called so
+
+_PATHS = ("portrait", "motion", "portrait_landmarks")
+_OPTIONS = tuple(field.name for field in fields(Options) if field.name != "compute")  # all jobs share the engines
+FIELDS = (*_PATHS, "name", "frames", "size", *_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a job doesn't say.
+
+    Attributes:
+        options: of the loop.
+        frames: how many first frames of a motion are used; None: all.
+        size: height and width of the clip; None: what suits the bundle or the landmark images.
+    """
+
+    options: Options
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One clip to make.
+
+    Attributes:
+        line: in its file, from 1.
+        name: its files are called so.
+        portrait: a picture.
+        motion: as `fye animate` takes it.
+        portrait_landmarks: in place of detection, or None.
+        settings: options, frames and size.
+    """
+
+    line: int
+    name: str
+    portrait: Path
+    motion: Path
+    portrait_landmarks: Path | None
+    settings: Defaults
+
+    @property
+    def group(self) -> str:
+        """Jobs of one group share an encoded portrait."""
+        return repr((self.portrait, self.settings.size))
+
+
+@dataclass(frozen=True, slots=True)
+class BadJob:
+    """A line that is no job.
+
+    Attributes:
+        line: in its file, from 1.
+        name: what it would have been called.
+        error: what is wrong with it.
+    """
+
+    line: int
+    name: str
+    error: str
+
+
+def read_jobs(path: Path, defaults: Defaults) -> list[Job | BadJob]:
+    """Read a file of jobs; empty lines are skipped.
+
+    Raises:
+        InputError: it cannot be read, holds no line, or more than a million.
+    """
+    found: list[Job | BadJob] = []
+    names: dict[str, int] = {}
+    for number, line in _lines(path):
+        job = _parse(number, line, path.parent, defaults, names)
+        if isinstance(job, Job):
+            names[job.name.lower()] = number  # some file systems don't tell A from a
+        found.append(job)
+    if not found:
+        raise InputError(f'{path} has no jobs; give one a line: {{"portrait": "face.png", "motion": "wave.mp4"}}')
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if number > MAX_JOBS:
+                    raise InputError(f"{path} has more than {MAX_JOBS:,} lines; split it")
+                rest = line
+                while len(rest) > MAX_LINE and not rest.endswith(b"\n"):  # skip what is left of an endless line
+                    rest = file.readline(MAX_LINE + 1)
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give a file with one job a line") from error
+
+
+def _parse(line: int, raw: bytes, folder: Path, defaults: Defaults, names: Mapping[str, int]) -> Job | BadJob:
+    name = f"line-{line}"
+    try:
+        given = _object(raw)
+        if unknown := [key for key in given if key not in FIELDS]:
+            raise InputError(f"{', '.join(map(repr, unknown))} is not known; a job has {', '.join(FIELDS)}")
+        portrait, motion, landmarks = (_path(given, key, folder) for key in _PATHS)
+        if portrait is None or motion is None:
+            raise InputError(f"{'portrait' if portrait is None else 'motion'} is missing")
+        name = _name(given, line, portrait, motion, names)
+        return Job(line, name, portrait, motion, landmarks, _settings(given, defaults))
+    except FyeError as error:
+        return BadJob(line, name, f"{error}")
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_LINE:
+        raise InputError(f"it has more than {MAX_LINE} bytes")
+    try:
+        given = json.loads(raw, object_pairs_hook=_without_doubles)
+    except RecursionError as error:
+        raise InputError("it is nested too deeply") from error
+    except InputError:
+        raise
+    except ValueError as error:  # not JSON, not UTF-8, or an endless number
+        raise InputError(f"it is not JSON ({error})") from error
+    if not isinstance(given, dict):
+        raise InputError("it is not a JSON object")
+    return given
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise InputError("it says one thing twice")
+    return given
+
+
+def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path | None:
+    value = given.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError(f"{key}={value!r} is not a path")
+    return folder / value
+
+
+def _name(given: Mapping[str, Any], line: int, portrait: Path, motion: Path, names: Mapping[str, int]) -> str:
+    name = given.get("name")
+    if name is None:
+        name = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:40] for path in (portrait, motion)).lstrip("._-")
+        return f"{name}-{line}" if not name or name.lower() in names else name
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(f"name={name!r} is not valid; letters, digits, '.', '_' and '-', 1 to 100 of them")
+    if name.lower() in names:
+        raise InputError(f"line {names[name.lower()]} has the name {name!r} already")
+    return name
+
+
+def _settings(given: Mapping[str, Any], defaults: Defaults) -> Defaults:
+    frames, size = given.get("frames", defaults.frames), given.get("size")
+    if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
+        raise OptionError(f"frames={frames!r} is not valid; give 1 or more")
+    if size is not None and not isinstance(size, str):
+        raise OptionError(f'size={size!r} is not valid; give "HxW"')
+    options = {key: given[key] for key in _OPTIONS if key in given}
+    if isinstance(options.get("forecast"), dict):
+        options["forecast"] = _forecast(options["forecast"])
+    if flags := [key for key, value in options.items() if isinstance(value, bool)]:
+        raise OptionError(f"{flags[0]}={options[flags[0]]!r} is not valid")
+    try:
+        changed = replace(defaults.options, **options)
+    except TypeError as error:
+        raise OptionError(f"an option is of the wrong type ({error})") from error
+    return Defaults(changed, frames, defaults.size if size is None else parse_size(size))
+
+
+def _forecast(given: Mapping[str, Any]) -> Forecast:
+    if unknown := [key for key in given if key not in Forecast.__dataclass_fields__]:
+        raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
+    try:
+        return Forecast(**given)
+    except TypeError as error:
+        raise OptionError(f"forecast is not valid ({error})") from error

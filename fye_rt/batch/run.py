@@ -1,0 +1,190 @@
+"""A batch in its folder: what is finished stays finished, whatever happens to the run.
+
+NAME.mp4            the clip of a job
+records/NAME.json   what became of it, with its times; written once, when it is known
+results.jsonl       a line for each job in the order of its file, without times: the same for the same jobs
+summary.json        counts, times and the machine
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from fye_rt import report
+from fye_rt.batch.crew import Crew, Died, work
+from fye_rt.batch.jobs import BadJob, Job
+from fye_rt.batch.maker import Engine, Record, key
+from fye_rt.errors import FyeError, OutputError
+from fye_rt.files import atomic_file
+from fye_rt.report import write_json
+
+RECORDS, RESULTS, SUMMARY = "records", "results.jsonl", "summary.json"
+_TOLD = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
+
+Tell = Callable[[str, int, int, str], None]  # (stage, finished, all, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch.
+
+    Attributes:
+        done: clips made, by this run or one before.
+        kept: those of them that were there already.
+        failed: records of the jobs that failed, in their order.
+    """
+
+    done: int
+    kept: int
+    failed: Sequence[Record]
+
+
+class Folder:
+    """Where a batch goes; a context manager, within which no other run can write there.
+
+    Args:
+        path: is made if it does not exist.
+
+    Raises:
+        OutputError: it holds other things than a batch, cannot be written, or another run writes there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records = path / RECORDS
+        try:
+            if path.is_dir() and not self._records.is_dir() and any(path.iterdir()):
+                raise OutputError(f"{path} holds other files than a batch's; choose a new folder with -o")
+            self._records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._lock = (self._records / ".lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise OutputError(f"another run writes into {self.path}; wait for it, or choose another folder") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def finished(self, job: Job, bundle: str, engine: Engine) -> Record | None:
+        """The record of a clip that is there, made from the very same."""
+        record = self._read(job.name)
+        if record is None or record.get("status") != "done":
+            return None
+        try:
+            same = record["key"] == key(job, bundle, engine)
+            whole = (self.path / f"{job.name}.mp4").stat().st_size == record["bytes"]
+        except (FyeError, OSError, KeyError):
+            return None
+        return record | {"line": job.line} if same and whole else None
+
+    def keep(self, record: Record) -> None:
+        """Write what became of a job."""
+        write_json(self._records / f"{record['name']}.json", record)
+
+    def conclude(self, records: Sequence[Record], summary: dict[str, Any]) -> None:
+        """Write the results of all jobs, in their order, and the summary."""
+        with atomic_file(self.path / RESULTS) as temporary, temporary.open("w") as file:
+            for record in records:
+                file.write(json.dumps({name: record[name] for name in _TOLD if name in record}) + "\n")
+        write_json(self.path / SUMMARY, summary)
+
+    def _read(self, name: str) -> Record | None:
+        try:
+            record = json.loads((self._records / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+
+def run(
+    jobs: Sequence[Job | BadJob],
+    folder: Folder,
+    bundle: str,
+    engine: Engine,
+    crew: Callable[[], Crew],
+    tell: Tell,
+) -> Outcome:
+    """Make what is not made yet.
+
+    Args:
+        jobs: from `read_jobs`.
+        folder: where clips go.
+        bundle: digest of the model.
+        engine: that makes them.
+        crew: is called if there is anything to do.
+        tell: shows progress.
+
+    Raises:
+        FyeError: a worker could not be made, or a result not be written.
+    """
+    start = time.perf_counter()
+    records: dict[int, Record] = {}
+    todo: list[Job] = []
+    for number, job in enumerate(jobs):
+        tell("check", number, len(jobs), "")
+        if isinstance(job, BadJob):
+            records[job.line] = {"name": job.name, "line": job.line, "status": "failed", "error": job.error}
+        elif (there := folder.finished(job, bundle, engine)) is not None:
+            records[job.line] = there
+        else:
+            todo.append(job)
+    tell("check", len(jobs), len(jobs), "")
+    kept = sum(record["status"] == "done" for record in records.values())
+    workers = 0
+    try:
+        if todo:
+            workers, made = _work(crew(), todo, tell)
+            for record in made:
+                folder.keep(record)
+                records[record["line"]] = record
+    finally:
+        ordered = [records[job.line] for job in jobs if job.line in records]
+        folder.conclude(ordered, _summary(jobs, ordered, kept, workers, time.perf_counter() - start))
+    failed = [record for record in ordered if record["status"] == "failed"]
+    return Outcome(len(ordered) - len(failed), kept, failed)
+
+
+def _work(crew: Crew, todo: Sequence[Job], tell: Tell) -> tuple[int, Iterator[Record]]:
+    def records() -> Iterator[Record]:
+        tell("make", 0, len(todo), "")
+        for number, (job, result) in enumerate(work(crew, todo), 1):
+            tell("make", number, len(todo), job.name)
+            if isinstance(result, Died):
+                yield {"name": job.name, "line": job.line, "status": "failed", "error": result.reason}
+            else:
+                yield result
+
+    return crew.size, records()
+
+
+def _summary(
+    jobs: Sequence[Job | BadJob], records: Sequence[Record], kept: int, workers: int, seconds: float
+) -> dict[str, Any]:
+    done = [record for record in records if record["status"] == "done"]
+    made = len(done) - kept
+    return {
+        "jobs": len(jobs),
+        "done": len(done),
+        "of_them_there_already": kept,
+        "failed": len(records) - len(done),
+        "not_begun": len(jobs) - len(records),
+        "workers": workers,
+        "seconds": seconds,
+        "clips_per_hour": 3600 * made / seconds if made else None,
+        "peak_memory_bytes": max((record["peak_memory_bytes"] for record in done), default=None),
+        "environment": report.environment(),
+    }
