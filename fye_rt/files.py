@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and folders that one run at a time writes into."""
 
 import os
 import shutil
@@ -68,6 +68,27 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _output_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder: a hidden file in it is locked, by its process and no longer. POSIX alone.
+
+    Raises:
+        OutputError: another run writes there.
+        OSError: the folder is missing or read-only.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows; results appear whole there too, but who writes last wins
+        yield
+        return
+    with (folder / ".lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another run writes into {folder}; wait for it, or choose another folder") from error
+        yield
 
 
 def _umask() -> int:

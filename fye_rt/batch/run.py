@@ -6,20 +6,20 @@ results.jsonl       a line for each job in the order of its file, without times:
 summary.json        counts, times and the machine
 """
 
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from fye_rt import report
 from fye_rt.batch.crew import Crew, Died, work
 from fye_rt.batch.jobs import BadJob, Job
 from fye_rt.batch.maker import Engine, Record, key
 from fye_rt.errors import FyeError, OutputError
-from fye_rt.files import atomic_file
+from fye_rt.files import alone, atomic_file
 from fye_rt.report import write_json
 
 RECORDS, RESULTS, SUMMARY = "records", "results.jsonl", "summary.json"
@@ -64,20 +64,14 @@ class Folder:
             if isinstance(error, OutputError):
                 raise
             raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
-        self._lock: IO[bytes] | None = None
+        self._alone = ExitStack()
 
     def __enter__(self) -> Self:
-        self._lock = (self._records / ".lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise OutputError(f"another run writes into {self.path}; wait for it, or choose another folder") from error
+        self._alone.enter_context(alone(self._records))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._alone.close()
 
     def finished(self, job: Job, bundle: str, engine: Engine) -> Record | None:
         """The record of a clip that is there, made from the very same."""
@@ -148,9 +142,10 @@ def run(
     try:
         if todo:
             workers, made = _work(crew(), todo, tell)
-            for record in made:
-                folder.keep(record)
-                records[record["line"]] = record
+            with closing(made):
+                for record in made:
+                    folder.keep(record)
+                    records[record["line"]] = record
     finally:
         ordered = [records[job.line] for job in jobs if job.line in records]
         folder.conclude(ordered, _summary(jobs, ordered, kept, workers, time.perf_counter() - start))
@@ -158,8 +153,8 @@ def run(
     return Outcome(len(ordered) - len(failed), kept, failed)
 
 
-def _work(crew: Crew, todo: Sequence[Job], tell: Tell) -> tuple[int, Iterator[Record]]:
-    def records() -> Iterator[Record]:
+def _work(crew: Crew, todo: Sequence[Job], tell: Tell) -> tuple[int, Generator[Record]]:
+    def records() -> Generator[Record]:
         tell("make", 0, len(todo), "")
         for number, (job, result) in enumerate(work(crew, todo), 1):
             tell("make", number, len(todo), job.name)
