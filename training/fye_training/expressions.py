@@ -138,11 +138,7 @@ def irises(shape: Shape, weights: Array) -> Array:
         look = {way: weights[:, INDEX[f"eyeLook{way}{side}"]] for way in ("In", "Out", "Up", "Down")}
         yaw = outward * GAZE_ANGLE[0] * (look["Out"] - look["In"])
         pitch = GAZE_ANGLE[1] * (look["Up"] - look["Down"])
-        contour = neutral[EYES[eye]]
-        low, high = contour.min(axis=0), contour.max(axis=0)
-        width = high[0] - low[0]
-        centre = (low + high) / 2.0
-        centre[2] = contour[:, 2].mean() + 0.12 * width - EYEBALL_RADIUS * width
+        centre, width = eyeball(neutral, eye)
         forward = np.stack((np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)), axis=-1)
         right = np.stack((np.cos(yaw), np.zeros_like(yaw), -np.sin(yaw)), axis=-1)
         up = np.cross(forward, right)
@@ -152,6 +148,21 @@ def irises(shape: Shape, weights: Array) -> Array:
         for point, offset in enumerate((right, up, -right, -up), start=1):
             result[:, 5 * eye + point] = middle + radius * offset
     return result
+
+
+def eyeball(neutral: Array, eye: int) -> tuple[Array, float]:
+    """Centre of an eyeball, (3,), and the eye's width; the ball's radius is EYEBALL_RADIUS of it.
+
+    Args:
+        neutral: (468, 3), centimetres.
+        eye: 0 for the right one, 1 for the left one.
+    """
+    contour = neutral[EYES[eye]]
+    low, high = contour.min(axis=0), contour.max(axis=0)
+    width = float(high[0] - low[0])
+    centre: Array = (low + high) / 2.0
+    centre[2] = contour[:, 2].mean() + 0.12 * width - EYEBALL_RADIUS * width
+    return centre, width
 
 
 def _balanced(weights: Array) -> Array:

@@ -6,17 +6,16 @@ by the same windows with the same weights.
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_bench.quality.flow import Floats, flow, moved
 from fye_rt.errors import InputError
 from fye_rt.progressive import Piece
 from fye_rt.windows import Window
 
 Image = NDArray[np.uint8]
 Array = NDArray[np.float64]
-Floats = NDArray[np.float32]
 Borders = NDArray[np.bool_]
 
 _OCCLUDED = 12.0  # levels of 255 by which the truth itself misses, where the flow is wrong or something appears
@@ -51,22 +50,15 @@ def steps(made: Image, true: Image) -> Array:
 def warp_errors(made: Image, true: Image) -> Array:
     """How far each frame is from the one before, moved as the truth moves, mean absolute levels of 255, (F - 1,).
 
-    The movement is the true frames' optical flow (Kroeger et al., "Fast optical flow using dense inverse search", ECCV
-    2016, OpenCV's implementation); pixels where it doesn't explain the truth itself are left out (W.-S. Lai et al.,
-    "Learning blind video temporal consistency", ECCV 2018, measure so).
+    The movement is the true frames' optical flow; pixels where it doesn't explain the truth itself are left out
+    (W.-S. Lai et al., "Learning blind video temporal consistency", ECCV 2018, measure so).
     """
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    height, width = true.shape[1:3]
-    rows, columns = np.indices((height, width), dtype=np.float32)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in true]
     errors = []
     for k in range(len(true) - 1):
-        flow = search.calc(grey[k + 1], grey[k], np.zeros((height, width, 2), np.float32))
-        where = columns + flow[..., 0], rows + flow[..., 1]
+        back = flow(true[k + 1], true[k])
 
-        def off(clip: Image, k: int = k, where: tuple[Floats, Floats] = where) -> Array:
-            moved = cv2.remap(clip[k], *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            return np.abs(moved.astype(np.float64) - clip[k + 1]).mean(axis=-1)
+        def off(clip: Image, k: int = k, back: Floats = back) -> Array:
+            return np.abs(moved(clip[k], back).astype(np.float64) - clip[k + 1]).mean(axis=-1)
 
         explained = off(true) <= _OCCLUDED
         errors.append(float(off(made)[explained].mean()) if explained.any() else np.nan)

@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_bench.quality.suite import Image, Shown
-from fye_rt.landmarks.retarget import project
-from fye_training.expressions import deform, irises
+from fye_rt.landmarks.retarget import DEPTH_FACTOR, FOCAL_LENGTH, project
+from fye_training.expressions import EYEBALL_RADIUS, deform, eyeball, irises
 from fye_training.performance import Performance
 from fye_training.shape import Shape, neutral_mesh
 from fye_training.topology import (
     BROWS,
     CHIN,
     EYES,
+    IRISES,
     LIPS,
     LOWER_LID,
     LOWER_LIP_INNER,
@@ -63,11 +64,17 @@ class Regions:
 
 
 def expression(shape: Shape, acting: Performance) -> Array:
+    """The expression of an identity that acts, float64 (F, 9): see `expression_of`."""
+    return expression_of(shape, deform(shape, acting.weights), irises(shape, acting.weights)[:, ::5, :2])
+
+
+def expression_of(shape: Shape, mesh: Array, gaze: Array) -> Array:
     """The expression of an identity's true mesh.
 
     Args:
         shape: the identity.
-        acting: F frames.
+        mesh: float64 (F, 468, 3), centimetres.
+        gaze: float64 (F, 2, 2), as `Truth.gaze`.
 
     Returns:
         float64 (F, 9), in the order of QUANTITIES. In widths of the eye: the mean opening of its lids, the place of
@@ -75,22 +82,46 @@ def expression(shape: Shape, acting: Performance) -> Array:
         between the eyes: the mean opening of the lips, the distance of the mouth's corners, and how far they are
         above the closed mouth's middle at rest.
     """
-    neutral, mesh = neutral_mesh(shape), deform(shape, acting.weights)
+    neutral = neutral_mesh(shape)
     columns = np.empty((len(mesh), len(QUANTITIES)))
-    gaze = []
-    for side, iris in enumerate((0, 5)):
+    looks = []
+    for side in range(2):
         centre, width = _eye(neutral, side)
         lids = mesh[:, UPPER_LID[side][2:-2], 1] - mesh[:, LOWER_LID[side][2:-2], 1]
         columns[:, side] = lids.mean(axis=1) / width
-        gaze.append((irises(shape, acting.weights)[:, iris, :2] - centre[:2]) / width)
+        looks.append((gaze[:, side] - centre[:2]) / width)
         columns[:, 4 + side] = (mesh[:, BROWS[side], 1].mean(axis=1) - centre[1]) / width
-    columns[:, 2:4] = np.mean(gaze, axis=0)
+    columns[:, 2:4] = np.mean(looks, axis=0)
     unit, middle = eye_distance(neutral), _mouth(neutral)
     lips = mesh[:, UPPER_LIP_INNER[3:-3], 1] - mesh[:, LOWER_LIP_INNER[3:-3], 1]
     columns[:, 6] = lips.mean(axis=1) / unit
     columns[:, 7] = (mesh[:, 291, 0] - mesh[:, 61, 0]) / unit
     columns[:, 8] = ((mesh[:, 291, 1] + mesh[:, 61, 1]) / 2.0 - middle[1]) / unit
     return columns
+
+
+def gaze_of(shape: Shape, face: Shown) -> Array:
+    """Where irises lie on their eyeballs that are seen at known pixels, as `Truth.gaze`: float64 (F, 2, 2).
+
+    A line of sight that misses the eyeball, as of a gaze beyond what the eye can do, is taken where it comes nearest.
+
+    Args:
+        shape: the identity.
+        face: where the face is in F pictures; its pose doesn't scale.
+    """
+    neutral, found = neutral_mesh(shape), np.empty((len(face.points), 2, 2))
+    to_face = np.linalg.inv(face.pose)
+    camera = to_face[:, :3, 3]
+    for side, iris in enumerate(IRISES):
+        sight = np.einsum("fij,fj->fi", to_face[:, :3, :3], _sight(face.points[:, iris.start], face.size))
+        centre, width = eyeball(neutral, side)
+        # |camera + t sight - centre| = radius
+        away = camera - centre
+        along = (away * sight).sum(axis=1)
+        beside = np.square(away).sum(axis=1) - along**2 - (EYEBALL_RADIUS * width) ** 2
+        distance = -along - np.sqrt(np.maximum(-beside, 0.0))
+        found[:, side] = (camera + distance[:, None] * sight)[:, :2]
+    return found
 
 
 def readable(shape: Shape, truth: Array, face: Shown) -> NDArray[np.bool_]:
@@ -146,6 +177,16 @@ def regions(frames: Image, shape: Shape, face: Shown) -> Regions:
 def eye_distance(neutral: Array) -> float:
     """Between the middles of the eyes, centimetres."""
     return float(np.linalg.norm(_eye(neutral, 1)[0] - _eye(neutral, 0)[0]))
+
+
+def _sight(pixels: Array, size: tuple[int, int]) -> Array:
+    """Unit vectors (F, 3) from the camera to pixels (F, 2): the inverse of `fye_rt.landmarks.retarget.project`."""
+    height, width = size
+    right = (2.0 * pixels[:, 0] / width - 1.0) * (width / height)
+    up = 1.0 - 2.0 * pixels[:, 1] / height
+    ahead = np.full(len(pixels), FOCAL_LENGTH / DEPTH_FACTOR)
+    sight = np.stack((right, up, ahead), axis=-1)
+    return sight / np.linalg.norm(sight, axis=1, keepdims=True)
 
 
 def _eye(neutral: Array, side: int) -> tuple[Array, float]:

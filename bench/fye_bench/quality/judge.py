@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality.expression import GROUPS, expression, readable
+from fye_bench.quality.expression import GROUPS, expression_of, readable
 from fye_bench.quality.images import distances, steadiness
 from fye_bench.quality.models import Metric
 from fye_bench.quality.statistics import Estimate, correlation, mean, paired, paired_correlation
-from fye_bench.quality.suite import Drawn, Image, Shown
+from fye_bench.quality.suite import Image, Shown, Truth
 from fye_bench.quality.texture import texture_error
 from fye_rt.errors import InputError
 from fye_training.masks import face_mask
@@ -49,7 +49,7 @@ class Scores:
 
 
 class Judge:
-    """Compares clips with drawn cases; CPU only, the same numbers every time.
+    """Compares clips with what was drawn; CPU only, the same numbers every time.
 
     Args:
         reader: of expressions; by default the package's own.
@@ -63,7 +63,7 @@ class Judge:
         self._reader = reader or ExpressionReader.load()
         self._more = more
 
-    def compare(self, drawn: Drawn, made: Image, face: Shown | None = None) -> Scores:
+    def compare(self, drawn: Truth, made: Image, face: Shown | None = None) -> Scores:
         """Measure a clip.
 
         Expressions are changes since the portrait: of the true mesh, and of what the reader sees in the made frames
@@ -73,7 +73,7 @@ class Judge:
         frames; `portrait_error` compares them with the portrait's.
 
         Args:
-            drawn: the case.
+            drawn: the truth.
             made: uint8 (F, H, W, 3).
             face: where the face is in `made`; by default where it ought to be.
 
@@ -81,10 +81,11 @@ class Judge:
             InputError: `made` has another shape than the true frames.
         """
         if made.shape != drawn.frames.shape or made.dtype != np.uint8:
-            raise InputError(f"{drawn.case}: frames are {made.dtype} {made.shape}; give uint8 {drawn.frames.shape}")
+            raise InputError(f"{drawn}: frames are {made.dtype} {made.shape}; give uint8 {drawn.frames.shape}")
         face = drawn.face if face is None else face
         shape = drawn.who.shape
-        absolute = expression(shape, drawn.acting)
+        mesh = np.concatenate((drawn.portrait_face.mesh, drawn.face.mesh))
+        absolute = expression_of(shape, mesh, drawn.gaze)
         truth, seen = absolute[1:] - absolute[0], readable(shape, absolute[1:], drawn.face)
         rest = self._reader.read(drawn.portrait[None], shape, drawn.portrait_face)
         read = self._reader.read(made, shape, face) - rest
@@ -101,7 +102,7 @@ class Judge:
             numbers |= metric(drawn, made, face)
         return Scores(numbers, truth, read, seen)
 
-    def copied(self, drawn: Drawn) -> Scores:
+    def copied(self, drawn: Truth) -> Scores:
         """The lower anchor: the portrait, standing still.
 
         Its expression, and its texture in comparison to the portrait's, are looked for where its face is: those of a
@@ -110,7 +111,7 @@ class Judge:
         frames = len(drawn)
         return self.compare(drawn, np.repeat(drawn.portrait[None], frames, axis=0), drawn.portrait_face.still(frames))
 
-    def true(self, drawn: Drawn) -> Scores:
+    def true(self, drawn: Truth) -> Scores:
         """The upper anchor: the true frames; its expression errors are the reader's own."""
         return self.compare(drawn, drawn.frames)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fye_bench.evaluation.metrics import METRICS
 from fye_bench.quality.judge import Scores, change
 from fye_bench.quality.statistics import Estimate, mean
 from fye_bench.quality.suite import cases
@@ -20,7 +21,6 @@ FULL = "full"
 # what anyone would try first, by name: solvers with as many steps as evaluations
 CONTROLS = {"DDIM, fewer steps": "ddim", "DPM-Solver++ 2M": "dpm", "UniPC 2": "unipc"}
 MOST_WORSE, MOST_WORSE_SUBSET, LEAST_DISTANCE = 0.01, 0.03, 35.0
-BETTER_IS_MORE = ("psnr", "ssim", "correlation")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +143,7 @@ def _worse(metric: str, estimate: Mapping[str, Any], bound: str) -> float:
     """By what share of the full run's value a metric is worse: on average, or at the worse end of its interval."""
     if estimate["mean"] is None or not estimate["of"]:
         return 0.0
-    if metric.endswith(BETTER_IS_MORE):
+    if METRICS[metric].better == "more":
         return float(-estimate["low" if bound == "high" else bound] / abs(estimate["of"]))
     return float(estimate[bound] / abs(estimate["of"]))
 

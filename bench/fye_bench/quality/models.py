@@ -1,18 +1,18 @@
 """Metrics that need somebody else's weights: identity by a face-recognition network, and LPIPS.
 
-FVD is left out: its features come from a video network of 50 MB and its value is biased for fewer than about two
-thousand clips.
+FVD, which is a number of many clips, is in `fye_bench.evaluation.fvd`.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.quality.suite import Drawn, Image, Shown
+from fye_bench.quality.suite import Image, Shown, Truth
 from fye_rt.errors import BackendError, InputError
 from fye_training.topology import EYES, Array
 
@@ -21,11 +21,68 @@ from fye_training.topology import EYES, Array
 PLACES = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
 SIDE = 112
 
-Metric = Callable[[Drawn, Image, Shown], dict[str, float]]
+Metric = Callable[[Truth, Image, Shown], dict[str, float]]
 
 
-def identity_by(path: Path) -> Metric:
-    """Mean cosine similarity of a face-recognition network's features of the made frames and of the portrait.
+class Network:
+    """A network from an ONNX file, with one input and one output; one thread, so that its numbers are always the same.
+
+    Args:
+        path: the file, its weights inside: a hash of it is then a hash of all that it computes.
+        shape: of the input; None: any size.
+
+    Attributes:
+        shape: of the input as the file states it; None for a size that it leaves open.
+
+    Raises:
+        InputError: the file does not open, or is another network.
+    """
+
+    def __init__(self, path: Path, shape: Sequence[int | None]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # what goes wrong is raised
+        try:
+            # from memory, where weights in other files are not found
+            session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; give an ONNX file") from error
+        except Exception as error:  # ONNX Runtime has an exception of its own for each cause
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: not a network that ONNX Runtime opens; its weights must be inside of it: {reason}"
+            ) from error
+        given, outputs = session.get_inputs(), session.get_outputs()
+        if len(given) != 1 or len(outputs) != 1 or given[0].type != "tensor(float)" or not _fits(given[0].shape, shape):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            found = [(one.type, one.shape) for one in given]
+            raise InputError(
+                f"{path}: expected one input float32 ({wanted}) and one output, found {found} and {len(outputs)}"
+            )
+        self.shape = tuple(size if isinstance(size, int) else None for size in given[0].shape)
+        self._path, self._session, self._name = path, session, given[0].name
+
+    def __call__(self, values: NDArray[np.float32]) -> Array:
+        """The output for an input, as one row (D,).
+
+        Raises:
+            InputError: the network fails, or what it returns is no row of finite numbers.
+        """
+        try:
+            found = np.asarray(self._session.run(None, {self._name: values})[0], np.float64).reshape(-1)
+        except Exception as error:  # as above
+            raise InputError(
+                f"{self._path} fails on an input {values.shape}: {' '.join(str(error).split())}"
+            ) from error
+        if not len(found) or not np.isfinite(found).all():
+            raise InputError(f"{self._path} returns no numbers, or NaN or infinity; export it in float32")
+        return found
+
+
+class Identity:
+    """Who a face is: unit vectors of a face-recognition network.
 
     Args:
         path: an ONNX file: one input float32 (N, 3, 112, 112), RGB in [-1, 1], one output (N, D).
@@ -33,32 +90,31 @@ def identity_by(path: Path) -> Metric:
     Raises:
         InputError: the file does not open, or is another network.
     """
-    import onnxruntime
 
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has an exception of its own for each cause
-        raise InputError(f"{path}: not a network that ONNX Runtime opens: {error}") from error
-    given = session.get_inputs()
-    if len(given) != 1 or len(given[0].shape) != 4 or given[0].shape[1] != 3:
-        raise InputError(f"{path}: expected one input (N, 3, {SIDE}, {SIDE}), found {[i.shape for i in given]}")
+    def __init__(self, path: Path) -> None:
+        self._network = Network(path, (None, 3, SIDE, SIDE))
 
-    def features(frames: Image, face: Shown) -> Array:
-        faces = np.stack([_aligned(frame, points) for frame, points in zip(frames, face.points, strict=True)])
-        pixels = faces.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
-        found = [session.run(None, {given[0].name: pixel[None]})[0].reshape(-1) for pixel in pixels]
-        rows = np.stack(found).astype(np.float64)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    def __call__(self, frames: Image, points: Array) -> Array:
+        """Unit vectors of faces, float64 (F, D).
 
-    def measure(drawn: Drawn, made: Image, face: Shown) -> dict[str, float]:
-        portrait = features(drawn.portrait[None], drawn.portrait_face)[0]
-        return {"identity_cosine": float((features(made, face) @ portrait).mean())}
+        Args:
+            frames: uint8 (F, H, W, 3).
+            points: float64 (F, 478, 2), pixels: where the face is.
+        """
+        rows = []
+        for frame, where in zip(frames, points, strict=True):
+            pixels = _aligned(frame, where).transpose(2, 0, 1).astype(np.float32) / 127.5 - 1.0
+            rows.append(self._network(pixels[None]))
+        found = np.stack(rows)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
-    return measure
+    def cosine(self, made: Image, points: Array, portrait: Image, portrait_points: Array) -> float:
+        """Mean cosine similarity of made frames and a portrait (H, W, 3) with points (478, 2)."""
+        return float((self(made, points) @ self(portrait[None], portrait_points[None])[0]).mean())
 
 
-def lpips_by(path: Path) -> Metric:
-    """Mean LPIPS to the true frames, by the package of the metric's authors.
+class Lpips:
+    """LPIPS (R. Zhang et al., "The unreasonable effectiveness of deep features", CVPR 2018) by its authors' package.
 
     Args:
         path: the state dict of `lpips.LPIPS(net="alex")`, backbone included.
@@ -67,28 +123,61 @@ def lpips_by(path: Path) -> Metric:
         BackendError: lpips is not installed.
         InputError: the file does not fit.
     """
-    import torch
 
-    try:
-        lpips = importlib.import_module("lpips")
-    except ImportError as error:
-        raise BackendError(f"LPIPS needs its package ({error}); run: pip install lpips") from error
-    network = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False).eval()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a file of any kind
-        raise InputError(
-            f'{path} is not the state dict of lpips.LPIPS(net="alex"); write one with torch.save'
-        ) from error
+    def __init__(self, path: Path) -> None:
+        import torch
 
-    def tensor(frames: Image) -> "torch.Tensor":
-        return torch.from_numpy(frames.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0)
+        try:
+            lpips = importlib.import_module("lpips")
+        except ImportError as error:
+            raise BackendError(f"LPIPS needs its package ({error}); run: pip install lpips") from error
+        self._network = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False).eval()
+        try:
+            self._network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # a file of any kind
+            raise InputError(
+                f'{path} is not the state dict of lpips.LPIPS(net="alex"); write one with torch.save'
+            ) from error
 
-    def measure(drawn: Drawn, made: Image, face: Shown) -> dict[str, float]:
-        with torch.inference_mode():
-            return {"lpips": float(network(tensor(made), tensor(drawn.frames)).mean())}
+    def __call__(self, made: Image, true: Image) -> float:
+        """Mean over the frames uint8 (F, H, W, 3) of two clips."""
+        import torch
+
+        def tensor(frame: Image) -> Any:
+            return torch.from_numpy(frame.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1.0)
+
+        with torch.inference_mode():  # a frame at a time: clips may be long
+            found = [float(self._network(tensor(a), tensor(b))) for a, b in zip(made, true, strict=True)]
+        return float(np.mean(found))
+
+
+def identity_by(path: Path) -> Metric:
+    """Mean cosine similarity of the made frames and of the portrait; see `Identity`."""
+    identity = Identity(path)
+
+    def measure(drawn: Truth, made: Image, face: Shown) -> dict[str, float]:
+        points = drawn.portrait_face.points[0]
+        return {"identity_cosine": identity.cosine(made, face.points, drawn.portrait, points)}
 
     return measure
+
+
+def lpips_by(path: Path) -> Metric:
+    """Mean LPIPS to the true frames; see `Lpips`."""
+    lpips = Lpips(path)
+
+    def measure(drawn: Truth, made: Image, face: Shown) -> dict[str, float]:
+        return {"lpips": lpips(made, drawn.frames)}
+
+    return measure
+
+
+def _fits(found: Sequence[Any], wanted: Sequence[int | None]) -> bool:
+    """Whether a stated shape allows the wanted one; sizes that it leaves open have names, or none."""
+    return len(found) == len(wanted) and all(
+        size is None or not isinstance(stated, int) or stated == size
+        for stated, size in zip(found, wanted, strict=True)
+    )
 
 
 def _aligned(frame: Image, points: Array) -> NDArray[np.uint8]:

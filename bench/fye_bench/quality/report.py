@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fye_bench.evaluation import metrics
 from fye_bench.quality.expression import GROUPS
 from fye_bench.quality.images import psnr
 from fye_bench.quality.judge import Judge, Scores, change, summarise
@@ -17,21 +18,24 @@ from fye_rt import media
 
 # columns of the table: two anchors, the runtime, and the best that its VAE could do
 VARIANTS = {"copied": "portrait copied", "made": "made", "ceiling": "VAE ceiling", "true": "true frames"}
-# rows of the table, with the decimals that mean something
+# rows of the table
 METRICS = {
-    "l1": ("L1 (of 255)", 2),
-    "psnr": ("PSNR, dB", 2),
-    "ssim": ("SSIM", 3),
-    "face_psnr": ("face PSNR, dB", 2),
-    "face_ssim": ("face SSIM", 3),
-    "lpips": ("LPIPS", 3),
-    "identity_error": ("identity error (of 255)", 2),
-    "portrait_error": ("  to the portrait", 2),
-    "identity_cosine": ("identity cosine", 3),
-    "flicker": ("flicker (truth 1)", 2),
-    "temporal_error": ("temporal error (of 255)", 2),
-    **{f"{group}_error": (f"{group} error", 3) for group in GROUPS},
-    **{f"{group}_correlation": (f"{group} correlation", 3) for group in GROUPS},
+    name: metrics.METRICS[name]
+    for name in (
+        "l1",
+        "psnr",
+        "ssim",
+        "face_psnr",
+        "face_ssim",
+        "lpips",
+        "identity_error",
+        "portrait_error",
+        "identity_cosine",
+        "flicker",
+        "temporal_error",
+        *(f"{group}_error" for group in GROUPS),
+        *(f"{group}_correlation" for group in GROUPS),
+    )
 }
 COLUMN = 27
 OPTIONS = (
@@ -88,10 +92,10 @@ def table(summary: Mapping[str, Mapping[str, Mapping[str, Estimate]]], shown: Se
         rows = summary[group]
         cases = rows["made"]["psnr"]["n"]
         yield f"{f'{group} ({cases})':<26}" + "".join(f"{label:<{COLUMN}}" for label in VARIANTS.values()).rstrip()
-        for name, (label, digits) in METRICS.items():
+        for name, metric in METRICS.items():
             if name in rows["made"]:
-                cells = "".join(f"{_cell(rows[variant][name], digits):<{COLUMN}}" for variant in VARIANTS)
-                yield f"  {label:<24}{cells}".rstrip()
+                cells = "".join(f"{_cell(rows[variant][name], metric.decimals):<{COLUMN}}" for variant in VARIANTS)
+                yield f"  {metric.title:<24}{cells}".rstrip()
 
 
 def change_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -99,11 +103,11 @@ def change_table(found: Mapping[str, Any]) -> Iterator[str]:
     worst = min(found["distances"].values())
     yield f"distance to the other run: {_cell(found['distance'], 1)} dB, least {worst:.1f} dB"
     yield f"  {'change since it':<24}{'mean':<32}relative"
-    for name, (label, digits) in METRICS.items():
+    for name, metric in METRICS.items():
         estimate = found["change"].get(name)
         if estimate and estimate["mean"] is not None:
             relative = f"{100 * estimate['mean'] / abs(estimate['of']):+.2f} %" if estimate["of"] else ""
-            yield f"  {label:<24}{_cell(estimate, digits + 1, '+'):<32}{relative}".rstrip()
+            yield f"  {metric.title:<24}{_cell(estimate, metric.decimals + 1, '+'):<32}{relative}".rstrip()
 
 
 def sheet(measured: Sequence[Measured]) -> Image:

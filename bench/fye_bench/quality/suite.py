@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fye_rt.errors import OptionError
 from fye_rt.landmarks import Motion, landmark_images
 from fye_training import face
+from fye_training.expressions import irises
 from fye_training.identity import FAMILIES, Identity, held_out, identity
 from fye_training.performance import KINDS, Performance, perform
 from fye_training.portrait import render
@@ -79,31 +80,49 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
-    """A case with its truth: F frames after the portrait.
+class Truth:
+    """What a clip ought to show: F frames after the portrait.
 
     Attributes:
-        case: which.
         who: the character.
         portrait: uint8 (H, W, 3), a neutral face that looks straight ahead.
-        frames: uint8 (F, H, W, 3), the truth.
-        landmarks: uint8 (F, H, W, 3), as the runtime retargets and draws them.
-        acting: expressions and head, portrait first: F + 1 frames.
+        frames: uint8 (F, H, W, 3).
         portrait_face: where the portrait's face is.
         face: where it is in the frames.
+        gaze: float64 (F + 1, 2, 2), portrait first: x and y of the right and of the left iris's middle in the
+            canonical frame, centimetres.
     """
 
-    case: Case
     who: Identity
     portrait: Image
     frames: Image
-    landmarks: Image
-    acting: Performance
     portrait_face: Shown
     face: Shown
+    gaze: Array
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def __str__(self) -> str:
+        return f"character {self.who.seed} of the {self.who.family}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn(Truth):
+    """A case with its truth.
+
+    Attributes:
+        case: which.
+        landmarks: uint8 (F, H, W, 3), as the runtime retargets and draws them.
+        acting: expressions and head, portrait first: F + 1 frames.
+    """
+
+    case: Case
+    landmarks: Image
+    acting: Performance
+
+    def __str__(self) -> str:
+        return str(self.case)
 
 
 def cases(count: int = CASES, first_identity: int = FIRST_IDENTITY) -> tuple[Case, ...]:
@@ -154,6 +173,7 @@ def draw(case: Case, size: tuple[int, int], frames: int = FRAMES, stride: int = 
         acting=acting,
         portrait_face=Shown.of(motion[:1], size),
         face=Shown.of(motion[1:], size),
+        gaze=irises(who.shape, acting.weights)[:, ::5, :2],
     )
 
 

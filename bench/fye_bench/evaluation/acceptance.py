@@ -1,0 +1,135 @@
+"""Whether one run may replace another: the rule by which forecasts are called lossless, for any two runs.
+
+No metric is more than 1 % worse at the worse end of its 95 % interval over the pairs, and in no family and no kind of
+motion is one more than 3 % worse on average. It is a rule about the truth, so it counts the pairs that have one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fye_bench.evaluation.metrics import METRICS
+from fye_bench.evaluation.saved import SavedPair, grouped
+from fye_bench.quality.lossless import MOST_WORSE, MOST_WORSE_SUBSET
+from fye_bench.quality.statistics import Estimate, paired
+
+FEWEST = 5  # pairs; resampling fewer gives intervals that are too narrow
+RULE = (
+    f"No metric may be more than {100 * MOST_WORSE:.0f} % worse at the worse end of its 95 % interval, nor more than "
+    f"{100 * MOST_WORSE_SUBSET:.0f} % worse on average in a family or a kind of motion. "
+    "Only pairs with true frames count."
+)
+
+Both = tuple[SavedPair, SavedPair]  # a pair as two runs made it
+
+
+def difference(pairs: Sequence[Both], metric: str) -> dict[str, Any]:
+    """How a metric differs between two runs, pair by pair.
+
+    Returns:
+        a, b: the means over the pairs that both have it of. change: b - a, as `statistics.paired`. worse: by what
+        share of a's mean it is worse, {mean, low, high}, negative where it is better, None without a pair or where
+        that mean is 0. verdict: in words.
+    """
+    a, b = _values(pairs, metric)
+    change = paired(b, a)
+    before, worsening = change["of"], _worsening(metric, change, a, b)
+    return {
+        "a": before,
+        "b": None if before is None else before + change["mean"],
+        "change": change,
+        "worse": {end: worsening[end] / abs(before) for end in ("mean", "low", "high")} if before else None,
+        "verdict": _verdict(worsening),
+    }
+
+
+def judge(pairs: Sequence[Both]) -> dict[str, Any]:
+    """Apply the rule to the pairs with true frames.
+
+    Returns:
+        accepted: a bool, or None where there are too few of them to say. pairs: how many there are. against: what
+        speaks against it, the worst first: {metric, group, relative, most}, relative None where A's mean is 0.
+        text: all of it in a sentence.
+    """
+    pairs = [both for both in pairs if both[0].truth != "none"]
+    if len(pairs) < FEWEST:
+        text = f"not judged: {len(pairs)} of the pairs have true frames, and the rule needs {FEWEST} or more"
+        return {"accepted": None, "pairs": len(pairs), "against": [], "text": text}
+    against = sorted(_against(pairs), key=_severity)
+    if not against:
+        text = "accepted: B may replace A"
+    else:
+        text = "not accepted: " + "; ".join(_objection(one) for one in against[:3])
+        text += f"; and {len(against) - 3} more" if len(against) > 3 else ""
+    return {"accepted": not against, "pairs": len(pairs), "against": against, "text": text}
+
+
+def _against(pairs: Sequence[Both]) -> list[dict[str, Any]]:
+    found = []
+    for metric in METRICS:
+        whole = difference(pairs, metric)
+        if whole["change"]["n"] >= FEWEST:
+            found.append(("all", metric, whole["worse"] and whole["worse"]["high"], whole["verdict"] == "worse"))
+    by_name = {both[0].name: both for both in pairs}
+    for group, chosen in grouped([both[0] for both in pairs]).items():
+        for metric in METRICS if group != "all" else ():
+            share = _mean_share([by_name[pair.name] for pair in chosen], metric)
+            found.append((group, metric, share, False))
+    return [
+        {"metric": metric, "group": group, "relative": share, "most": _most(group)}
+        for group, metric, share, worse in found
+        # share None: the first run's mean is 0, and worse than that is worse by any share
+        if (worse if share is None else share > _most(group))
+    ]
+
+
+def _most(group: str) -> float:
+    return MOST_WORSE if group == "all" else MOST_WORSE_SUBSET
+
+
+def _severity(one: Mapping[str, Any]) -> tuple[float, str, str]:
+    share = math.inf if one["relative"] is None else one["relative"] / one["most"]
+    return -share, one["metric"], one["group"]
+
+
+def _objection(one: Mapping[str, Any]) -> str:
+    label = METRICS[one["metric"]].label
+    if one["relative"] is None:
+        return f"{label} is worse, and was 0"
+    share = f"{100 * one['relative']:.1f} % worse"
+    return f"{label} may be {share}" if one["group"] == "all" else f"{label} of {one['group']} is {share}"
+
+
+def _values(pairs: Sequence[Both], metric: str) -> tuple[list[float], list[float]]:
+    """Of the first and of the second run."""
+    a, b = ([pair.metrics.get(metric, math.nan) for pair in column] for column in zip(*pairs, strict=True))
+    return a, b
+
+
+def _mean_share(pairs: Sequence[Both], metric: str) -> float | None:
+    """By what share of the first run's mean the second one's is worse; None where that cannot be said."""
+    known = [values for values in zip(*_values(pairs, metric), strict=True) if all(map(math.isfinite, values))]
+    before = abs(sum(a for a, _ in known)) if known else 0.0
+    badness = METRICS[metric].badness
+    return sum(badness(b) - badness(a) for a, b in known) / before if before else None
+
+
+def _worsening(metric: str, change: Estimate, a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """The change of the metric's badness."""
+    found = METRICS[metric]
+    if found.better == "less" or change["mean"] is None:
+        return change
+    if found.better == "more":
+        return {"mean": -change["mean"], "low": -change["high"], "high": -change["low"], "n": change["n"]}
+    return paired([found.badness(value) for value in b], [found.badness(value) for value in a])
+
+
+def _verdict(worsening: Estimate) -> str:
+    """Of the 95 % interval of how much worse the second run is."""
+    if worsening["mean"] is None:
+        return "not measured"
+    if worsening["n"] < FEWEST:
+        return "too few pairs"
+    if worsening["low"] > 0:
+        return "worse"
+    return "better" if worsening["high"] < 0 else "no difference seen"

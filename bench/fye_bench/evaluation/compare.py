@@ -1,0 +1,198 @@
+"""Two runs of one suite against each other, pair by pair."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fye_bench.evaluation.acceptance import RULE, Both, difference, judge
+from fye_bench.evaluation.clips import read_clip
+from fye_bench.evaluation.cost import Cost, same_machine, speedup
+from fye_bench.evaluation.metrics import METRICS
+from fye_bench.evaluation.ranking import COMBINED, EXPLANATION, standings, worst_first
+from fye_bench.evaluation.saved import SavedPair, SavedRun, grouped, line
+from fye_bench.quality.images import psnr
+from fye_bench.quality.statistics import mean
+from fye_rt.errors import InputError, OptionError
+
+WORST = 10
+FORMAT, VERSION = "fye-eval-comparison", 1
+# what two runs must agree in, to differ in nothing but how clips were made
+_SAME: Mapping[str, tuple[str, ...]] = {
+    "suite": ("suite", "digest"),
+    "number of frames": ("frames",),
+    "size": ("size",),
+    "seed": ("options", "seed"),
+}
+
+Progress = Callable[[int, int], None]
+
+
+def compare(a: Path, b: Path, by: str = COMBINED, progress: Progress | None = None) -> dict[str, Any]:
+    """Compare run B with run A.
+
+    Args:
+        a: folder of a run.
+        b: folder of another one, of the same suite, frames, size, seed and networks that measure.
+        by: what the worst pairs are chosen by: `COMBINED`, or the name of a metric.
+        progress: called with (pairs whose frames are compared, all).
+
+    Returns:
+        For JSON: both runs, which pairs were compared, every metric's change from A to B by group, the frames'
+        distance, cost, whether B may replace A, and the pairs that suffer most.
+
+    Raises:
+        InputError: a folder is no run, the two cannot be compared, or a kept clip is damaged.
+        OptionError: `by` was measured in no pair.
+    """
+    return compare_runs(SavedRun.load(a), SavedRun.load(b), by, progress)
+
+
+def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progress | None = None) -> dict[str, Any]:
+    """As `compare`, of runs that have been read."""
+    check_alike(a, b)
+    pairs = shared(a, b)
+    measured = _measured(pairs)
+    if by != COMBINED and by not in measured:
+        raise OptionError(f"--by {by}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
+    names = {one.name: (one, other) for one, other in pairs}
+    distances = dict(_distances(a, b, pairs, progress))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "a": describe(a),
+        "b": describe(b),
+        "pairs": _coverage(a, b, pairs),
+        "change": {
+            group: changes([names[pair.name] for pair in chosen])
+            for group, chosen in grouped([one for one, _ in pairs]).items()
+        },
+        "of_sets": _of_sets(a, b),
+        "distance": _distance(distances),
+        "cost": _cost(a, b, pairs),
+        "acceptance": judge(pairs) | {"rule": RULE},
+        "worst": {"by": by, "explanation": _explanation(by), "pairs": _worst(pairs, by, distances)},
+    }
+
+
+def check_alike(a: SavedRun, b: SavedRun) -> None:
+    """Raise InputError unless two runs differ in nothing but how their clips were made."""
+    measuring = {name: ("metrics", name) for run in (a, b) for name in run.at("metrics") or {}}
+    for what, path in {**_SAME, **measuring}.items():
+        ours, theirs = a.at(*path), b.at(*path)
+        if ours != theirs:
+            raise InputError(
+                f"{a.folder} and {b.folder} differ in {what}: {line(ours)} and {line(theirs)}; compare like with like"
+            )
+
+
+def shared(a: SavedRun, b: SavedRun) -> list[Both]:
+    """Pairs that both runs have made, in A's order.
+
+    Raises:
+        InputError: there is none.
+    """
+    theirs = {pair.name: pair for pair in b.made}
+    found = [(pair, theirs[pair.name]) for pair in a.made if pair.name in theirs]
+    if not found:
+        raise InputError(f"{a.folder} and {b.folder} share no pair that both have made; there is nothing to compare")
+    return found
+
+
+def changes(pairs: Sequence[Both]) -> dict[str, Any]:
+    """The `difference` of every metric that some pair has in both runs."""
+    found = {metric: difference(pairs, metric) for metric in _measured(pairs)}
+    return {metric: one for metric, one in found.items() if one["change"]["n"]}
+
+
+def describe(run: SavedRun) -> dict[str, Any]:
+    """What a run is, in short."""
+    return {
+        "folder": run.folder.name,
+        "label": run.label,
+        "suite": run.named("suite"),
+        "bundle": run.digest("bundle"),
+        "options": run.option(),
+    }
+
+
+def _coverage(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:
+    ours, theirs = ({pair.name for pair in run.pairs} for run in (a, b))
+    return {
+        "compared": len(pairs),
+        "only_a": sorted(ours - theirs),
+        "only_b": sorted(theirs - ours),
+        "failed_a": {pair.name: pair.error for pair in a.failed},
+        "failed_b": {pair.name: pair.error for pair in b.failed},
+    }
+
+
+def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
+    """What is measured of all pairs together has no value of a pair, so only its two values can be given."""
+    ours, theirs = (run.summary.get("all", {}) for run in (a, b))
+    single = {name for run in (a, b) for pair in run.made for name in pair.metrics}
+    both = ours.keys() & theirs.keys() - single
+    return {name: {"a": ours[name], "b": theirs[name]} for name in METRICS if name in both}
+
+
+def _distances(
+    a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress | None
+) -> Iterator[tuple[str, float]]:
+    """Of the made frames of each pair whose clips both runs have kept, decibels."""
+    for number, (pair, _) in enumerate(pairs):
+        if progress is not None:
+            progress(number, len(pairs))
+        clips = [run.clip(pair.name) for run in (a, b)]
+        if all(clip.is_file() for clip in clips):
+            yield pair.name, psnr(read_clip(clips[0]), read_clip(clips[1]))
+    if progress is not None:
+        progress(len(pairs), len(pairs))
+
+
+def _distance(distances: Mapping[str, float]) -> dict[str, Any] | None:
+    if not distances:
+        return None
+    nearest = min(distances, key=lambda name: (distances[name], name))
+    return mean(list(distances.values())) | {"least": distances[nearest], "pair": nearest}
+
+
+def _cost(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:
+    ours, theirs = (Cost.of(column).as_dict() for column in zip(*pairs, strict=True))
+    return {"a": ours, "b": theirs, "speedup": speedup(pairs), "same_machine": same_machine(a, b)}
+
+
+def _worst(pairs: Sequence[Both], by: str, distances: Mapping[str, float]) -> list[dict[str, Any]]:
+    worsening = {one.name: _worsening(one, other) for one, other in pairs}
+    standing = standings(worsening)
+    named = {one.name: (one, other) for one, other in pairs}
+    rows = []
+    for name, score in worst_first(worsening, by)[:WORST]:
+        one, other = named[name]
+        # what has suffered most stands first
+        metrics = sorted(worsening[name], key=lambda metric: (metric != by, -standing[name][metric], metric))
+        rows.append(
+            {
+                "pair": name,
+                "family": one.family,
+                "kind": one.kind,
+                "score": score,
+                "distance": distances.get(name),
+                "metrics": {metric: {"a": one.metrics[metric], "b": other.metrics[metric]} for metric in metrics},
+            }
+        )
+    return rows
+
+
+def _worsening(one: SavedPair, other: SavedPair) -> dict[str, float]:
+    both = one.metrics.keys() & other.metrics.keys()
+    badness = {name: METRICS[name].badness for name in both}
+    return {name: bad(other.metrics[name]) - bad(one.metrics[name]) for name, bad in badness.items()}
+
+
+def _measured(pairs: Sequence[Both]) -> list[str]:
+    return [name for name in METRICS if any(name in one.metrics and name in other.metrics for one, other in pairs)]
+
+
+def _explanation(by: str) -> str:
+    if by != COMBINED:
+        return f"Ranked by how much worse {METRICS[by].title} is in B than in A."
+    return f"Ranked by how much worse B is than A in all metrics together. {EXPLANATION}"

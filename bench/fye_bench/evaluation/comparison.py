@@ -1,0 +1,110 @@
+"""The page and the lines of text of a comparison of two runs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fye_bench.evaluation import pictures, plots
+from fye_bench.evaluation.metrics import METRICS
+from fye_bench.evaluation.rendering import memory, seconds, write_page
+from fye_bench.evaluation.report import sections, tables
+from fye_bench.evaluation.saved import SavedRun
+from fye_bench.quality.lossless import MOST_WORSE
+
+SPAN = 0.05  # relative change at the ends of the drawn scale, or twice the largest mean
+SHOWN = 4  # metrics of a pair in text
+NOTABLE = ("better", "worse")
+
+
+def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Path) -> None:
+    """Write what `compare` found of two runs as a page: one file that needs no network and no script.
+
+    Raises:
+        InputError: a clip or a sheet is damaged.
+        OutputError: the page could not be written.
+    """
+    named = {pair.name: pair for pair in a.pairs}
+    overall = found["change"]["all"]
+    known = [abs(one["worse"]["mean"]) for one in overall.values() if one["worse"]]
+    span = max([SPAN, *(2 * share for share in known)])
+    effects = {
+        name: plots.interval(one["worse"], span, one["verdict"], MOST_WORSE)
+        for name, one in overall.items()
+        if one["worse"]
+    }
+    context = {
+        "title": f"{a.named('suite')}: {found['b']['folder']} against {found['a']['folder']}",
+        "found": found,
+        "sections": sections(list(overall)),
+        "tables": tables(list(overall)),
+        "effects": effects,
+        "span": span,
+        "families": [group for group in dict.fromkeys(pair.family for pair in a.pairs) if group in found["change"]],
+        "kinds": [group for group in dict.fromkeys(pair.kind for pair in a.pairs) if group in found["change"]],
+        "strips": {row["pair"]: pictures.strip(a, b, named[row["pair"]]) for row in found["worst"]["pairs"]},
+    }
+    write_page(out, "comparison.html", context)
+
+
+def table(found: Mapping[str, Any]) -> Iterator[str]:
+    """A comparison as lines of text."""
+    for name in ("a", "b"):
+        yield f"{name.upper()}  {found[name]['folder']}: {found[name]['label']}"
+    yield from _coverage(found["pairs"])
+    distance, cost = found["distance"], found["cost"]
+    if distance is not None:
+        yield (
+            f"distance of the frames: {distance['mean']:.1f} dB ({distance['low']:.1f} to {distance['high']:.1f}), "
+            f"least {distance['least']:.1f} dB in {distance['pair']}"
+        )
+    yield f"{'':<26}{'A':>12}{'B':>12}"
+    for label, name, text in (
+        ("evaluations per clip", "evaluations", lambda value: "-" if value is None else f"{value:.1f}"),
+        ("seconds per clip", "seconds", seconds),
+        ("peak memory", "peak_memory_bytes", memory),
+    ):
+        yield f"  {label:<24}" + "".join(f"{text(cost[run][name]):>12}" for run in ("a", "b"))
+    if cost["speedup"] is not None:
+        elsewhere = "" if cost["same_machine"] else ", on different machines"
+        yield f"  B is {cost['speedup']:.2f} times as fast as A{elsewhere}"
+    yield f"{'metric':<30}{'A':>10}{'B':>10}  {'B - A, 95 % interval':<32}{'relative':>10}  verdict"
+    for name, one in found["change"]["all"].items():
+        yield f"  {METRICS[name].title:<28}{_row(name, one)}"
+    for name, both in found["of_sets"].items():
+        values = "".join(f"{METRICS[name].text(both[run]['mean']):>10}" for run in ("a", "b"))
+        yield f"  {METRICS[name].title:<28}{values}  of all clips together"
+    notable = [
+        (group, name, one)
+        for group, rows in found["change"].items()
+        for name, one in rows.items()
+        if one["verdict"] in NOTABLE and one["verdict"] != found["change"]["all"][name]["verdict"]
+    ]
+    if notable:
+        yield "seen in a family or kind, and not over all"
+        for group, name, one in notable:
+            yield f"  {f'{group}, {METRICS[name].label}':<28}{_row(name, one)}"
+    yield found["acceptance"]["text"]
+    yield f"pairs that suffer most, by {found['worst']['by']}"
+    for row in found["worst"]["pairs"]:
+        values = ", ".join(
+            f"{METRICS[name].label} {METRICS[name].text(value['a'])} to {METRICS[name].text(value['b'])}"
+            for name, value in list(row["metrics"].items())[:SHOWN]
+        )
+        yield f"  {row['pair']:<40} {row['score']:+.3g}  {values}"
+
+
+def _coverage(pairs: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{pairs['compared']} pairs compared"
+    for name in ("a", "b"):
+        if only := pairs[f"only_{name}"]:
+            yield f"  {len(only)} only in {name.upper()}: {', '.join(only)}"
+        for pair, error in pairs[f"failed_{name}"].items():
+            yield f"  failed in {name.upper()}: {pair}: {error}"
+
+
+def _row(name: str, one: Mapping[str, Any]) -> str:
+    metric, change = METRICS[name], one["change"]
+    low, middle, high = (metric.text(change[end], "+", 1) for end in ("low", "mean", "high"))
+    share = f"{100 * change['mean'] / abs(one['a']):+.2f} %" if one["a"] else ""
+    interval = f"{middle} ({low} to {high})"
+    return f"{metric.text(one['a']):>10}{metric.text(one['b']):>10}  {interval:<32}{share:>10}  {one['verdict']}"

@@ -1,0 +1,230 @@
+"""What a worker of an evaluation does: it makes a pair's clip, and measures it."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_bench.evaluation.clips import write_clip
+from fye_bench.evaluation.measures import Seen, ToolFiles, Tools, measure
+from fye_bench.suites.drawn import DrawnTruth
+from fye_bench.suites.suite import File, Pair
+from fye_rt import media, report
+from fye_rt.batch.maker import Engine
+from fye_rt.clip import Clip, evenly, read_motion
+from fye_rt.errors import FyeError, InputError, OptionError
+from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
+from fye_rt.media.pixels import fit_image
+from fye_rt.options import Options
+from fye_rt.recent import Recent
+
+if TYPE_CHECKING:
+    from fye_bench.quality.judge import Judge, Scores
+
+Image = NDArray[np.uint8]
+Record = dict[str, Any]
+
+CLIPS, SHEETS = "clips", "sheets"
+SHEET_FRAMES = 6
+_DIGITS = 5  # of expressions in a record
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How every pair is made and measured.
+
+    Attributes:
+        engine: what makes the clips.
+        options: of the loop.
+        frames: how many first frames of a motion are used; None: all.
+        size: height and width of the clips; None: the bundle's.
+        tools: files of what measures them.
+
+    Raises:
+        OptionError: windows that drop a frame.
+    """
+
+    engine: Engine
+    options: Options
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    tools: ToolFiles = field(default_factory=ToolFiles)
+
+    def __post_init__(self) -> None:
+        if self.options.windows == "reference":
+            raise OptionError('windows="reference" drops a frame, and truths would be off by one; choose other windows')
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A pair to evaluate."""
+
+    pair: Pair
+
+    @property
+    def group(self) -> str:
+        """Pairs of one portrait share its encoding."""
+        return self.pair.portrait.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What a pair is made from, read and fitted."""
+
+    portrait: Image
+    landmarks: Motion
+    driving: Motion
+
+
+class Evaluator:
+    """Makes and measures pairs, one after another.
+
+    Args:
+        settings: of all pairs.
+        folder: of the run; clips and sheets go there.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._tools = Tools.open(settings.tools)
+        self._animator = settings.engine.animator()
+        self._size = settings.size or self._animator.bundle.size
+        self._recent = Recent()
+        self._judge: Judge | None = None
+
+    def __call__(self, task: Task) -> Record:
+        """Evaluate a pair. What goes wrong with it is part of the record."""
+        pair, seconds = task.pair, dict[str, float]()
+        record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
+        try:
+            record |= self._evaluate(pair, seconds)
+        except (FyeError, OSError) as error:
+            record["error"] = " ".join(str(error).split())
+        record["cost"] = {"seconds": seconds, "peak_memory_bytes": report.peak_memory()}
+        return record
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._animator.close()
+
+    def _evaluate(self, pair: Pair, seconds: dict[str, float]) -> Record:
+        with _timed(seconds, "read"):
+            prepared = self._prepare(pair)
+        clip, evaluations = self._make(prepared)
+        seconds |= clip.timings
+        with _timed(seconds, "measure"):
+            truth, metrics, more = self._measure(pair, prepared, clip)
+        path = self._folder / CLIPS / f"{pair.name}.mkv"
+        write_clip(path, clip.frames, clip.fps)
+        media.write_image(self._folder / SHEETS / f"{pair.name}.jpg", sheet(clip, truth))
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        return {"frames": len(clip), "evaluations": evaluations, "metrics": known} | more
+
+    def _prepare(self, pair: Pair) -> _Prepared:
+        for file in (pair.portrait.file, pair.portrait.landmarks, pair.motion.file):
+            if file is not None:
+                file.check()
+        picture = media.read_image(pair.portrait.file.path)
+        portrait = fit_image(picture, *self._size)
+        landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
+        landmarker = self._settings.tools.landmarker
+        driving = read_motion(pair.motion.file.path, self._settings.frames, landmarker, recent=self._recent)
+        return _Prepared(portrait, landmarks, driving)
+
+    def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
+        if file is None:
+            landmarker = find_landmarker(self._settings.tools.landmarker)
+            return self._recent.portrait(portrait.tobytes(), lambda: detect_image(portrait, landmarker, "the portrait"))
+        (height, width), (own_height, own_width) = self._size, picture.shape[:2]
+        if height * own_width != width * own_height:
+            raise InputError(
+                f"{file.path} belongs to a picture of {own_height}x{own_width}; give --size of the same shape"
+            )
+        return Motion.load(file.path)
+
+    def _make(self, prepared: _Prepared) -> tuple[Clip, int]:
+        evaluations = 0
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal evaluations
+            if stage == "denoise":
+                evaluations = done
+
+        rendering = self._animator.render(
+            prepared.portrait,
+            prepared.driving,
+            self._settings.options,
+            size=self._size,
+            portrait_landmarks=prepared.landmarks,
+            tell=tell,
+            recent=self._recent,
+        )
+        return rendering.clip(), evaluations
+
+    def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
+        """The true frames if they are known, all metrics, and what summaries need besides."""
+        seen = Seen(portrait=prepared.portrait, portrait_landmarks=prepared.landmarks, driving=prepared.driving)
+        tools, more = self._tools, dict[str, Any]()
+        scores: Scores | None = None
+        if isinstance(pair.truth, DrawnTruth):
+            drawn = pair.truth.draw(self._size, prepared.driving)
+            scores = self._compare(drawn, clip.frames)
+            seen = replace(seen, truth=drawn.frames)
+            tools = replace(tools, landmarker=None)  # what is drawn is known, and drawn faces are not all found
+        elif pair.truth is not None:
+            seen = self._driving_truth(pair, prepared, seen)
+        metrics = measure(seen, clip.frames, tools)
+        if scores is not None:
+            metrics = {**metrics, **scores.numbers}
+            more["expression"] = {
+                "truth": scores.truth.round(_DIGITS).tolist(),
+                "read": scores.read.round(_DIGITS).tolist(),
+                "seen": scores.seen.astype(int).tolist(),
+            }
+        if tools.features is not None and seen.truth is not None and tools.features.takes(len(clip)):
+            made, true = tools.features(clip.frames), tools.features(seen.truth)
+            more["features"] = {"made": made.tolist(), "true": true.tolist()}
+        return seen.truth, metrics, more
+
+    def _compare(self, drawn: Any, frames: Image) -> "Scores":
+        if self._judge is None:
+            from fye_bench.quality.judge import Judge
+
+            self._judge = Judge()
+        return self._judge.compare(drawn, frames)
+
+    def _driving_truth(self, pair: Pair, prepared: _Prepared, seen: Seen) -> Seen:
+        """With the driving video's frames, and where their faces are."""
+        path, frames = pair.motion.file.path, len(prepared.driving)
+        found = media.read_video(path, max_frames=self._settings.frames)
+        timed = [(time, fit_image(image, *self._size)) for time, image in found]
+        if len(timed) != frames:
+            raise InputError(f"{path} has {len(timed)} frames and {frames} of landmarks; give truths of one length")
+        landmarker = find_landmarker(self._settings.tools.landmarker)
+        motion = detect_frames(timed, prepared.driving.fps, landmarker, source=str(path))
+        return replace(seen, truth=np.stack([image for _, image in timed]), truth_motion=motion)
+
+
+def sheet(clip: Clip, truth: Image | None) -> Image:
+    """The portrait, and of some frames the landmarks, the truth if it is known, and what was made; uint8 (H, W, 3)."""
+    chosen = evenly(len(clip), SHEET_FRAMES)
+    rows = [clip.landmarks[chosen], *([] if truth is None else [truth[chosen]]), clip.frames[chosen]]
+    strips = [np.concatenate(list(row), axis=1) for row in rows]
+    blank = np.zeros_like(clip.portrait)
+    first = [clip.portrait, *([blank] * (len(rows) - 1))]
+    return np.concatenate([np.concatenate(first), np.concatenate(strips)], axis=1)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,0 +1,184 @@
+"""The page of one run."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fye_bench.evaluation import pictures, plots
+from fye_bench.evaluation.cost import Cost
+from fye_bench.evaluation.metrics import HEADLINES, METRICS, SECTIONS
+from fye_bench.evaluation.ranking import EXPLANATION, combined, standings, worst_first
+from fye_bench.evaluation.rendering import TIMES, memory, write_page
+from fye_bench.evaluation.saved import REPORT, SavedPair, SavedRun, grouped, line
+
+WORST = 12
+SHOWN = 6  # metrics beside each of them: those that are worst
+TYPICAL = 12  # pairs at most, two of each family at most
+COLUMNS = 8  # metrics of a table, where its sections allow
+_VERSIONS = ("fye_rt", "python")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
+
+
+def write_report(run: Path) -> Path:
+    """Write a run's report.html: one file that needs no network and no script, the same bytes for the same run.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: the folder is no run, or a picture in it is damaged.
+        OutputError: the page could not be written.
+    """
+    saved = SavedRun.load(run)
+    path = run / REPORT
+    write_page(path, "report.html", context(saved))
+    return path
+
+
+def context(run: SavedRun) -> dict[str, Any]:
+    """All that the page shows."""
+    badness = _badness(run.made)
+    standing = standings(badness)
+    named = {pair.name: pair for pair in run.pairs}
+    worst = [(named[name], score) for name, score in worst_first(badness)[:WORST]]
+    return {
+        "title": f"{run.named('suite')}: {run.label}",
+        "run": run,
+        "facts": facts(run),
+        "headlines": headlines(run),
+        "cost": Cost.of(run.pairs),
+        "tables": tables(run.metrics),
+        "single": [name for name in run.metrics if _values(run.made, name)],
+        "groups": _groups(run),
+        "group_costs": {group: Cost.of(pairs) for group, pairs in grouped(run.pairs).items()},
+        "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
+        "plots": _plots(run),
+        "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
+        "median": {name: _median(_values(run.made, name)) for name in run.metrics},
+        "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.made)],
+        "explanation": EXPLANATION,
+    }
+
+
+def headlines(run: SavedRun) -> list[str]:
+    """Names of the few metrics that a page opens with."""
+    overall = run.summary.get("all", {})
+    found = (next((name for name in row if name in overall), None) for row in HEADLINES)
+    return [name for name in found if name is not None]
+
+
+def sections(metrics: Sequence[str]) -> dict[str, list[str]]:
+    """Metrics by the section that they belong to, without sections that have none."""
+    found = {section: [name for name in metrics if METRICS[name].section == section] for section in SECTIONS}
+    return {section: names for section, names in found.items() if names}
+
+
+def tables(metrics: Sequence[str]) -> list[dict[str, list[str]]]:
+    """Sections put together into tables that are not too wide."""
+    found: list[dict[str, list[str]]] = []
+    for section, names in sections(metrics).items():
+        if not found or sum(map(len, found[-1].values())) + len(names) > COLUMNS:
+            found.append({})
+        found[-1][section] = names
+    return found
+
+
+def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was run, how and where: by heading, terms and their values."""
+    options, machine = run.option() or {}, run.environment
+    forecast = ", ".join(
+        line(value) if name == "method" else f"{line(name)} {line(value)}"
+        for name, value in (run.option("forecast") or {}).items()
+    )
+    size = run.at("size")
+    what = [
+        ("suite", run.named("suite")),
+        ("suite digest", run.digest("suite")[:16]),
+        ("pairs", f"{len(run.pairs)}, {len(run.failed)} failed"),
+        ("frames", "as the motion has" if run.at("frames") is None else line(run.at("frames"))),
+        ("size", "the bundle's" if not size else f" {TIMES} ".join(line(side) for side in size)),
+        ("bundle", run.named("bundle")),
+        ("bundle digest", run.digest("bundle")[:16]),
+        ("stored in", line(run.at("bundle", "precision"))),
+    ]
+    how = [("backend", line(run.at("backend"))), ("forecast", forecast or "-")]
+    how += [(line(name).replace("_", " "), line(value)) for name, value in options.items() if name != "forecast"]
+    return [("What", what), ("How", how), ("Where", _machine(machine))]
+
+
+def typical(pairs: Sequence[SavedPair]) -> list[SavedPair]:
+    """The one or two pairs of each family that are in the middle of it, all metrics together."""
+    rank = {name: combined(row) for name, row in standings(_badness(pairs)).items()}
+    families: dict[str, list[SavedPair]] = {}
+    for pair in sorted(pairs, key=lambda pair: (rank[pair.name], pair.name)):
+        if math.isfinite(rank[pair.name]):
+            families.setdefault(pair.family, []).append(pair)
+    each = 2 if 2 * len(families) <= TYPICAL else 1
+    chosen = []
+    for family in sorted(families):
+        ranked = families[family]
+        first = max(0, (len(ranked) - each) // 2)
+        chosen += ranked[first : first + each]
+    return chosen[:TYPICAL]
+
+
+def _machine(environment: Any) -> list[tuple[str, str]]:
+    if not environment:
+        return [("machine", "not kept: the run has no performance.json")]
+    cpu, packages = environment.get("cpu") or {}, environment.get("packages") or {}
+    versions = [f"{name} {line(environment[name])}" for name in _VERSIONS if environment.get(name)]
+    versions += [f"{name} {line(packages[name])}" for name in _PACKAGES if packages.get(name)]
+    bytes_ = environment.get("memory_bytes")
+    found = [
+        ("processor", line(cpu.get("model"))),
+        ("cores", f"{line(cpu.get('cores'))}, {line(environment.get('threads'))} threads used"),
+        ("memory", memory(bytes_ if isinstance(bytes_, int) else None)),
+        ("gpu", line(environment["gpu"]) if environment.get("gpu") else ""),
+        ("system", line(environment.get("platform"))),
+        ("versions", ", ".join(versions)),
+        ("commit", line(environment.get("commit"))),
+        ("date", line(environment.get("date"))),
+    ]
+    return [(term, value) for term, value in found if value not in ("", "-")]
+
+
+def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
+    families = dict.fromkeys(pair.family for pair in run.pairs)
+    kinds = dict.fromkeys(pair.kind for pair in run.pairs)
+    return [("", ["all"]), ("Families", list(families)), ("Kinds of motion", list(kinds))]
+
+
+def _plots(run: SavedRun) -> list[tuple[str, Any]]:
+    families = {family: pairs for family, pairs in grouped(run.made).items() if any(p.family == family for p in pairs)}
+    found = []
+    for name in headlines(run):
+        rows = {
+            family: (_values(pairs, name), run.summary[family][name])
+            for family, pairs in families.items()
+            if name in run.summary.get(family, {})
+        }
+        if plot := plots.distribution(METRICS[name], rows):
+            found.append((name, plot))
+    return found
+
+
+def _card(run: SavedRun, pair: SavedPair, standing: dict[str, float], score: float) -> dict[str, Any]:
+    names = sorted(standing, key=lambda name: (-standing[name], name))[:SHOWN]
+    return {"pair": pair, "score": score, "standing": standing, "metrics": names, "sheet": pictures.sheet(run, pair)}
+
+
+def _badness(pairs: Sequence[SavedPair]) -> dict[str, dict[str, float]]:
+    return {pair.name: {name: METRICS[name].badness(value) for name, value in pair.metrics.items()} for pair in pairs}
+
+
+def _values(pairs: Sequence[SavedPair], metric: str) -> list[float]:
+    return [pair.metrics[metric] for pair in pairs if metric in pair.metrics]
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else math.nan

@@ -1,0 +1,142 @@
+"""`fye suite drawn`: a suite of drawn characters, whose true frames are known, from seeds.
+
+Portrait i is character i of family i mod 4; motion m is of kind m mod 5, performed by character m. Nobody has trained,
+calibrated or read expressions on these characters and motions.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fye_bench.quality.suite import FIRST_MOTION, STRIDE
+from fye_bench.suites.drawn import DrawnTruth
+from fye_bench.suites.entries import MAX_PAIRS
+from fye_bench.suites.pairing import Plan, crossings, spread
+from fye_bench.suites.suite import FORMAT, VERSION, Suite
+from fye_rt import media
+from fye_rt.animator import check_sides
+from fye_rt.bundle import sha256
+from fye_rt.errors import OptionError, OutputError
+from fye_rt.files import atomic_folder
+from fye_rt.landmarks import MAX_FRAMES, Motion
+from fye_training import face
+from fye_training.identity import FAMILIES, held_out, identity
+from fye_training.performance import FPS, KINDS, perform
+
+FIRST_CHARACTER = 400_000  # the quality suite, calibration, the expression reader and the demo have those below
+CHARACTERS = 100_000  # of a seed
+SEEDS = 10_000
+ORIGIN = {"source": "drawn by fye-rt", "licence": "Apache-2.0"}
+
+Tell = Callable[[str, int, int], None]
+
+
+def draw_suite(
+    folder: Path,
+    portraits: int = 500,
+    motions: int = 40,
+    frames: int = 16,
+    size: tuple[int, int] = (128, 128),
+    seed: int = 0,
+    tell: Tell = lambda stage, done, total: None,
+) -> Suite:
+    """Write a suite: pictures, their landmarks, motions and the manifest. The same arguments give the same bytes.
+
+    Every motion has a pair with its own performer, every portrait one with another one's motion.
+
+    Args:
+        folder: new or empty; it appears whole or not at all.
+        portraits: how many, 1 to 49,999.
+        motions: how many, 1 to 49,999.
+        frames: of a motion, at a third of 25 a second; the first one shows a neutral face.
+        size: height and width of the portraits.
+        seed: another one, up to 9,999, gives other characters and other motions.
+        tell: called with (stage, finished, all).
+
+    Raises:
+        OptionError: a number outside its range.
+        InputError: sides that no clip can have.
+        OutputError: the folder holds something, or cannot be written.
+    """
+    for name, value, least, most in (
+        ("portraits", portraits, 1, MAX_PAIRS // 2 - 1),
+        ("motions", motions, 1, MAX_PAIRS // 2 - 1),
+        ("frames", frames, 1, MAX_FRAMES // STRIDE),
+        ("seed", seed, 0, SEEDS - 1),
+    ):
+        if not least <= value <= most:
+            raise OptionError(f"--{name} {value} is not valid; give {least} to {most}")
+    check_sides(size, "a portrait")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"cannot write {folder}: something is there; choose a new or an empty folder")
+    cast = [_truth(number, seed) for number in range(max(portraits, motions))]
+    with atomic_folder(folder) as temporary:
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": "drawn" if seed == 0 else f"drawn-{seed}",
+            "note": "Drawn characters, whose true frames are known.",
+            "portraits": _draw_portraits(temporary, cast[:portraits], size, tell),
+            "motions": _perform(temporary, cast[:motions], frames, size, seed, tell),
+        }
+        Suite.of(temporary, content | {"pairs": _pairs(content, cast)}).save()
+    return Suite.load(folder)
+
+
+def _truth(number: int, seed: int) -> DrawnTruth:
+    place = seed * CHARACTERS + number
+    return DrawnTruth(FAMILIES[number % len(FAMILIES)], held_out(FIRST_CHARACTER + place), place)
+
+
+def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], tell: Tell) -> dict[str, Any]:
+    (folder / "portraits").mkdir()
+    found: dict[str, Any] = {}
+    for number, truth in enumerate(cast):
+        tell("portraits", number, len(cast))
+        name = f"{truth.family}-{number:04d}"
+        picture, landmarks = (folder / "portraits" / f"{name}{suffix}" for suffix in (".png", ".npz"))
+        media.write_image(picture, truth.portrait(size))
+        truth.landmarks(size).save(landmarks)
+        found[name] = _file(folder, picture) | {"family": truth.family} | ORIGIN
+        found[name]["landmarks"] = _file(folder, landmarks)
+    tell("portraits", len(cast), len(cast))
+    return found
+
+
+def _perform(
+    folder: Path, cast: list[DrawnTruth], frames: int, size: tuple[int, int], seed: int, tell: Tell
+) -> dict[str, Any]:
+    (folder / "motions").mkdir()
+    found: dict[str, Any] = {}
+    for number, truth in enumerate(cast):
+        tell("motions", number, len(cast))
+        kind = KINDS[number % len(KINDS)]
+        name = f"{kind.replace(' ', '-')}-{number:04d}"
+        path = folder / "motions" / f"{name}.npz"
+        _motion(truth, FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, kind, frames, size).save(path)
+        found[name] = _file(folder, path) | {"kind": kind} | ORIGIN
+    tell("motions", len(cast), len(cast))
+    return found
+
+
+def _motion(truth: DrawnTruth, seed: int, kind: str, frames: int, size: tuple[int, int]) -> Motion:
+    acting = perform(seed, (frames - 1) * STRIDE + 1, kind)[::STRIDE]
+    who = identity(truth.identity, truth.family)
+    return face.motion(who.shape, acting, size, face.placement(who.shape, size, truth.placement), FPS / STRIDE)
+
+
+def _pairs(content: dict[str, Any], cast: list[DrawnTruth]) -> list[dict[str, Any]]:
+    families = {name: entry["family"] for name, entry in content["portraits"].items()}
+    kinds = {name: entry["kind"] for name, entry in content["motions"].items()}
+    own = [Plan(portrait, motion, "self") for portrait, motion in zip(families, kinds, strict=False)]
+    cross = islice(crossings(families, kinds, [(plan.portrait, plan.motion) for plan in own]), len(families))
+    truths = dict(zip(families, cast, strict=False))
+    return [
+        plan._asdict() | {"name": f"{plan.portrait}--{plan.motion}", "truth": truths[plan.portrait].entry()}
+        for plan in spread([*own, *cross], families, kinds)
+    ]
+
+
+def _file(folder: Path, path: Path) -> dict[str, Any]:
+    return {"file": path.relative_to(folder).as_posix(), "sha256": sha256(path)}

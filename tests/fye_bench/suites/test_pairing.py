@@ -1,0 +1,58 @@
+"""Pairs are spread evenly, whatever there is of each family and kind."""
+
+from collections import Counter
+from itertools import islice, product
+
+import pytest
+
+from fye_bench.suites.pairing import Plan, crossings, spread
+
+FOUR = {f"p{i}": f"family {i % 4}" for i in range(12)}
+FIVE = {f"m{i}": f"kind {i % 5}" for i in range(10)}
+
+
+def uneven(count: Counter[str], of: int) -> int:
+    return max(count.values()) - (min(count.values()) if len(count) == of else 0)
+
+
+def test_crossings_are_every_pair_once_but_the_own_ones() -> None:
+    own = [("p0", "m0"), ("p3", "m7")]
+    found = list(crossings(FOUR, FIVE, own))
+    assert {(plan.portrait, plan.motion) for plan in found} == set(product(FOUR, FIVE)) - set(own)
+    assert len(found) == len(set(found)) and {plan.mode for plan in found} == {"cross"}
+
+
+def test_every_portrait_has_one_crossing_before_any_has_two() -> None:
+    for rounds in (1, 2, 3):
+        found = list(islice(crossings(FOUR, FIVE), rounds * len(FOUR)))
+        assert set(Counter(plan.portrait for plan in found).values()) == {rounds}
+        assert uneven(Counter(plan.motion for plan in found), len(FIVE)) <= 2
+        assert uneven(Counter(FIVE[plan.motion] for plan in found), 5) <= 1
+
+
+@pytest.mark.parametrize("kinds", [4, 5, 7])
+def test_any_first_pairs_are_spread_evenly(kinds: int) -> None:
+    motions = {f"m{i}": f"kind {i % kinds}" for i in range(2 * kinds)}
+    own = [Plan(portrait, motion, "self") for portrait, motion in zip(FOUR, motions, strict=False)]
+    every = [*own, *crossings(FOUR, motions, [plan[:2] for plan in own])]
+    ordered = spread(every, FOUR, motions)
+    assert sorted(ordered) == sorted(every) and ordered != every
+    share = len(own) / len(every)
+    for n in range(1, 4 * kinds * 2):
+        some = ordered[:n]
+        assert uneven(Counter(FOUR[plan.portrait] for plan in some), 4) <= 1
+        assert uneven(Counter(motions[plan.motion] for plan in some), kinds) <= 1
+        assert abs(sum(plan.mode == "self" for plan in some) - share * n) <= 2
+
+
+def test_a_small_family_comes_first_until_it_is_used_up() -> None:
+    portraits = {"wolf": "animals"} | {f"p{i}": "people" for i in range(20)}
+    plans = list(crossings(portraits, {"m": "talking"}))
+    ordered = spread(plans, portraits, {"m": "talking"})
+    assert sorted(ordered) == sorted(plans)
+    assert "wolf" in {plan.portrait for plan in ordered[:2]}
+
+
+def test_one_face_with_its_own_motion_alone_crosses_nobody() -> None:
+    assert list(crossings({"p": "people"}, {"m": "talking"}, [("p", "m")])) == []
+    assert spread([], {}, {}) == []

@@ -1,0 +1,220 @@
+"""A suite that opens is valid, and one that does not says which entry is at fault and what to do about it."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fye_bench.suites import entries, manifest
+from fye_bench.suites.drawn import DrawnTruth
+from fye_bench.suites.suite import Suite, faults, notes
+from fye_rt.errors import InputError, OptionError
+from tests.fye_bench.suites.suite_files import Change, content, digest, loaded, written
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "suites.md"
+
+
+def setter(*path: Any, value: Any) -> Change:
+    """Puts a value at a place of the manifest."""
+
+    def change(found: Any) -> None:
+        for key in path[:-1]:
+            found = found[key]
+        found[path[-1]] = value
+
+    return change
+
+
+def dropper(*path: Any) -> Change:
+    def change(found: Any) -> None:
+        for key in path[:-1]:
+            found = found[key]
+        del found[path[-1]]
+
+    return change
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(InputError) as raised:
+        Suite.load(folder)
+    message = str(raised.value)
+    assert "suite.json" in message and "\n" not in message and len(message) < 1000
+    return message
+
+
+def test_a_suite_is_what_its_manifest_says(tmp_path: Path) -> None:
+    suite = loaded(tmp_path)
+    assert (suite.folder, suite.name, suite.note) == (tmp_path.resolve(), "two faces", "")
+    assert [pair.name for pair in suite.pairs] == ["b--nod", "a--talk", "b--talk"]
+    drawn, driving, unknown = suite.pairs
+    assert drawn.truth == DrawnTruth("people", 7, 3)
+    assert (driving.truth, driving.mode, unknown.truth, unknown.mode) == ("driving", "self", None, "cross")
+    assert driving.portrait is suite.portraits["a"] and driving.motion is suite.motions["talk"]
+    b = suite.portraits["b"]
+    assert (b.family, b.source, b.licence, suite.motions["nod"].kind) == ("animals", "here", "CC0", "head turns")
+    assert b.landmarks and b.landmarks.path == tmp_path.resolve() / "b.npz" and b.landmarks.path.is_absolute()
+    assert suite.portraits["a"].landmarks is None
+    assert len(suite.files()) == 5
+
+
+def test_the_digest_is_of_what_is_said_and_not_of_how(tmp_path: Path) -> None:
+    suite = loaded(tmp_path)
+    canonical = json.dumps(content(tmp_path), sort_keys=True, separators=(",", ":"))
+    assert suite.digest == hashlib.sha256(canonical.encode()).hexdigest()
+    path = suite.save()
+    first = path.read_bytes()
+    again = Suite.load(tmp_path)
+    assert again == suite and again.save().read_bytes() == first
+    swapped = Suite.load(written(tmp_path, lambda found: found["pairs"].reverse()))
+    assert swapped.digest != suite.digest
+
+
+def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) -> None:
+    suite = loaded(tmp_path)
+    few = suite.first(2)
+    assert few.pairs == suite.pairs[:2] and few.digest == suite.digest
+    assert suite.first(99) == suite
+    with pytest.raises(OptionError, match="give 1 or more"):
+        suite.first(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (setter("format", value="fye-bundle"), "fye suite init"),
+        (setter("version", value=2), "format version 2 is not known"),
+        (setter("version", value=True), "format version True"),
+        (setter("pairs", value=[]), "give 1 to 100,000"),
+        (setter("pairs", value={}), "give a list"),
+        (setter("portraits", value=[]), "portraits are not an object"),
+        (dropper("note"), "no 'note'"),
+        (dropper("portraits", "a", "licence"), "portrait 'a' has no 'licence'"),
+        (setter("portraits", "a", "license", value="MIT"), "'license', which is not known"),
+        (setter("portraits", "a", value="a.png"), "portrait 'a' is 'a.png'; give an object"),
+        (setter("portraits", "a", "family", value=3), "family of portrait 'a' is 3"),
+        (setter("portraits", "a", "family", value="all"), "other than 'all'"),
+        (setter("portraits", "a", "family", value="talking"), "which is a family too"),
+        (setter("portraits", "a", "source", value="\x1b[31mred"), "printable"),
+        (setter("portraits", "a", "sha256", value="12"), "sha256 of portrait 'a' is '12'"),
+        (setter("portraits", "../c", value={}), "a portrait is called '../c'"),
+        (lambda found: found["portraits"].update(A=found["portraits"]["a"]), "capitals alone"),
+        (setter("portraits", "b", "landmarks", value=None), "landmarks of portrait 'b' is None"),
+        (setter("motions", "nod", "kind", value=""), "kind of motion 'nod'"),
+        (setter("pairs", 1, "name", value="b--nod"), "pair 2, 'b--nod', has the name of pair 1"),
+        (setter("pairs", 1, "name", value="B--NOD"), "has the name of pair 1"),
+        (setter("pairs", 1, "name", value="a/b"), "pair 2 is called 'a/b'"),
+        (setter("pairs", 1, "name", value="x" * 101), "pair 2 is called"),
+        (setter("pairs", 1, "name", value="a\n"), "pair 2 is called"),
+        (setter("pairs", 1, "portrait", value="c"), "pair 2, 'a--talk', names the portrait 'c'"),
+        (setter("pairs", 1, "motion", value=["talk"]), "names the motion"),
+        (setter("pairs", 1, "mode", value="both"), "mode 'both'; give 'self' or 'cross'"),
+        (setter("pairs", 1, "mode", value="cross"), "driven by another face"),
+        (setter("pairs", 1, "motion", value="nod"), "'nod' is no video"),
+        (setter("pairs", 1, "truth", value=None), "has the truth None"),
+        (setter("pairs", 0, "truth", "drawn", "family", value="robots"), "family 'robots'; give one of people"),
+        (setter("pairs", 0, "truth", "drawn", "identity", value=-1), "identity of the truth of pair 1"),
+        (setter("pairs", 0, "truth", "drawn", "placement", value=1.5), "placement of the truth of pair 1"),
+        (setter("pairs", 0, "truth", "drawn", "placement", value=True), "placement of the truth of pair 1"),
+    ],
+)
+def test_an_entry_that_is_not_valid_is_named(change: Change, said: str, tmp_path: Path) -> None:
+    assert said in refused(written(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "../a.png", "x/../../a.png", "", ".", "a\\b.png", "a\0.png", 3, "C:\\a"]
+)
+def test_a_file_outside_of_the_folder_is_refused(path: Any, tmp_path: Path) -> None:
+    assert "the file of portrait 'a' is" in refused(written(tmp_path, setter("portraits", "a", "file", value=path)))
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "suite", tmp_path / "secret.png"
+    folder.mkdir()
+    secret.write_bytes(b"secret")
+    written(folder)
+    Suite.load(folder)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(secret)
+    assert "a link that leaves the suite's folder" in refused(folder)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to("a.png")
+    assert "a link that leaves" in refused(folder)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to("b.png")
+    Suite.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("{", "is not JSON"),
+        ("[1]", "does not describe a fye-suite"),
+        ("\xff", "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"format": "fye-suite", "format": "fye-suite"}', "says 'format' twice"),
+        ('{"portraits": {"a": 1, "a": 2}}', "says 'a' twice"),
+        ('{"version": NaN}', "NaN"),
+        ('{"version": ' + "9" * 5000 + "}", "is not JSON"),
+    ],
+    ids=["empty", "cut", "list", "bytes", "deep", "double", "double inside", "nan", "endless"],
+)
+def test_what_is_no_manifest_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "suite.json").write_bytes(text.encode("latin-1"))
+    assert said in refused(tmp_path)
+
+
+def test_a_folder_without_a_manifest_is_told_how_to_get_one(tmp_path: Path) -> None:
+    assert "make one with: fye suite init" in refused(tmp_path)
+
+
+def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    monkeypatch.setattr(entries, "MAX_PAIRS", 2)
+    assert "it has 3 pairs; give 1 to 2" in refused(tmp_path)
+    monkeypatch.setattr(entries, "MAX_PAIRS", 1)
+    assert "at most 1 entries" in refused(tmp_path)
+    monkeypatch.setattr(manifest, "MAX_BYTES", 100)
+    assert "the limit is 100" in refused(tmp_path)
+
+
+def test_every_fault_of_a_file_is_found(tmp_path: Path) -> None:
+    suite = loaded(tmp_path)
+    calls: list[tuple[int, int]] = []
+    assert list(faults(suite, lambda done, total: calls.append((done, total)))) == []
+    assert calls == [(n, 5) for n in range(1, 6)]
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.npz").write_bytes(b"b.npz of a tesT")
+    (tmp_path / "nod.npz").write_bytes(b"")
+    missing, changed, empty = faults(suite)
+    assert "a.png does not exist" in missing and "nod.npz is empty" in empty
+    assert "b.npz is not the file that suite.json lists" in changed and "put that back" in changed
+    with pytest.raises(InputError, match="does not exist"):
+        suite.portraits["a"].file.check()
+
+
+def test_what_is_there_twice_is_a_note_and_no_fault(tmp_path: Path) -> None:
+    def double(found: dict[str, Any]) -> None:
+        (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
+        found["portraits"]["c"] = found["portraits"]["a"] | {"file": "c.png", "sha256": digest(tmp_path / "c.png")}
+
+    assert list(notes(loaded(tmp_path))) == []
+    suite = Suite.load(written(tmp_path, double))
+    assert list(faults(suite)) == []
+    assert list(notes(suite)) == ["portraits a, c are the same file", "portraits in no pair: c"]
+
+
+def test_the_example_of_the_page_is_a_suite(tmp_path: Path) -> None:
+    example = re.search(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert example
+    (tmp_path / "suite.json").write_text(example[1])
+    suite = Suite.load(tmp_path)
+    assert [pair.mode for pair in suite.pairs] == ["self", "cross"]
+    assert suite.pairs[0].truth == "driving" and suite.portraits["wolf"].landmarks
+    fields = {*json.loads(example[1]), *json.loads(example[1])["portraits"]["wolf"], *("kind", "mode", "truth")}
+    table = PAGE.read_text().partition("| field |")[2].partition("\n\n")[0]
+    assert all(f"`{field}`" in table for field in fields)
