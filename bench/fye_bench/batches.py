@@ -68,8 +68,9 @@ def main(argv: Sequence[str]) -> int:
         "one process, one thread": (1, None, None),
         "one process, all cores": (0, None, None),
         f"{cores} processes": (1, cores, None),
-        f"Ray, {cores} workers": (1, cores, "local"),
     }
+    if given.ray is not None:
+        ways[f"Ray, {cores} workers"] = (1, cores, given.ray)
     if cores == 1:
         raise OptionError("one core has no room for two workers; run this on a machine with more")
     bundle = Bundle.load(given.bundle or shipped_bundle())
@@ -126,6 +127,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--jobs", **numbers, default=24, choices=range(4, 1001), help="clips (%(default)s)")
     parser.add_argument("--frames", **numbers, default=16, choices=range(1, 17), help="of a clip (%(default)s)")
+    parser.add_argument("--ray", metavar="ADDRESS|local", help="also the actors of a Ray cluster, one a core")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)

@@ -1,0 +1,31 @@
+"""`fye bench batch` times workers that make clips, and workers that do nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fye_bench import batches
+from fye_rt import cli, report
+from tests.fye_rt.command_line import TINY
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((report.cpu()["cores"] or 1) < 2, reason="needs two cores")
+def test_every_way_has_its_rate_and_its_overhead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batches, "CHORES", 40)
+    path, cores = tmp_path / "batch.json", report.cpu()["cores"]
+    arguments = ["--bundle", str(TINY), "--jobs", "4", "--frames", "1", "--json", str(path), "--quiet"]
+    assert cli.main(["bench", "batch", *arguments]) == 0
+    result = json.loads(path.read_text())
+    ways = {"one process, one thread": 1, "one process, all cores": 1, f"{cores} processes": cores}
+    assert {name: row["workers"] for name, row in result["clips"].items()} == ways
+    for name in ways:
+        row, overhead = result["clips"][name], result["overhead"][name]
+        assert row["clips_per_hour"] > 0 and 0 < row["clips_in_the_rate"] < 4
+        assert 0 < overhead["seconds_a_task"] < overhead["first_seconds"] + 1
+    assert result["overhead"]["a record"]["seconds_a_task"] > 0 and result["bytes"]["task"] > 100
+    assert str(tmp_path) not in path.read_text().replace(str(path), "")
+    assert capsys.readouterr().out.count("\n") == 1 + len(ways) + 1
