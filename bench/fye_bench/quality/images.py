@@ -28,7 +28,7 @@ def psnr(made: Image, true: Image, mask: Mask | None = None) -> float:
     for k, (one, other) in enumerate(zip(made, true, strict=True)):  # in float64 one frame at a time
         error = np.square(one.astype(np.float64) - other).mean(axis=-1)
         weights = np.ones_like(error) if mask is None else mask[k]
-        total, weight = total + float((error * weights).sum()), weight + float(weights.sum())
+        total, weight = total + float((error * weights).sum()), weight + float(weights.sum(dtype=np.float64))
     return _decibels(total / max(weight, 1.0))
 
 
@@ -56,7 +56,7 @@ def distances(made: Image, true: Image, face: Mask) -> dict[str, float]:
         maps = np.stack((np.abs(error), np.square(error), _similarity(one, other))).mean(axis=-1)
         whole += maps.mean(axis=(1, 2))
         inside += (maps * mask).sum(axis=(1, 2))
-        area += float(mask.sum())
+        area += float(mask.sum(dtype=np.float64))
     l1, squared, ssim = (whole / len(true)).tolist()
     face_l1, face_squared, face_ssim = (inside / area if area else np.full(3, np.nan)).tolist()
     return {

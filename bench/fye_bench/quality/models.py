@@ -43,7 +43,7 @@ class Network:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # what goes wrong is raised
+        options.log_severity_level = 4  # what goes wrong is raised
         try:
             # from memory, where weights in other files are not found
             session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])

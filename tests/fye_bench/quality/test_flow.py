@@ -34,8 +34,8 @@ def test_a_flow_leads_to_where_things_went() -> None:
 
 def test_movement_costs_little_and_flicker_what_it_is() -> None:
     clip = moving(5, 2)
-    calm = warp_error(clip)
-    assert calm < 1
+    assert warp_error(clip) < 0.1
+    assert warp_error(moving(5, 8)) < 0.1  # what comes in at the edge is left out
     for levels in (4, 16, 25):
         restless = clip.copy()
         restless[1::2] += np.uint8(levels)

@@ -72,6 +72,9 @@ def test_a_known_offset_has_its_known_distance(clip: NDArray[np.uint8]) -> None:
     assert distances(spoilt, clip, mask)["face_psnr"] == MOST_DECIBEL
     assert psnr(spoilt, clip) == pytest.approx(20 * math.log10(255 / 10) + 10 * math.log10(2))
 
+    nowhere = distances(spoilt, clip, np.zeros_like(mask))
+    assert math.isnan(nowhere["face_psnr"]) and nowhere["psnr"] == psnr(spoilt, clip)
+
 
 def test_flicker_counts_changes_against_the_truths() -> None:
     true = np.zeros((4, 64, 64, 3), np.uint8)
