@@ -313,7 +313,9 @@ def build(
     graph: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; repeat it. By default what clips need.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of products: fp16, bf16 or fp32.")] = "fp16",
+    precision: Annotated[
+        str, typer.Option(help="Of products: fp16, bf16, fp32; or int8, fp8, which need `fye calibrate --ranges`.")
+    ] = "fp16",
     attention: Annotated[str, typer.Option(help="fused: TensorRT's own; written-out: products and softmax.")] = "fused",
     level: Annotated[int, typer.Option(help="Of optimization, 0 to 5: how long fast kernels are looked for.")] = 3,
     workspace: Annotated[int | None, typer.Option(metavar="MB", help="Memory that a kernel may use.")] = None,

@@ -102,7 +102,7 @@ def build(
         config.set_flag(tensorrt.BuilderFlag.REFIT)
     if settings.stripped:
         config.set_flag(tensorrt.BuilderFlag.STRIP_PLAN)
-    config.set_timing_cache(_timing_cache(config, timing), ignore_mismatch=False)
+    _set_timing_cache(config, timing)
     progress = _Progress(prepared.name, tell or (lambda stage, done, total: None))
     config.progress_monitor = _monitor(tensorrt, progress)
     plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
@@ -163,9 +163,12 @@ def _why(parser: Any, log: Any) -> str:
     return quoted([parser.get_error(number).desc() for number in range(parser.num_errors)] or log.said)
 
 
-def _timing_cache(config: Any, timing: bytes | None) -> Any:
-    """An earlier one, or a new one where there is none that this TensorRT reads."""
-    return config.create_timing_cache(timing or b"") or config.create_timing_cache(b"")
+def _set_timing_cache(config: Any, timing: bytes | None) -> None:
+    """An earlier one, or a new one where there is none that this TensorRT reads, or it is of another GPU."""
+    for content in (timing or b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return
 
 
 def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:

@@ -103,8 +103,9 @@ def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) 
 def planned(bundle: Bundle, request: Request, cache: PlanCache) -> Iterator[str]:
     """What `build_plans` would do and why, a line for each graph."""
     _, here = _here()
+    todo = tasks(bundle, request, cache, here)
     yield f"{here.sm}, TensorRT {here.tensorrt}, driver {here.driver}; plans lie in {cache.root}"
-    for task in tasks(bundle, request, cache, here):
+    for task in todo:
         yield f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
 
 

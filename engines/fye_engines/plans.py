@@ -7,7 +7,8 @@ from typing import Any
 
 from fye_engines.building import Settings, Tell, build, refit
 from fye_engines.checking import compare, exact_engine, random_inputs, refusal
-from fye_engines.prepare import Prepared, Shapes, prepare
+from fye_engines.prepare import Prepared, Shapes, check_names, prepare
+from fye_engines.quantize import kept
 from fye_rt.animator import DECODER_CHUNK, GUIDER_CHUNK
 from fye_rt.backends import GPU_PIXELS
 from fye_rt.backends.cuda_memory import Gpu
@@ -15,7 +16,7 @@ from fye_rt.backends.tensorrt import TensorRTEngine
 from fye_rt.bundle import GRAPHS, Bundle
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.plans import PlanCache, PlanKey, profile
-from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key
+from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key, precision_of, rebuild_command
 
 REFIT = "refit"
 THERE, NEW_WEIGHTS, BUILD = "is there", "gets new weights", "is built"
@@ -32,6 +33,9 @@ class Request:
         attention: likewise.
         settings: of the builder.
         rebuild: whether plans are built that are there already, or could get new weights.
+
+    Raises:
+        OptionError: a precision or an attention that does not exist.
     """
 
     graphs: tuple[str, ...]
@@ -40,6 +44,9 @@ class Request:
     attention: str = "fused"
     settings: Settings = field(default_factory=Settings)
     rebuild: bool = False
+
+    def __post_init__(self) -> None:
+        check_names(self.precision, self.attention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,10 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
     """What there is to do; nothing is done.
 
     Raises:
-        OptionError: a graph that does not exist, more frames than the bundle allows, or refit with 8 bits.
+        OptionError: a graph that does not exist, more frames than the bundle allows, or 8 bits with refit or without
+            ranges.
         BackendError: the cache cannot be read.
+        BundleError: ranges that are damaged.
     """
     if unknown := [graph for graph in request.graphs if graph not in bundle.graphs]:
         raise OptionError(f"graph={unknown[0]} is not valid; allowed: {', '.join(GRAPHS)}")
@@ -98,6 +107,9 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
         raise OptionError(f"precision={request.precision!r}: scales follow from weights, so no refit; build it anew")
     if request.shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={request.shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
+    for graph in request.graphs:
+        if precision_of(graph, request.precision) in EIGHT_BITS:
+            kept(bundle, graph)  # now, not after the graphs before it were built
     there = [entry.key for entry in cache.entries() if entry.key is not None]
     return [_task(bundle, graph, request, cache, machine, there) for graph in request.graphs]
 
@@ -132,12 +144,14 @@ def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu,
         began = time.monotonic()
         prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
         plan = _made(task, bundle, request, cache, prepared, tell)
-        if STRIPPED in task.key.flags:
-            cache.publish(task.key, plan, {"action": task.action})
-            plan = refit(prepared, bundle.path / bundle.weights, plan)
+        bare = plan if STRIPPED in task.key.flags else None
+        if bare is not None:
+            plan = refit(prepared, bundle.path / bundle.weights, bare)
         key = _with_weights(task.key, bundle)
         found = _compared(bundle, task, key, plan, gpu, cache, tell)
         facts = {"action": task.action, "seconds": round(time.monotonic() - began, 1), "differences": found}
+        if bare is not None:
+            cache.publish(task.key, bare, facts)
         cache.publish(key, plan, facts)
         return facts
 
@@ -179,7 +193,8 @@ def _made(task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepar
     weights = bundle.path / bundle.weights
     if task.source is not None:
         tell(f"refit {task.graph}", 0, 1)
-        plan = refit(prepared, weights, cache.open(task.source, "").content)
+        source = cache.open(task.source, rebuild_command(bundle, task.graph, {}, request.precision)).content
+        plan = refit(prepared, weights, source)
         tell(f"refit {task.graph}", 1, 1)
         return plan
     sm, tensorrt = task.key.sm, task.key.tensorrt

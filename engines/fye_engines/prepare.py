@@ -43,8 +43,9 @@ class Shapes:
             if not 1 <= values[0] <= values[1] <= values[2]:
                 text = ":".join(map(str, values))
                 raise OptionError(f"{name}={text} is not valid; give one number, or smallest:usual:largest")
-        if any(side % 8 for side in (*self.height, *self.width)):
-            raise OptionError(f"size={self.height} x {self.width} is not valid; sides are multiples of 8")
+        for height, width in zip(self.height, self.width, strict=True):
+            if height % 8 or width % 8:
+                raise OptionError(f"size={height}x{width} is not valid; sides are multiples of 8")
 
     def sizes(self) -> Iterator[dict[str, int]]:
         """Values of the symbolic dimensions, the smallest first."""
@@ -91,6 +92,17 @@ class Prepared:
         return hashlib.sha256(self.onnx).hexdigest()
 
 
+def check_names(precision: str, attention: str) -> None:
+    """Refuse what there is not.
+
+    Raises:
+        OptionError: not one of `PRECISIONS` or `ATTENTIONS`.
+    """
+    for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
+        if value not in allowed:
+            raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
+
+
 def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
     """A graph with its types and with all its symbolic dimensions, for an engine whose own variant may be taken."""
     model = _typed(bundle, graph, variant, precision, "fused")
@@ -129,9 +141,7 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
 
 
 def _typed(bundle: Bundle, graph: str, variant: str, precision: str, attention: str) -> ir.Model:
-    for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
-        if value not in allowed:
-            raise OptionError(f"{name}={value!r} is not valid; allowed: {', '.join(allowed)}")
+    check_names(precision, attention)
     precision = precision_of(graph, precision)
     model = ir.load(bundle.file(graph, variant))
     if attention == "written-out":

@@ -105,12 +105,17 @@ def calibrate(bundle: Bundle, graph: str, inputs: Iterable[Mapping[str, Any]], t
         inputs: of the graph, by name; see `record`.
         threads: as in `fye_rt.backends.Settings`.
 
+    Returns:
+        By name, of each tensor before a product that `quantize` would lower; empty where no product is worth it.
+
     Raises:
         OptionError: no inputs.
         NumericalError: a tensor is not finite.
         ExportError: ONNX Runtime's variant of the graph lacks a tensor of the standard one.
     """
     wanted = sorted({str(stored(node.inputs[0]).name) for node in places(ir.load(bundle.file(graph)))})
+    if not wanted:
+        return {}
     model = ir.load(bundle.file(graph, "onnxruntime"))
     there = {value.name: value for node in model.graph for value in node.outputs}
     there |= {value.name: value for value in model.graph.inputs}

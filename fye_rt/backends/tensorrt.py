@@ -163,7 +163,7 @@ class _Plan:
         if self.engine is None:
             raise BackendError(
                 f"TensorRT {tensorrt.__version__} does not open the plan of {graph}: {quoted(self.messages.said)}; "
-                f"build it again with: {rebuild}"
+                f"build it again with: {rebuild} --rebuild"
             )
         self._by_hand = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         names = [self.engine.get_tensor_name(number) for number in range(self.engine.num_io_tensors)]

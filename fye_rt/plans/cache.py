@@ -125,7 +125,8 @@ class PlanCache:
         except Unusable as error:
             trust = f", or if you trust it: fye build --trust {folder}" if isinstance(error, Unsigned) else ""
             raise BackendError(
-                f"the plan of {key.graph} in {folder} is refused: {error}; build it again with: {rebuild}{trust}"
+                f"the plan of {key.graph} in {folder} is refused: {error}; build it again with: {rebuild} --rebuild"
+                f"{trust}"
             ) from error
         try:
             os.utime(folder / MANIFEST, follow_symlinks=False)
@@ -235,6 +236,8 @@ class PlanCache:
     def prune(self, keep: Callable[[PlanKey], bool], limit: int | None = None) -> Pruned:
         """Remove plans that are not usable, those not to be kept, and what killed writers left a day ago or earlier.
 
+        Every plan is read, to compare its hash.
+
         Args:
             keep: whether a plan is to be kept.
             limit: bytes on disk; of those kept, the ones go whose last use is longest ago until it is met.
@@ -246,7 +249,7 @@ class PlanCache:
         self._private.ready()
         with self._private.alone():
             removed = self._remove_left_over()
-            for entry in self.entries():
+            for entry in self.entries(verify=True):
                 if (entry.key is None or not keep(entry.key)) and self._remove(entry):
                     removed.append((entry.path, entry.size))
             if limit is not None:

@@ -3,17 +3,22 @@
 The table is tests/data/onnx_tensorrt/operators.json. It gives types by operator: they are held against an operator's
 data, not against what ONNX has for integers alone, such as a shape or an axis. Restrictions are sentences: `_RULES` has
 what they say for the operators that graphs have, and one without a rule is refused.
+
+Of QuantizeLinear and DequantizeLinear the table gives the type of the first input: that of the one is the output's of
+the other. What TensorRT wants of their scales and zero points stands beside the table.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 TABLE = Path(__file__).resolve().parents[1] / "data" / "onnx_tensorrt" / "operators.json"
 NAMES = {
@@ -23,9 +28,12 @@ NAMES = {
     TensorProto.INT32: "INT32",
     TensorProto.INT64: "INT64",
     TensorProto.BOOL: "BOOL",
+    TensorProto.INT8: "INT8",
+    TensorProto.FLOAT8E4M3FN: "FP8",
 }
 _INTEGERS = {"tensor(int32)", "tensor(int64)"}
 _TIME = "timestep"
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 @cache
@@ -75,11 +83,18 @@ class _Graph:
         values: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
         self.types = {each.name: each.type.tensor_type.elem_type for each in values}
         self.types |= {each.name: each.data_type for each in graph.initializer}
-        self.ranks = {
-            each.name: len(each.type.tensor_type.shape.dim)
+        self.shapes = {
+            each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim]  # 0: not known
             for each in values
             if each.type.tensor_type.HasField("shape")
         }
+        self.shapes |= {each.name: list(each.dims) for each in graph.initializer}
+        self.ranks = {name: len(shape) for name, shape in self.shapes.items()}
+        self.numbers = {each.name: each for each in graph.initializer}
+        self.weights = set(self.constants)
+        for node in graph.node:
+            if node.op_type in (*_PAIR, "Cast") and node.input[0] in self.weights:
+                self.weights.update(node.output)
         self.opset = next((each.version for each in self.model.opset_import if not each.domain), 0)
 
     def refusals(self) -> Iterator[str]:
@@ -117,19 +132,32 @@ class _Graph:
 
     def _node(self, node: NodeProto, time: set[str]) -> Iterator[str]:
         entry = table()["operators"][node.op_type]
+        if node.op_type not in _PAIR:
+            yield from self._kinds(node, time, entry["types"])
+        if "restrictions" in entry:
+            rule = _RULES.get(node.op_type)
+            yield from rule(self, node) if rule else [f"{node.op_type} has restrictions that no rule here knows"]
+
+    def _kinds(self, node: NodeProto, time: set[str], taken: Sequence[str]) -> Iterator[str]:
         formal = _whole_only(node.op_type, self.opset)
         data = [name for number, name in enumerate(node.input) if name and not formal[min(number, len(formal) - 1)]]
         kinds = {self.types.get(name, 0) for name in (*data, *node.output) if name}
         for kind in sorted(kinds):
-            if NAMES.get(kind) not in entry["types"]:
+            if NAMES.get(kind) not in taken:
                 yield f"{node.op_type} does not take {TensorProto.DataType.Name(kind)}"
         whole = [name for name in data if self.types.get(name) == TensorProto.INT64]
         floating = [name for name in node.output if self.types.get(name) not in (TensorProto.INT64, TensorProto.BOOL)]
         if whole and floating and not (node.op_type == "Cast" and set(whole) <= time):
             yield f"{node.op_type} makes floating-point numbers of INT64, {whole[0]}"
-        if "restrictions" in entry:
-            rule = _RULES.get(node.op_type)
-            yield from rule(self, node) if rule else [f"{node.op_type} has restrictions that no rule here knows"]
+
+    def kind(self, name: str) -> str:
+        """The type of a tensor, as the table has it."""
+        kind = self.types.get(name, 0)
+        return NAMES.get(kind, TensorProto.DataType.Name(kind))
+
+    def stored(self, name: str) -> NDArray[Any] | None:
+        """The numbers of an initializer that lies in the model itself."""
+        return numpy_helper.to_array(self.numbers[name]) if name in self.numbers else None
 
 
 @cache
@@ -187,9 +215,39 @@ def _constant_axes(graph: _Graph, node: NodeProto) -> Iterator[str]:
         yield f"the axes of {node.op_type} are computed"
 
 
+def _pair(graph: _Graph, node: NodeProto) -> Iterator[str]:
+    """One of a QuantizeLinear and a DequantizeLinear."""
+    entries = table()["operators"]
+    (value, scale), zero, (made,) = node.input[:2], "".join(node.input[2:]), node.output
+    high, low = (value, made) if node.op_type == "QuantizeLinear" else (made, value)
+    for name, first in ((high, "QuantizeLinear"), (scale, "QuantizeLinear"), (low, "DequantizeLinear")):
+        if graph.kind(name) not in entries[first]["types"]:
+            yield f"{node.op_type} does not take {graph.kind(name)}, {name}"
+    if graph.kind(scale) != graph.kind(high):
+        yield f"the scale {scale} is {graph.kind(scale)}, and {high} {graph.kind(high)}"
+    scales, zeros = graph.stored(scale), graph.stored(zero)
+    if scales is None:
+        yield f"the scale {scale} is computed"
+        return
+    if not scales.size or not (np.isfinite(scales) & (scales > 0)).all():
+        yield f"the scale {scale} is not above 0"
+    if zero and zeros is None:
+        yield f"the zero point {zero} is computed"
+    elif zeros is not None and (zeros.size != scales.size or zeros.astype(np.float32).any()):
+        yield f"the zero point {zero} is not 0 for each scale"
+    if scales.size != 1:
+        axis = _attributes(node).get("axis", 1)
+        if scales.ndim != 1 or graph.shapes.get(value, [])[axis:][:1] != [scales.size]:
+            yield f"the scale {scale} is not one for each channel of {value} along axis {axis}"
+        elif value not in graph.weights:
+            yield f"{value} is no weight, but has a scale for each channel"
+
+
 _RULES: dict[str, Callable[[_Graph, NodeProto], Iterator[str]]] = {
     "Attention": _attention,
+    "DequantizeLinear": _pair,
     "LayerNormalization": _only_one_output,
+    "QuantizeLinear": _pair,
     "Resize": _resize,
     "Squeeze": _constant_axes,
     "Unsqueeze": _constant_axes,

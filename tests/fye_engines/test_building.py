@@ -189,6 +189,14 @@ def test_what_was_timed_serves_the_next_build(fake: TensorRT, tiny: Bundle, deno
     assert len(alone.timing) < len(second.timing)
 
 
+def test_what_was_timed_on_another_gpu_is_not_used(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+    first = build(denoiser, tiny.path / tiny.weights, Settings())
+    fake.device = f"another than {fake.device}"  # of the same architecture
+    other = prepare(tiny, "guider", STATIC, "fp16", "fused")
+    alone = build(other, tiny.path / tiny.weights, Settings(), first.timing)
+    assert alone.timing == build(other, tiny.path / tiny.weights, Settings()).timing
+
+
 def test_what_tensorrt_refuses_is_told_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
     fake.refusals += ["In node 7:\n  Attention is\tnot supported", *(f"more {number}" for number in range(9))]
     with pytest.raises(

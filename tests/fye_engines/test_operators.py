@@ -8,11 +8,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
-from fye_engines.precision import LOW
+from fye_engines.attention import write_out_attention
+from fye_engines.precision import LOW, set_precision
 from fye_engines.prepare import ATTENTIONS, Shapes, prepare
+from fye_engines.quantize import BASE, KINDS, places, quantize, stored
+from fye_engines.quantize import GRAPHS as DENOISERS
 from fye_export import onnx_graph
 from fye_export.config import ModelConfig
 from fye_export.graphs import graph_specs
@@ -39,8 +44,19 @@ def prepared(bundle: Bundle, graph: str, precision: str, attention: str) -> onnx
     return onnx.load_from_string(prepare(bundle, graph, SHAPES, precision, attention).onnx)
 
 
+def quantized(bundle: Bundle, graph: str, kind: str, attention: str) -> onnx.ModelProto:
+    """A graph with 8 bits wherever they are worth it, as a plan of a denoiser has them; its ranges are invented."""
+    model = ir.load(bundle.file(graph))
+    if attention == "written-out":
+        write_out_attention(model)
+    set_precision(model, BASE)
+    ranges = {str(stored(node.inputs[0]).name): 4.0 for node in places(model)}
+    assert quantize(model, ranges, kind) > 0 or graph not in DENOISERS
+    return onnx.load_from_string(ir.to_proto(model).SerializeToString())
+
+
 def full_size(folder: Path, name: str) -> Bundle:
-    """A bundle with one graph of the full-size model, and without its weights."""
+    """A bundle with one graph of the full-size model; its weights are 0."""
     config = ModelConfig()
     spec = graph_specs(config)[name]
     graph = onnx_graph.trace(spec, config)
@@ -53,6 +69,8 @@ def full_size(folder: Path, name: str) -> Bundle:
         each: onnx_graph.Weight("float16", shapes[each], 0, 2 * math.prod(shapes[each])) for each in graph.weights
     }
     onnx_graph.save(graph, folder / f"{name}.onnx", "weights.safetensors", weights)
+    with open(folder / "weights.safetensors", "wb") as file:
+        file.truncate(max(each.length for each in weights.values()))  # zeros that take no space; all begin at 0
     inputs, outputs = (
         tuple(TensorSpec(each.name, each.dtype, each.shape) for each in tensors)
         for tensors in (spec.inputs, spec.outputs)
@@ -75,6 +93,12 @@ def test_prepared_graphs_have_what_tensorrt_takes(graph: str, precision: str, at
     assert attention == "fused" or "Attention" not in {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.parametrize(("kind", "attention"), list(zip(KINDS, ATTENTIONS, strict=True)))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_quantized_graphs_have_what_tensorrt_takes(graph: str, kind: str, attention: str, bundle: Bundle) -> None:
+    assert refusals(quantized(bundle, graph, kind, attention)) == []
+
+
 @pytest.mark.parametrize(
     "graph", [pytest.param(graph, marks=[] if graph == SMALL else pytest.mark.full) for graph in GRAPHS]
 )
@@ -84,12 +108,14 @@ def test_graphs_of_the_full_size_have_what_tensorrt_takes(graph: str, tmp_path: 
     for precision in LOW:
         for attention in ATTENTIONS:
             assert refusals(prepared(bundle, graph, precision, attention)) == []
+    for kind in KINDS:
+        assert refusals(quantized(bundle, graph, kind, "written-out")) == []
 
 
 def test_the_table_has_types_for_every_operator() -> None:
     kinds = {kind for entry in table()["operators"].values() for kind in entry["types"]}
     assert all(entry["types"] for entry in table()["operators"].values())
-    assert set(NAMES.values()) <= kinds and kinds - set(NAMES.values()) == {"FP4", "FP8", "INT4", "INT8", "UINT8"}
+    assert set(NAMES.values()) <= kinds and kinds - set(NAMES.values()) == {"FP4", "INT4", "UINT8"}
 
 
 def model(nodes: str, inputs: str = "", output: str = "float[a, b, c] y", opset: int = 23) -> onnx.ModelProto:
@@ -142,3 +168,91 @@ def test_what_tensorrt_does_not_take_is_found(wrong: onnx.ModelProto, reason: st
 def test_graphs_that_are_no_valid_onnx_are_refused() -> None:
     with pytest.raises(onnx.shape_inference.InferenceError):
         refusals(model("y = Add(x, z)", ", float16[2, 3, 4] z"))
+
+
+INT8, FP8, FLOAT16 = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT16
+
+
+def pair(
+    scale: object = 0.5,
+    zero: object = 0,
+    back: object | None = None,
+    of: str = "x",
+    low: int = INT8,
+    high: int = onnx.TensorProto.FLOAT,
+    axis: int = 1,
+    given: tuple[str, ...] = (),
+) -> onnx.ModelProto:
+    """x or the weight w, (2, 3, 4), quantized and back; `given` are inputs, which initializers are else."""
+    single = onnx.TensorProto.FLOAT
+    arrays = {"w": (high, np.ones((2, 3, 4))), "scale": (high, scale), "zero": (low, zero)}
+    arrays["back"] = (single, scale if back is None else back)
+    tensors = {
+        name: onnx.numpy_helper.from_array(
+            np.asarray(numbers, np.float32).astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), name
+        )
+        for name, (kind, numbers) in arrays.items()
+    }
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", [of, "scale", "zero"], ["low"], axis=axis),
+        onnx.helper.make_node("DequantizeLinear", ["low", "back", "zero"], ["y"], axis=axis),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", high, (2, 3, 4))]
+    inputs += [onnx.helper.make_tensor_value_info(name, tensors[name].data_type, tensors[name].dims) for name in given]
+    kept = [tensor for name, tensor in tensors.items() if name not in given]
+    outputs = [onnx.helper.make_tensor_value_info("y", single, ("a", "b", "c"))]
+    graph = onnx.helper.make_graph(nodes, "pair", inputs, outputs, kept)
+    return onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 23)])
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        pair(),
+        pair(low=FP8),
+        pair(high=FLOAT16),
+        pair([0.5]),
+        pair([0.5] * 3, [0] * 3, of="w"),
+        pair([0.5] * 4, [0] * 4, of="w", axis=-1, low=FP8),
+    ],
+)
+def test_pairs_that_tensorrt_takes_are_let_through(right: onnx.ModelProto) -> None:
+    assert refusals(right) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (pair(low=onnx.TensorProto.UINT8), "QuantizeLinear does not take UINT8, low"),
+        (pair(low=onnx.TensorProto.FLOAT8E5M2), "low is FLOAT8E5M2"),
+        (pair(high=onnx.TensorProto.INT32), "QuantizeLinear does not take INT32, x"),
+        (pair(0.0), "the scale scale is not above 0"),
+        (pair([0.5, float("inf"), 0.5], [0] * 3, of="w"), "the scale scale is not above 0"),
+        (pair(back=-0.5), "the scale back is not above 0"),
+        (pair(given=("scale",)), "the scale scale is computed"),
+        (pair(given=("zero",)), "the zero point zero is computed"),
+        (pair(zero=1), "the zero point zero is not 0 for each scale"),
+        (pair(zero=1, low=FP8), "the zero point zero is not 0 for each scale"),
+        (pair([0.5] * 3, of="w"), "the zero point zero is not 0 for each scale"),
+        (pair([0.5] * 3, [0] * 3), "x is no weight, but has a scale for each channel"),
+        (pair([0.5] * 4, [0] * 4, of="w"), "the scale scale is not one for each channel of w along axis 1"),
+        (pair(np.full((2, 3, 1), 0.5), np.zeros((2, 3, 1)), of="w"), "is not one for each channel of w"),
+    ],
+)
+def test_pairs_that_tensorrt_does_not_take_are_found(wrong: onnx.ModelProto, reason: str) -> None:
+    found = refusals(wrong)
+    assert any(reason in each for each in found), found
+
+
+def test_a_scale_of_another_type_than_what_it_scales_is_found() -> None:
+    made = pair()
+    low = onnx.numpy_helper.from_array(np.array(0.5, np.float16), "scale")
+    made.graph.initializer[1].CopyFrom(low)
+    assert "the scale scale is FP16, and x FP32" in refusals(made)
+
+
+def test_8_bits_are_for_operators_that_take_them() -> None:
+    made = pair()
+    made.graph.node.insert(1, onnx.helper.make_node("Relu", ["low"], ["relu"]))
+    made.graph.node[2].input[0] = "relu"
+    assert "Relu does not take INT8" in refusals(made)

@@ -447,6 +447,33 @@ def test_a_plan_that_says_something_else_is_not_published(gpu: FakeGpu, tiny: Bu
     assert PlanCache().entries() == []
 
 
+def test_nor_is_one_without_weights_that_would_say_so(gpu: FakeGpu, tiny: Bundle) -> None:
+    gpu.error = 0.1
+    with pytest.raises(BackendError, match="is not published"):
+        make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=True))
+    assert PlanCache().entries() == []
+
+
+def test_a_damaged_plan_is_refused_with_a_command_that_helps(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
+    make(tiny, graphs=("guider",), settings=Settings(level=1))
+    (entry,) = PlanCache().entries()
+    (entry.path / "plan.trt").write_bytes(bytes(entry.path.joinpath("plan.trt").stat().st_size))
+    again = r"build it again with: fye build \S+ --graph guider .* --rebuild$"
+    with Animator(tiny, "tensorrt", compute="fp32") as animator, pytest.raises(BackendError, match=again):
+        animator.encode_motion(np.zeros((5, 64, 72, 3), np.uint8))
+    assert "1 plans removed" in fye("build", "--prune")  # a new one in its place would have to be of its level
+
+
+def test_a_damaged_plan_gives_no_other_its_weights(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+    make(tiny, graphs=("guider",), settings=Settings(refit=True))
+    (entry,) = PlanCache().entries()
+    (entry.path / "plan.trt").write_bytes(bytes(entry.path.joinpath("plan.trt").stat().st_size))
+    gpu.bundle = tuned
+    with pytest.raises(BackendError, match=rf"fye build {tuned.path} --graph guider --precision fp32 --rebuild"):
+        make(tuned, graphs=("guider",))
+    assert make(tuned, graphs=("guider",), rebuild=True)[0]["action"] == BUILD
+
+
 def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) -> None:
     def tell(stage: str, done: float, total: float) -> None:
         if done > total / 2:
@@ -465,6 +492,31 @@ def test_who_waited_for_another_build_takes_its_plan(gpu: FakeGpu, tiny: Bundle)
     (task,) = tasks(tiny, request, cache, machine(here))
     made = [do(task, tiny, request, cache, here, lambda stage, done, total: None) for _ in range(2)]
     assert made[0]["seconds"] == made[1]["seconds"] and "created" in made[1]
+    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
+
+
+def test_of_two_who_build_at_once_one_waits_and_takes_the_plan(gpu: FakeGpu, tiny: Bundle) -> None:
+    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
+    (task,) = tasks(tiny, request, cache, machine(here))
+    told: list[str] = []
+    facts: list[dict[str, Any]] = []
+    waits = threading.Event()
+
+    def tell_second(stage: str, done: float, total: float) -> None:
+        told.append(stage)
+        waits.set()
+
+    second = threading.Thread(target=lambda: facts.append(do(task, tiny, request, cache, here, tell_second)))
+
+    def tell_first(stage: str, done: float, total: float) -> None:
+        if not waits.is_set() and second.ident is None:
+            second.start()
+            waits.wait(60)
+
+    first = do(task, tiny, request, cache, here, tell_first)
+    second.join(60)
+    assert told == ["another process is building the plan of guider; waiting for it"]
+    assert facts[0]["seconds"] == first["seconds"]
     assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
 
 
@@ -501,6 +553,20 @@ def test_a_new_fine_tune_needs_no_rebuild(stripped: bool, gpu: FakeGpu, tiny: Bu
 
 def test_a_plan_that_was_not_built_for_it_is_not_refitted(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
     make(tiny, graphs=("guider",))
+    assert actions(tuned, graphs=("guider",)) == [BUILD]
+
+
+@pytest.mark.parametrize("change", ["driver", "graph"])
+def test_only_a_plan_for_this_graph_and_here_gets_new_weights(
+    change: str, gpu: FakeGpu, tiny: Bundle, tuned: Bundle
+) -> None:
+    make(tiny, graphs=("guider",), settings=Settings(refit=True))
+    assert actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
+    if change == "driver":
+        gpu.cuda.driver = (999, 1)
+    else:
+        files = {**tuned.manifest["files"], "guider.onnx": {"sha256": "0" * 64, "bytes": 1}}
+        tuned = replace(tuned, manifest={**tuned.manifest, "files": files})
     assert actions(tuned, graphs=("guider",)) == [BUILD]
 
 
@@ -548,13 +614,14 @@ def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye,
         ((), "give a BUNDLE"),
         (("BUNDLE", "--backend", "torch"), "backend='torch'"),
         (("BUNDLE", "--size", "64"), "size"),
+        (("BUNDLE", "--size", "64x64:64x72:64x75"), "size=64x75 is not valid; sides are multiples of 8"),
         (("BUNDLE", "--frames", "5:3:1"), "frames=5:3:1"),
         (("BUNDLE", "--frames", "1:2"), "frames=1:2"),
         (("BUNDLE", "--frames", "x"), "frames=x"),
         (("BUNDLE", "--frames", "64"), "this bundle allows"),
         (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
         (("BUNDLE", "--precision", "fp4", "--graph", "guider"), "precision"),
-        (("BUNDLE", "--precision", "int8", "--graph", "denoiser"), "has no ranges.json"),
+        (("BUNDLE", "--precision", "int8"), "has no ranges.json"),
         (("BUNDLE", "--precision", "int8", "--refit"), "no refit"),
         (("BUNDLE", "--attention", "flash"), "attention"),
         (("BUNDLE", "--level", "9"), "level=9"),
@@ -567,3 +634,5 @@ def test_what_cannot_be_built_is_refused(
 ) -> None:
     given = [str(tiny.path) if each == "BUNDLE" else each for each in arguments]
     assert text in fye.refuses("build", *given)
+    assert text in fye.refuses("build", *given, "--dry-run")
+    assert not any(call.name == "Builder.build_serialized_network" for call in gpu.trt.calls)

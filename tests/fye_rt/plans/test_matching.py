@@ -8,7 +8,19 @@ import pytest
 
 from fye_rt.bundle import Bundle
 from fye_rt.plans import PlanCache, PlanKey, profile
-from fye_rt.plans.matching import RECIPE, Machine, alike, choose, exactly, plan_key, rebuild_command, usable
+from fye_rt.plans.matching import (
+    BASE,
+    RANGES,
+    RECIPE,
+    STRIPPED,
+    Machine,
+    alike,
+    choose,
+    exactly,
+    plan_key,
+    rebuild_command,
+    usable,
+)
 
 HERE = Machine("sm_90", "11.4.0", "580.65")
 
@@ -41,6 +53,11 @@ def test_the_plan_with_the_least_room_around_a_shape_is_chosen(
         assert found == (None if chosen is None else key(tiny, *chosen))
 
 
+def test_of_plans_that_are_best_at_the_same_the_narrowest_is_chosen(tiny: Bundle) -> None:
+    narrow = key(tiny, 5, 5, 5)
+    assert [choose([narrow, key(tiny, 1, 5, most)], frames(5)) for most in range(6, 16)] == 10 * [narrow]
+
+
 def test_inputs_that_a_plan_does_not_know_are_not_taken(tiny: Bundle) -> None:
     assert choose([key(tiny, 1, 5, 8)], {"other": (1, 4, 5, 8, 9)}) is None
     assert choose([key(tiny, 1, 5, 8)], {"latents": (1, 4, 5, 8)}) is None
@@ -71,6 +88,34 @@ def test_only_plans_for_this_and_here_are_usable(change: dict[str, Any], tiny: B
     assert usable([*mine, key(tiny, 1, 5, 8, **change)], wanted) == mine
 
 
+def with_hash(bundle: Bundle, file: str, sha256: str) -> Bundle:
+    files = {**bundle.manifest["files"], file: {"sha256": sha256, "bytes": 1}}
+    return replace(bundle, manifest={**bundle.manifest, "files": files})
+
+
+def test_a_key_has_the_hashes_of_graph_and_weights(tiny: Bundle) -> None:
+    def made(bundle: Bundle, *flags: str) -> PlanKey:
+        return plan_key(bundle, "guider", HERE, "fp16", (), flags)
+
+    files = tiny.manifest["files"]
+    first = made(tiny)
+    assert (first.onnx, first.weights) == (files["guider.onnx"]["sha256"], files[tiny.weights]["sha256"])
+    assert made(with_hash(tiny, "guider.onnx", "1" * 64)) == replace(first, onnx="1" * 64)
+    other = with_hash(tiny, tiny.weights, "2" * 64)
+    assert made(other) == replace(first, weights="2" * 64)
+    assert made(other, STRIPPED) == made(tiny, STRIPPED) == replace(first, weights="", flags=(RECIPE, STRIPPED))
+
+
+def test_a_key_with_8_bits_has_the_ranges_it_was_made_with(tiny: Bundle) -> None:
+    def made(bundle: Bundle, graph: str = "denoiser") -> PlanKey:
+        return plan_key(bundle, graph, HERE, "int8", ())
+
+    first, second = (with_hash(tiny, RANGES, number * 64) for number in "12")
+    assert made(first).precision == "int8" and len({made(tiny), made(first), made(second)}) == 3
+    assert usable([made(first)], made(second)) == []
+    assert made(first, "guider") == made(second, "guider") and made(first, "guider").precision == BASE
+
+
 def test_a_message_names_what_matters_alone(tiny: Bundle, tmp_path: Path) -> None:
     cache, wanted = PlanCache(tmp_path / "plans"), plan_key(tiny, "vae_decoder", HERE, "fp16", ())
     other = key(tiny, 1, 5, 8, driver="580.00", flags=(RECIPE, "level=5", "refit"))
@@ -78,6 +123,8 @@ def test_a_message_names_what_matters_alone(tiny: Bundle, tmp_path: Path) -> Non
     text = cache.missing_message(alike([other], wanted), "BUILD")
     assert text.endswith("there is one for driver 580.00; this is driver 580.65; build it with: BUILD")
     assert alike([], wanted) == wanted
+    stripped = replace(other, weights="", flags=(*other.flags, STRIPPED))
+    assert alike([stripped], wanted) == alike([other], wanted)
 
 
 def test_an_exact_profile_takes_one_shape(tiny: Bundle) -> None:
@@ -105,5 +152,8 @@ def test_kernels_that_others_can_write_are_not_loaded(tmp_path: Path) -> None:
     folder = cache.place_for_kernels("sm_90")
     folder.mkdir(mode=0o700)
     assert cache.kernels("sm_90") == folder and cache.kernels("sm_89") is None
-    folder.chmod(0o777)
-    assert cache.kernels("sm_90") is None
+    for path in (folder, cache.root):
+        path.chmod(0o777)
+        assert cache.kernels("sm_90") is None
+        path.chmod(0o700)
+    assert cache.kernels("sm_90") == folder

@@ -23,6 +23,7 @@ from fye_rt.errors import BackendError, OptionError, OutputError
 from fye_rt.plans import PlanCache
 from fye_rt.plans import files as plan_files
 from fye_rt.plans import folder as plan_folder
+from fye_rt.plans.files import PrivateRoot
 from fye_rt.plans.key import PlanKey, profile
 from tests.fye_rt.command_line import ROOT
 
@@ -275,6 +276,7 @@ def test_a_plan_with_one_changed_bit_is_refused(position: int, cache: PlanCache,
     flip(folder / "plan.trt", position)
     message = refusal(cache)
     assert "plan.trt differs from its hash" in message and str(folder) in message
+    assert message.endswith(f"build it again with: {BUILD} --rebuild")  # nothing is said of trusting it
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"\0", b""])
@@ -325,6 +327,13 @@ def test_a_plan_that_was_signed_with_another_secret_is_refused(cache: PlanCache,
     assert "was not built here" in refusal(cache)  # no secret is no reason to accept any signature
 
 
+def test_without_a_secret_a_signature_that_needs_none_is_refused(cache: PlanCache, folder: Path) -> None:
+    (cache.root / ".secret").write_bytes(b"")
+    edit(folder, lambda values: None)
+    (cache.root / ".secret").unlink()
+    assert "was not built here" in refusal(cache)
+
+
 @pytest.mark.parametrize("name", ["facts", "key", "bytes", "sha256", "more"])
 def test_a_manifest_that_was_changed_without_signing_it_is_refused(name: str, cache: PlanCache, folder: Path) -> None:
     changed = {"facts": {}, "key": other("sm").to_json(), "bytes": 3, "sha256": "0" * 64, "more": 1}
@@ -359,6 +368,11 @@ def test_a_damaged_manifest_is_refused(damage: str, cache: PlanCache, folder: Pa
     assert ("is over 4 MB" in message) == (damage == "large")
     (entry,) = cache.entries()
     assert entry.reason in message
+
+
+def test_a_manifest_that_would_fill_the_memory_is_not_read(cache: PlanCache, folder: Path) -> None:
+    os.truncate(folder / "plan.json", 1 << 40)  # of which the disk holds nothing
+    assert "plan.json is over 4 MB" in refusal(cache)
 
 
 def test_a_manifest_nested_however_deep_is_refused(cache: PlanCache, folder: Path) -> None:
@@ -483,6 +497,13 @@ def test_a_symbolic_link_is_refused(name: str, cache: PlanCache, folder: Path, t
         assert (tmp_path / "elsewhere" / "plan.trt").read_bytes() == CONTENT
 
 
+def test_a_lock_is_not_taken_through_a_symbolic_link(cache: PlanCache, folder: Path, tmp_path: Path) -> None:
+    (cache.root / ".locks" / KEY.digest).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="symbolic link"), cache.lock(KEY):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_the_root_itself_may_be_reached_through_a_link(cache: PlanCache, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(cache.root)
     assert PlanCache(tmp_path / "link").open(KEY, BUILD).content == CONTENT
@@ -544,6 +565,26 @@ def test_nobody_reads_a_plan_before_its_hash_was_compared(
     monkeypatch.setattr(plan_folder, "opened_file", opened)
     assert cache.open(KEY, BUILD).content == CONTENT
     assert reads == ["plan.json", "plan.trt"]  # each once: what was hashed is what was returned
+
+
+def test_nothing_stays_open(cache: PlanCache, folder: Path) -> None:
+    def descriptors() -> list[str]:
+        return sorted(os.listdir("/proc/self/fd"))
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc")
+    before = descriptors()
+    cache.open(KEY, BUILD)
+    with cache.lock(other("sm")):
+        pass
+    for path in (folder / "plan.trt", folder / "plan.json", folder, cache.root):
+        path.chmod(0o722)
+        refusal(cache)
+        path.chmod(0o700)
+    (folder / "plan.trt").unlink()
+    (folder / "plan.trt").mkdir()
+    refusal(cache)
+    assert descriptors() == before
 
 
 # last use
@@ -612,7 +653,40 @@ def test_a_full_disk_leaves_the_older_plan_and_nothing_else(
     assert hidden(cache) == [".locks", ".secret"]
 
 
+def test_an_older_plan_that_cannot_be_moved_stays_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
+) -> None:
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path == folder:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OutputError, match="Operation not permitted"):
+        cache.publish(KEY, NEWER, {})
+    assert cache.prune(lambda _: False).removed == ()
+    assert cache.open(KEY, BUILD).content == CONTENT
+    assert hidden(cache) == [".locks", ".secret"]
+
+
 # several at once
+
+
+def test_a_plan_goes_at_once_before_its_files_do(
+    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
+) -> None:
+    remove, seen = shutil.rmtree, list[bool]()
+
+    def watched(path: Path, ignore_errors: bool = False) -> None:
+        seen.append(folder.exists())
+        remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(plan_files.shutil, "rmtree", watched)
+    assert cache.prune(lambda _: False).removed == (folder,)
+    assert seen and not any(seen)
+    assert cache.entries() == []
 
 
 def test_a_plan_that_is_replaced_while_it_is_opened_comes_whole(
@@ -646,6 +720,30 @@ def test_a_plan_that_is_evicted_while_it_is_opened_comes_whole_or_is_not_there(
         assert cache.open(KEY, BUILD).content == CONTENT
     else:
         assert "has no plan of denoiser" in refusal(cache)
+
+
+def test_a_plan_that_goes_while_all_are_listed_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
+) -> None:
+    def opened(name: str, within: int, *, mine: bool = True) -> BinaryIO:
+        shutil.rmtree(folder)
+        return plan_files.opened_file(name, within, mine=mine)
+
+    monkeypatch.setattr(plan_folder, "opened_file", opened)
+    assert cache.entries() == []
+
+
+@pytest.mark.parametrize("work", ["publish", "prune"])
+def test_only_one_at_a_time_moves_folders(work: str, python: Python, cache: PlanCache, folder: Path) -> None:
+    scripts = {"publish": "cache.publish(key, b'newer', {})", "prune": "cache.prune(lambda _: False)"}
+    with PrivateRoot(cache.root, "").alone():
+        process = python(f"print('begins', flush=True)\n{scripts[work]}\nprint('done', flush=True)")
+        assert line(process) == "begins"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        assert cache.open(KEY, BUILD).content == CONTENT
+    assert line(process) == "done"
+    assert len(cache.entries()) == (work == "publish")
 
 
 PUBLISHER = """
@@ -824,6 +922,7 @@ def test_pruning_removes_what_is_not_kept_not_usable_or_left_over(tmp_path: Path
     keys, size = filled(tmp_path, 5)
     cache = PlanCache(tmp_path)
     (tmp_path / keys[0].digest / "plan.json").write_bytes(b"")
+    flip(tmp_path / keys[4].digest / "plan.trt", 7)
     for name, age in (("old", 2 * DAY), ("new", DAY / 2)):
         left = tmp_path / f".{keys[0].digest}.{name:_<8}"
         left.mkdir()
@@ -838,11 +937,27 @@ def test_pruning_removes_what_is_not_kept_not_usable_or_left_over(tmp_path: Path
     others = set(tmp_path.iterdir())
     with cache.lock(keys[1]):
         pruned = cache.prune(lambda key: key.driver not in ("1", "2"))
-    gone = {f".{keys[0].digest}.old_____", ".timing.sm_90.10.16.old_____", keys[0].digest, keys[2].digest}
-    assert {path.name for path in pruned.removed} == gone and len(pruned.removed) == 4
+    gone = {f".{keys[0].digest}.old_____", ".timing.sm_90.10.16.old_____", *(keys[n].digest for n in (0, 2, 4))}
+    assert {path.name for path in pruned.removed} == gone and len(pruned.removed) == 5
     assert set(tmp_path.iterdir()) == others - {tmp_path / name for name in gone}
-    assert pruned.freed == size + len(CONTENT) + 5 + 3
-    assert there(cache) == {"1", "3", "4"}
+    assert pruned.freed == 2 * size + len(CONTENT) + 5 + 3
+    assert there(cache) == {"1", "3"}
+
+
+def test_what_is_left_over_and_cannot_be_removed_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = tmp_path / f".timing.sm_90.10.16.{'old':_<8}"
+    left.write_bytes(b"123")
+    used_at(left, 2 * DAY)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    cache = PlanCache(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert cache.prune(lambda _: True).removed == ()
+    assert cache.prune(lambda _: True).removed == (left,)
 
 
 def test_pruning_to_a_limit_keeps_what_was_used_last(tmp_path: Path) -> None:
