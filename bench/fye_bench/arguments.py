@@ -1,6 +1,7 @@
 """Arguments of the benchmarks that are words of `fye`."""
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -15,6 +16,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise OptionError."""
         raise OptionError(f"{message}; see: {self.prog} --help")
+
+
+class Between:
+    """Whole numbers from `low` to `high`, as argparse's `choices`: its error names the two ends alone."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def __contains__(self, number: int) -> bool:
+        return self.low <= number <= self.high
+
+    def __iter__(self) -> Iterator["Between"]:
+        yield self
+
+    def __repr__(self) -> str:
+        return f"{self.low} to {self.high}"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -125,8 +125,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = arguments.Parser(prog="fye bench batch", description="Time batches with one worker and with several.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--jobs", **numbers, default=24, choices=range(4, 1001), help="clips (%(default)s)")
-    parser.add_argument("--frames", **numbers, default=16, choices=range(1, 17), help="of a clip (%(default)s)")
+    parser.add_argument("--jobs", **numbers, default=24, choices=arguments.Between(4, 1000), help="clips (%(default)s)")
+    parser.add_argument(
+        "--frames", **numbers, default=16, choices=arguments.Between(1, 16), help="of a clip (%(default)s)"
+    )
     parser.add_argument("--ray", metavar="ADDRESS|local", help="also the actors of a Ray cluster, one a core")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fye_bench.arguments import Between
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.statistics import ratio, summary
 from fye_bench.worker import Worker
@@ -93,8 +94,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fye_bench.decode_chunks", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--size", action="append", metavar="HxW", help=f"repeatable; default: {', '.join(SIZES)}")
-    parser.add_argument("--chunk", type=int, action="append", choices=range(1, 33), metavar="N", help="repeatable")
-    parser.add_argument("--rounds", type=int, default=3, choices=range(1, 101), metavar="N")
+    parser.add_argument("--chunk", type=int, action="append", choices=Between(1, 32), metavar="N", help="repeatable")
+    parser.add_argument("--rounds", type=int, default=3, choices=Between(1, 100), metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
     sizes = [outputs.parse_size(size) for size in arguments.size or SIZES]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fye_bench import pipeline
-from fye_bench.arguments import Parser
+from fye_bench.arguments import Between, Parser
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.memory import peak_resident
 from fye_bench.model import Model, find_model
@@ -85,8 +85,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=default.frames)
     parser.add_argument("--size", default="{}x{}".format(*default.size), metavar="HxW")
     parser.add_argument("--steps", type=int, default=default.steps, help="of a whole clip")
-    parser.add_argument("--threads", type=int, default=default.threads, choices=range(1, 257), metavar="N")
-    parser.add_argument("--rounds", type=int, default=10, choices=range(1, 1001), metavar="N")
+    parser.add_argument("--threads", type=int, default=default.threads, choices=Between(1, 256), metavar="N")
+    parser.add_argument("--rounds", type=int, default=10, choices=Between(1, 1000), metavar="N")
     parser.add_argument("--profile", action="store_true", help="also tell where an evaluation's time goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

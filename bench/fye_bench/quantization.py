@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from fye_bench.arguments import Between
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.quality.images import psnr
 from fye_bench.quality.judge import Judge, Scores, change, summarise
@@ -191,7 +192,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fye_bench.quantization", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--also", type=Path, action="append", default=[], metavar="DIR", help="its errors; repeatable")
-    parser.add_argument("--cases", type=int, default=CASES, choices=range(1, 1001), metavar="N", help="of the suite")
+    parser.add_argument("--cases", type=int, default=CASES, choices=Between(1, 1000), metavar="N", help="of the suite")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
     if arguments.json is not None:

@@ -97,7 +97,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, metavar="N", help="the first N, which are spread evenly; by default all")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
-    frames: dict[str, Any] = {"type": int, "metavar": "N", "choices": range(1, MAX_FRAMES + 1)}
+    frames: dict[str, Any] = {"type": int, "metavar": "N", "choices": arguments.Between(1, MAX_FRAMES)}
     parser.add_argument("--frames", **frames, help="that many first frames of a motion; by default all")
     parser.add_argument("--size", metavar="HxW", help="of the clips; by default the bundle's")
     arguments.add_options(parser)
@@ -113,7 +113,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         **number,
-        choices=range(1, 1025),
+        choices=arguments.Between(1, 1024),
         help="processes, each with its share of cores or GPUs; by default 1",
     )
     parser.add_argument("--ray", metavar="ADDRESS|local", help="have the actors of a Ray cluster work")

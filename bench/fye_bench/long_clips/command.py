@@ -142,9 +142,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--clips", **numbers, default=4, choices=range(1, 1001), help="how many (%(default)s)")
     parser.add_argument(
-        "--frames", **numbers, default=300, choices=range(LEAST, MAX_FRAMES + 1), help="of a clip (%(default)s)"
+        "--clips", **numbers, default=4, choices=arguments.Between(1, 1000), help="how many (%(default)s)"
+    )
+    parser.add_argument(
+        "--frames", **numbers, default=300, choices=arguments.Between(LEAST, MAX_FRAMES), help="of a clip (%(default)s)"
     )
     parser.add_argument("--size", metavar="HxW", help="of a frame; by default the bundle's")
     parser.add_argument(

@@ -81,9 +81,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--cases", **numbers, default=CASES, choices=range(1, 1001), help="clips (%(default)s)")
     parser.add_argument(
-        "--frames", **numbers, default=FRAMES, choices=range(1, MAX_FRAMES + 1), help="of a clip (%(default)s)"
+        "--cases", **numbers, default=CASES, choices=arguments.Between(1, 1000), help="clips (%(default)s)"
+    )
+    parser.add_argument(
+        "--frames", **numbers, default=FRAMES, choices=arguments.Between(1, MAX_FRAMES), help="of a clip (%(default)s)"
     )
     arguments.add_options(parser)
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")

@@ -121,7 +121,12 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = arguments.Parser(prog="fye bench cross", description="A real talking head drives drawn portraits.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
-    numbers: dict[str, Any] = {"type": int, "metavar": "N", "default": FRAMES, "choices": range(1, 120 // STRIDE + 1)}
+    numbers: dict[str, Any] = {
+        "type": int,
+        "metavar": "N",
+        "default": FRAMES,
+        "choices": arguments.Between(1, 120 // STRIDE),
+    }
     parser.add_argument("--frames", **numbers, help="of a clip (%(default)s)")
     arguments.add_options(parser)
     parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")

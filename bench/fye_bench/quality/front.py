@@ -130,9 +130,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--log", type=Path, metavar="FILE", required=True, help=".jsonl; goes on with what is in it")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
     numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--cases", **numbers, default=12, choices=range(1, 1001), help="clips (%(default)s)")
-    parser.add_argument("--seeds", **numbers, default=3, choices=range(1, 101), help="of the noise (%(default)s)")
-    parser.add_argument("--frames", **numbers, default=16, choices=range(1, 33), help="of a clip (%(default)s)")
+    parser.add_argument(
+        "--cases", **numbers, default=12, choices=arguments.Between(1, 1000), help="clips (%(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", **numbers, default=3, choices=arguments.Between(1, 100), help="of the noise (%(default)s)"
+    )
+    parser.add_argument(
+        "--frames", **numbers, default=16, choices=arguments.Between(1, 32), help="of a clip (%(default)s)"
+    )
     parser.add_argument("--budgets", **numbers, nargs="*", help="evaluations; by default 4 to 20")
     parser.add_argument("--methods", nargs="*", choices=METHODS, metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
