@@ -81,7 +81,7 @@ def table(run: SavedRun) -> list[str]:
         if (estimate := everyone.get(name)) is not None:
             metric = METRICS[name]
             low, middle, high = (metric.text(estimate[bound]) for bound in ("low", "mean", "high"))
-            between = "" if low == high else f" ({low} to {high})"
+            between = f" ({low} to {high})" if estimate["n"] > 1 else ""
             lines.append(f"  {metric.title:<28}{middle}{between}")
     return lines
 

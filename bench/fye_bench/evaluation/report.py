@@ -136,7 +136,7 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
     bytes_ = environment.get("memory_bytes")
     found = [
         ("processor", line(cpu.get("model"))),
-        ("cores", f"{line(cpu.get('cores'))}, {line(environment.get('threads'))} threads used"),
+        ("cores", f"{line(cpu.get('cores'))}, {line(environment.get('threads'))} used"),
         ("memory", memory(bytes_ if isinstance(bytes_, int) else None)),
         ("gpu", line(environment["gpu"]) if environment.get("gpu") else ""),
         ("system", line(environment.get("platform"))),

@@ -183,3 +183,10 @@ def test_the_overview_says_which_run_to_use(pages: dict[str, Page]) -> None:
 def test_the_command_prints_where_the_page_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main_report([str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
+
+
+def test_one_pair_has_no_interval(run: Path, page: Page, tmp_path: Path) -> None:
+    numbers = r"\d[\d.]* to \d"
+    alone = Page(write_report(write_run(tmp_path / "alone", pairs=1)))
+    assert re.search(numbers, page.shown.split("Worst cases")[-2])
+    assert "one pair" in alone.shown and not re.search(numbers, alone.shown)
