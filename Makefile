@@ -1,6 +1,6 @@
 # Needs Python >= 3.11 with venv, a C++ compiler and make; everything else goes into .venv.
 #   make demo   animate the shipped portraits into build/demo (no torch)
-#   make test   the fast test suite        make test ARGS="-m full"   the full-size checks
+#   make test   the fast test suite        make test ARGS="-m full -n 0"   the full-size checks
 #   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
 #   make aot    all GPU kernels as cubins into build/kernels (no GPU needed)
 PYTHON ?= python3
@@ -16,7 +16,7 @@ demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
 import gc
 import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,17 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores, number = sorted(os.sched_getaffinity(0)), int(worker["workerid"].removeprefix("gw"))
         os.sched_setaffinity(0, cores[number % len(cores) :: worker["workercount"]])
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What has to stay with one worker: a file, whatever needs the long export, and what fills the memory."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        group = "full" if item.get_closest_marker("full") else "golden" if "golden_bundle" in fixtures else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")
@@ -81,29 +72,55 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden_traces() -> "dict[str, Graph]":
-    """The graphs of `golden_bundle` by name, once that is made: tracing them takes most of an export's time."""
-    return {}
+def golden_export(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `golden_bundle` and the graphs it was made of: cut once, and for all workers of pytest-xdist."""
+    import onnx_ir as ir
+    from filelock import FileLock
+
+    from fye_export import export, onnx_graph
+    from fye_export.config import ModelConfig
+    from fye_export.graphs import GraphSpec
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "golden_export"
+    with FileLock(folder.with_suffix(".lock")):
+        if (folder / "bundle").exists():
+            return folder
+        traces = {}
+        cut = onnx_graph.trace
+
+        def trace(spec: GraphSpec, config: ModelConfig) -> "Graph":
+            graph = cut(spec, config)
+            traces[spec.name] = replace(graph, model=ir.to_proto(graph.model).SerializeToString())
+            return graph
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_graph, "trace", trace)
+            folder.mkdir()
+            made = export.export(golden_checkpoint, folder / "made", size=(128, 128))
+        (folder / "traces.pickle").write_bytes(pickle.dumps(traces))
+        made.path.rename(folder / "bundle")
+    gc.freeze()  # tracing leaves a million objects in PyTorch's caches, which every later collection would visit
+    return folder
 
 
 @pytest.fixture(scope="session")
-def golden_bundle(
-    golden_checkpoint: Path, golden_traces: "dict[str, Graph]", tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def golden_traces(golden_export: Path) -> "dict[str, Graph]":
+    """The graphs of `golden_bundle` by name: tracing them takes most of an export's time."""
+    import onnx
+    import onnx_ir as ir
+
+    traces = pickle.loads((golden_export / "traces.pickle").read_bytes())
+    return {
+        name: replace(graph, model=ir.from_proto(onnx.ModelProto.FromString(graph.model)))
+        for name, graph in traces.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(golden_export: Path) -> Path:
     """The golden checkpoint's export in float32. Not to be written to."""
-    from fye_export import export, onnx_graph
-
-    cut = onnx_graph.trace
-
-    def trace(spec: Any, config: Any) -> "Graph":
-        golden_traces[spec.name] = cut(spec, config)
-        return golden_traces[spec.name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_graph, "trace", trace)
-        bundle = export.export(golden_checkpoint, tmp_path_factory.mktemp("golden") / "bundle", size=(128, 128))
-    gc.freeze()  # tracing leaves a million objects in PyTorch's caches, which every later collection would visit
-    return bundle.path
+    return golden_export / "bundle"
 
 
 @pytest.fixture(scope="session")

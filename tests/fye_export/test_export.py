@@ -27,7 +27,7 @@ Traces = dict[str, onnx_graph.Graph]
 
 
 @pytest.fixture
-def traced(golden_bundle: Path, golden_traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+def traced(golden_traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports of the golden checkpoint take the graphs that were cut for `golden_bundle`."""
     monkeypatch.setattr(onnx_graph, "trace", lambda spec, config: golden_traces[spec.name])
 
