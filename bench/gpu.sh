@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, from a source checkout, without network:
 #   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
-#   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's
+#   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's; further arguments go to
+#                          fye_bench.kernels
 #   bench/gpu.sh model     the full-size model with random weights: the torch backend against float32, then its times
 #                          against the public code's way; further arguments go to fye_bench.gpu
+#   bench/gpu.sh dry-run   both on small shapes and a small model, on any machine: does everything run?
 # Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
 # taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
 set -euo pipefail
@@ -39,19 +41,28 @@ train() {
 
 kernels() {
     "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_kernels
-    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json"
+    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json" "$@"
 }
 
 model() {
     "$PYTHON" -m fye_bench.gpu --json "$OUT/gpu.json" "$@"
 }
 
+dry_run() {
+    "$PYTHON" -m pytest -q -p no:cacheprovider --collect-only tests/fye_kernels | tail -n 1
+    [[ -e /dev/nvidiactl || -e /dev/dxg ]] || export TRITON_INTERPRET=1
+    "$PYTHON" -m fye_bench.kernels --small --rounds 2 --json "$OUT/kernels-dry-run.json"
+    "$PYTHON" -m fye_bench.gpu --config tiny --size 64x64 --frames 3 --steps 7 --compute fp32 --rounds 1 \
+        --json "$OUT/gpu-dry-run.json"
+}
+
 case ${1:-} in
 train) train "${@:2}" ;;
-kernels) kernels ;;
+kernels) kernels "${@:2}" ;;
 model) model "${@:2}" ;;
+dry-run) dry_run ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

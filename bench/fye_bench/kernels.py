@@ -2,9 +2,10 @@
 
     python -m fye_bench.kernels --json FILE          16 frames of 512x512, both halves of guidance
     python -m fye_bench.kernels --small              every shape small, on any machine: does it run?
+    python -m fye_bench.kernels --only geglu         one of them
 
 Times are medians of interleaved rounds; rates count useful work alone (no padding) against what this GPU was measured
-to copy and to multiply.
+to copy and to multiply. A result that is further from float32 than its precision allows ends in exit code 1.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_bench.environment import environment
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, tiles, to_uint8
 from fye_rt import report
 from fye_rt.forecast import Jump
 
@@ -33,7 +34,25 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 
+# of the largest result: weights and results are rounded to 2**-11, bfloat16 to 2**-8, and so is what norms start from
+BOUNDS = {torch.float16: 4e-3, torch.bfloat16: 3.2e-2}
+
 Run = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of one call.
+
+    Attributes:
+        flop: operations that are needed.
+        bytes: that have to be read and written.
+        padded: operations that are done, with those on what fills up the kernel's tiles; 0 where there are none.
+    """
+
+    bytes: float
+    flop: float = 0.0
+    padded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,9 @@ class Row:
         rate: useful TFLOP/s or GB/s of the kernel.
         unit: of it.
         share: of the measured ceiling.
+        padded_rate: TFLOP/s with the operations on padding; 0 for what is bound by memory.
+        floor: milliseconds that the measured ceilings allow: those of the bytes, or of the operations if they are more.
+        promised: the least that `faster` and `share` are to be.
         error: largest difference to the same in float32, over the largest value.
     """
 
@@ -60,7 +82,15 @@ class Row:
     rate: float
     unit: str
     share: float
+    padded_rate: float
+    floor: float
+    promised: Mapping[str, float]
     error: float
+
+    @property
+    def missed(self) -> list[str]:
+        """What of the promised it doesn't reach."""
+        return [name for name, least in self.promised.items() if getattr(self, name) < least]
 
 
 class Bench:
@@ -111,7 +141,9 @@ class Bench:
             found[name].append(start.elapsed_time(end) / 1e3)
         return found
 
-    def row(self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: float, unit: str) -> Row:
+    def row(
+        self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: Work, **promised: float
+    ) -> Row:
         """Time a kernel, the first of `runs`, and its competitors.
 
         Args:
@@ -119,8 +151,8 @@ class Bench:
             shape: what it is given.
             runs: by name.
             exact: what it should return, in float32.
-            work: FLOP or bytes of a call.
-            unit: "TFLOP/s" or "GB/s".
+            work: of a call; its rate is that of its operations, where they are given.
+            promised: see `Row`.
         """
         mine, *others = runs
         result = runs[mine]()
@@ -129,16 +161,22 @@ class Bench:
         seconds = self.times(runs)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         quarters = statistics.quantiles(seconds[mine], n=4) if len(seconds[mine]) > 1 else [0.0, 0.0, 0.0]
-        ceiling, scale = (self.matrix_rate, 1e12) if unit == "TFLOP/s" else (self.copy_rate, 1e9)
+        if work.padded:
+            useful, ceiling, scale, unit = work.flop, self.matrix_rate, 1e12, "TFLOP/s"
+        else:
+            useful, ceiling, scale, unit = work.bytes, self.copy_rate, 1e9, "GB/s"
         return Row(
             kernel=kernel,
             shape=shape,
             milliseconds={name: 1e3 * value for name, value in medians.items()},
             spread=(quarters[2] - quarters[0]) / medians[mine],
             faster=min(medians[name] for name in others) / medians[mine],
-            rate=work / medians[mine] / scale,
+            rate=useful / medians[mine] / scale,
             unit=unit,
-            share=work / medians[mine] / ceiling,
+            share=useful / medians[mine] / ceiling,
+            padded_rate=work.padded / medians[mine] / 1e12,
+            floor=1e3 * max(work.bytes / self.copy_rate, work.flop / self.matrix_rate),
+            promised=promised,
             error=error,
         )
 
@@ -153,19 +191,35 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
         given = (q, k, v, rk, rv, HEADS, frames)
 
         runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
-        concatenated = partial(reference_attention.reference, *given)
-        for name, backend in BACKENDS.items() if bench.device == "cuda" else ():
-            try:
-                _with(backend, concatenated)
-            except RuntimeError:  # it doesn't take this shape
-                continue
-            runs[name] = partial(_with, backend, concatenated)
-        runs["default"] = concatenated
+        runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
         exact = reference_attention.reference(
             q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
         )
-        flop = 4 * frames * tokens * channels * (tokens + 2 * tokens)  # the unconditional half and the other one
-        yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, flop, "TFLOP/s")
+        best, columns = reference_attention.best(dim), sum(tiles.split(dim))
+        rows, keys = (_whole(tokens, size) for size in (best.rows, best.columns))
+        work = Work(
+            bytes=4 * q.nbytes + 2 * rk.nbytes,
+            flop=4 * frames * tokens * channels * (tokens + 2 * tokens),  # the unconditional half and the other one
+            padded=4 * frames * rows * HEADS * columns * 3 * keys,
+        )
+        promised = {"faster": 1.2} | ({"share": 0.35} if tokens == 4096 else {})
+        yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, work, **promised)
+
+
+def _whole(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def _every_backend(device: str, attend: Run) -> dict[str, Run]:
+    """Attention by each of PyTorch's implementations that takes it, and by the one that it would choose."""
+    runs: dict[str, Run] = {}
+    for name, backend in BACKENDS.items() if device == "cuda" else ():
+        try:
+            _with(backend, attend)
+        except RuntimeError:  # it doesn't take this shape
+            continue
+        runs[name] = partial(_with, backend, attend)
+    return runs | {"default": attend}
 
 
 def _with(backend: SDPBackend, run: Run) -> object:
@@ -174,19 +228,19 @@ def _with(backend: SDPBackend, run: Run) -> object:
 
 
 def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """Against permuting, PyTorch's attention, and permuting back."""
+    """Against permuting, PyTorch's attention, and permuting back; the biases are the kernel's alone."""
     frames = 4 if small else 16
     for tokens, dim in ((6, 40),) if small else LEVELS:
         channels = HEADS * dim
         q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
         biases = bench.random(3, frames, channels)
         given = (q, k, v, HEADS, frames, biases)
-        runs: dict[str, Run] = {
-            "kernel": partial(temporal_attention.temporal_attention, *given),
-            "permute": partial(temporal_attention.reference, *given),
-        }
+        runs: dict[str, Run] = {"kernel": partial(temporal_attention.temporal_attention, *given)}
+        runs |= _every_backend(bench.device, partial(temporal_attention.reference, *given[:-1], None))
         exact = temporal_attention.reference(q.float(), k.float(), v.float(), HEADS, frames, biases.float())
-        yield bench.row("temporal_attention", f"2x{frames}x{tokens}x{HEADS}x{dim}", runs, exact, 4 * q.nbytes, "GB/s")
+        work = Work(bytes=4 * q.nbytes + biases.nbytes, flop=8 * frames * frames * tokens * channels)
+        shape = f"2x{frames}x{tokens}x{HEADS}x{dim}"
+        yield bench.row("temporal_attention", shape, runs, exact, work, faster=4.0, share=0.7)
 
 
 def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -209,9 +263,12 @@ def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
         return x
 
     exact = plain()
-    moved = u.nbytes + c.nbytes + 6 * latents.nbytes  # latents read and written twice (the clone), one slot each way
+    moved = Work(
+        u.nbytes + c.nbytes + 6 * latents.nbytes
+    )  # latents read and written twice (the clone), a slot each way
     shown = "x".join(map(str, shape))
-    yield bench.row("forecast_step", f"{shown}, and a copy", {"kernel": kernel, "plain": plain}, exact, moved, "GB/s")
+    runs: dict[str, Run] = {"kernel": kernel, "plain": plain}
+    yield bench.row("forecast_step", f"{shown}, and a copy", runs, exact, moved, share=0.85)
 
 
 def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -225,7 +282,8 @@ def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
             "plain": partial(norm_silu.reference, *given),
         }
         exact = norm_silu.reference(x.float(), 32, weight.float(), bias.float(), 1e-5, time.float())
-        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, 3 * x.nbytes, "GB/s")
+        moved = Work(3 * x.nbytes)
+        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, moved, share=0.85)
 
 
 def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -233,8 +291,8 @@ def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
     for tokens, channels in ((8, 64),) if small else ((4096, 1280), (1024, 2560), (256, 5120)):
         x = bench.random(2 if small else 32, tokens, 2 * channels)
         runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
-        moved = x.nbytes * 3 / 2
-        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved, "GB/s")
+        moved = Work(x.nbytes * 3 / 2)
+        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved)
 
 
 def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -243,17 +301,17 @@ def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
     x = torch.rand((frames, side, side, 3), device=bench.device)
     runs: dict[str, Run] = {"kernel": lambda: to_uint8.to_uint8(x)[0], "plain": lambda: to_uint8.reference(x)[0]}
     exact = to_uint8.reference(x)[0].float()
-    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, x.nbytes * 5 / 4, "GB/s")
+    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, Work(x.nbytes * 5 / 4))
 
 
-KERNELS = (
-    reference_attention_rows,
-    temporal_attention_rows,
-    forecast_step_rows,
-    norm_silu_rows,
-    geglu_rows,
-    to_uint8_rows,
-)
+KERNELS = {
+    "reference_attention": reference_attention_rows,
+    "temporal_attention": temporal_attention_rows,
+    "forecast_step": forecast_step_rows,
+    "norm_silu": norm_silu_rows,
+    "geglu": geglu_rows,
+    "to_uint8": to_uint8_rows,
+}
 
 
 @torch.no_grad()
@@ -263,6 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--only", choices=KERNELS, metavar="NAME", help="one kernel: " + ", ".join(KERNELS))
     parser.add_argument("--small", action="store_true", help="small shapes, any machine: times mean nothing")
     given = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -271,13 +330,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     bench = Bench(device, getattr(torch, given.dtype), given.rounds)
     rows = []
-    for make in KERNELS:
+    for make in KERNELS.values() if given.only is None else (KERNELS[given.only],):
         for row in make(bench, given.small):
             rows.append(row)
             others = ", ".join(f"{name} {ms:.3f}" for name, ms in row.milliseconds.items() if name != "kernel")
             print(
                 f"{row.kernel:<20}{row.shape:<24}{row.milliseconds['kernel']:>9.3f} ms ({others}) {row.faster:>6.2f}x "
-                f"{row.rate:>8.1f} {row.unit} {100 * row.share:>5.1f} % error {row.error:.1e}",
+                f"{row.rate:>8.1f} {row.unit} {100 * row.share:>5.1f} % error {row.error:.1e}"
+                + (f" missed: {', '.join(row.missed)}" if device == "cuda" and row.missed else ""),
                 flush=True,
             )
     if given.json is not None:
@@ -289,7 +349,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "kernels": [asdict(row) for row in rows],
         }
         report.write_json(given.json, content)
-    return 0
+    wrong = [row for row in rows if not row.error <= BOUNDS[bench.dtype]]
+    for row in wrong:
+        print(f"fye: {row.kernel} at {row.shape} is {row.error:.1e} away from float32", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

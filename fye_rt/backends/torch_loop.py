@@ -1,4 +1,8 @@
-"""The loop over steps and windows of `fye_rt.denoise`, for a plan that stands, with latents that stay on a device."""
+"""The loop over steps and windows of `fye_rt.denoise`, for a plan that stands, with latents that stay on a device.
+
+Windows that overlap are blended as they come, before the one pass of `forecast_step`: a window's prediction lies where
+the next one's will, so that keeping them all for that pass would take the copies that it spares.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -68,12 +68,19 @@ def forecast_step(
         slot: int32 (1,), which.
         numbers: float32 (2, ROW), from `numbers`, on the device.
         face: bool (F, h, w), where the first row of numbers holds; everywhere if None.
+
+    Raises:
+        ValueError: shapes, types or strides that don't fit together.
     """
     tensors = (latents, conditional, ring, slot, numbers, *(x for x in (unconditional, face) if x is not None))
     if any(not x.is_contiguous() for x in tensors):
         raise ValueError("all tensors must be contiguous")
     if latents.dtype != torch.float32 or ring.dtype != torch.float32 or ring.shape[1:] != latents.shape:
         raise ValueError(f"latents and ring must be float32 of one shape, not {latents.shape} and {ring.shape}")
+    if not 1 <= len(ring) <= SLOTS:
+        raise ValueError(f"a ring has 1 to {SLOTS} slots, not {len(ring)}")
+    if numbers.shape != (2, ROW) or numbers.dtype != torch.float32 or slot.shape != (1,) or slot.dtype != torch.int32:
+        raise ValueError(f"numbers must be float32 (2, {ROW}) and slot int32 (1,)")
     if conditional.shape != latents.shape or (unconditional is not None and unconditional.shape != latents.shape):
         raise ValueError(f"predictions must have the latents' shape {tuple(latents.shape)}")
     if face is not None and face.shape != latents.shape[2:]:

@@ -27,6 +27,9 @@ def geglu(x: Tensor) -> Tensor:
 
     Returns:
         (..., C).
+
+    Raises:
+        ValueError: another layout, or an odd number of channels.
     """
     if not x.is_contiguous() or x.shape[-1] % 2:
         raise ValueError("x must be contiguous, with an even number of channels")

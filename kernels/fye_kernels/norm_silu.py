@@ -60,12 +60,17 @@ def norm_silu(
 
     Returns:
         As `x`, statistics in float32.
+
+    Raises:
+        ValueError: shapes or strides that don't fit together.
     """
     if not x.is_contiguous(memory_format=torch.channels_last):
         raise ValueError("x must lie channels last")
     batch, channels, height, width = x.shape
     if channels % groups:
         raise ValueError(f"{channels} channels are no multiple of {groups} groups")
+    if any(part.shape != (channels,) or part.stride() != (1,) for part in (weight, bias)):
+        raise ValueError(f"weight and bias must be contiguous ({channels},)")
     if time is not None and (time.shape[1] != channels or time.shape[0] not in (1, batch) or time.stride(1) != 1):
         raise ValueError(f"time must be ({batch} or 1, {channels}), not {tuple(time.shape)}")
     positions = height * width

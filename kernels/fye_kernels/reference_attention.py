@@ -74,6 +74,9 @@ def reference_attention(
 
     Returns:
         (N, L, C), contiguous.
+
+    Raises:
+        ValueError: shapes, types or strides that don't fit together.
     """
     batch, positions, channels = query.shape
     dim = channels // heads
@@ -82,6 +85,16 @@ def reference_attention(
         raise ValueError("the channels of all tensors must lie side by side")
     if any(x.shape[-1] != channels or x.dtype != query.dtype for x in tensors) or channels % heads:
         raise ValueError(f"all tensors need {channels} channels, a multiple of {heads} heads, of {query.dtype}")
+    if key.shape != value.shape or reference_key.shape != reference_value.shape:
+        raise ValueError("keys and values must have one shape, and those of the portrait likewise")
+    if len(key) != batch or len(reference_key) != 1 or not 0 <= unconditional <= batch:
+        raise ValueError(
+            f"{batch} rows of queries need as many of keys, one of the portrait's, and 0 to {batch} without"
+        )
+    if lse is not None and (lse.shape != (batch, heads, positions) or lse.dtype != torch.float32):
+        raise ValueError(f"lse must be float32 ({batch}, {heads}, {positions}), not {lse.dtype} {tuple(lse.shape)}")
+    if lse is not None and not lse.is_contiguous():
+        raise ValueError("lse must be contiguous")
     out = torch.empty((batch, positions, channels), dtype=query.dtype, device=query.device)
     first, second = split(dim)
     tiles = tiles or best(dim)

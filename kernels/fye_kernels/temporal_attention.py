@@ -27,11 +27,13 @@ def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int
             for x, bias in zip((query, key, value), biases, strict=True)
         )
     positions = query.shape[1]
-    # (batch, frames, positions, heads, dim) to (batch, positions, heads, frames, dim)
+    # (batch, frames, positions, heads, dim) to (batch positions, heads, frames, dim): with five dimensions PyTorch
+    # would fall back from its fused attention to one operation after the other
     q, k, v = (
-        x.unflatten(0, (-1, frames)).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4) for x in (query, key, value)
+        x.unflatten(0, (-1, frames)).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+        for x in (query, key, value)
     )
-    attended = F.scaled_dot_product_attention(q, k, v)
+    attended = F.scaled_dot_product_attention(q, k, v).unflatten(0, (-1, positions))
     return attended.permute(0, 3, 1, 2, 4).reshape(-1, positions, query.shape[-1])
 
 
@@ -61,6 +63,9 @@ def temporal_attention(
 
     Returns:
         (N F, L, C), contiguous.
+
+    Raises:
+        ValueError: shapes, types or strides that don't fit together.
     """
     rows, positions, channels = query.shape
     if not 1 <= frames <= MAX_FRAMES or rows % frames:
@@ -71,6 +76,8 @@ def temporal_attention(
         raise ValueError("query, key and value must have one shape and type")
     if any(x.stride() != (positions * row, row, 1) for x in tensors):
         raise ValueError("query, key and value must be contiguous, or channels of one contiguous tensor")
+    if channels % heads:
+        raise ValueError(f"{channels} channels are no multiple of {heads} heads")
     if biases is not None and (biases.shape != (3, frames, channels) or not biases.is_contiguous()):
         raise ValueError(f"biases must be contiguous (3, {frames}, {channels})")
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -204,11 +211,15 @@ def _tile(
     columns = START + tl.arange(0, SIZE)
     mask = inside[:, :, None] & (columns < DIM)[None, None, :]
     tile = tl.load(data + rows[:, :, None] + columns[None, None, :], mask=mask, other=0.0)
+    if UPCAST:
+        tile = tile.to(tl.float32)
     if HAS_BIAS:
         # rows past the last frame are masked in the scores, and columns past the head lie in nobody's sum
         more = tl.load(biases + bias[:, None] + columns[None, :], mask=(columns < DIM)[None, :] & (bias >= 0)[:, None])
+        if UPCAST:
+            more = more.to(tl.float32)
         tile += tl.where(mask, more[None, :, :], 0.0).to(tile.dtype)
-    return tile.to(tl.float32) if UPCAST else tile
+    return tile
 
 
 @triton.jit

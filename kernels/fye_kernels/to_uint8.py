@@ -28,6 +28,9 @@ def to_uint8(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         uint8 of that shape, and int32 (1,): 1 if a value was not finite, else 0. What becomes of such a value is not
         said.
+
+    Raises:
+        ValueError: another type or layout.
     """
     if not x.is_contiguous() or x.dtype != torch.float32:
         raise ValueError(f"x must be contiguous float32, not {x.dtype}")

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace fye {
@@ -18,5 +19,11 @@ void masked_sum(float *out, const std::vector<const float *> &terms, const std::
 
 // out[i] = frames[i] * 255 in float, clamped to [0, 255] and truncated. False if there was a NaN (out is then unusable).
 bool to_uint8(std::uint8_t *out, const float *frames, std::size_t size);
+
+// The sets of instructions that the loops were compiled for and this processor has, the fastest first, which is in use
+// until another one is chosen: by its name, for all threads. False if it is none of them.
+std::vector<std::string> instruction_sets();
+std::string instruction_set();
+bool use_instruction_set(const std::string &name);
 
 }  // namespace fye

@@ -1,6 +1,7 @@
 // fye_rt._native: checks what Python hands over, then runs the operations without the interpreter lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
@@ -107,6 +108,13 @@ nb::object to_uint8(nb::handle value) {
     return pixels;
 }
 
+void use_instruction_set(const std::string &name) {
+    if (fye::use_instruction_set(name)) return;
+    std::string allowed;
+    for (const std::string &each : fye::instruction_sets()) allowed += (allowed.empty() ? "" : ", ") + each;
+    refuse("this processor has no " + name + "; allowed: " + allowed);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -129,4 +137,11 @@ NB_MODULE(_native, module) {
                "    frames: float32 in [0, 1], any shape, C-contiguous.\n\n"
                "Raises:\n"
                "    ValueError: an array of another type or layout, or a NaN in it.");
+    module.def("instruction_sets", &fye::instruction_sets,
+               "Return what the loops were compiled for and this processor has, the fastest first.");
+    module.def("instruction_set", &fye::instruction_set, "Return which of them is in use.");
+    module.def("use_instruction_set", &use_instruction_set, "name"_a,
+               "Use another one from now on, in all threads; all give the same bits.\n\n"
+               "Raises:\n"
+               "    ValueError: it is none of `instruction_sets`.");
 }

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,39 @@ import pytest
 from fye_bench import gpu
 
 pytest.importorskip("triton", reason="kernels need Triton: pip install fye-rt[kernels]")
+
+SCRIPT = Path(__file__).parents[2] / "bench" / "gpu.sh"
+
+
+def script(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Of what it would run, echo shows the arguments."""
+    environment = os.environ | {"PYTHON": "echo", "OUT": str(out)}
+    return subprocess.run(
+        ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
+    run = script(tmp_path)
+    assert run.returncode == 2 and not run.stdout
+    for command in ("train", "kernels", "model", "dry-run"):
+        assert f"bench/gpu.sh {command} " in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("taken from .whl")  # the whole of its head
+
+
+def test_the_script_passes_arguments_on(tmp_path: Path) -> None:
+    tests, kernels = script(tmp_path, "kernels", "--only", "geglu").stdout.splitlines()
+    assert tests.endswith("tests/fye_kernels")
+    assert kernels == f"-m fye_bench.kernels --json {tmp_path}/kernels.json --only geglu"
+    (model,) = script(tmp_path, "model", "--rounds", "3").stdout.splitlines()
+    assert model == f"-m fye_bench.gpu --json {tmp_path}/gpu.json --rounds 3"
+
+
+def test_a_dry_run_needs_neither_a_gpu_nor_the_full_size(tmp_path: Path) -> None:
+    run = script(tmp_path, "dry-run")
+    tests, kernels, model = run.stdout.splitlines()
+    assert run.returncode == 0 and "--collect-only" in tests
+    assert "fye_bench.kernels --small" in kernels and "fye_bench.gpu --config tiny" in model
 
 
 @pytest.mark.slow
@@ -23,7 +58,35 @@ def test_all_of_it_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureF
         ("runtime", 6),
         ("runtime", 5),
     ]
+    counted, rate = found["operations"], found["matrix_flop_per_second"]
+    for clip in found["clips"]:
+        floor = (clip["evaluations"] * counted["denoiser"] + counted["vae_decoder"]) / rate
+        assert clip["floor_seconds"] == pytest.approx(floor)
+        assert clip["frames_per_second"] == pytest.approx(3 / clip["seconds"])
+        assert clip["faster"] == pytest.approx(found["clips"][0]["seconds"] / clip["seconds"])
+    assert found["memory_bytes"]["runtime"]["weights"] > 1e6
+    assert found["promised"] == {"faster": {"evaluation": 2.5, "clip": 7.0}, "frames_per_second": 25.0}
     assert "frames/s" in capsys.readouterr().out
+
+
+def test_a_runtime_that_strays_from_float32_is_named() -> None:
+    checks = {
+        "runtime, frames": 3e-3,
+        "runtime, v_conditional": 1e-3,
+        "runtime, v_unconditional": 1e-3,
+        "runtime, replayed": 1e-3,
+        "baseline, frames": 1.6e-3,
+        "baseline, v_conditional": 1e-3,
+        "baseline, v_unconditional": 1e-3,
+    }
+
+    def strayed(**changed: float) -> list[str]:
+        errors = checks | {f"runtime, {name}": error for name, error in changed.items()}
+        return gpu.strayed({name: {"relative_rms": error, "cosine": 1.0} for name, error in errors.items()})
+
+    assert strayed() == []
+    assert strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
+    assert strayed(frames=3.4e-3, replayed=float("nan")) == ["runtime, frames", "runtime, replayed"]
 
 
 def test_the_full_size_needs_a_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

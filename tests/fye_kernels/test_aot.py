@@ -1,6 +1,7 @@
 """Kernels compile without a GPU. In processes of their own: here Triton interprets."""
 
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -10,17 +11,19 @@ from typing import Any
 
 import pytest
 
+from fye_kernels.aot import ARCHITECTURES, RESOURCES, variants
+
 ROOT = Path(__file__).resolve().parents[2]
 TWO = "sm_80,sm_90a"
 
 pytestmark = pytest.mark.slow
 
 
-def aot(*arguments: object) -> subprocess.CompletedProcess[str]:
+def aot(*arguments: object, start: tuple[str, ...] = ("-m", "fye_kernels.aot")) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "kernels")))
     return subprocess.run(
-        [sys.executable, "-m", "fye_kernels.aot", *map(str, arguments)],
+        [sys.executable, *start, *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -54,10 +57,43 @@ def test_every_kernel_compiles_for_two_architectures_without_spilling(compiled: 
         assert all(kind[0] == "*" or kind in ("i32", "fp32") for _, kind in entry["arguments"])
 
 
-def test_kernels_take_no_more_registers_than_is_recorded(compiled: Path) -> None:
-    recorded = json.loads((ROOT / "kernels" / "fye_kernels" / "resources.json").read_text())["registers"]
+def test_the_manifest_says_how_every_kernel_is_launched(compiled: Path) -> None:
+    kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
+    for variant in variants():
+        order = [name for name in inspect.signature(variant.kernel.fn).parameters if name in variant.signature]
+        for entry in kernels.pop(variant.name).values():
+            assert entry["symbol"].encode() in (compiled / entry["file"]).read_bytes()
+            assert entry["arguments"] == [[name, variant.signature[name]] for name in order]
+            assert entry["constants"] == variant.constants and entry["aligned"] == list(variant.aligned)
+            assert entry["grid"] == list(variant.grid) and entry["warps"] == variant.warps
+    assert not kernels
+
+
+def test_every_kernel_has_a_bound_for_every_architecture(compiled: Path) -> None:
+    recorded = json.loads(RESOURCES.read_text())["registers"]
     kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
     assert set(recorded) == set(kernels)
+    assert all(set(bounds) == set(ARCHITECTURES) for bounds in recorded.values())
+
+
+def test_it_fails_where_a_kernel_takes_more_than_is_recorded(tmp_path: Path) -> None:
+    recorded = json.loads(RESOURCES.read_text())
+    bounds = recorded["registers"]["geglu_fp16"]
+    lower = recorded | {"registers": {"geglu_fp16": bounds | {"sm_80": bounds["sm_80"] - 1}}}
+    (tmp_path / "resources.json").write_text(json.dumps(lower))
+    code = f"""
+import sys
+from pathlib import Path
+from fye_kernels import aot
+aot.RESOURCES = Path({str(tmp_path / "resources.json")!r})
+sys.exit(aot.main(sys.argv[1:]))
+"""
+    for arch, status in (("sm_80", 1), ("sm_86", 0)):
+        run = aot("--only", "geglu_fp16", "--arch", arch, "--out", tmp_path / arch, start=("-c", code))
+        assert run.returncode == status, run.stderr
+        assert ("geglu_fp16 for sm_80 takes" in run.stderr) == bool(status)
+    run = aot("--only", "geglu_bf16", "--arch", "sm_80", "--out", tmp_path / "bf16", start=("-c", code))
+    assert run.returncode == 1 and "geglu_bf16 for sm_80 has no bound" in run.stderr
 
 
 def test_a_spill_or_a_register_too_many_is_an_error() -> None:

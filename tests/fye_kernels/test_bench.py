@@ -1,9 +1,21 @@
+import importlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from fye_bench import kernels
+
+
+def test_every_kernel_has_a_plain_twin_a_test_and_a_benchmark_of_its_name() -> None:
+    package = Path(kernels.geglu.__file__).parent
+    names = {file.stem for file in package.glob("*.py") if "\n@triton.jit\n" in file.read_text()}
+    assert names == set(kernels.KERNELS)
+    for name in names:
+        module = importlib.import_module(f"fye_kernels.{name}")
+        assert callable(getattr(module, name)) and callable(module.reference) and list(module.variants())
+        assert Path(__file__).with_name(f"test_{name}.py").is_file()
 
 
 @pytest.mark.slow
@@ -18,6 +30,32 @@ def test_the_benchmark_runs_every_kernel(tmp_path: Path, capsys: pytest.CaptureF
         "geglu",
         "to_uint8",
     }
-    # half precision: weights and results are rounded to 2**-11, and so is what the sums of norms start from
-    assert all(row["error"] < 4e-3 for row in rows)
+    assert all(row["floor"] > 0 for row in rows)
+    assert {row["kernel"] for row in rows if row["padded_rate"]} == {"reference_attention"}
+    assert all("share" in row["promised"] for row in rows if row["kernel"] in ("forecast_step", "norm_silu"))
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
+def test_a_wrong_result_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert kernels.main(["--small", "--only", "geglu"]) == 0
+    right = kernels.geglu.geglu
+    monkeypatch.setattr(kernels.geglu, "geglu", lambda x: 1.01 * right(x))
+    assert kernels.main(["--small", "--only", "geglu"]) == 1
+    assert "geglu at 2x8x64 is 1.0e-02 away from float32" in capsys.readouterr().err
+    monkeypatch.setattr(kernels.geglu, "geglu", lambda x: torch.nan * x[..., : x.shape[-1] // 2])
+    assert kernels.main(["--small", "--only", "geglu"]) == 1
+
+
+def test_what_is_promised_and_missed_is_named() -> None:
+    bench = kernels.Bench("cpu", torch.float16, 1)
+    x = torch.ones(4)
+    row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x}, x, kernels.Work(bytes=64.0), faster=1.2, share=0.5)
+    assert row.missed == ["faster"] and (row.faster, row.share, row.padded_rate) == (1.0, 64.0, 0.0)
+
+
+def test_useful_operations_are_told_from_those_on_padding() -> None:
+    (row, _) = kernels.reference_attention_rows(kernels.Bench("cpu", torch.float16, 1), small=True)
+    # 2 + 2 frames of 24 tokens, 8 heads of 40: 24 keys for one half and 48 for the other, two products of multiply-adds
+    assert row.rate == pytest.approx(2 * 2 * 2 * 24 * 320 * (24 + 48) / 1e12)
+    # 128 rows, 64 columns for either segment, 48 of a head
+    assert row.padded_rate == pytest.approx(2 * 2 * 2 * 128 * 8 * 48 * 3 * 64 / 1e12)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fye_kernels.forecast_step import SLOTS, forecast_step, numbers, reference
+from fye_kernels.forecast_step import ROW, SLOTS, W, forecast_step, numbers, reference
 from fye_rt.denoise import denoise
 from fye_rt.extrapolation import newton, reuse
 from fye_rt.forecast import Jump, even, plan
@@ -28,17 +28,18 @@ def inputs(device: str, shape: tuple[int, ...], slots: int, dtype: torch.dtype, 
     height=st.integers(1, 17),
     width=st.integers(1, 17),
     slots=st.integers(1, SLOTS),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
     data=st.data(),
 )
 @settings(max_examples=15, deadline=None)
 def test_one_pass_is_guidance_conversion_ring_and_sum(
-    device: str, frames: int, height: int, width: int, slots: int, data: st.DataObject
+    device: str, frames: int, height: int, width: int, slots: int, dtype: torch.dtype, data: st.DataObject
 ) -> None:
     used, slot = data.draw(st.integers(1, slots)), data.draw(st.integers(0, slots - 1))
     weight = st.floats(-3, 3, width=32)
     w, outside = (tuple(data.draw(st.lists(weight, min_size=used, max_size=used))) for _ in range(2))
     jump = Jump(0, 3, data.draw(weight), w, data.draw(weight), data.draw(weight), data.draw(weight), outside)
-    latents, u, c, ring, face = inputs(device, (1, 4, frames, height, width), slots, torch.float16)
+    latents, u, c, ring, face = inputs(device, (1, 4, frames, height, width), slots, dtype)
     row = numbers(jump, data.draw(weight), slot, slots).to(device)
     at = torch.tensor([slot], dtype=torch.int32, device=device)
     for unconditional, mask in ((u, None), (None, None), (u, face)):
@@ -77,6 +78,26 @@ def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> 
     torch.testing.assert_close(latents.cpu(), expected, rtol=0, atol=2e-5)
 
 
+def test_rows_may_differ_in_every_number_and_repeats_are_identical(device: str) -> None:
+    latents, u, c, ring, face = inputs(device, (1, 4, 3, 19, 23), 3, torch.float32)  # more than a block of either
+    row = torch.randn(2, ROW, generator=torch.Generator().manual_seed(2)).to(device)
+    row[:, W + len(ring) :] = 0  # there are no such slots
+    slot = torch.tensor([1], dtype=torch.int32, device=device)
+    expected, expected_ring = latents.clone(), ring.clone()
+    reference(expected, u, c, expected_ring, slot, row, face)
+    made = []
+    for _ in range(2):
+        # what lies beside the latents and the ring is to stay as it is
+        memory, rings = (torch.full((size, *latents.shape), 7.0, device=device) for size in (3, 5))
+        memory[1], rings[1:4] = latents, ring
+        forecast_step(memory[1], u, c, rings[1:4], slot, row, face)
+        torch.testing.assert_close(memory[1], expected, rtol=0, atol=BOUND * 20)
+        torch.testing.assert_close(rings[1:4], expected_ring, rtol=0, atol=BOUND * 20)
+        assert (memory[::2] == 7).all() and (rings[::4] == 7).all()
+        made.append((memory, rings))
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
 def test_what_it_cannot_take_is_refused(device: str) -> None:
     latents, u, c, ring, face = inputs(device, (1, 4, 2, 3, 3), 2, torch.float32)
     slot, row = torch.zeros(1, dtype=torch.int32, device=device), numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 2).to(device)
@@ -88,6 +109,11 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
         forecast_step(latents, u[:, :, :1].contiguous(), c, ring, slot, row)
     with pytest.raises(ValueError, match="face mask"):
         forecast_step(latents, u, c, ring, slot, row, face[:1])
+    for at, wrong in ((slot.long(), row), (slot.repeat(2), row), (slot, row[:, 1:].contiguous()), (slot, row.double())):
+        with pytest.raises(ValueError, match="numbers must be"):
+            forecast_step(latents, u, c, ring, at, wrong)
+    with pytest.raises(ValueError, match="1 to 5 slots"):
+        forecast_step(latents, u, c, ring.repeat(3, 1, 1, 1, 1, 1), slot, row)
     with pytest.raises(ValueError, match="1 to 5 slots"):
         numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 6)
     with pytest.raises(ValueError, match="2 quantities"):

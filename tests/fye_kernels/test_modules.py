@@ -62,6 +62,15 @@ def test_the_denoiser_is_the_same(device: str, operations: Operations, guided: b
         close(ours, theirs)
 
 
+def test_clips_of_other_lengths_have_positions_of_their_own(device: str) -> None:
+    unet = network("unet", device)
+    plain, made = graphs.Denoiser(unet), Denoiser(switched(unet, PLAIN), operations=PLAIN)
+    for frames in (2, 3):
+        inputs = given(device, frames)
+        for ours, theirs in zip(made(*inputs), plain(*inputs), strict=True):
+            close(ours, theirs)
+
+
 @OPERATIONS
 def test_what_runs_once_is_the_same(device: str, operations: Operations) -> None:
     random = torch.Generator().manual_seed(2)

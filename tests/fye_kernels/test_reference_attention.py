@@ -55,12 +55,26 @@ def test_slices_of_one_projection_need_no_copy(device: str) -> None:
     torch.testing.assert_close(result, reference(q, k, v, r, r, 2), rtol=0, atol=2e-6)
 
 
+def test_every_tensor_may_have_strides_of_its_own(device: str) -> None:
+    given = inputs(device, 3, 20, 18, 2, 40)
+    expected = reference(*given, 2, 1)
+    apart = []
+    for wider, x in enumerate(given, 1):  # rows and batches lie apart, further in every tensor
+        wide = torch.full((x.shape[0], x.shape[1] + wider, x.shape[2] + 8 * wider + 8), torch.nan, device=device)
+        wide[:, : x.shape[1], : x.shape[2]] = x
+        apart.append(wide[:, : x.shape[1], : x.shape[2]])
+    result = reference_attention(*apart, 2, 1, tiles=SMALL)
+    torch.testing.assert_close(result, expected, rtol=0, atol=BOUNDS[torch.float32] * float(expected.abs().max()))
+
+
 def test_the_self_part_can_be_shared_between_the_halves(device: str) -> None:
     q, k, v, rk, rv = inputs(device, 2, 30, 25, 2, 40)
-    lse = torch.full((2, 2, 2, 30), torch.nan, device=device)
+    sums = torch.full((3, 2, 2, 30), torch.nan, device=device)
+    lse = sums[:2]
     nothing = k[:1, :0]
     alone = reference_attention(q, k, v, nothing, nothing, 2, lse=lse[0], tiles=SMALL)
     portrait = reference_attention(q, nothing.expand(2, -1, -1), nothing.expand(2, -1, -1), rk, rv, 2, lse=lse[1])
+    assert sums[2].isnan().all()  # nothing is written past the last query
     scores = torch.einsum("nqhd,nkhd->nhqk", *(x.unflatten(-1, (2, 40)) for x in (q, k))) / 40**0.5
     torch.testing.assert_close(lse[0], scores.logsumexp(-1), rtol=0, atol=1e-5)
     torch.testing.assert_close(alone, reference(q, k, v, rk, rv, 2, 2), rtol=0, atol=2e-6)
@@ -86,6 +100,16 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
         reference_attention(q, k.half(), v, rk, rv, 2)
     with pytest.raises(ValueError, match="multiple of 3 heads"):
         reference_attention(q, k, v, rk, rv, 3)
+    for keys, values, portrait in ((k[:, :4], v, rk), (k, v, rk[:, :4])):
+        with pytest.raises(ValueError, match="one shape"):
+            reference_attention(q, keys, values, portrait, rv, 2)
+    two = torch.cat([k, k])
+    for keys, portrait, unconditional in ((two, rk, 0), (k, two, 0), (k, rk, 2), (k, rk, -1)):
+        with pytest.raises(ValueError, match="1 rows of queries"):
+            reference_attention(q, keys, keys, portrait, portrait, 2, unconditional)
+    for lse in (torch.empty(1, 2, 7), torch.empty(1, 2, 8).half(), torch.empty(1, 8, 2).mT):
+        with pytest.raises(ValueError, match="lse must be"):
+            reference_attention(q, k, v, rk, rv, 2, lse=lse.to(device))
 
 
 def test_head_dimensions_are_split_and_not_padded_to_a_power_of_two() -> None:

@@ -1,10 +1,15 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_kernels.temporal_attention import reference, temporal_attention
 
-BOUNDS = {torch.float32: 2e-6, torch.float16: 2e-3}  # of the largest result: see test_reference_attention.py
+BOUNDS = {
+    torch.float32: 2e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}  # of the largest result: see test_reference_attention.py
 
 
 def inputs(
@@ -35,13 +40,19 @@ def test_the_reference_attends_among_the_frames_of_one_position_alone() -> None:
     assert changed.nonzero().tolist() == [[3, 2], [4, 2], [5, 2]]
 
 
-def test_half_precision_keeps_its_bound(device: str) -> None:
-    given, biases = inputs(device, 1, 16, 5, 2, 40, torch.float16)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_bound(device: str, dtype: torch.dtype) -> None:
+    given, biases = inputs(device, 1, 16, 5, 2, 40, dtype)
     expected = reference(*(x.float() for x in given), 2, 16, biases.float())
     result = temporal_attention(*given, 2, 16, biases)
-    torch.testing.assert_close(
-        result.float(), expected, rtol=0, atol=BOUNDS[torch.float16] * float(expected.abs().max())
-    )
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, rtol=0, atol=BOUNDS[dtype] * float(expected.abs().max()))
+
+
+def test_the_reference_is_one_fused_attention() -> None:
+    (q, k, v), biases = inputs("cpu", 2, 5, 3, 2, 8)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # refuses what it would have to do one operation after the other
+        reference(q, k, v, 2, 5, biases)
 
 
 def test_slices_of_one_projection_need_no_copy(device: str) -> None:
@@ -68,5 +79,7 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
         temporal_attention(*(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33)
     with pytest.raises(ValueError, match="contiguous"):
         temporal_attention(q, k.transpose(0, 1).contiguous().transpose(0, 1), v, 2, 6)
+    with pytest.raises(ValueError, match="no multiple of 3 heads"):
+        temporal_attention(q, k, v, 3, 6)
     with pytest.raises(ValueError, match="biases"):
         temporal_attention(q, k, v, 2, 6, biases[:, :5])

@@ -23,6 +23,13 @@ def test_every_level_is_reached_where_the_host_reaches_it(device: str) -> None:
     assert set(out.tolist()) == set(range(256))
 
 
+@pytest.mark.filterwarnings("ignore:overflow")  # 255 times as much is infinite, and clamped
+def test_the_largest_numbers_are_finite(device: str) -> None:
+    largest = torch.finfo(torch.float32).max
+    out, wrong = to_uint8(torch.tensor([largest, -largest], device=device))
+    assert out.tolist() == [255, 0] and wrong.tolist() == [0]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 1500, 2999])
 def test_what_is_not_finite_is_told(device: str, value: float, place: int) -> None:

@@ -77,3 +77,18 @@ def test_pixels_outside_their_range_are_clamped_and_nan_is_refused(twin: str) ->
     np.testing.assert_array_equal(arrays.to_uint8(np.float32([-0.5, 1.5, np.inf, -np.inf])), [0, 255, 255, 0])
     with pytest.raises(NumericalError, match="NaN"):
         arrays.to_uint8(np.float32([0.5, np.nan]))
+
+
+def test_another_type_is_not_taken_for_nan() -> None:
+    if arrays.native is None:
+        pytest.skip("the native module is not built here")
+    with pytest.raises(ValueError, match="float32"):
+        arrays.to_uint8(np.zeros(3))  # type: ignore[arg-type]
+
+
+def test_masked_sum_chooses_a_row_of_weights_for_every_place(twin: str) -> None:
+    first, second = _random(2, 1, 4, 3, 5, 7)
+    mask = np.random.default_rng(1).random((3, 5, 7)) < 0.5
+    made = arrays.masked_sum((first, second), (2.0, 1.0), (-1.0, 0.5), mask)
+    expected = np.where(mask, 2 * first.astype(np.float64) + second, 0.5 * second.astype(np.float64) - first)
+    np.testing.assert_array_equal(made, np.float32(expected))

@@ -1,4 +1,8 @@
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,17 @@ _native = pytest.importorskip("fye_rt._native", reason="it is not built here; `p
 
 # one value, less than a block, a block, a block and a rest, and enough for several threads with a rest
 SIZES = [0, 1, 7, 1023, 1024, 1025, 300_007]
+
+
+@pytest.fixture(autouse=True, params=["avx512f", "avx2", "generic"])
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here is run once with each of the sets of instructions that the loops were compiled for."""
+    if request.param not in _native.instruction_sets():
+        pytest.skip(f"this processor has no {request.param}")
+    before = _native.instruction_set()
+    _native.use_instruction_set(request.param)
+    yield request.param
+    _native.use_instruction_set(before)
 
 
 def expected_sum(terms: list[NDArray[np.float32]], weights: list[float]) -> NDArray[np.float32]:
@@ -184,3 +199,25 @@ def test_the_numpy_twins_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     _native.weighted_sum(out, terms, [0.1, -0.7, 3.0])
     np.testing.assert_array_equal(out, arrays.weighted_sum(terms, [0.1, -0.7, 3.0]))
     np.testing.assert_array_equal(_native.to_uint8(frames), arrays.to_uint8(frames))
+
+
+def test_the_fastest_instructions_are_used_unless_others_are_chosen(instructions: str) -> None:
+    found = _native.instruction_sets()
+    assert _native.instruction_set() == instructions
+    order = ["avx512f", "avx2", "generic"]
+    assert found == [name for name in order if name in found] and found[-1] == "generic"
+    fresh = subprocess.run(
+        [sys.executable, "-c", "from fye_rt import _native; print(_native.instruction_set())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert fresh.stdout.strip() == found[0]
+    flags = Path("/proc/cpuinfo")
+    if flags.exists() and found[0] != "generic":
+        assert found[0] in flags.read_text()
+
+
+def test_instructions_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"this processor has no sse9; allowed: .*generic"):
+        _native.use_instruction_set("sse9")

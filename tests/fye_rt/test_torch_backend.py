@@ -1,7 +1,11 @@
 """The torch backend computes what ONNX Runtime computes, from the same file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -63,6 +67,8 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         test_every_graph_equals_onnx_runtime(bundle, graph)
+        opened = backend.open_engine(bundle, graph, backends.Settings())
+        assert any(isinstance(module, modules.Norm) for module in opened.module.modules())
     denoiser = backend.open_engine(bundle, "denoiser", backends.Settings())
     assert isinstance(denoiser.module, modules.Denoiser)
     assert denoiser.module.guided
@@ -91,7 +97,7 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
         {},
         {"guidance": 1.0},
         {"forecast": Forecast(method="newton", order=2, quantity="epsilon", evaluations=4)},
-        {"forecast": Forecast(method="paper", face_mask=True, evaluations=4)},
+        {"forecast": Forecast(method="newton", order=1, quantity="epsilon", evaluations=4, face_mask=True)},
         {"forecast": Forecast(method="adaptive", tolerance=0.2)},
         {"solver": "unipc"},
         {"windows": "context", "window_size": 4, "window_overlap": 2},
@@ -107,6 +113,7 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
 
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (7, 64, 64, 3), np.uint8)
+    face = random.random((7, 8, 8)) < 0.5
     options = Options(**{"steps": 6, **settings})
     latents, steps = [], []
     monkeypatch.setattr(backend, "_shared", {})
@@ -116,7 +123,7 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
             monkeypatch.setattr(backend.TorchEngine, "loop", None)
         seen: list[Any] = []
         with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
-            states = animator.encode_portrait(portrait), animator.encode_motion(images)
+            states = animator.encode_portrait(portrait), replace(animator.encode_motion(images), face=face)
             for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
                 monkeypatch.setattr(animator._engine(graph).module, "forward", partial(smooth, graph))
             told: list[tuple[int, int]] = []
@@ -134,8 +141,9 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
     assert steps[0] == steps[1]
 
 
+@pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
 def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, half: int
 ) -> None:
     modules = pytest.importorskip("fye_kernels.modules")
     from fye_rt.backends import torch as backend
@@ -145,7 +153,13 @@ def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
     blank = np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", threads=1) as animator:
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
-        monkeypatch.setattr(animator._engine("denoiser").module, "forward", lambda x, *_: (x, x / (x.abs() < 0)))
+
+        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
+            halves = [latents, latents]
+            halves[half] = latents / (latents.abs() < 0)
+            return halves[0], halves[1]
+
+        monkeypatch.setattr(animator._engine("denoiser").module, "forward", forward)
         with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
             animator.denoise(*states, options=Options(steps=3))
 
@@ -157,6 +171,39 @@ def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
     engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
     unets = {id(engine.module.unet) for engine in engines}
     assert len(unets) == 1
+    other = open_engine(replace(bundle, digest="another bundle's"), "denoiser", settings)
+    assert id(other.module.unet) not in unets
+
+
+def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fye_rt.backends import torch as backend
+
+    stored = {name: 0 * x + 7 for name, x in backend._tensors(bundle, ("unet.",)).items() if "unconditional" in name}
+    kept = backend._tensors
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | stored)
+    denoiser = backend.open_engine(bundle, "denoiser", backends.Settings(threads=1)).module
+    assert len(stored) == 16
+    assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
+
+
+def test_equal_tensors_that_are_stored_once_are_found_under_each_of_their_names(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from fye_rt.backends import torch as backend
+
+    one, two = torch.ones(2), torch.full((3,), 2.0)
+    save_file({"unet.one": one, "vae.two": two}, tmp_path / "weights.safetensors")
+    shared = {"unet.again": "unet.one", "unet.two": "vae.two", "vae.one": "unet.one"}
+    stored: Any = SimpleNamespace(
+        path=tmp_path, weights="weights.safetensors", manifest={"weights": {"shared": shared}}
+    )
+    found = backend._tensors(stored, ("unet.",))
+    assert set(found) == {"unet.one", "unet.again", "unet.two"}
+    assert torch.equal(found["unet.again"], one) and torch.equal(found["unet.two"], two)
 
 
 def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +228,80 @@ def test_frames_become_bytes_as_on_the_host(bundle: Bundle) -> None:
     np.testing.assert_array_equal(engine._pixels_of(given["latents"]), to_uint8(engine.run(given)["frames"]))
     with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
         engine._pixels_of(np.full_like(given["latents"], np.nan))
+
+
+class ImitatedGraph:
+    """In a CUDA graph's place: runs again what was run while it was captured, on the same memory."""
+
+    capturing: "ImitatedGraph | None" = None
+
+    def __init__(self) -> None:
+        self.captured: list[Any] = []
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+        for compute, given, result in self.captured:
+            result.copy_(compute(*given))
+
+    @classmethod
+    @contextmanager
+    def capture(cls, graph: "ImitatedGraph", pool: object) -> Iterator[None]:
+        cls.capturing = graph
+        yield
+        cls.capturing = None
+
+
+def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_rt.backends import torch as backend
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", ImitatedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", ImitatedGraph.capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    runs = []
+
+    def compute(latents: Any, timestep: Any, features: Any, portrait: Any) -> Any:
+        return latents * timestep + features + 10 * portrait
+
+    def module(*given: Any) -> tuple[Any]:
+        result = compute(*given)
+        runs.append(result.shape)
+        if ImitatedGraph.capturing is not None:
+            ImitatedGraph.capturing.captured.append((compute, given, result))
+        return (result,)
+
+    replayed = backend._Replayed(module)  # type: ignore[arg-type]
+    portraits = [torch.tensor(1.0), torch.tensor(2.0)]
+    features = {size: [torch.rand(size), torch.rand(size)] for size in (3, 4)}
+    for turn in range(8):
+        for size in (3, 4):  # two shapes in turn
+            given = torch.rand(size), torch.tensor([turn]), features[size][turn // 4], portraits[turn // 2 % 2]
+            (result,) = replayed(*given)
+            assert torch.equal(result, compute(*given)), turn
+    assert runs == [(3,), (4,), (3,), (4,)]  # the first of each as it is, the second captured
+    captured = [replayed._captured[key] for key in replayed._captured]
+    assert [graph._graph.replays for graph in captured] == [7, 7]
+
+    held = features[3][1]
+    held += 1  # what is held does not change, so it is not copied every time
+    (result,) = replayed(torch.zeros(3), torch.tensor([1]), held, portraits[1])
+    assert torch.equal(result, compute(torch.zeros(3), torch.tensor([1]), held - 1, portraits[1]))
+
+
+def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_export.graphs import graph_specs
+    from fye_export.random_checkpoint import PRESETS
+    from fye_rt.backends import torch as backend
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    for name, spec in graph_specs(PRESETS["tiny"]).items():
+        for device in ("cuda", "cpu"):
+            engine = backend.TorchEngine(torch.nn.Identity(), spec, torch.device(device), "fp16")
+            wanted = device == "cuda" and name in ("denoiser", "denoiser_cond")
+            assert isinstance(engine._call, backend._Replayed) == wanted
+            assert engine.loop is None  # there are no kernels
+            assert (engine.pixels_of is not None) == (device == "cuda")
