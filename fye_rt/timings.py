@@ -1,4 +1,4 @@
-"""Seconds that stages take."""
+"""What a clip takes: seconds of its stages, evaluations of the network."""
 
 import time
 from collections.abc import Iterator
@@ -22,3 +22,19 @@ class Timings:
         yield
         inside = sum(self.seconds.values()) - before
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start - inside
+
+
+class Evaluations:
+    """Counts the network's evaluations of one clip; to be given to `Animator` as `tell`.
+
+    Attributes:
+        number: of them, so far.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take note of how far a stage is."""
+        if stage == "denoise":
+            self.number = done

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from fye_rt.bundle import Bundle
@@ -55,6 +56,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--face-mask", action="store_true", default=None, help="reuse outside of the face")
     group.add_argument("--tolerance", type=float, help="accepted error of a jump (adaptive)")
     group.add_argument("--max-evaluations", **number, help="at most that many (adaptive)")
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Those that measure a clip and do not come with fye-rt."""
+    parser.add_argument("--identity-model", type=Path, metavar="ONNX", help="a face-recognition network")
+    parser.add_argument("--lpips", type=Path, metavar="WEIGHTS", help='state dict of lpips.LPIPS(net="alex")')
 
 
 def options(given: argparse.Namespace, bundle: Bundle) -> Options:

@@ -15,6 +15,7 @@ from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
 from fye_rt.errors import FyeError, InputError
 from fye_rt.recent import Recent
+from fye_rt.timings import Evaluations
 
 Record = dict[str, Any]  # of a job: what became of it, as JSON holds it
 
@@ -86,13 +87,7 @@ class Maker:
         return self._folder / f"{job.name}.mp4"
 
     def _make(self, job: Job) -> Record:
-        evaluations = 0
-
-        def tell(stage: str, done: int, total: int) -> None:
-            nonlocal evaluations
-            if stage == "denoise":
-                evaluations = done
-
+        evaluations = Evaluations()
         rendering = self._animator.render(
             job.portrait,
             job.motion,
@@ -101,7 +96,7 @@ class Maker:
             frames=job.settings.frames,
             landmarker=self._engine.landmarker,
             portrait_landmarks=job.portrait_landmarks,
-            tell=tell,
+            tell=evaluations,
             recent=self._recent,
         )
         path = self._path(job)
@@ -113,7 +108,7 @@ class Maker:
             "bytes": path.stat().st_size,
             "frames": frames,
             "size": [height, width],
-            "network_evaluations": evaluations,
+            "network_evaluations": evaluations.number,
             "backend": self._animator.backend,
             "notices": list(rendering.notices),
             "seconds": dict(rendering.timings),

@@ -35,8 +35,8 @@ FYE_INLINE bool truncate(std::uint8_t *pixels, const float *values, std::size_t 
 }
 
 // The loops above, compiled for one set of instructions. Products and sums are rounded one after the other, so all sets
-// give the same bits. On one core, 16 frames of 512x512 take to_uint8 3.5 ms with AVX2 and 6.4 ms with SSE2, and numpy
-// 24 ms (python -m fye_bench.arrays).
+// give the same bits. On two cores, 16 frames of 512x512 take to_uint8 2.3 ms with AVX2 and 4.1 ms with SSE2, and
+// numpy 25 ms (bench/results/arrays.json).
 struct Loops {
     const char *instructions;
     void (*add_weighted)(double *, const float *, double, std::size_t);

@@ -55,7 +55,7 @@ def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progres
     if by != COMBINED and by not in measured:
         raise OptionError(f"--by {by}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
     names = {one.name: (one, other) for one, other in pairs}
-    distances = dict(_distances(a, b, pairs, progress))
+    by_pair = dict(distances(a, b, pairs, progress))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -67,10 +67,10 @@ def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progres
             for group, chosen in grouped([one for one, _ in pairs]).items()
         },
         "of_sets": _of_sets(a, b),
-        "distance": _distance(distances),
+        "distance": distance(by_pair),
         "cost": _cost(a, b, pairs),
         "acceptance": judge(pairs) | {"rule": RULE},
-        "worst": {"by": by, "explanation": _explanation(by), "pairs": _worst(pairs, by, distances)},
+        "worst": {"by": by, "explanation": _explanation(by), "pairs": _worst(pairs, by, by_pair)},
     }
 
 
@@ -134,8 +134,8 @@ def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
     return {name: {"a": ours[name], "b": theirs[name]} for name in METRICS if name in both}
 
 
-def _distances(
-    a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress | None
+def distances(
+    a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress | None = None
 ) -> Iterator[tuple[str, float]]:
     """Of the made frames of each pair whose clips both runs have kept, decibels."""
     for number, (pair, _) in enumerate(pairs):
@@ -148,11 +148,12 @@ def _distances(
         progress(len(pairs), len(pairs))
 
 
-def _distance(distances: Mapping[str, float]) -> dict[str, Any] | None:
-    if not distances:
+def distance(by_pair: Mapping[str, float]) -> dict[str, Any] | None:
+    """Mean and interval of `distances`, decibels, the least and its pair; None if no clips were kept."""
+    if not by_pair:
         return None
-    nearest = min(distances, key=lambda name: (distances[name], name))
-    return mean(list(distances.values())) | {"least": distances[nearest], "pair": nearest}
+    nearest = min(by_pair, key=lambda name: (by_pair[name], name))
+    return mean(list(by_pair.values())) | {"least": by_pair[nearest], "pair": nearest}
 
 
 def _cost(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarke
 from fye_rt.media.pixels import fit_image
 from fye_rt.options import Options
 from fye_rt.recent import Recent
+from fye_rt.timings import Evaluations
 
 if TYPE_CHECKING:
     from fye_bench.quality.judge import Judge, Scores
@@ -149,23 +150,17 @@ class Evaluator:
         return Motion.load(file.path)
 
     def _make(self, prepared: _Prepared) -> tuple[Clip, int]:
-        evaluations = 0
-
-        def tell(stage: str, done: int, total: int) -> None:
-            nonlocal evaluations
-            if stage == "denoise":
-                evaluations = done
-
+        evaluations = Evaluations()
         rendering = self._animator.render(
             prepared.portrait,
             prepared.driving,
             self._settings.options,
             size=self._size,
             portrait_landmarks=prepared.landmarks,
-            tell=tell,
+            tell=evaluations,
             recent=self._recent,
         )
-        return rendering.clip(), evaluations
+        return rendering.clip(), evaluations.number
 
     def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
         """The true frames if they are known, all metrics, and what summaries need besides."""

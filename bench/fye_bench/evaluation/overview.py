@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fye_bench.evaluation.acceptance import RULE, judge
-from fye_bench.evaluation.compare import changes, check_alike, describe, shared
+from fye_bench.evaluation.compare import changes, check_alike, describe, distance, distances, shared
 from fye_bench.evaluation.cost import Cost, same_machine, speedup
 from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.rendering import memory, write_page
@@ -70,6 +70,7 @@ def _row(first: SavedRun, run: SavedRun, *, first_row: bool) -> dict[str, Any]:
         "change": changes(pairs),
         "cost": Cost.of(run.made).as_dict(),
         "speedup": speedup(pairs),
+        "distance": None if first_row else distance(dict(distances(first, run, pairs))),
         "acceptance": None if first_row else judge(pairs),
     }
 

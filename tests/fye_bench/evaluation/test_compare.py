@@ -172,6 +172,10 @@ def test_the_fastest_accepted_run_is_the_one_to_use(first: Path, worse: Path, sa
     found = overview([first, worse, same])
     assert [row["acceptance"] and row["acceptance"]["accepted"] for row in found["rows"]] == [None, False, True]
     assert found["use"].startswith("Use onnxruntime, fp32, balanced, mini: 2.00 times as fast")
+    assert [row["distance"] for row in found["rows"]] == [
+        None,
+        *(compare(first, run)["distance"] for run in (worse, same)),
+    ]
     # labels that are the same are told apart by their folders
     assert found["rows"][0]["label"] == "onnxruntime, fp32, no forecast, mini (first)"
     assert overview([same, first])["use"].startswith("Use onnxruntime, fp32, balanced, mini: no run")
