@@ -324,10 +324,13 @@ class Animator:
         frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
         _check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
         chunk = self._decoder_chunk(latents)
-        own = getattr(self._engine("vae_decoder"), "pixels_of", None) if pixels else None
+        engine = self._engine("vae_decoder")
+        begin, own = (getattr(engine, name, None) if pixels else None for name in ("decoding", "pixels_of"))
         for start in range(0, frames, chunk):
             part = np.ascontiguousarray(latents[:, :, start : start + chunk])
-            if own is not None:
+            if begin is not None:
+                yield begin(part)()
+            elif own is not None:
                 yield own(part)
             else:
                 made = self._run("vae_decoder", latents=part)["frames"]
@@ -349,6 +352,9 @@ class Animator:
 
         With progressive windows a clip may have any length: what is kept of it doesn't grow. All other windows need
         the whole clip at every step, and take 600 frames. Between two pieces the Animator serves others.
+
+        An engine on a GPU may decode a piece while the next one is denoised, which then comes before the first one's
+        frames; with `low_memory` it does not.
 
         Args:
             portrait: from `encode_portrait`.
@@ -375,19 +381,39 @@ class Animator:
                 raise OptionError(f"resume keeps finished pieces; windows={options.windows!r} makes a clip in one")
         kept = None if resume is None else Kept(resume, self._inputs(portrait, landmark_images, options))
         pieces = self._finished(portrait, landmark_images, options, tell, timings, kept)
-        done = 0
-        while True:
+        done, more = 0, True
+        begun: deque[Callable[[], NDArray[np.uint8]]] = deque()
+        while more or begun:
             with self._serving():
-                with timings.stage("denoise"):
-                    latents = next(pieces, None)
-                if latents is None:
-                    return
-                tell("decode", done, total)
+                if more:
+                    with timings.stage("denoise"):
+                        latents = next(pieces, None)
+                    more = latents is not None
+                    if latents is not None:
+                        tell("decode", done, total)
+                        with timings.stage("decode"):
+                            begun.append(self._decoding(latents))
+                # where a piece is decoded beside what follows, the next one is denoised before it is waited for
+                if not begun or (more and len(begun) == 1 and self._begin() is not None):
+                    continue
                 with timings.stage("decode"):
-                    made = self.decode_pixels(latents)
+                    made = begun.popleft()()
             done += len(made)
             tell("decode", done, total)
             yield made
+
+    def _decoding(self, latents: Array) -> Callable[[], NDArray[np.uint8]]:
+        """What gives the frames of a piece; the engine has begun to decode them if it can."""
+        begin = self._begin()
+        if begin is None:
+            return partial(self.decode_pixels, latents)
+        chunk = self._decoder_chunk(latents)
+        parts = [begin(np.ascontiguousarray(latents[:, :, k : k + chunk])) for k in range(0, latents.shape[2], chunk)]
+        return lambda: np.concatenate([part() for part in parts])
+
+    def _begin(self) -> Callable[[Array], Callable[[], NDArray[np.uint8]]] | None:
+        """The decoder's, where it decodes while others denoise."""
+        return None if self._low_memory else getattr(self._engine("vae_decoder"), "decoding", None)
 
     def _finished(
         self,

@@ -24,7 +24,8 @@ class Engine(Protocol):
     """One graph, ready to run. Serves one call at a time.
 
     One whose outputs lie on a GPU may also have `loop`, which takes the place of `fye_rt.denoise.denoise`, and, of the
-    decoder, `pixels_of`: latents to frames in uint8, as `arrays.to_uint8` makes them. Either may be None.
+    decoder, either `pixels_of`: latents to frames in uint8, as `arrays.to_uint8` makes them, or `decoding`, which only
+    begins with that, beside what else the GPU has to do, and gives what waits for the frames. Each may be None.
 
     Attributes:
         compute: the precision it computes in, "fp32", "bf16" or "fp16".

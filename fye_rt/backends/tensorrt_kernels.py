@@ -63,7 +63,8 @@ def denoise(
 ) -> Array:
     """Turn noise into latents, which stay on the GPU, where the denoiser reads them; see `fye_rt.denoise.denoise`.
 
-    It takes clips that are one window, as every piece of a progressive or live clip is. All others go through the host.
+    It takes clips that are one window, as every piece of a progressive or live clip is, and whose latents are a
+    multiple of 16 in number, for which the kernel was compiled. All others go through the host.
 
     Args:
         engine: of the denoiser.
@@ -80,6 +81,7 @@ def denoise(
         pins: frames that go the way they went before.
     """
     from fye_kernels.jump_row import SLOTS, rows
+    from fye_kernels.launcher import ALIGNMENT
 
     def through_the_host() -> Array:
         def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
@@ -90,7 +92,8 @@ def denoise(
         return host.denoise(evaluate, schedule, plan, windows, noise, guidance, on_step, progress, face, pins)
 
     frames = np.arange(noise.shape[2])
-    if len(windows) > 1 or not np.array_equal(windows[0].frames, frames) or plan.ring > SLOTS:
+    whole = len(windows) == 1 and np.array_equal(windows[0].frames, frames)
+    if not whole or plan.ring > SLOTS or noise.size % ALIGNMENT:
         return through_the_host()
     masked = any(jump.outside is not None for jump in plan.jumps)
     if masked and face is None:

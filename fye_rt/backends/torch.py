@@ -1,7 +1,7 @@
 """PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from.
 
-On a GPU the kernels of `fye_kernels` are switched in, channels lie last, and evaluations of the denoiser are replayed
-from one CUDA graph for each shape.
+On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an evaluation of the denoiser and the move
+of the latents that follows it are replayed from one CUDA graph for each shape; frames are decoded on a second stream.
 """
 
 import logging
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
-from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute
+from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute, torch_graphs, torch_loop
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError, NumericalError
 
@@ -46,7 +46,10 @@ class TorchEngine:
         self.pixels = CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
         self.module, self._spec, self._device = module, spec, device
         replayed = device.type == "cuda" and spec.name in _DENOISERS
-        self._call: Callable[..., Any] = _Replayed(module) if replayed else module
+        self._memory = torch_graphs.Memory() if replayed else None
+        self._call = self._replayed(module, _VARYING)
+        self._clips: dict[Any, torch_loop.Clip] = {}
+        self._stream: Any = None
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
@@ -75,29 +78,65 @@ class TorchEngine:
         return self._loop
 
     @property
-    def pixels_of(self) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None:
-        """Latents to frames in uint8, where this is the decoder on a GPU."""
-        return self._pixels_of if self._device.type == "cuda" else None
+    def decoding(self) -> Callable[[NDArray[np.float32]], Callable[[], NDArray[np.uint8]]] | None:
+        """See `fye_rt.backends.Engine`: of the decoder on a GPU."""
+        return self._decoding if self._device.type == "cuda" else None
 
     @torch.inference_mode()
-    def _pixels_of(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        frames = self._call(self._put(latents)).float()
-        if not frames.isfinite().all():
-            raise NumericalError("vae_decoder returned NaN or infinity; run again with --compute fp32")
-        pixels: NDArray[np.uint8] = (frames * 255).clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
-        return pixels
+    def _decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())  # which may still bring the weights
+        with torch.cuda.stream(self._stream):
+            given = self._pinned(torch.from_numpy(latents))
+            frames = self._call(given.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
+            finite = self._pinned(frames.isfinite().all())
+            pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8))
+            done = torch.cuda.Event()
+            done.record()
+
+        def wait() -> NDArray[np.uint8]:
+            done.synchronize()
+            if not finite:
+                raise NumericalError("vae_decoder returned NaN or infinity; run again with --compute fp32")
+            made: NDArray[np.uint8] = pixels.numpy()
+            return made
+
+        return wait
 
     @torch.inference_mode()
     def _loop(self, inputs: Callable[[NDArray[np.int64]], Mapping[str, Any]], *given: Any) -> Any:
-        from fye_rt.backends import torch_loop
+        def held(frames: NDArray[np.int64]) -> list[Tensor]:
+            named = inputs(frames)
+            return [self._put(named[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
-        def call(latents: Tensor, timestep: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor | None, Tensor]:
-            held = inputs(frames)
-            rest = (self._put(held[tensor.name]) for tensor in self._spec.inputs[2:])
-            outputs = self._call(latents.to(_DTYPES[self.compute]), timestep, *rest)
-            return outputs if len(outputs) == 2 else (None, outputs[0])
+        return torch_loop.denoise(self._clip, partial(self._evaluate, self._call), held, *given)
 
-        return torch_loop.denoise(call, self._operations, self._device, *given)
+    def _evaluate(
+        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
+        return outputs if len(outputs) == 2 else (None, outputs[0])
+
+    def _clip(self, shape: tuple[int, ...], slots: int, masked: bool) -> torch_loop.Clip:
+        """What lies on the device for clips of a shape; of the last ones it stays there, with their CUDA graphs."""
+        key = shape, slots, masked
+        if key not in self._clips:
+            while len(self._clips) >= torch_graphs.SHAPES:
+                del self._clips[next(iter(self._clips))]
+            network = partial(self._evaluate, self.module)
+            self._clips[key] = torch_loop.Clip(
+                network, self._operations, self._device, shape, slots, masked, partial(self._replayed, varying=0)
+            )
+        return self._clips[key]
+
+    def _replayed(self, function: Callable[..., Any], varying: int) -> Callable[..., Any]:
+        return function if self._memory is None else torch_graphs.Replayed(function, self._memory, varying)
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """A copy on the host, from and to which a stream copies while others, and the host, go on."""
+        there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
+        return there.copy_(tensor, non_blocking=True)
 
     def _put(self, array: Any) -> Tensor:
         if isinstance(array, Tensor):
@@ -106,47 +145,6 @@ class TorchEngine:
             array = array.copy()
         tensor = torch.from_numpy(array).to(self._device)
         return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
-
-
-class _Replayed:
-    """A module whose kernels are launched all at once, from a CUDA graph, from the second run of a shape on.
-
-    The graphs share their memory, so outputs hold until the next call.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._pool = torch.cuda.graph_pool_handle()
-        self._seen: set[tuple[torch.Size, ...]] = set()
-        self._captured: dict[tuple[torch.Size, ...], _Captured] = {}
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        shapes = tuple(given.shape for given in inputs)
-        if shapes not in self._seen:  # whatever is prepared or compiled on a first run is not captured
-            self._seen.add(shapes)
-            return self._module(*inputs)
-        if shapes not in self._captured:
-            self._captured[shapes] = _Captured(self._module, inputs, self._pool)
-        return self._captured[shapes].run(inputs)
-
-
-class _Captured:
-    """One graph, and the tensors that it reads and writes."""
-
-    def __init__(self, module: nn.Module, inputs: tuple[Tensor, ...], pool: Any) -> None:
-        self._inputs = [given.clone() for given in inputs]
-        self._given: list[Tensor | None] = [None] * len(inputs)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._outputs = module(*self._inputs)
-
-    def run(self, inputs: tuple[Tensor, ...]) -> Any:
-        for i, given in enumerate(inputs):
-            if i < _VARYING or given is not self._given[i]:  # else it is held, and was copied before
-                self._inputs[i].copy_(given)
-                self._given[i] = given
-        self._graph.replay()
-        return self._outputs
 
 
 def computes() -> tuple[str, ...]:

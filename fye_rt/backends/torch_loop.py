@@ -1,10 +1,10 @@
 """The loop over steps and windows of `fye_rt.denoise`, for a plan that stands, with latents that stay on a device.
 
-Windows that overlap are blended as they come, before the one pass of `forecast_step`: a window's prediction lies where
-the next one's will, so that keeping them all for that pass would take the copies that it spares.
+A clip that is one window is evaluated and moved by one function, `Clip.step`, which a GPU replays from one CUDA graph.
+Of more windows the predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,66 @@ from fye_rt.forecast import Plan
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 
-# (latents float32 (1, 4, f, h, w), timestep int64 (1,), frame indices) to v of both halves, or None and the conditional
-Call = Callable[[Tensor, Tensor, NDArray[np.int64]], tuple[Tensor | None, Tensor]]
+# (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) to v of both halves, or None and the conditional
+Network = Callable[..., tuple[Tensor | None, Tensor]]
+Held = Callable[[NDArray[np.int64]], Sequence[Tensor]]
+Replay = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Clip:
+    """What lies on the device for clips of one shape.
+
+    Attributes:
+        latents: float32 (1, 4, F, h, w).
+        timestep: int64 (1,), of the step that is evaluated.
+        ring: float32 (slots, 1, 4, F, h, w), of the last quantities that are forecast.
+        slot: int32 (1,), where the next one goes.
+        numbers: float32 (2, ROW), of the jump (`fye_kernels.forecast_step.numbers`).
+        face: bool (F, h, w), or None where all is moved alike.
+        finite: bool (), whether the last predictions were.
+        step: takes the held inputs, evaluates them and moves the latents.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        operations: Any,
+        device: torch.device,
+        shape: tuple[int, ...],
+        slots: int,
+        masked: bool,
+        replay: Replay,
+    ) -> None:
+        """Takes the network, `fye_kernels.modules.Operations`, and what makes a function replayed."""
+        from fye_kernels.jump_row import ROW
+
+        self._network, self._operations = network, operations
+        self.latents, self.ring = torch.zeros(shape, device=device), torch.zeros((slots, *shape), device=device)
+        self.timestep = torch.zeros(1, dtype=torch.int64, device=device)
+        self.slot = torch.zeros(1, dtype=torch.int32, device=device)
+        self.numbers = torch.zeros((2, ROW), device=device)
+        self.face = torch.zeros(shape[2:], dtype=torch.bool, device=device) if masked else None
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.step = replay(self._step)
+
+    def _step(self, *held: Tensor) -> None:
+        unconditional, conditional = self._network(self.latents, self.timestep, *held)
+        self.finite.copy_(_finite(unconditional, conditional))
+        self.move(unconditional, conditional)
+
+    def move(self, unconditional: Tensor | None, conditional: Tensor, blend: Any = None) -> None:
+        """The latents to the next evaluated step; see `fye_kernels.forecast_step`."""
+        halves = (None if each is None else each.contiguous() for each in (unconditional, conditional))
+        self._operations.forecast_step(
+            self.latents, *halves, self.ring, self.slot, self.numbers, self.face, *() if blend is None else (blend,)
+        )
 
 
 @torch.inference_mode()
 def denoise(
-    call: Call,
-    operations: Any,
-    device: torch.device,
+    clip_of: Callable[[tuple[int, ...], int, bool], Clip],
+    network: Network,
+    held: Held,
     schedule: Schedule,
     plan: Plan,
     windows: Sequence[Window],
@@ -43,12 +94,12 @@ def denoise(
     Nothing waits for the device until the end, but for `on_step` and `progress`, which tell what is finished.
 
     Args:
-        call: the network.
-        operations: `fye_kernels.modules.Operations`.
-        device: where latents are kept.
+        clip_of: gives what lies on the device for a shape, a number of slots, and a face mask or none.
+        network: evaluates one window of several.
+        held: gives the network's other inputs for some frames.
         schedule: the steps.
         plan: which of them are evaluated, over a ring of at most `fye_kernels.jump_row.SLOTS`.
-        windows: cover every frame of the clip.
+        windows: of one length, cover every frame of the clip.
         noise: float32 (1, 4, F, h, w).
         guidance: classifier-free guidance scale.
         on_step: called after every evaluated step.
@@ -58,62 +109,95 @@ def denoise(
     """
     from fye_kernels.forecast_step import numbers
 
-    guided = guidance > 1
-    latents = torch.tensor(noise, device=device)
-    ring = torch.zeros((plan.ring, *latents.shape), device=device)
-    slots = torch.arange(len(plan.jumps), dtype=torch.int32, device=device)[:, None] % plan.ring
-    rows = [numbers(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)]
-    table = torch.stack(rows).to(device)
-    timesteps = torch.tensor(schedule.timesteps, dtype=torch.int64, device=device)
     masked = any(jump.outside is not None for jump in plan.jumps)
     if masked and face is None:
         raise InputError("this method tells the face from the rest; give its region")
-    mask = torch.tensor(face, device=device).contiguous() if masked and face is not None else None
-    indices = [torch.tensor(window.frames, device=device) for window in windows]
-    weights = [torch.tensor(window.weights, dtype=torch.float32, device=device)[:, None, None] for window in windows]
-    whole = len(windows) == 1 and np.array_equal(windows[0].frames, np.arange(noise.shape[2]))
+    clip = clip_of(noise.shape, plan.ring, masked)
+    device = clip.latents.device
+    clip.latents.copy_(torch.tensor(noise))
+    if clip.face is not None:
+        clip.face.copy_(torch.tensor(face))
+    slots = torch.arange(len(plan.jumps), dtype=torch.int32, device=device)[:, None] % plan.ring
+    table = torch.stack([numbers(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)])
+    table = table.to(device)
+    timesteps = torch.tensor(schedule.timesteps, dtype=torch.int64, device=device)
+    finite = torch.ones((len(plan.jumps), len(windows)), dtype=torch.bool, device=device)
     positions = None if pins is None else torch.tensor(pins.positions, device=device)
-    finite: list[Tensor] = []
-    done, total = 0, len(plan.jumps) * len(windows)
 
-    def evaluate(number: int, step: int) -> tuple[Tensor | None, Tensor]:
-        nonlocal done
-        given = latents if whole else latents.index_select(2, indices[number])
-        unconditional, conditional = call(given, timesteps[step : step + 1], windows[number].frames)
-        finite.append(conditional.isfinite().all())
-        if guided and unconditional is not None:
-            finite[-1] = finite[-1] & unconditional.isfinite().all()
-        done += 1
+    def told(jump: int, number: int) -> None:
         if progress is not None:
             _check(finite, schedule, plan, windows)
-            progress(done, total)
-        return (unconditional.contiguous() if guided and unconditional is not None else None), conditional.contiguous()
+            progress(jump * len(windows) + number + 1, finite.numel())
 
+    whole = len(windows) == 1 and np.array_equal(windows[0].frames, np.arange(noise.shape[2]))
+    step = _whole(clip, held, windows[0]) if whole else _blended(clip, network, held, windows)
     for k, jump in enumerate(plan.jumps):
-        if whole:
-            unconditional, conditional = evaluate(0, jump.step)
-        else:
-            unconditional, conditional = None, torch.zeros_like(latents)
-            for number in range(len(windows)):
-                u, c = evaluate(number, jump.step)
-                v = c.float() if u is None else torch.lerp(u.float(), c.float(), guidance)
-                conditional.index_add_(2, indices[number], v * weights[number])
-        operations.forecast_step(latents, unconditional, conditional, ring, slots[k], table[k], mask)
+        clip.timestep.copy_(timesteps[jump.step : jump.step + 1])
+        clip.slot.copy_(slots[k])
+        clip.numbers.copy_(table[k])
+        for number in step(finite[k]):
+            told(k, number)
         if pins is not None and jump.step in pins.after:
-            latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
+            clip.latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
         if on_step is not None:
             _check(finite, schedule, plan, windows)
-            copied = latents.cpu().numpy().copy()
+            copied = clip.latents.cpu().numpy().copy()
             copied.flags.writeable = False
             on_step(jump.step, int(schedule.timesteps[jump.step]), copied)
     _check(finite, schedule, plan, windows)
-    return latents.cpu().numpy()
+    return clip.latents.cpu().numpy().copy()
 
 
-def _check(finite: list[Tensor], schedule: Schedule, plan: Plan, windows: Sequence[Window]) -> None:
-    """Raise NumericalError if a prediction, of every window of every jump so far, was not finite."""
-    wrong = (~torch.stack(finite)).nonzero().flatten().tolist()
+# moves a clip by one jump, after each evaluation tells the number of its window, and whether it was finite in `finite`
+_Step = Callable[[Tensor], Iterator[int]]
+
+
+def _whole(clip: Clip, held: Held, window: Window) -> _Step:
+    tensors = held(window.frames)
+
+    def step(finite: Tensor) -> Iterator[int]:
+        clip.step(*tensors)
+        finite[0].copy_(clip.finite)
+        yield 0
+
+    return step
+
+
+def _blended(clip: Clip, network: Network, held: Held, windows: Sequence[Window]) -> _Step:
+    from fye_kernels.forecast_step import Blend, blend
+
+    device = clip.latents.device
+    shares = Blend(*(table.to(device) for table in blend(windows, clip.latents.shape[2])))
+    indices = [torch.tensor(window.frames, device=device) for window in windows]
+    parts: list[Tensor | None] = []  # predictions of all windows, of both halves
+
+    def step(finite: Tensor) -> Iterator[int]:
+        for number, window in enumerate(windows):
+            given = clip.latents.index_select(2, indices[number])
+            halves = network(given, clip.timestep, *held(window.frames))
+            if not parts:
+                parts.extend(None if x is None else x.new_empty((len(windows), *x.shape[1:])) for x in halves)
+            for part, half in zip(parts, halves, strict=True):
+                if part is not None and half is not None:
+                    part[number] = half[0]
+            finite[number].copy_(_finite(*halves))
+            yield number
+        unconditional, conditional = parts
+        assert conditional is not None
+        clip.move(unconditional, conditional, shares)
+
+    return step
+
+
+def _finite(unconditional: Tensor | None, conditional: Tensor) -> Tensor:
+    found = conditional.isfinite().all()
+    return found if unconditional is None else found & unconditional.isfinite().all()
+
+
+def _check(finite: Tensor, schedule: Schedule, plan: Plan, windows: Sequence[Window]) -> None:
+    """Raise NumericalError if a prediction, of any jump (row) and window (column), was not finite."""
+    wrong = (~finite).nonzero().tolist()
     if wrong:
-        jump, number = divmod(wrong[0], len(windows))
+        jump, number = wrong[0]
         step = plan.jumps[jump].step
         raise NumericalError(not_finite(step, int(schedule.timesteps[step]), number, windows))

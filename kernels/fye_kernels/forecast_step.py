@@ -1,6 +1,7 @@
 """The denoising loop's one line, in one pass over memory.
 
     v    = u + guidance (c - u)                    classifier-free guidance
+    v    = sum_k share_k v_k                       where windows overlap: each one's share of a frame
     q    = C v + D x                               the quantity that is forecast, written into the ring
     x   <- A x + B v + sum_s W_s ring_s            with the new q in its slot
 
@@ -8,8 +9,10 @@ The numbers lie in device memory, by slot of the ring and not by age, so that on
 are float32. With a face mask there is a second row of numbers, for what lies outside of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -18,8 +21,37 @@ from torch import Tensor
 from fye_kernels.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
 from fye_kernels.variant import TYPES, Variant, signature
 from fye_rt.forecast import Jump
+from fye_rt.windows import Window
 
-_BLOCK = 1024
+_BLOCK = 512  # with more, halves in 16 bits would change their layout through shared memory to meet the latents
+
+
+class Blend(NamedTuple):
+    """Which windows show a frame, and their shares in it. A frame has up to K of them, the rest of its column is 0.
+
+    Attributes:
+        planes: int32 (K, F), number of the frame's first plane (h, w) among those of all windows (N, 4, f, h, w); that
+            of its next channel lies f planes further.
+        shares: float32 (K, F), each column sums to 1.
+    """
+
+    planes: Tensor
+    shares: Tensor
+
+
+def blend(windows: Sequence[Window], frames: int, channels: int = 4) -> Blend:
+    """Where the predictions of windows of one length are to be looked for."""
+    length = len(windows[0].frames)
+    shown: list[list[tuple[int, float]]] = [[] for _ in range(frames)]
+    for number, window in enumerate(windows):
+        for position, (frame, share) in enumerate(zip(window.frames.tolist(), window.weights.tolist(), strict=True)):
+            shown[frame].append((number * channels * length + position, share))
+    planes = np.zeros((max(map(len, shown)), frames), np.int32)
+    shares = np.zeros(planes.shape, np.float32)
+    for frame, each in enumerate(shown):
+        for k, (plane, share) in enumerate(each):
+            planes[k, frame], shares[k, frame] = plane, share
+    return Blend(torch.from_numpy(planes), torch.from_numpy(shares))
 
 
 def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
@@ -35,13 +67,22 @@ def reference(
     slot: Tensor,
     numbers: Tensor,
     face: Tensor | None = None,
+    blend: Blend | None = None,
 ) -> None:
     """The same in plain PyTorch; see `forecast_step`."""
     inside, outside = numbers.float()
     v = conditional.float()
     if unconditional is not None:
         v = unconditional.float() + inside[GUIDANCE] * (v - unconditional.float())
-    ring[int(slot)] = inside[C] * v + inside[D] * latents
+    if blend is not None:
+        channels, length = v.shape[1:3]
+        planes = v.flatten(0, 2)
+        parts = [
+            share[:, None, None] * planes[first + length * torch.arange(channels, device=v.device)[:, None]]
+            for first, share in zip(blend.planes.long(), blend.shares, strict=True)
+        ]
+        v = torch.stack(parts).sum(dim=0)[None]
+    ring.index_copy_(0, slot.long(), (inside[C] * v + inside[D] * latents)[None])
     moved = [
         row[A] * latents + row[B] * v + torch.tensordot(row[W : W + len(ring)], ring, dims=1)
         for row in (inside, outside)
@@ -57,6 +98,7 @@ def forecast_step(
     slot: Tensor,
     numbers: Tensor,
     face: Tensor | None = None,
+    blend: Blend | None = None,
 ) -> None:
     """Move the latents from one evaluated step to the next, in place.
 
@@ -68,11 +110,13 @@ def forecast_step(
         slot: int32 (1,), which.
         numbers: float32 (2, ROW), from `numbers`, on the device.
         face: bool (F, h, w), where the first row of numbers holds; everywhere if None.
+        blend: on the device, where predictions are those of N windows, (N, 4, f, h, w). It is not checked against them.
 
     Raises:
         ValueError: shapes, types or strides that don't fit together.
     """
-    tensors = (latents, conditional, ring, slot, numbers, *(x for x in (unconditional, face) if x is not None))
+    optional = (unconditional, face, *(blend or ()))
+    tensors = (latents, conditional, ring, slot, numbers, *(x for x in optional if x is not None))
     if any(not x.is_contiguous() for x in tensors):
         raise ValueError("all tensors must be contiguous")
     if latents.dtype != torch.float32 or ring.dtype != torch.float32 or ring.shape[1:] != latents.shape:
@@ -81,32 +125,51 @@ def forecast_step(
         raise ValueError(f"a ring has 1 to {SLOTS} slots, not {len(ring)}")
     if numbers.shape != (2, ROW) or numbers.dtype != torch.float32 or slot.shape != (1,) or slot.dtype != torch.int32:
         raise ValueError(f"numbers must be float32 (2, {ROW}) and slot int32 (1,)")
-    if conditional.shape != latents.shape or (unconditional is not None and unconditional.shape != latents.shape):
-        raise ValueError(f"predictions must have the latents' shape {tuple(latents.shape)}")
+    _check_predictions(latents, unconditional, conditional, blend)
     if face is not None and face.shape != latents.shape[2:]:
         raise ValueError(f"the face mask must have shape {tuple(latents.shape[2:])}, not {tuple(face.shape)}")
-    count = latents.numel()
-    _kernel[(triton.cdiv(count, _BLOCK),)](
-        latents,
-        conditional if unconditional is None else unconditional,
-        conditional,
-        ring,
-        slot,
-        numbers,
-        latents if face is None else face.view(torch.uint8),
-        count,
-        1 if face is None else face.numel(),
-        SLOTS=SLOTS,
-        ROW=ROW,
-        GUIDED=unconditional is not None,
-        MASKED=face is not None,
-        BLOCK=_BLOCK,
-    )
+    first = conditional if unconditional is None else unconditional
+    mask = latents if face is None else face.view(torch.uint8)
+    pointers = latents, first, conditional, ring, slot, numbers, mask
+    choices = {
+        "SLOTS": SLOTS,
+        "ROW": ROW,
+        "GUIDED": unconditional is not None,
+        "MASKED": face is not None,
+        "BLOCK": _BLOCK,
+    }
+    count, (channels, frames, height, width) = latents.numel(), latents.shape[1:]
+    if blend is None:
+        plane = 1 if face is None else face.numel()
+        _kernel[(triton.cdiv(count, _BLOCK),)](*pointers, count, plane, **choices)
+        return
+    pixels = height * width
+    sizes = count, len(blend.planes), frames, conditional.shape[2], pixels
+    _blended_kernel[triton.cdiv(pixels, _BLOCK), channels * frames](*pointers, *blend, *sizes, **choices)
+
+
+def _check_predictions(latents: Tensor, unconditional: Tensor | None, conditional: Tensor, blend: Blend | None) -> None:
+    expected: tuple[int, ...] = latents.shape
+    if blend is not None:
+        expected = (len(conditional), latents.shape[1], *conditional.shape[2:3], *latents.shape[3:])
+        frames = latents.shape[2]
+        types = blend.planes.dtype, blend.shares.dtype
+        if (
+            types != (torch.int32, torch.float32)
+            or blend.planes.shape != blend.shares.shape
+            or blend.planes.shape[1:] != (frames,)
+        ):
+            raise ValueError(f"a blend of {frames} frames must be int32 and float32 (K, {frames})")
+    if any(each is not None and each.shape != expected for each in (unconditional, conditional)):
+        raise ValueError(f"predictions must have the shape {tuple(expected)}, not {tuple(conditional.shape)}")
 
 
 def variants() -> Iterator[Variant]:
-    """What the released model launches: predictions of both halves or of one, with a face mask or without."""
-    for name, pointer in TYPES.items():
+    """Predictions of both halves or of one, with a face mask or without, of one window or of several.
+
+    In float32 too, in which TensorRT's plans give their predictions, of one window.
+    """
+    for name, pointer in (TYPES | {"fp32": "*fp32"}).items():
         for guided in (True, False):
             for masked in (False, True):
                 pointers = {
@@ -118,14 +181,26 @@ def variants() -> Iterator[Variant]:
                     "numbers": "*fp32",
                     "face": "*u8",
                 }
+                choices = {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK}
+                kind = f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}"
                 yield Variant(
-                    f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}_{name}",
+                    f"{kind}_{name}",
                     _kernel,
                     signature(pointers, "count plane"),
-                    {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK},
+                    choices,
                     (*pointers, "count"),
                     (f"ceil(count / {_BLOCK})",),
                 )
+                if name in TYPES:
+                    pointers |= {"planes": "*i32", "shares": "*fp32"}
+                    yield Variant(
+                        f"{kind}_blended_{name}",
+                        _blended_kernel,
+                        signature(pointers, "count covers frames length pixels"),
+                        choices,
+                        (*pointers, "count", "pixels"),
+                        (f"ceil(pixels / {_BLOCK})", "count / pixels"),
+                    )
 
 
 @triton.jit
@@ -147,11 +222,73 @@ def _kernel(
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = at < count
-    x = tl.load(latents + at, mask=valid)
-    v = tl.load(conditional + at, mask=valid).to(tl.float32)
+    v = _guided(unconditional, conditional, at, valid, tl.load(numbers), GUIDED)
+    _move(latents, v, at, valid, ring, slot, numbers, face, count, plane, SLOTS, ROW, MASKED)
+
+
+@triton.jit
+def _blended_kernel(
+    latents,
+    unconditional,
+    conditional,
+    ring,
+    slot,
+    numbers,
+    face,
+    planes,
+    shares,
+    count,
+    covers,
+    frames,
+    length,
+    pixels,
+    SLOTS: tl.constexpr,
+    ROW: tl.constexpr,
+    GUIDED: tl.constexpr,
+    MASKED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
+    valid = pixel < pixels
+    guidance = tl.load(numbers)
+    v = tl.zeros((BLOCK,), tl.float32)
+    for k in range(covers):
+        share = tl.load(shares + k * frames + frame)
+        first = tl.load(planes + k * frames + frame) + channel * length
+        there = first.to(tl.int64) * pixels + pixel
+        end = tl.where(share == 0, 0, pixels)  # a share of nothing is not read: what lies there may be no number
+        v += share * _guided(unconditional, conditional, there, pixel < end, guidance, GUIDED)
+    at = tl.program_id(1).to(tl.int64) * pixels + pixel
+    _move(latents, v, at, valid, ring, slot, numbers, face, count, frames * pixels, SLOTS, ROW, MASKED)
+
+
+@triton.jit
+def _guided(unconditional, conditional, at, valid, guidance, GUIDED: tl.constexpr):
+    v = tl.load(conditional + at, mask=valid, other=0.0).to(tl.float32)
     if GUIDED:
-        u = tl.load(unconditional + at, mask=valid).to(tl.float32)
-        v = u + tl.load(numbers) * (v - u)
+        u = tl.load(unconditional + at, mask=valid, other=0.0).to(tl.float32)
+        v = u + guidance * (v - u)
+    return v
+
+
+@triton.jit
+def _move(
+    latents,
+    v,
+    at,
+    valid,
+    ring,
+    slot,
+    numbers,
+    face,
+    count,
+    plane,
+    SLOTS: tl.constexpr,
+    ROW: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    x = tl.load(latents + at, mask=valid)
     newest = tl.load(slot)
     q = tl.load(numbers + 1) * v + tl.load(numbers + 2) * x
     inside = tl.load(numbers + 3) * x + tl.load(numbers + 4) * v
@@ -162,7 +299,7 @@ def _kernel(
         # what has no weight is not read, nor is the slot that is being written: neither need hold a number, nor exist
         weight = tl.abs(w) + tl.abs(w_outside) if MASKED else tl.abs(w)
         end = tl.where((newest == s) | (weight == 0), 0, count)
-        held = tl.load(ring + s * count.to(tl.int64) + at, mask=at < end, other=0.0)
+        held = tl.load(ring + s * count.to(tl.int64) + at, mask=valid & (at < end), other=0.0)
         held = tl.where(newest == s, q, held)
         inside += w * held
         if MASKED:

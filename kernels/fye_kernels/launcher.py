@@ -17,7 +17,7 @@ import numpy as np
 from fye_rt.errors import BackendError
 
 MANIFEST = "manifest.json"
-_ALIGNMENT = 16  # of the arguments that a kernel was compiled for
+ALIGNMENT = 16  # of the arguments that a kernel was compiled for
 _GRANTED = 48 << 10  # bytes of shared memory that a block gets without asking
 
 
@@ -51,8 +51,8 @@ class Kernel:
             wrong = ", ".join(sorted(set(arguments) ^ set(names)))
             raise ValueError(f"{self.name} takes {', '.join(names)}: {wrong} is missing or none of them")
         for name in self._entry["aligned"]:
-            if arguments[name] % _ALIGNMENT:
-                raise ValueError(f"{self.name}: {name}={arguments[name]} must be a multiple of {_ALIGNMENT}")
+            if arguments[name] % ALIGNMENT:
+                raise ValueError(f"{self.name}: {name}={arguments[name]} must be a multiple of {ALIGNMENT}")
         config = LaunchConfig(
             grid=self.grid({**arguments, **sizes}),
             block=32 * self._entry["warps"],

@@ -104,22 +104,24 @@ def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: s
 
 
 def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) -> None:
-    """Kernels that were compiled for the GPU: NumPy does their work."""
+    """All kernels that are compiled ahead of time, as if for the GPU: NumPy does their work."""
+    pytest.importorskip("triton")
+    from fye_kernels.aot import variants
 
-    class Step:
-        def __init__(self, name: str) -> None:
-            self.guided, self.masked = "guided" in name, "masked" in name
+    class Compiled:
+        def __init__(self, variant: Any) -> None:
+            self.name, self._variant = variant.name, variant
 
         def launch(self, stream: Any, arguments: Mapping[str, Any]) -> None:
-            gpu.launch(stream, arguments, self.guided, self.masked)
+            assert set(arguments) == set(self._variant.signature)
+            assert not any(arguments[name] % 16 for name in self._variant.aligned), arguments
+            if self.name == "to_uint8":
+                gpu.cuda.enqueue(int(stream.handle), lambda: gpu.to_uint8(arguments))
+            else:
+                assert self._variant.signature["conditional"] == "*fp32"
+                gpu.launch(stream, arguments, "guided" in self.name, "masked" in self.name)
 
-    class Pixels:
-        def launch(self, stream: Any, arguments: Mapping[str, Any]) -> None:
-            gpu.cuda.enqueue(int(stream.handle), lambda: gpu.to_uint8(arguments))
-
-    kinds = ("guided", "guided_masked", "plain", "plain_masked")
-    kernels: dict[str, Any] = {"to_uint8": Pixels()}
-    kernels |= {name: Step(name) for name in (f"forecast_step_{kind}_fp32" for kind in kinds)}
+    kernels = {variant.name: Compiled(variant) for variant in variants()}
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(Kernels, "load", lambda where, device: kernels)
 

@@ -19,6 +19,7 @@ from fye_engines.building import Settings
 from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
 from fye_engines.prepare import Shapes
+from fye_kernels import launcher
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu as gpus
 from fye_rt.backends import tensorrt
@@ -164,6 +165,15 @@ def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: 
     clip("tensorrt")
     kernels = list((PlanCache().root).glob("kernels.*"))
     assert either.launches == (OPTIONS.steps if kernels else 0)
+
+
+@BOTH
+def test_clips_that_the_kernel_was_not_compiled_for_go_through_the_host(
+    either: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "ALIGNMENT", 128)  # three frames are 864 numbers
+    same(clip("tensorrt", 3), clip("onnxruntime", 3))
+    assert either.launches == 0
 
 
 @BOTH

@@ -1,15 +1,17 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fye_kernels.forecast_step import ROW, SLOTS, W, forecast_step, numbers, reference
+from fye_kernels.forecast_step import ROW, SLOTS, Blend, W, blend, forecast_step, numbers, reference
 from fye_rt.denoise import denoise
 from fye_rt.extrapolation import newton, reuse
 from fye_rt.forecast import Jump, even, plan
 from fye_rt.schedule import SchedulerConfig, schedule
 from fye_rt.windows import Window
+from fye_rt.windows import plan as window_plan
 
 # float32 sums of up to 7 products, in another order or fused: a few units in the last place of the largest of them
 BOUND = 1e-5
@@ -53,6 +55,59 @@ def test_one_pass_is_guidance_conversion_ring_and_sum(
         torch.testing.assert_close(result, expected, rtol=0, atol=BOUND * scale)
         others = [s for s in range(slots) if s != slot]
         assert torch.equal(result_ring[others], ring[others])
+
+
+@given(
+    frames=st.integers(1, 9),
+    size=st.integers(1, 5),
+    overlap=st.integers(0, 4),
+    kind=st.sampled_from(["context", "reference", "tiles"]),
+    height=st.integers(1, 9),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_windows_are_blended_in_the_same_pass(
+    device: str, frames: int, size: int, overlap: int, kind: str, height: int, dtype: torch.dtype, seed: int
+) -> None:
+    windows = window_plan(frames, kind, size, min(overlap, size - 1))
+    parts = (len(windows), 4, min(size, frames), height, 7)
+    latents, *_, ring, face = inputs(device, (1, 4, frames, height, 7), 2, torch.float32, seed)
+    _, u, c, *_ = inputs(device, parts, 1, dtype, seed + 1)
+    row = numbers(Jump(0, 3, 0.7, (0.5, -1.5), 0.2, 0.8, -0.6, (2.0, 0.25)), 2.5, 1, 2).to(device)
+    at, shares = torch.tensor([1], dtype=torch.int32, device=device), blend(windows, frames)
+    assert shares.planes.shape == shares.shares.shape and (shares.shares >= 0).all()
+    shares = Blend(*(table.to(device) for table in shares))
+
+    def blended(part: Tensor) -> Tensor:  # window by window, as the runtime's own loop does it
+        total = torch.zeros(latents.shape, device=device)
+        for number, window in enumerate(windows):
+            weights = torch.tensor(window.weights, dtype=torch.float32, device=device)[:, None, None]
+            total[:, :, torch.tensor(window.frames, device=device)] += weights * part[number].float()
+        return total
+
+    for unconditional, mask in ((u, None), (None, None), (u, face)):
+        expected, expected_ring = latents.clone(), ring.clone()
+        halves = None if unconditional is None else blended(unconditional), blended(c)
+        reference(expected, *halves, expected_ring, at, row, mask)
+        for step in (forecast_step, reference):
+            result, result_ring = latents.clone(), ring.clone()
+            step(result, unconditional, c, result_ring, at, row, mask, shares)
+            torch.testing.assert_close(result_ring, expected_ring, rtol=0, atol=BOUND * 20)
+            torch.testing.assert_close(result, expected, rtol=0, atol=BOUND * 40)
+
+
+def test_a_window_without_a_share_is_not_read(device: str) -> None:
+    latents, *_, ring, _ = inputs(device, (1, 4, 3, 2, 5), 1, torch.float32)
+    parts = torch.full((2, 4, 2, 2, 5), torch.nan, device=device)
+    parts[0], parts[1, :, 1] = 2.0, 5.0
+    windows = [
+        Window(np.array(frames), np.array(weights)) for frames, weights in (([0, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]))
+    ]
+    shares = Blend(*(table.to(device) for table in blend(windows, 3)))
+    row = numbers(Jump(0, 1, 0.0, (1.0,)), 1.0, 0, 1).to(device)
+    forecast_step(latents, None, parts, ring, torch.zeros(1, dtype=torch.int32, device=device), row, blend=shares)
+    assert (latents[:, :, :2] == 2).all() and (latents[:, :, 2] == 5).all()
 
 
 @pytest.mark.parametrize("extrapolate", [reuse, newton(1), newton(2)])
@@ -107,6 +162,22 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
         forecast_step(latents.double(), u, c, ring, slot, row)
     with pytest.raises(ValueError, match="predictions"):
         forecast_step(latents, u[:, :, :1].contiguous(), c, ring, slot, row)
+    shares = Blend(torch.zeros((1, 2), dtype=torch.int32, device=device), torch.ones((1, 2), device=device))
+    for wrong_shares in (
+        Blend(shares.planes.long(), shares.shares),
+        Blend(shares.planes, shares.shares.double()),
+        Blend(shares.planes.repeat(2, 1), shares.shares),
+        Blend(shares.planes[:, :1].contiguous(), shares.shares[:, :1].contiguous()),
+    ):
+        with pytest.raises(ValueError, match="a blend of 2 frames"):
+            forecast_step(latents, u, c, ring, slot, row, blend=wrong_shares)
+    for halves in ((u, c.repeat(2, 1, 1, 1, 1)), (u[:, :, :, :2].contiguous(), c[:, :, :, :2].contiguous())):
+        with pytest.raises(ValueError, match="predictions"):
+            forecast_step(latents, *halves, ring, slot, row, blend=shares)
+    with pytest.raises(ValueError, match="contiguous"):
+        forecast_step(
+            latents, u, c, ring, slot, row, blend=Blend(shares.planes.expand(2, -1), shares.shares.expand(2, -1))
+        )
     with pytest.raises(ValueError, match="face mask"):
         forecast_step(latents, u, c, ring, slot, row, face[:1])
     for at, wrong in ((slot.long(), row), (slot.repeat(2), row), (slot, row[:, 1:].contiguous()), (slot, row.double())):

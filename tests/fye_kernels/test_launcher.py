@@ -16,6 +16,7 @@ import torch
 from fye_kernels import forecast_step, geglu, launcher, norm_silu, reference_attention, temporal_attention, to_uint8
 from fye_kernels.aot import variants
 from fye_kernels.launcher import Kernel, Kernels, _choose
+from fye_rt import windows
 from fye_rt.errors import BackendError
 from fye_rt.forecast import Jump
 
@@ -161,6 +162,13 @@ def step() -> None:
     forecast_step.forecast_step(x, x.half(), x.half(), torch.zeros(2, *x.shape), slot, row, x[0, 0] > 0)
 
 
+def step_of_windows() -> None:
+    x, row = torch.zeros(1, 4, 3, 20, 20), forecast_step.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
+    slot, parts = torch.zeros(1, dtype=torch.int32), torch.zeros(2, 4, 2, 20, 20, dtype=torch.bfloat16)
+    blend = forecast_step.blend(windows.plan(3, "context", 2, 1), 3)
+    forecast_step.forecast_step(x, None, parts, torch.zeros(2, *x.shape), slot, row, None, blend)
+
+
 def normalise() -> None:
     x = half(2, 320, 24, 24).to(memory_format=torch.channels_last)
     norm_silu.norm_silu(x, 32, half(320), half(320), 1e-5, half(2, 320))
@@ -172,6 +180,7 @@ def normalise() -> None:
         (reference_attention, "_kernel", attend, "reference_attention_40_fp16"),
         (temporal_attention, "_kernel", attend_among_frames, "temporal_attention_40_16_fp16"),
         (forecast_step, "_kernel", step, "forecast_step_guided_masked_fp16"),
+        (forecast_step, "_blended_kernel", step_of_windows, "forecast_step_plain_blended_bf16"),
         (norm_silu, "_measure_kernel", normalise, "norm_silu_measure_512_time_fp16"),
         (norm_silu, "_fold_kernel", normalise, "norm_silu_fold_512_fp16"),
         (norm_silu, "_apply_kernel", normalise, "norm_silu_apply_512_time_fp16"),

@@ -1,7 +1,5 @@
 """The torch backend computes what ONNX Runtime computes, from the same file."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.arrays import to_uint8
 from fye_rt.errors import BackendError, NumericalError
 from fye_rt.options import Forecast
+from tests.fye_rt import imitated_cuda
 
 pytest.importorskip("torch")
 
@@ -87,7 +86,7 @@ def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
 
 def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: Any) -> tuple[Any, ...]:
     """In the denoiser's place."""
-    moved = (latents * (1 + timestep / 1000) + features.mean(1)).tanh()
+    moved = (latents * (1 + timestep / 1000) + features.mean(1) + portrait[0].mean()).tanh()
     return (latents.sin(), moved)[graph == "denoiser_cond" :]
 
 
@@ -221,73 +220,180 @@ def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pyte
         backend.open_engine(bundle, "guider", backends.Settings())
 
 
-def test_frames_become_bytes_as_on_the_host(bundle: Bundle) -> None:
-    engine = backends.load("torch")(bundle, "vae_decoder", backends.Settings(threads=1))
-    given = inputs(bundle, "vae_decoder")
-    assert engine.pixels_of is None  # of a CPU, where nothing has to be copied
-    np.testing.assert_array_equal(engine._pixels_of(given["latents"]), to_uint8(engine.run(given)["frames"]))
-    with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
-        engine._pixels_of(np.full_like(given["latents"], np.nan))
-
-
-class ImitatedGraph:
-    """In a CUDA graph's place: runs again what was run while it was captured, on the same memory."""
-
-    capturing: "ImitatedGraph | None" = None
-
-    def __init__(self) -> None:
-        self.captured: list[Any] = []
-        self.replays = 0
-
-    def replay(self) -> None:
-        self.replays += 1
-        for compute, given, result in self.captured:
-            result.copy_(compute(*given))
-
-    @classmethod
-    @contextmanager
-    def capture(cls, graph: "ImitatedGraph", pool: object) -> Iterator[None]:
-        cls.capturing = graph
-        yield
-        cls.capturing = None
-
-
 def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from fye_rt.backends import torch as backend
+    from fye_rt.backends.torch_graphs import Memory, Replayed
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", ImitatedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", ImitatedGraph.capture)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    graphs = imitated_cuda.install(monkeypatch)
     runs = []
 
-    def compute(latents: Any, timestep: Any, features: Any, portrait: Any) -> Any:
+    def function(latents: Any, timestep: Any, features: Any, portrait: Any) -> Any:
+        runs.append(latents.shape)
         return latents * timestep + features + 10 * portrait
 
-    def module(*given: Any) -> tuple[Any]:
-        result = compute(*given)
-        runs.append(result.shape)
-        if ImitatedGraph.capturing is not None:
-            ImitatedGraph.capturing.captured.append((compute, given, result))
-        return (result,)
-
-    replayed = backend._Replayed(module)  # type: ignore[arg-type]
+    replayed = Replayed(function, Memory(), varying=2)
     portraits = [torch.tensor(1.0), torch.tensor(2.0)]
     features = {size: [torch.rand(size), torch.rand(size)] for size in (3, 4)}
     for turn in range(8):
         for size in (3, 4):  # two shapes in turn
             given = torch.rand(size), torch.tensor([turn]), features[size][turn // 4], portraits[turn // 2 % 2]
-            (result,) = replayed(*given)
-            assert torch.equal(result, compute(*given)), turn
+            expected = given[0] * turn + given[2] + 10 * given[3]
+            assert torch.equal(replayed(*given), expected), turn
     assert runs == [(3,), (4,), (3,), (4,)]  # the first of each as it is, the second captured
-    captured = [replayed._captured[key] for key in replayed._captured]
-    assert [graph._graph.replays for graph in captured] == [7, 7]
+    assert [graph.replays for graph in graphs] == [7, 7]
+    # both read the portrait in one place; what is held does not change, so it is not copied every time
+    held = portraits[1]
+    held += 1
+    given = torch.zeros(3), torch.tensor([1]), torch.zeros(3)
+    assert torch.equal(replayed(*given, held), torch.full((3,), 20.0))
+    assert torch.equal(replayed(*given, portraits[0]), torch.full((3,), 10.0))
+    assert torch.equal(replayed(*given, held), torch.full((3,), 30.0))
 
-    held = features[3][1]
-    held += 1  # what is held does not change, so it is not copied every time
-    (result,) = replayed(torch.zeros(3), torch.tensor([1]), held, portraits[1])
-    assert torch.equal(result, compute(torch.zeros(3), torch.tensor([1]), held - 1, portraits[1]))
+
+def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_rt.backends.torch_graphs import SHAPES, Memory, Replayed
+
+    graphs = imitated_cuda.install(monkeypatch)
+    replayed = Replayed(torch.neg, Memory(), varying=1)
+    for _ in range(2):
+        for size in range(1, SHAPES + 2):
+            assert torch.equal(replayed(torch.full((size,), 2.0)), torch.full((size,), -2.0))
+    assert len(replayed._captured) == SHAPES and len(graphs) == SHAPES + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "lengths"),
+    [
+        ({}, {9, 7}),
+        ({"guidance": 1.0}, {9, 7}),
+        ({"forecast": Forecast(method="newton", order=2, quantity="epsilon", evaluations=5)}, {9, 7}),
+        ({"forecast": Forecast(method="newton", evaluations=5, face_mask=True)}, {9, 7}),
+        ({"windows": "context", "window_size": 4, "window_overlap": 2}, {4}),
+        ({"windows": "progressive", "window_size": 5}, {3, 4, 5}),
+    ],
+    ids=["guided", "conditional", "forecast", "face", "windows", "progressive"],
+)
+def test_a_clip_that_is_replayed_goes_the_same_way(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
+) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+    from fye_rt.backends.torch_graphs import Memory
+
+    random = np.random.default_rng(1)
+    portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
+    options = Options(**{"steps": 6, **settings})
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    graphs = imitated_cuda.install(monkeypatch)
+    made: dict[bool, list[Any]] = {False: [], True: []}
+    for replayed in made:
+        with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+            graph = "denoiser" if options.guidance > 1 else "denoiser_cond"
+            engine: Any = animator._engine(graph)
+            monkeypatch.setattr(engine.module, "forward", partial(smooth, graph))
+            if replayed:
+                engine._memory = Memory()
+                engine._call = engine._replayed(engine.module, 2)
+            # two portraits, two lengths and then the first again: nothing is left of the clip before
+            for portrait, frames in ((0, 9), (1, 9), (1, 7), (0, 9)):
+                motion = animator.encode_motion(images[:frames])
+                states = (
+                    animator.encode_portrait(portraits[portrait]),
+                    replace(motion, face=images[:frames, ::8, ::8, 0] > 99),
+                )
+                made[replayed].append(animator.denoise(*states, options=options))
+    for one, other in zip(*made.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(made[True][0], made[True][1])
+    np.testing.assert_array_equal(made[True][0], made[True][3])
+    assert len(graphs) == len(lengths) and all(graph.replays > 1 for graph in graphs)
+
+
+def test_evaluation_and_jump_are_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+    from fye_rt.backends.torch_graphs import Memory
+
+    jumps = []
+
+    def counted(*given: Any) -> None:
+        jumps.append(given)
+        modules.PLAIN.forecast_step(*given)
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: replace(modules.PLAIN, forecast_step=counted))
+    (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
+    with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+        animator._engine("denoiser")._memory = Memory()  # type: ignore[attr-defined]
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+        for _ in range(3):
+            animator.denoise(*states, options=Options(steps=7))
+    assert len(jumps) == 2  # the first as it is, the second captured
+    assert [graph.replays for graph in graphs] == [3 * 7 - 1]
+
+
+def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    imitated_cuda.install(monkeypatch)
+    engine = backends.load("torch")(bundle, "vae_decoder", backends.Settings(threads=1))
+    given = inputs(bundle, "vae_decoder")
+    assert engine.decoding is None  # of a CPU, where nothing has to be copied
+    waits = [engine._decoding(latents) for latents in (given["latents"], given["latents"] + 1)]
+    expected = to_uint8(engine.run(given)["frames"])
+    np.testing.assert_array_equal(waits[0](), expected)
+    assert not np.array_equal(waits[1](), expected)
+    with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
+        engine._decoding(np.full_like(given["latents"], np.nan))()
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_piece_is_decoded_while_the_next_one_is_denoised(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool
+) -> None:
+    from fye_rt.backends import torch as backend
+
+    imitated_cuda.install(monkeypatch)
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (20, 64, 64, 3), "u1")
+    options, clips, events = Options(steps=2, windows="progressive", window_size=9), [], []
+    for overlapped in (False, True):
+        if overlapped:
+            monkeypatch.setattr(backend.TorchEngine, "decoding", property(lambda self: self._decoding))
+        with Animator(bundle, "torch", compute="fp32", threads=1, low_memory=low_memory) as animator:
+            state = animator.encode_portrait(portrait)
+            begin, denoise = animator._decoding, animator._in_pieces
+
+            def decoding(latents: Any, begin: Any = begin) -> Any:
+                events.append("begin")
+                wait = begin(latents)
+
+                def waited() -> Any:
+                    events.append("wait")
+                    return wait()
+
+                return waited
+
+            def denoised(*given: Any, denoise: Any = denoise) -> Any:
+                for latents in denoise(*given):
+                    events.append("denoise")
+                    yield latents
+
+            monkeypatch.setattr(animator, "_decoding", decoding)
+            monkeypatch.setattr(animator, "_in_pieces", denoised)
+            told: list[tuple[Any, ...]] = []
+            events.clear()
+            clips.append(list(animator.frames(state, images, options, tell=lambda *each, told=told: told.append(each))))
+            pieces = len(clips[-1])
+            one_by_one = ["denoise", "begin", "wait"] * pieces
+            ahead = ["denoise", "begin"] + ["denoise", "begin", "wait"] * (pieces - 1) + ["wait"]
+            assert pieces > 2 and events == (ahead if overlapped and not low_memory else one_by_one)
+            shown = [done for stage, done, _ in told if stage == "decode"]
+            assert shown == sorted(shown) and shown[0] == 0 and shown[-1] == 20
+    for one, other in zip(*clips, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,12 +402,13 @@ def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.Mon
     from fye_export.graphs import graph_specs
     from fye_export.random_checkpoint import PRESETS
     from fye_rt.backends import torch as backend
+    from fye_rt.backends.torch_graphs import Replayed
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     for name, spec in graph_specs(PRESETS["tiny"]).items():
         for device in ("cuda", "cpu"):
             engine = backend.TorchEngine(torch.nn.Identity(), spec, torch.device(device), "fp16")
             wanted = device == "cuda" and name in ("denoiser", "denoiser_cond")
-            assert isinstance(engine._call, backend._Replayed) == wanted
+            assert isinstance(engine._call, Replayed) == wanted
             assert engine.loop is None  # there are no kernels
-            assert (engine.pixels_of is not None) == (device == "cuda")
+            assert (engine.decoding is not None) == (device == "cuda")
