@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from fye_bench.environment import environment
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, tiles, to_uint8
 from fye_rt import report
 from fye_rt.forecast import Jump
+from fye_rt.windows import plan as plan_windows
 
 # tokens, head dimension of each level at 512x512; 8 heads
 LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
@@ -244,31 +246,34 @@ def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
 
 def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """A first-order jump over guided predictions, against the same operations one by one."""
-    shape = (1, 4, 3, 8, 8) if small else (1, 4, 384, 64, 64)  # 24 clips of 16 frames: one alone is over in 3 us
-    u, c = bench.random(*shape), bench.random(*shape)
+    """A first-order jump over guided predictions, of one window and of many, against the same operations one by one."""
+    frames, size, side = (3, 2, 8) if small else (384, 24, 64)  # a clip of 16 frames alone is over in 3 us
+    shape = (1, 4, frames, side, side)
     latents = torch.randn(shape, device=bench.device)
     ring = torch.randn((2, *shape), device=bench.device)
     slot = torch.ones(1, dtype=torch.int32, device=bench.device)
     row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
+    windows = plan_windows(frames, "context", size, 4 if not small else 1)
+    shares = forecast_step.Blend(*(table.to(bench.device) for table in forecast_step.blend(windows, frames)))
+    for blend in (None, shares):
+        parts = shape if blend is None else (len(windows), 4, size, side, side)
+        u, c = bench.random(*parts), bench.random(*parts)
+        given = u, c, ring, slot, row, None, blend
+        runs: dict[str, Run] = {
+            "kernel": partial(_moved, forecast_step.forecast_step, latents, *given),
+            "plain": partial(_moved, forecast_step.reference, latents, *given),
+        }
+        # latents are read and written twice (the copy), a slot of the ring each way
+        moved = Work(u.nbytes + c.nbytes + 6 * latents.nbytes)
+        shown = f"{'x'.join(map(str, shape))}, {'and a copy' if blend is None else f'{len(windows)} windows'}"
+        exact = _moved(forecast_step.reference, latents, *given)
+        yield bench.row("forecast_step", shown, runs, exact, moved, share=0.85)
 
-    def kernel() -> Tensor:
-        x = latents.clone()
-        forecast_step.forecast_step(x, u, c, ring, slot, row)
-        return x
 
-    def plain() -> Tensor:
-        x = latents.clone()
-        forecast_step.reference(x, u, c, ring, slot, row)
-        return x
-
-    exact = plain()
-    moved = Work(
-        u.nbytes + c.nbytes + 6 * latents.nbytes
-    )  # latents read and written twice (the clone), a slot each way
-    shown = "x".join(map(str, shape))
-    runs: dict[str, Run] = {"kernel": kernel, "plain": plain}
-    yield bench.row("forecast_step", f"{shown}, and a copy", runs, exact, moved, share=0.85)
+def _moved(step: Callable[..., None], latents: Tensor, *given: Any) -> Tensor:
+    x = latents.clone()
+    step(x, *given)
+    return x
 
 
 def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
