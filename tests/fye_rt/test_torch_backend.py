@@ -163,6 +163,26 @@ def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
             animator.denoise(*states, options=Options(steps=3))
 
 
+def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    blank, calls = np.zeros((6, 64, 64, 3), np.uint8), 0
+    with Animator(bundle, "torch", threads=1) as animator:
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+
+        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
+            nonlocal calls
+            calls += 1
+            return latents, latents / (0 if calls == 4 else 1)
+
+        monkeypatch.setattr(animator._engine("denoiser").module, "forward", forward)
+        with pytest.raises(NumericalError, match=r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"):
+            animator.denoise(*states, options=Options(steps=3, window_size=4, window_overlap=2))
+
+
 def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
     from fye_rt.backends.torch import open_engine
 
