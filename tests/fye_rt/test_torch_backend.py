@@ -11,8 +11,12 @@ import pytest
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.arrays import to_uint8
+from fye_rt.denoise import denoise
 from fye_rt.errors import BackendError, NumericalError
+from fye_rt.forecast import plan
 from fye_rt.options import Forecast
+from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.windows import Window
 from tests.fye_rt import imitated_cuda
 
 pytest.importorskip("torch")
@@ -138,6 +142,36 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
         assert not seen[-1][2].flags.writeable
     np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
     assert steps[0] == steps[1]
+
+
+def test_the_only_window_may_show_frames_in_another_order() -> None:
+    import torch
+
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch_loop
+
+    steps, order = schedule(3, SchedulerConfig()), np.array([2, 0, 1])
+    noise = np.random.default_rng(1).standard_normal((1, 4, 3, 5, 6), dtype=np.float32)
+    seen: dict[str, list[Any]] = {"host": [], "device": []}
+
+    def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
+        return latents.sin(), latents.cumsum(2).tanh()  # a frame depends on those before it
+
+    def evaluate(latents: Any, timestep: int, frames: Any) -> Any:
+        seen["host"].append(frames.tolist())
+        return tuple(half.numpy() for half in network(torch.from_numpy(latents), timestep))
+
+    def held(frames: Any) -> list[Any]:
+        seen["device"].append(frames.tolist())
+        return []
+
+    def clip_of(*given: Any) -> torch_loop.Clip:
+        return torch_loop.Clip(network, modules.PLAIN, torch.device("cpu"), *given, lambda function: function)
+
+    given = steps, plan(steps), [Window(order, np.ones(3))], noise, 2.0
+    made = torch_loop.denoise(clip_of, network, held, *given)
+    np.testing.assert_allclose(made, denoise(evaluate, *given), rtol=0, atol=2e-5)
+    assert seen["host"] == seen["device"] == 3 * [order.tolist()]
 
 
 @pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
