@@ -367,6 +367,40 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
     assert len(graphs) == len(lengths) and all(graph.replays > 1 for graph in graphs)
 
 
+def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+    from fye_rt.backends.torch_graphs import SHAPES
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    methods = [
+        Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
+        for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
+    ]
+    images = np.random.default_rng(1).integers(0, 256, (SHAPES + 1, 64, 64, 3), np.uint8)
+    made: dict[bool, list[Any]] = {False: [], True: []}
+    for together, clips in made.items():
+        animators = [Animator(bundle, "torch", compute="fp32", threads=1) for _ in methods[:1] * together or methods]
+        for number, forecast in enumerate(methods):
+            animator = animators[number % len(animators)]
+            monkeypatch.setattr(animator._engine("denoiser").module, "forward", partial(smooth, "denoiser"))
+            states = (
+                animator.encode_portrait(images[0]),
+                replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99),
+            )
+            clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
+        for animator in animators:
+            assert len(animator._engine("denoiser")._clips) == (4 if together else 1)  # type: ignore[attr-defined]
+    for one, other in zip(*made.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    engine: Any = animators[0]._engine("denoiser")
+    clip = engine._clip((1, 4, 3, 8, 8), 2, False)
+    for frames in range(SHAPES):
+        engine._clip((1, 4, frames, 8, 8), 2, False)
+    assert len(engine._clips) == SHAPES and engine._clip((1, 4, 3, 8, 8), 2, False) is not clip
+
+
 def test_evaluation_and_jump_are_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pytest.importorskip("fye_kernels.modules")
     from fye_rt.backends import torch as backend
