@@ -22,7 +22,7 @@ from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
 from fye_rt.terminal import Bars
 
-_KERNELS = "forecast_step,to_uint8"  # of our own, what the runtime launches beside TensorRT's plans
+KERNELS = "_fp32,to_uint8"  # of our own, what the runtime launches beside plans, whose outputs are float32
 
 
 def request(
@@ -146,7 +146,7 @@ def compile_kernels(cache: PlanCache, here: Machine) -> str:
             "our own kernels are not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
         )
     folder = cache.place_for_kernels(here.sm)
-    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", _KERNELS, "--out", str(folder)]
+    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", KERNELS, "--out", str(folder)]
     path = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run(command, capture_output=True, text=True, env=path)  # Triton brings PyTorch, which stays out
     return (

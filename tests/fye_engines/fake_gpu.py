@@ -104,8 +104,9 @@ def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: s
 
 
 def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) -> None:
-    """All kernels that are compiled ahead of time, as if for the GPU: NumPy does their work."""
+    """The kernels that `fye build` compiles, as if for the GPU: NumPy does their work."""
     pytest.importorskip("triton")
+    from fye_engines.command import KERNELS
     from fye_kernels.aot import variants
 
     class Compiled:
@@ -121,7 +122,8 @@ def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) ->
                 assert self._variant.signature["conditional"] == "*fp32"
                 gpu.launch(stream, arguments, "guided" in self.name, "masked" in self.name)
 
-    kernels = {variant.name: Compiled(variant) for variant in variants()}
+    chosen = [variant for variant in variants() if any(text in variant.name for text in KERNELS.split(","))]
+    kernels = {variant.name: Compiled(variant) for variant in chosen}
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(Kernels, "load", lambda where, device: kernels)
 
