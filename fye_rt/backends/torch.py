@@ -48,7 +48,7 @@ class TorchEngine:
         replayed = device.type == "cuda" and spec.name in _DENOISERS
         self._memory = torch_graphs.Memory() if replayed else None
         self._call = self._replayed(module, _VARYING)
-        self._clips: dict[Any, torch_loop.Clip] = {}
+        self._workspaces: dict[Any, tuple[torch_loop.Workspace, torch_loop.Evaluated]] = {}
         self._stream: Any = None
 
     @torch.inference_mode()
@@ -91,7 +91,7 @@ class TorchEngine:
             given = self._pinned(torch.from_numpy(latents))
             frames = self._call(given.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
             finite = self._pinned(frames.isfinite().all())
-            pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8))
+            pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8).contiguous())
             done = torch.cuda.Event()
             done.record()
 
@@ -110,7 +110,7 @@ class TorchEngine:
             named = inputs(frames)
             return [self._put(named[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
-        return torch_loop.denoise(self._clip, partial(self._evaluate, self._call), held, *given)
+        return torch_loop.denoise(self._workspace, partial(self._evaluate, self._call), held, *given)
 
     def _evaluate(
         self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
@@ -118,17 +118,18 @@ class TorchEngine:
         outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
         return outputs if len(outputs) == 2 else (None, outputs[0])
 
-    def _clip(self, shape: tuple[int, ...], slots: int, masked: bool) -> torch_loop.Clip:
+    def _workspace(
+        self, shape: tuple[int, ...], slots: int, masked: bool
+    ) -> tuple[torch_loop.Workspace, torch_loop.Evaluated]:
         """What lies on the device for clips of a shape; of the last ones it stays there, with their CUDA graphs."""
         key = shape, slots, masked
-        if key not in self._clips:
-            while len(self._clips) >= torch_graphs.SHAPES:
-                del self._clips[next(iter(self._clips))]
+        if key not in self._workspaces:
+            while len(self._workspaces) >= torch_graphs.SHAPES:
+                del self._workspaces[next(iter(self._workspaces))]
             network = partial(self._evaluate, self.module)
-            self._clips[key] = torch_loop.Clip(
-                network, self._operations, self._device, shape, slots, masked, partial(self._replayed, varying=0)
-            )
-        return self._clips[key]
+            workspace = torch_loop.Workspace(network, self._operations, self._device, shape, slots, masked)
+            self._workspaces[key] = workspace, self._replayed(workspace.step, 0)
+        return self._workspaces[key]
 
     def _replayed(self, function: Callable[..., Any], varying: int) -> Callable[..., Any]:
         return function if self._memory is None else torch_graphs.Replayed(function, self._memory, varying)

@@ -1,6 +1,6 @@
 """The loop over steps and windows of `fye_rt.denoise`, for a plan that stands, with latents that stay on a device.
 
-A clip that is one window is evaluated and moved by one function, `Clip.step`, which a GPU replays from one CUDA graph.
+A clip that is one window is evaluated and moved by one function (`Workspace.step`), which a GPU replays from one graph.
 Of more windows the predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
 """
 
@@ -22,11 +22,11 @@ from fye_rt.windows import Window
 # (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) to v of both halves, or None and the conditional
 Network = Callable[..., tuple[Tensor | None, Tensor]]
 Held = Callable[[NDArray[np.int64]], Sequence[Tensor]]
-Replay = Callable[[Callable[..., Any]], Callable[..., Any]]
+Evaluated = Callable[..., None]  # `Workspace.step` of one, as it is or replayed
 
 
-class Clip:
-    """What lies on the device for clips of one shape.
+class Workspace:
+    """What lies on a device for clips of one shape.
 
     Attributes:
         latents: float32 (1, 4, F, h, w).
@@ -36,7 +36,6 @@ class Clip:
         numbers: float32 (2, ROW), of the jump (`fye_kernels.forecast_step.numbers`).
         face: bool (F, h, w), or None where all is moved alike.
         finite: bool (), whether the last predictions were.
-        step: takes the held inputs, evaluates them and moves the latents.
     """
 
     def __init__(
@@ -47,9 +46,8 @@ class Clip:
         shape: tuple[int, ...],
         slots: int,
         masked: bool,
-        replay: Replay,
     ) -> None:
-        """Takes the network, `fye_kernels.modules.Operations`, and what makes a function replayed."""
+        """Takes the network and `fye_kernels.modules.Operations`."""
         from fye_kernels.jump_row import ROW
 
         self._network, self._operations = network, operations
@@ -59,9 +57,9 @@ class Clip:
         self.numbers = torch.zeros((2, ROW), device=device)
         self.face = torch.zeros(shape[2:], dtype=torch.bool, device=device) if masked else None
         self.finite = torch.ones((), dtype=torch.bool, device=device)
-        self.step = replay(self._step)
 
-    def _step(self, *held: Tensor) -> None:
+    def step(self, *held: Tensor) -> None:
+        """Evaluate the network, whose other inputs are given, and move the latents."""
         unconditional, conditional = self._network(self.latents, self.timestep, *held)
         self.finite.copy_(_finite(unconditional, conditional))
         self.move(unconditional, conditional)
@@ -76,7 +74,7 @@ class Clip:
 
 @torch.inference_mode()
 def denoise(
-    clip_of: Callable[[tuple[int, ...], int, bool], Clip],
+    workspace_of: Callable[[tuple[int, ...], int, bool], tuple[Workspace, Evaluated]],
     network: Network,
     held: Held,
     schedule: Schedule,
@@ -94,7 +92,7 @@ def denoise(
     Nothing waits for the device until the end, but for `on_step` and `progress`, which tell what is finished.
 
     Args:
-        clip_of: gives what lies on the device for a shape, a number of slots, and a face mask or none.
+        workspace_of: gives what lies on the device for a shape, a number of slots, and a face mask or none.
         network: evaluates one window of several.
         held: gives the network's other inputs for some frames.
         schedule: the steps.
@@ -112,11 +110,11 @@ def denoise(
     masked = any(jump.outside is not None for jump in plan.jumps)
     if masked and face is None:
         raise InputError("this method tells the face from the rest; give its region")
-    clip = clip_of(noise.shape, plan.ring, masked)
-    device = clip.latents.device
-    clip.latents.copy_(torch.tensor(noise))
-    if clip.face is not None:
-        clip.face.copy_(torch.tensor(face))
+    work, evaluated = workspace_of(noise.shape, plan.ring, masked)
+    device = work.latents.device
+    work.latents.copy_(torch.tensor(noise))
+    if work.face is not None:
+        work.face.copy_(torch.tensor(face))
     slots = torch.arange(len(plan.jumps), dtype=torch.int32, device=device)[:, None] % plan.ring
     table = torch.stack([numbers(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)])
     table = table.to(device)
@@ -130,51 +128,49 @@ def denoise(
             progress(jump * len(windows) + number + 1, finite.numel())
 
     whole = len(windows) == 1 and np.array_equal(windows[0].frames, np.arange(noise.shape[2]))
-    step = _whole(clip, held, windows[0]) if whole else _blended(clip, network, held, windows)
+    step = _whole(work, evaluated, held(windows[0].frames)) if whole else _blended(work, network, held, windows)
     for k, jump in enumerate(plan.jumps):
-        clip.timestep.copy_(timesteps[jump.step : jump.step + 1])
-        clip.slot.copy_(slots[k])
-        clip.numbers.copy_(table[k])
+        work.timestep.copy_(timesteps[jump.step : jump.step + 1])
+        work.slot.copy_(slots[k])
+        work.numbers.copy_(table[k])
         for number in step(finite[k]):
             told(k, number)
         if pins is not None and jump.step in pins.after:
-            clip.latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
+            work.latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
         if on_step is not None:
             _check(finite, schedule, plan, windows)
-            copied = clip.latents.cpu().numpy().copy()
+            copied = work.latents.cpu().numpy().copy()
             copied.flags.writeable = False
             on_step(jump.step, int(schedule.timesteps[jump.step]), copied)
     _check(finite, schedule, plan, windows)
-    return clip.latents.cpu().numpy().copy()
+    return work.latents.cpu().numpy().copy()
 
 
 # moves a clip by one jump, after each evaluation tells the number of its window, and whether it was finite in `finite`
 _Step = Callable[[Tensor], Iterator[int]]
 
 
-def _whole(clip: Clip, held: Held, window: Window) -> _Step:
-    tensors = held(window.frames)
-
+def _whole(work: Workspace, evaluated: Evaluated, held: Sequence[Tensor]) -> _Step:
     def step(finite: Tensor) -> Iterator[int]:
-        clip.step(*tensors)
-        finite[0].copy_(clip.finite)
+        evaluated(*held)
+        finite[0].copy_(work.finite)
         yield 0
 
     return step
 
 
-def _blended(clip: Clip, network: Network, held: Held, windows: Sequence[Window]) -> _Step:
+def _blended(work: Workspace, network: Network, held: Held, windows: Sequence[Window]) -> _Step:
     from fye_kernels.forecast_step import Blend, blend
 
-    device = clip.latents.device
-    shares = Blend(*(table.to(device) for table in blend(windows, clip.latents.shape[2])))
+    device = work.latents.device
+    shares = Blend(*(table.to(device) for table in blend(windows, work.latents.shape[2])))
     indices = [torch.tensor(window.frames, device=device) for window in windows]
     parts: list[Tensor | None] = []  # predictions of all windows, of both halves
 
     def step(finite: Tensor) -> Iterator[int]:
         for number, window in enumerate(windows):
-            given = clip.latents.index_select(2, indices[number])
-            halves = network(given, clip.timestep, *held(window.frames))
+            given = work.latents.index_select(2, indices[number])
+            halves = network(given, work.timestep, *held(window.frames))
             if not parts:
                 parts.extend(None if x is None else x.new_empty((len(windows), *x.shape[1:])) for x in halves)
             for part, half in zip(parts, halves, strict=True):
@@ -184,7 +180,7 @@ def _blended(clip: Clip, network: Network, held: Held, windows: Sequence[Window]
             yield number
         unconditional, conditional = parts
         assert conditional is not None
-        clip.move(unconditional, conditional, shares)
+        work.move(unconditional, conditional, shares)
 
     return step
 

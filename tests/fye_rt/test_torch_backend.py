@@ -165,11 +165,12 @@ def test_the_only_window_may_show_frames_in_another_order() -> None:
         seen["device"].append(frames.tolist())
         return []
 
-    def clip_of(*given: Any) -> torch_loop.Clip:
-        return torch_loop.Clip(network, modules.PLAIN, torch.device("cpu"), *given, lambda function: function)
+    def workspace_of(*given: Any) -> Any:
+        workspace = torch_loop.Workspace(network, modules.PLAIN, torch.device("cpu"), *given)
+        return workspace, workspace.step
 
     given = steps, plan(steps), [Window(order, np.ones(3))], noise, 2.0
-    made = torch_loop.denoise(clip_of, network, held, *given)
+    made = torch_loop.denoise(workspace_of, network, held, *given)
     np.testing.assert_allclose(made, denoise(evaluate, *given), rtol=0, atol=2e-5)
     assert seen["host"] == seen["device"] == 3 * [order.tolist()]
 
@@ -391,14 +392,14 @@ def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch
             )
             clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
         for animator in animators:
-            assert len(animator._engine("denoiser")._clips) == (4 if together else 1)  # type: ignore[attr-defined]
+            assert len(animator._engine("denoiser")._workspaces) == (4 if together else 1)  # type: ignore[attr-defined]
     for one, other in zip(*made.values(), strict=True):
         np.testing.assert_array_equal(one, other)
     engine: Any = animators[0]._engine("denoiser")
-    clip = engine._clip((1, 4, 3, 8, 8), 2, False)
+    first = engine._workspace((1, 4, 3, 8, 8), 2, False)
     for frames in range(SHAPES):
-        engine._clip((1, 4, frames, 8, 8), 2, False)
-    assert len(engine._clips) == SHAPES and engine._clip((1, 4, 3, 8, 8), 2, False) is not clip
+        engine._workspace((1, 4, frames, 8, 8), 2, False)
+    assert len(engine._workspaces) == SHAPES and engine._workspace((1, 4, 3, 8, 8), 2, False) is not first
 
 
 def test_evaluation_and_jump_are_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
