@@ -16,7 +16,7 @@ demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
