@@ -13,8 +13,6 @@ from typing import Any
 from fye_rt import outputs
 from fye_rt.errors import FyeError, InputError
 
-STAGES = ("vae", "image", "motion")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
@@ -37,7 +35,7 @@ def read(run: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         InputError: none has, or one is damaged.
     """
-    logs = {stage: run / f"{stage}.jsonl" for stage in STAGES if (run / f"{stage}.jsonl").is_file()}
+    logs = {log.stem: log for log in sorted(run.glob("*.jsonl"), key=lambda log: log.stat().st_mtime)}
     if not logs:
         raise InputError(f"{run} holds no log of a stage; give the folder of a training run")
     try:

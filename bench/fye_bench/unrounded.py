@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from fye_export import layout, networks
+from fye_export import layout, weights
 from fye_export.config import ModelConfig
 from fye_rt import Bundle
 from fye_rt.errors import BundleError, FyeError
@@ -40,22 +39,12 @@ def write(bundle: Bundle, path: str | Path, *, seed: int = 0) -> None:
         raise BundleError(f"{bundle.path} is stored in {bundle.precision}: nothing of it was rounded")
     config = ModelConfig.from_dict(dict(bundle.model))
     generator = np.random.default_rng(seed)
-    with safe_open(bundle.path / bundle.weights, "np") as stored:
-        keys = stored.keys()
-        names = dict(zip(keys, keys, strict=True)) | bundle.manifest["weights"].get("shared", {})
 
-        def weights(network: str) -> dict[str, Tensor]:
-            with torch.device("meta"):
-                shapes = {key: tensor.shape for key, tensor in networks.build(config, network).state_dict().items()}
-            made = {}
-            for key, shape in shapes.items():
-                name = names.get(f"{network}.{key}")
-                # what no graph reads is not in a bundle
-                value = np.zeros(shape, np.float32) if name is None else unrounded(stored.get_tensor(name), generator)
-                made[key] = torch.from_numpy(value)
-            return made
+    def made(network: str) -> dict[str, Tensor]:
+        stored = weights.read(bundle, network)
+        return {key: torch.from_numpy(unrounded(value, generator)) for key, value in stored.items()}
 
-        layout.write(path, config, weights, torch.float32)
+    layout.write(path, config, made, torch.float32)
 
 
 def unrounded(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

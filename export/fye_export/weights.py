@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
+from fye_export import networks
 from fye_export.checkpoint import PE, Checkpoint
-from fye_export.config import NETWORKS
+from fye_export.config import NETWORKS, ModelConfig
 from fye_export.onnx_graph import Weight
+from fye_rt.bundle import Bundle
 from fye_rt.errors import CheckpointError
 
 _CODES = {"float16": "F16", "float32": "F32"}
@@ -106,6 +109,25 @@ def write(
         for made in derived.values():
             file.write(made.float().contiguous().numpy().data)
     return {name: Weight(w.dtype, w.shape, start + w.offset, w.length) for name, w in placed.items()}
+
+
+def read(bundle: Bundle, network: str) -> dict[str, np.ndarray]:
+    """A network's state dict out of a bundle, in the precision it is stored in; zeros for what no graph reads.
+
+    Args:
+        bundle: any.
+        network: one of `fye_export.config.NETWORKS`.
+    """
+    with torch.device("meta"):
+        built = networks.build(ModelConfig.from_dict(dict(bundle.model)), network)
+    shared = bundle.manifest["weights"].get("shared", {})
+    with safe_open(bundle.path / bundle.weights, "np") as stored:
+        names = {name: name for name in stored.keys()} | shared  # noqa: SIM118
+        state = {}
+        for key, tensor in built.state_dict().items():
+            name = names.get(f"{network}.{key}")
+            state[key] = np.zeros(tensor.shape, np.float32) if name is None else stored.get_tensor(name)
+    return state
 
 
 def _arrays(tensors: list[StoredTensor], checkpoint: Checkpoint) -> Iterator[np.ndarray]:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from fye_export.checkpoint import Checkpoint
+from fye_export.weights import read as read_weights
+from fye_rt.bundle import Bundle, shipped_bundles
 from fye_training import animation, loop, train
 from fye_training.presets import PRESETS
 
@@ -39,7 +41,7 @@ def test_one_command_trains_from_nothing_to_a_checkpoint_that_export_reads(run: 
     checkpoint = Checkpoint.open(run / "checkpoint")
     checkpoint.check()
     assert checkpoint.config.unet == PRESETS["tiny"].model.unet
-    assert all(list(run.glob(f"{stage}-*.png")) for stage in train.STAGES)
+    assert all(list(run.glob(f"{stage}-*.png")) for stage in PRESETS["tiny"].stages)
 
 
 def test_the_released_latents_have_unit_scale(run: Path) -> None:
@@ -50,20 +52,62 @@ def test_the_released_latents_have_unit_scale(run: Path) -> None:
 
     network = Checkpoint.open(run / "checkpoint").load("vae")
     preset = PRESETS["tiny"]
-    order = Order(7, 8, 3, preset.size, preset.model.image_encoder.image_size)
-    frames = draw_chunk(order, 0).frames.reshape(-1, preset.size, preset.size, 3)
+    side = preset.stages["vae"].size
+    order = Order(7, 8, 3, side, preset.model.image_encoder.image_size)
+    frames = draw_chunk(order, 0).frames.reshape(-1, side, side, 3)
     assert 0.7 < encode(network, frames).std() * factor < 1.4  # other frames than those it was measured on
     assert vae.keys() == network.state_dict().keys()
 
 
 def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in_the_motion_stage(run: Path) -> None:
     released = Checkpoint.open(run / "checkpoint").tensors("unet")
-    image, motion = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("image", "motion"))
+    image, motion = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("image_96", "motion_96"))
     key = "down_blocks.0.resnets.0.conv1.weight"
     assert torch.equal(image[f"unet.{key}"], motion[f"unet.{key}"])
     assert torch.equal(released[key], image[f"unet.{key}"].half())
     moved = "down_blocks.0.motion_modules.0.temporal_transformer.proj_out.weight"
     assert released[moved].any()
+
+
+def test_larger_frames_go_on_from_what_smaller_ones_taught(run: Path, tmp_path: Path) -> None:
+    small, large = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("motion", "motion_96"))
+    # at the first step, before anything is learnt, a stage is what it starts from
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for stage in ("vae", "image", "motion", "image_96"):
+        (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
+    assert train.main([*TINY, "--run", str(folder), "--stage", "motion_96", "--stop-at", "0"]) == 0
+    begun, image = (loop.read(folder / f"{stage}.pt")["averaged"] for stage in ("motion_96", "image_96"))
+    for key, value in begun.items():
+        assert torch.equal(value, (small if "motion_modules" in key else image)[key])
+    changed = {key for key, value in large.items() if not torch.equal(value, begun[key])}
+    assert changed and all("motion_modules" in key for key in changed)
+
+
+def test_the_decoder_learns_and_latents_stay_what_they_are(run: Path) -> None:
+    vae, later = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("vae", "decoder_96"))
+    changed = {key.split(".")[0] for key, value in later.items() if not torch.equal(value, vae[key])}
+    assert changed == {"decoder", "post_quant_conv"}
+    released = Checkpoint.open(run / "checkpoint").tensors("vae")
+    assert torch.equal(released["decoder.conv_out.weight"], later["decoder.conv_out.weight"].half())
+
+
+def test_training_goes_on_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, bundle = tmp_path / "run", Bundle.load(shipped_bundles() / "tiny")
+    command = [*TINY, "--run", str(folder), "--start", str(bundle.path)]
+    assert train.main(command) == 0
+    stages = PRESETS["tiny"].stages
+    assert [stage for stage in stages if loop.finished(stage, stages[stage], loop.Run(folder))] == list(stages)[:3]
+    vae, image, motion = (loop.read(folder / f"{stage}.pt")["averaged"] for stage in list(stages)[:3])
+    for name, known in (("vae", {f"vae.{key}": value for key, value in vae.items()}), ("unet", motion)):
+        for key, value in read_weights(bundle, name).items():
+            assert torch.equal(known[f"{name}.{key}"], torch.from_numpy(value).float())
+    assert image.keys() == {key for key in motion if "motion_modules" not in key}
+    # a run that has begun is not written over
+    assert train.main(command) == 2
+    assert "--run" in capsys.readouterr().err
+    assert train.main([*command, "--preset", "mini"]) == 2
+    assert "--preset" in capsys.readouterr().err
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
@@ -136,6 +180,21 @@ def test_a_stage_whose_predecessor_is_missing_is_one_clear_line(
 ) -> None:
     assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_stage_of_other_networks_is_one_clear_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vae.pt").write_bytes((run / "image.pt").read_bytes())
+    assert train.main([*TINY, "--run", str(tmp_path), "--stage", "image"]) == 2
+    error = capsys.readouterr().err
+    assert "vae.pt" in error and error.count("\n") == 1
+
+
+def test_a_stage_that_the_preset_has_not_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image_192"]) == 2
+    error = capsys.readouterr().err
+    assert "image_96" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("steps", ["image", "image=", "image=-3", "other=4"])

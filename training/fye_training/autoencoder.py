@@ -29,6 +29,9 @@ class AutoencoderTask:
             torch.manual_seed(seed)
             vae = networks.build(preset.model, "vae")
         self.module: nn.Module = placed(vae, device).train().requires_grad_(True)
+        if stage.learns == "decoder":
+            for part in (vae.encoder, vae.quant_conv):
+                part.requires_grad_(False)
         self._device = device
 
     def losses(self, step: int) -> dict[str, Tensor]:

@@ -124,6 +124,16 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
     return step >= stage.steps
 
 
+def finished(name: str, stage: Stage, run: Run) -> bool:
+    """Whether a stage has its checkpoint with all steps done.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    path = run.folder / f"{name}.pt"
+    return path.exists() and int(read(path).get("step", 0)) >= stage.steps
+
+
 def save(
     path: Path,
     module: nn.Module,
@@ -159,6 +169,23 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ave
     for key, value in state["averaged"].items():
         averaged[key].copy_(value)
     return int(state["step"])
+
+
+def load(module: nn.Module, path: Path, *, strict: bool = True) -> None:
+    """Load averaged weights.
+
+    Args:
+        module: takes them.
+        path: of a checkpoint.
+        strict: whether it and the module have to have the same parts.
+
+    Raises:
+        InputError: it is missing, damaged, or belongs to other networks.
+    """
+    try:
+        module.load_state_dict(read(path)["averaged"], strict=strict)
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"{path} was written by another recipe; choose a new folder with --run") from error
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -19,18 +19,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from fye_export import networks
+from fye_export import networks, weights
+from fye_export.config import ModelConfig
 from fye_export.layout import write
-from fye_rt.errors import FyeError, OptionError
+from fye_rt.bundle import Bundle
+from fye_rt.errors import FyeError, InputError, OptionError
+from fye_rt.files import atomic_file
 from fye_rt.terminal import Bars
 from fye_training import loop
 from fye_training.animation import AnimationTask
 from fye_training.autoencoder import AutoencoderTask, encode, placed
 from fye_training.forward import TRAINED, Animation, fresh
 from fye_training.pool import Chunk, Order, Pool, draw_chunk
-from fye_training.presets import PRESETS, Preset, Stage
+from fye_training.presets import PRESETS, Preset
 
-STAGES = ("vae", "image", "motion")
 SHEET_IDENTITIES, SHEET_FRAMES = 6, 6
 
 
@@ -56,27 +58,23 @@ def train(
     run.folder.mkdir(parents=True, exist_ok=True)
     for name in stages:
         stage = preset.stages[name]
-        task_of = {"vae": _autoencoder, "image": _images, "motion": _clips}[name]
-        with _Stage(preset, stage, run, seed, device, workers) as setting:
+        if loop.finished(name, stage, run):
+            continue
+        task_of = {"vae": _autoencoder, "decoder": _autoencoder, "image": _images, "motion": _clips}[stage.learns]
+        with _Stage(preset, name, run, seed, device, workers) as setting:
             if not loop.fit(name, task_of(setting), stage, run, tell):
                 return False
     return True
 
 
 class _Stage:
-    """What every stage needs: its recipe, its frames, and the VAE of the first one."""
+    """What every stage needs: its recipe, its frames, and what stages before it have learnt."""
 
-    def __init__(
-        self, preset: Preset, stage: Stage, run: loop.Run, seed: int, device: torch.device, workers: int
-    ) -> None:
-        self.preset, self.stage, self.run, self.seed, self.device, self.workers = (
-            preset,
-            stage,
-            run,
-            seed,
-            device,
-            workers,
-        )
+    def __init__(self, preset: Preset, name: str, run: loop.Run, seed: int, device: torch.device, workers: int) -> None:
+        self.preset, self.name, self.run = preset, name, run
+        self.device, self.workers = device, workers
+        self.stage = preset.stages[name]
+        self.seed = seed + self.stage.seed
         self.pools: list[Pool] = []
 
     def __enter__(self) -> "_Stage":
@@ -100,8 +98,18 @@ class _Stage:
         return pool
 
     def order(self, frames: int | None = None) -> Order:
-        poses = _poses(self.preset, self.seed)
+        poses = _poses(self.preset, self.seed, self.stage.size)
         return poses if frames is None else replace(poses, frames=frames, strides=self.stage.strides)
+
+    def begin(self, module: nn.Module) -> None:
+        """Load what the stages that this one starts from have learnt; the module may lack parts of it."""
+        for name in self.stage.start:
+            loop.load(module, self.run.folder / f"{name}.pt", strict=False)
+
+    def vae(self) -> tuple[nn.Module, float]:
+        """As stages before this one left it, and its scaling factor."""
+        run_seed = self.seed - self.stage.seed
+        return _trained_vae(self.preset, self.run, run_seed, self.device, before=self.name)
 
     def held_out(self, order: Order, vae: nn.Module | None = None, scale: float = 1.0) -> Chunk:
         chunk = draw_chunk(replace(order, identities=SHEET_IDENTITIES, frames=SHEET_FRAMES), held_out=True, number=0)
@@ -111,13 +119,13 @@ class _Stage:
         return replace(chunk, latents=latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]))
 
 
-def _poses(preset: Preset, seed: int) -> Order:
+def _poses(preset: Preset, seed: int, size: int) -> Order:
     """Chunks of unrelated frames."""
     return Order(
         seed=seed,
         identities=preset.chunk,
         frames=preset.frames,
-        size=preset.size,
+        size=size,
         clip_side=preset.model.image_encoder.image_size,
     )
 
@@ -126,29 +134,28 @@ def _autoencoder(setting: _Stage) -> AutoencoderTask:
     order = setting.order()
     frames = setting.held_out(order).frames[:, 1:3]
     held_out = frames.reshape(-1, *frames.shape[2:])
-    return AutoencoderTask(setting.preset, setting.stage, setting.pool(order), setting.seed, setting.device, held_out)
+    task = AutoencoderTask(setting.preset, setting.stage, setting.pool(order), setting.seed, setting.device, held_out)
+    setting.begin(task.module)
+    return task
 
 
 def _images(setting: _Stage) -> AnimationTask:
     module = fresh(setting.preset.model, motion=False, seed=setting.seed)
+    setting.begin(module)
     module.requires_grad_(True)
     return _animation(setting, module, setting.order())
 
 
 def _clips(setting: _Stage) -> AnimationTask:
     module = fresh(setting.preset.model, motion=True, seed=setting.seed)
-    trained = loop.read(setting.run.folder / "image.pt")["averaged"]
-    module.load_state_dict(trained, strict=False)  # it has everything but the motion modules
+    setting.begin(module)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("motion_modules" in name)
     return _animation(setting, module, setting.order(frames=setting.stage.targets + 1))
 
 
 def _animation(setting: _Stage, module: Animation, order: Order) -> AnimationTask:
-    vae = networks.build(setting.preset.model, "vae")
-    vae.load_state_dict(loop.read(setting.run.folder / "vae.pt")["averaged"])
-    vae = placed(vae, setting.device)
-    scale = scaling_factor(vae, setting.order())
+    vae, scale = setting.vae()
     placed(module, setting.device).train()
     # as its images lie; it has no norms that would suffer
     module.lmk_guider.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -157,10 +164,45 @@ def _animation(setting: _Stage, module: Animation, order: Order) -> AnimationTas
     return AnimationTask(module, setting.stage, pool, setting.seed, vae, scale, held_out)
 
 
+def _trained_vae(
+    preset: Preset, run: loop.Run, seed: int, device: torch.device, before: str | None = None
+) -> tuple[nn.Module, float]:
+    """The VAE as the last stage (before one) left it, and its scaling factor, which is the same in all sizes."""
+    vae = networks.build(preset.model, "vae")
+    loop.load(vae, run.folder / f"{preset.trained('vae', 'decoder', before=before)}.pt")
+    vae = placed(vae, device)
+    return vae, scaling_factor(vae, _poses(preset, seed, preset.stages[preset.trained("vae")].size))
+
+
 def scaling_factor(vae: nn.Module, order: Order) -> float:
     """What brings the latents of a few drawn frames to a standard deviation of 1, to four digits."""
     frames = draw_chunk(order, 0).frames[:, :2]
     return float(f"{1 / encode(vae, frames.reshape(-1, *frames.shape[2:])).std():.4g}")
+
+
+def start(preset: Preset, run: loop.Run, bundle: Bundle) -> None:
+    """Take what a bundle knows as what the first VAE, image and motion stages have learnt; the others are still to do.
+
+    Raises:
+        InputError: it's a bundle of other networks, or a stage has begun already.
+    """
+    known = ModelConfig.from_dict(dict(bundle.model))
+    if replace(known, vae=replace(known.vae, scaling_factor=preset.model.vae.scaling_factor)) != preset.model:
+        raise InputError(f"{bundle.path} has networks of other sizes than the preset; choose another with --preset")
+    states = {
+        name: {key: torch.from_numpy(value.astype(np.float32)) for key, value in weights.read(bundle, name).items()}
+        for name in (*TRAINED, "vae")
+    }
+    animation = {f"{name}.{key}": value for name in TRAINED for key, value in states[name].items()}
+    image = {key: value for key, value in animation.items() if "motion_modules" not in key}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for learns, averaged in (("vae", states["vae"]), ("image", image), ("motion", animation)):
+        name = next(name for name, stage in preset.stages.items() if stage.learns == learns)
+        path = run.folder / f"{name}.pt"
+        if path.exists():
+            raise InputError(f"{path} is there already; choose a new folder with --run")
+        with atomic_file(path) as temporary:
+            torch.save({"step": preset.stages[name].steps, "averaged": averaged}, temporary)
 
 
 def release(preset: Preset, run: loop.Run, seed: int) -> Path:
@@ -169,18 +211,15 @@ def release(preset: Preset, run: loop.Run, seed: int) -> Path:
     Raises:
         InputError: a stage is missing.
     """
-    vae = networks.build(preset.model, "vae")
-    autoencoder = loop.read(run.folder / "vae.pt")["averaged"]
-    vae.load_state_dict(autoencoder)
-    scale = scaling_factor(vae, _poses(preset, seed))
-    animation = loop.read(run.folder / "motion.pt")["averaged"]
-    weights = {
+    vae, scale = _trained_vae(preset, run, seed, torch.device("cpu"))
+    animation = loop.read(run.folder / f"{preset.trained('motion')}.pt")["averaged"]
+    states = {
         name: {key.removeprefix(f"{name}."): value for key, value in animation.items() if key.startswith(f"{name}.")}
         for name in TRAINED
-    } | {"vae": autoencoder}
+    } | {"vae": vae.state_dict()}
     config = replace(preset.model, vae=replace(preset.model.vae, scaling_factor=scale))
     path = run.folder / "checkpoint"
-    write(path, config, weights.__getitem__, torch.float16)
+    write(path, config, states.__getitem__, torch.float16)
     return path
 
 
@@ -189,7 +228,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fye_training.train", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     parser.add_argument("--run", metavar="DIR", type=Path, default=Path("build/mini"), help="default: %(default)s")
-    parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; may be repeated")
+    parser.add_argument("--stage", action="append", help="only this one of the preset's; may be repeated")
+    parser.add_argument(
+        "--start",
+        metavar="BUNDLE",
+        type=Path,
+        help="train nothing yet: take a bundle's weights as what RUN's first stages have learnt",
+    )
     parser.add_argument("--release", action="store_true", help="train no more: write RUN/checkpoint from what is there")
     parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="other than the preset's")
     parser.add_argument(
@@ -229,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stop_after_seconds=None if given.minutes is None else 60 * given.minutes,
             stopped=stopped.is_set,
         )
+        if given.start is not None:
+            start(preset, run, Bundle.load(given.start))
+            return 0
         if given.release:
             print(release(preset, run, given.seed))
             return 0
@@ -238,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finished = train(
                 preset,
                 run,
-                given.stage or STAGES,
+                _stages(preset, given.stage),
                 seed=given.seed,
                 device=torch.device(given.device),
                 workers=given.workers,
@@ -259,6 +307,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _stages(preset: Preset, given: Sequence[str] | None) -> Sequence[str]:
+    for name in given or ():
+        if name not in preset.stages:
+            raise OptionError(f"--stage {name} is not valid; choose from {', '.join(preset.stages)}")
+    return given or list(preset.stages)
+
+
 def _with_steps(preset: Preset, given: Sequence[str]) -> Preset:
     stages = dict(preset.stages)
     for text in given:
@@ -276,7 +331,9 @@ def _with_facial(preset: Preset, weights: list[float] | None) -> Preset:
     if not (math.isfinite(expression) and math.isfinite(face) and min(weights) >= 0):
         raise OptionError(f"--facial {expression:g} {face:g} is not valid; weights are 0 or more")
     changed = {
-        name: replace(preset.stages[name], facial=(expression, face), late_facial=None) for name in ("image", "motion")
+        name: replace(stage, facial=(expression, face), late_facial=None)
+        for name, stage in preset.stages.items()
+        if stage.learns in ("image", "motion")
     }
     return replace(preset, stages=preset.stages | changed)
 
@@ -286,7 +343,12 @@ def _with_strides(preset: Preset, strides: list[int] | None) -> Preset:
         return preset
     if min(strides) < 1:
         raise OptionError(f"--strides {min(strides)} is not valid; a frame stands for 1 or more")
-    return replace(preset, stages=preset.stages | {"motion": replace(preset.stages["motion"], strides=tuple(strides))})
+    changed = {
+        name: replace(stage, strides=tuple(strides))
+        for name, stage in preset.stages.items()
+        if stage.learns == "motion"
+    }
+    return replace(preset, stages=preset.stages | changed)
 
 
 if __name__ == "__main__":
