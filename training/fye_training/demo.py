@@ -15,7 +15,7 @@ from fye_training.identity import held_out, identity
 from fye_training.performance import perform
 from fye_training.portrait import render
 
-SIZE = (128, 128)
+SIZE = (192, 192)
 FRAMES, STRIDE = 16, 3  # of 25 a second
 CHARACTERS = {"people": 300_000, "cartoons": 300_000, "sculptures": 300_004, "animals": 300_006}
 FIRST_MOTION = 2**31  # the smallest seed of a motion that training never draws
