@@ -3,6 +3,8 @@
 import gc
 import os
 import pickle
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores, number = sorted(os.sched_getaffinity(0)), int(worker["workerid"].removeprefix("gw"))
         os.sched_setaffinity(0, cores[number % len(cores) :: worker["workercount"]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def torch_threads() -> Iterator[None]:
+    """Threads of PyTorch are set for its process: more than cores would make all later tests a hundred times slower."""
+    yield
+    if "torch" in sys.modules and hasattr(os, "sched_getaffinity"):
+        sys.modules["torch"].set_num_threads(len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """The baseline gives the reference's numbers, and does the reference's work."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,12 +44,9 @@ SMALL = ModelConfig(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread(torch_threads: None) -> None:
     """Two threads that wait for each other on a busy machine were up to 30 times slower at these small shapes."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -34,18 +34,18 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     also = ("--contact-sheet", sheet, "--json", report, "--compare", "--windows", "context", "--low-memory")
     sizes = ("--steps", 3, "--frames", 5, "--window-size", 3, "--window-overlap", 1)
     said = fye("animate", PORTRAIT, LANDMARKS, "-o", out, "--bundle", TINY, *sizes, *also)
-    assert str(out) in said and "5 frames of 128x128 at 7 fps" in said
+    assert str(out) in said and "5 frames of 192x192 at 7 fps" in said
     frames = [frame for _, frame in media.read_video(out)]
-    assert len(frames) == 5 and frames[0].shape == (128, 128, 3)
+    assert len(frames) == 5 and frames[0].shape == (192, 192, 3)
     beside = [frame for _, frame in media.read_video(tmp_path / "out_compare.mp4")]
-    assert len(beside) == 5 and beside[0].shape == (128, 3 * 128, 3)
+    assert len(beside) == 5 and beside[0].shape == (192, 3 * 192, 3)
     portrait = media.read_image(PORTRAIT).astype(int)
-    assert np.abs(beside[0][:, :128] - portrait).mean() < 3  # H.264 at visually lossless quality
-    assert media.read_image(sheet).shape[0] > 3 * 128
+    assert np.abs(beside[0][:, :192] - portrait).mean() < 3  # H.264 at visually lossless quality
+    assert media.read_image(sheet).shape[0] > 3 * 192
     facts = json.loads(report.read_text())
     assert facts["network_evaluations"] == 6  # 3 steps of 2 windows: 0-2, 2-4
     assert facts["options"]["steps"] == 3 and facts["options"]["window_size"] == 3
-    assert (facts["frames"], facts["size"], facts["fps"]) == (5, [128, 128], 7.0)
+    assert (facts["frames"], facts["size"], facts["fps"]) == (5, [192, 192], 7.0)
     assert facts["bundle"]["digest"] == Bundle.load(TINY).digest
     assert facts["backend"] in ("onnxruntime", "openvino")
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}

@@ -10,7 +10,7 @@ from fye_rt.errors import InputError, NumericalError
 from fye_training import loop
 from fye_training.presets import Stage
 
-STAGE = Stage(steps=60, portraits=2, targets=3, learning_rate=0.01, warm_up=5, ema=0.9)
+STAGE = Stage(learns="image", size=64, steps=60, portraits=2, targets=3, learning_rate=0.01, warm_up=5, ema=0.9)
 
 
 class Line:

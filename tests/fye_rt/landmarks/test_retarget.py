@@ -9,21 +9,29 @@ from fye_rt.landmarks.retarget import aligned_pose, neutral_frame, project
 from fye_rt.landmarks.rotation import matrix_to_euler
 
 
-def test_every_intermediate_of_the_reference_is_reproduced_bit_for_bit(
-    portrait: Motion, motion: Motion, recorded: dict
-) -> None:
+def check(computed: np.ndarray, recorded: np.ndarray) -> None:
+    """Bit for bit where LAPACK orthonormalises with the instructions it did when the reference was recorded.
+
+    With others its singular vectors differ in the last bit, and what follows from them in two or three.
+    """
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    ulp = 0 if {"AVX512_SKX", "X86_V4"} & set(found) else 8  # 3 were the most seen
+    np.testing.assert_allclose(computed, recorded, rtol=0, atol=ulp * np.spacing(np.abs(recorded).max()))
+
+
+def test_every_intermediate_of_the_reference_is_reproduced(portrait: Motion, motion: Motion, recorded: dict) -> None:
     neutral = neutral_frame(motion)
     assert neutral == recorded["min_bs_idx"]
-    np.testing.assert_array_equal(matrix_to_euler(motion.pose[:, :3, :3]), recorded["pose_arr"][:, :3])
+    check(matrix_to_euler(motion.pose[:, :3, :3]), recorded["pose_arr"][:, :3])
     pose = aligned_pose(portrait, motion, motion.pose[0, :3, 3])
     np.testing.assert_array_equal(pose[:, :3, 3], recorded["pose_arr"][:, 3:])
-    np.testing.assert_array_equal(pose, recorded["pose_mats"])
+    check(pose, recorded["pose_mats"])
     mesh = motion.mesh - motion.mesh[neutral] + portrait.mesh[0]
-    np.testing.assert_array_equal(project(mesh, pose, (256, 256)), recorded["projected"])
+    check(project(mesh, pose, (256, 256)), recorded["projected"])
 
 
-def test_retargeted_points_are_the_reference_s_bit_for_bit(portrait: Motion, motion: Motion, recorded: dict) -> None:
-    np.testing.assert_array_equal(retarget(portrait, motion, (256, 256)), recorded["keypoints478"])
+def test_retargeted_points_are_the_reference_s(portrait: Motion, motion: Motion, recorded: dict) -> None:
+    check(retarget(portrait, motion, (256, 256)), recorded["keypoints478"])
 
 
 def test_a_motion_that_comes_bit_by_bit_is_retargeted_alike(portrait: Motion, motion: Motion) -> None:
