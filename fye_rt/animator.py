@@ -90,7 +90,7 @@ class Animator:
         backend: "auto", the best that works here, or a name of `fye_rt.backends.BACKENDS`.
         compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
             follows the call's `Options.compute` where that is not "auto".
-        threads: of the CPU; 0 means one per physical core.
+        threads: of the CPU; 0 means one per physical core that this process can keep busy (`fye_rt.report.cores`).
         low_memory: release each graph that runs once per portrait or clip right after it, and load it again when
             it is next needed.
 

@@ -20,7 +20,8 @@ def examine() -> Iterator[Line]:
     cpu, memory = facts["cpu"], facts["memory_bytes"]
     yield "fye-rt", f"{facts['fye_rt']} on Python {facts['python']}, {facts['platform']}"
     cores = f"{cpu['cores']} cores, " if cpu["cores"] else ""
-    yield "cpu", f"{cpu['model']}, {cores}{cpu['usable']} of {cpu['processors']} processors usable"
+    threads = f", {cpu['threads']} threads by default" if cpu["threads"] else ""
+    yield "cpu", f"{cpu['model']}, {cores}{cpu['usable']} of {cpu['processors']} processors usable{threads}"
     yield "cpu features", " ".join(cpu["features"]) or "none of those that matter here"
     yield "bf16", _bf16(cpu["features"])
     if memory:

@@ -30,6 +30,7 @@ PACKAGES = (
     "transformers",
     "onnx",
 )
+_PROC, _SYS = Path("/proc"), Path("/sys")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "bf16")
 
 
@@ -46,26 +47,68 @@ def environment() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """Model, physical cores, logical processors, those this process may use, and the features that decide speed."""
+    """Model, physical cores, logical processors, those this process may use, and the features that decide speed.
+
+    `threads` is `cores()`.
+    """
     fields: dict[str, str] = {}
-    cores = set()
+    physical = set()
     try:
-        blocks = Path("/proc/cpuinfo").read_text().strip().split("\n\n")
+        blocks = (_PROC / "cpuinfo").read_text().strip().split("\n\n")
     except OSError:  # not Linux
         blocks = []
     for block in blocks:
         fields = dict(line.replace("\t", "").partition(":")[::2] for line in block.splitlines())
         if "core id" in fields:
-            cores.add((fields.get("physical id"), fields["core id"]))
+            physical.add((fields.get("physical id"), fields["core id"]))
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
-        "cores": len(cores) or None,
+        "cores": len(physical) or None,
         "processors": os.cpu_count(),
         "usable": usable,
+        "threads": cores(),
         "features": [name for name in CPU_FEATURES if name in flags],
     }
+
+
+def cores() -> int | None:
+    """Physical cores that this process can keep busy: how many threads are worth having.
+
+    Those of the processors in its affinity (taskset, cpusets), and no more than the whole processors' time that its
+    cgroup grants it (version 2: `docker --cpus`, Kubernetes' limits, systemd's CPUQuota), but at least one. None: the
+    system does not tell.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return None
+    affinity = set()
+    for processor in os.sched_getaffinity(0):
+        try:
+            siblings = (_SYS / f"devices/system/cpu/cpu{processor}/topology/thread_siblings_list").read_text()
+        except OSError:
+            siblings = str(processor)
+        affinity.add(siblings)
+    # threads that spin while one of them is throttled all wait, so a part of a processor's time is no thread more
+    return max(1, min(len(affinity), int(_quota())))
+
+
+def _quota() -> float:
+    """Processors' time that this process's control group and those around it grant; a billion: as much as there is."""
+    granted = 1e9
+    try:
+        groups = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        groups = []
+    own = Path(next((group.removeprefix("0::") for group in groups if group.startswith("0::")), "/"))
+    for group in (own, *own.parents):
+        try:
+            quota, period = (_SYS / "fs/cgroup" / group.relative_to("/") / "cpu.max").read_text().split()
+        except (OSError, ValueError):  # the root of all groups has none, and a container may not see those around it
+            continue
+        if quota != "max":
+            granted = min(granted, int(quota) / int(period))
+    return granted
 
 
 def peak_memory() -> int | None:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     given = _parse(argv)
     if given.json is not None:
         outputs.check_output(given.json, (".json",))
-    cores = report.cpu()["cores"] or 1
+    cores = report.cores() or 1
     ways: dict[str, tuple[int, int | None, str | None]] = {
         "one process, one thread": (1, None, None),
         "one process, all cores": (0, None, None),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_rt import report
 from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
@@ -50,13 +51,18 @@ class Settings:
 
     Attributes:
         compute: "auto", "fp32", "bf16" or "fp16".
-        threads: of the CPU; 0 means one per physical core.
+        threads: of the CPU; 0 becomes one per physical core that this process can keep busy (`report.cores`), and
+            stays 0, what the engine makes of it, where the system does not tell how many these are.
         shared: where the engines of one Animator keep what they share, such as a GPU's memory.
     """
 
     compute: str = "auto"
     threads: int = 0
     shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # ONNX Runtime alone would take all cores there are, and bind its threads to those the process was kept from
+        object.__setattr__(self, "threads", self.threads or report.cores() or 0)
 
 
 # module (or what it has under a name) and package of each backend, in the order in which "auto" looks at them

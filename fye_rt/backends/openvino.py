@@ -27,7 +27,7 @@ class OpenVinoEngine:
         bundle: with the graph.
         graph: its name.
         compute: "fp32" or "bf16".
-        threads: of the CPU; 0 means one per physical core.
+        threads: of the CPU; 0: what OpenVINO thinks best.
     """
 
     pixels = CPU_PIXELS

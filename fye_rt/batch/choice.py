@@ -28,4 +28,4 @@ def crew_of(make: Callable[[int], Make], threads: int, workers: int | None, ray:
     gpus = devices(len(gpu.gpus().gpus))
     if gpus and workers > len(gpus):
         raise OptionError(f"{workers} workers share {len(gpus)} GPUs; pass --workers {len(gpus)} or less")
-    return Processes(make(threads_each(threads, workers, report.cpu()["usable"])), workers, gpus)
+    return Processes(make(threads_each(threads, workers, report.cores())), workers, gpus)

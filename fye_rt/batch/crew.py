@@ -277,7 +277,7 @@ def devices(count: int) -> list[str]:
 
 
 def threads_each(threads: int, workers: int, cores: int | None) -> int:
-    """Threads of one of several workers: as many as asked for, or its share of the machine's cores.
+    """Threads of one of several workers: as many as asked for, or its share of the cores that there are.
 
     Raises:
         OptionError: more workers than cores share them.

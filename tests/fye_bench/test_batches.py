@@ -11,12 +11,12 @@ from tests.fye_rt.command_line import TINY
 
 
 @pytest.mark.slow
-@pytest.mark.skipif((report.cpu()["cores"] or 1) < 2, reason="needs two cores")
+@pytest.mark.skipif((report.cores() or 1) < 2, reason="needs two cores")
 def test_every_way_has_its_rate_and_its_overhead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(batches, "CHORES", 40)
-    path, cores = tmp_path / "batch.json", report.cpu()["cores"]
+    path, cores = tmp_path / "batch.json", report.cores()
     arguments = ["--bundle", str(TINY), "--jobs", "4", "--frames", "1", "--json", str(path), "--quiet"]
     assert cli.main(["bench", "batch", *arguments]) == 0
     result = json.loads(path.read_text())

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             return partial(Evaluator, own, folder.path)
 
         make_crew = partial(crew_of, crew, given.threads, given.workers, given.ray)
-        threads = given.threads or report.cpu()["cores"] or 0
+        threads = given.threads or report.cores() or 0
         with folder.open():
             _, failed = evaluate(suite, folder, make_crew, threads, bars)
         page = write_report(folder.path) if len(failed) < len(suite.pairs) else None
