@@ -38,7 +38,7 @@ def calibrate_bundle(
     frames: int | None = None,
     tell: Tell = lambda stage, done, total: None,
 ) -> list[Fitted]:
-    """Fit plans to a bundle and put them into it, in place of those for the same steps and guidance.
+    """Fit plans to a bundle and put them into it, in place of those for the same steps, guidance and evaluations.
 
     Args:
         animator: with the bundle.
@@ -73,7 +73,9 @@ def calibrate_bundle(
             clips.append(record(table, predict, noise, partial(_tell_recorded, tell, len(clips) * steps, total)))
     scales = (min(guidance), max(guidance))
     fitted = fit_all(table, clips, scales, evaluations, progress=partial(tell, "fit"))
-    kept = [one for one in calibrated.read(animator.bundle) if (one.steps, one.guidance) != (steps, scales)]
+    replaced = {(one.steps, one.guidance, one.plan.evaluations) for one in fitted}
+    before = calibrated.read(animator.bundle)
+    kept = [one for one in before if (one.steps, one.guidance, one.plan.evaluations) not in replaced]
     facts = {"clips": len(sources), "guidance": list(guidance), "backend": animator.backend, "fye_rt": __version__}
     calibrated.write(animator.bundle, kept + fitted, facts)
     return fitted

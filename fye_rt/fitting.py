@@ -13,6 +13,7 @@ as every forecast and every solver does. Plain least squares would blur what it 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from fye_rt.forecast import Jump, Plan, move
 from fye_rt.schedule import Schedule
 
 TAPS = 3  # predictions in a move: the newest and two before
+REFINED = 6  # evaluations in the largest plan whose steps are refined: with more, a move begins near the full run
+_PATIENCE = 5  # a refinement evaluates each clip at most as often as so many full runs
 
 Predict = Callable[[Array, int], Array]  # (latents, step) to the guided prediction of a whole clip
 Matrix = NDArray[np.float64]
@@ -79,10 +82,15 @@ def fit_all(
         where there is one clip alone.
     """
     halves = [(clips[::2], clips[1::2]), (clips[1::2], clips[::2])] if len(clips) > 1 else []
-    done, total = 0, (1 + len(halves)) * len(clips) * sum(evaluations)
+    refinement = _PATIENCE * len(schedule) * len(clips)
+    refinements = sum(count <= REFINED for count in evaluations)
+    done, total = 0, (1 + len(halves)) * len(clips) * sum(evaluations) + refinements * refinement
     fitted = []
     for count in evaluations:
         steps = search(schedule, clips, count, taps)
+        if count <= REFINED:
+            steps = refine(schedule, clips, steps, taps, partial(_go_on, progress, done, total))
+            done += refinement
         plan, _ = fit(schedule, clips, steps, taps)
         done += len(clips) * count
         progress(done, total)
@@ -96,34 +104,70 @@ def fit_all(
     return fitted
 
 
+def _go_on(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
 def fit(schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS) -> tuple[Plan, float]:
     """Fit the moves between the given steps.
 
     Args:
         schedule: the DDIM steps.
-        clips: what to fit them to.
+        clips: what to fit to.
         steps: that are evaluated, ascending from 0.
         taps: most predictions in a move.
 
     Returns:
         The table, and how far its results are from those of the full runs (`distance`).
     """
-    loops = [_Loop(clip) for clip in clips]
-    jumps = []
-    for i, (step, end) in enumerate(zip(steps, [*steps[1:], len(schedule)], strict=True)):
-        known = steps[i::-1][:taps]
-        for loop in loops:
-            loop.evaluate(step, len(known))
-        a, *w = solve(schedule, known, end, np.sum([loop.products(end) for loop in loops], axis=0))
-        jumps.append(Jump(step, end, a, tuple(w)))
-        for loop in loops:
-            loop.move(jumps[-1])
-    return Plan(tuple(jumps)), _rms(loops)
+    return _Ways(schedule, clips, taps).fit(tuple(steps))
+
+
+def refine(
+    schedule: Schedule,
+    clips: Sequence[Recorded],
+    steps: Sequence[int],
+    taps: int = TAPS,
+    progress: Callable[[int], None] = lambda tried: None,
+) -> list[int]:
+    """Steps near the given ones whose fitted moves lead nearer to the full runs.
+
+    `search` lets every move begin on the full run; with few evaluations it really begins some way off, and other steps
+    are better. Here each of them, but for the first and the last one, is taken up to two earlier or later as long as
+    that helps. The later ones go first: what lies before them need not be evaluated again.
+
+    Args:
+        schedule: the DDIM steps.
+        clips: what to fit to.
+        steps: to begin with, ascending from 0.
+        taps: most predictions in a move.
+        progress: called with the evaluations of the network so far.
+    """
+    ways = _Ways(schedule, clips, taps)
+    best = tuple(steps)
+    tried, error = {best}, ways.fit(best)[1]
+    last = None
+    while last != best:
+        last = best
+        for i in range(len(steps) - 2, 0, -1):
+            for by in (-1, 1, -2, 2):
+                way = (*best[:i], best[i] + by, *best[i + 1 :])
+                if way in tried or not way[i - 1] < way[i] < way[i + 1]:
+                    continue
+                if ways.evaluations > (_PATIENCE * len(schedule) - len(steps)) * len(clips):
+                    return list(best)
+                tried.add(way)
+                found = ways.fit(way)[1]
+                if found < error:
+                    best, error = way, found
+                ways.keep(best)
+                progress(ways.evaluations)
+    return list(best)
 
 
 def distance(schedule: Schedule, clips: Sequence[Recorded], plan: Plan) -> float:
     """From a plan's results to those of the full runs, root mean square over all latents of all clips."""
-    loops = [_Loop(clip) for clip in clips]
+    loops = [_Loop(clip, clip.latents[0]) for clip in clips]
     for loop in loops:
         for jump in plan.jumps:
             loop.evaluate(jump.step, plan.ring)
@@ -131,13 +175,56 @@ def distance(schedule: Schedule, clips: Sequence[Recorded], plan: Plan) -> float
     return _rms(loops)
 
 
+class _Ways:
+    """Clips on the ways of several plans; what these begin with in common is evaluated once."""
+
+    def __init__(self, schedule: Schedule, clips: Sequence[Recorded], taps: int) -> None:
+        self._schedule, self._clips, self._taps = schedule, clips, taps
+        # by the steps evaluated so far: the clips, and the moves that led them here
+        self._known: dict[tuple[int, ...], tuple[list[_Loop], tuple[Jump, ...]]] = {}
+        self.evaluations = 0  # of the network, in all
+
+    def fit(self, steps: tuple[int, ...]) -> tuple[Plan, float]:
+        """The plan with these steps, and how far its results are from those of the full runs."""
+        loops, jumps = self._moved(steps, len(self._schedule))
+        return Plan(jumps), _rms(loops)
+
+    def keep(self, steps: tuple[int, ...]) -> None:
+        """Forget all that does not lie on this way."""
+        self._known = {way: at for way, at in self._known.items() if way == steps[: len(way)]}
+
+    def _moved(self, steps: tuple[int, ...], end: int) -> tuple[list["_Loop"], tuple[Jump, ...]]:
+        if not steps:
+            return [_Loop(clip, clip.latents[0]) for clip in self._clips], ()
+        loops, jumps = self._evaluated(steps)
+        products = np.sum([loop.products(end) for loop in loops], axis=0)
+        a, *w = solve(self._schedule, steps[::-1][: self._taps], end, products)
+        jump = Jump(steps[-1], end, a, tuple(w))
+        loops = [loop.copy() for loop in loops]
+        for loop in loops:
+            loop.move(jump)
+        return loops, (*jumps, jump)
+
+    def _evaluated(self, steps: tuple[int, ...]) -> tuple[list["_Loop"], tuple[Jump, ...]]:
+        if steps not in self._known:
+            loops, jumps = self._moved(steps[:-1], steps[-1])
+            for loop in loops:
+                loop.evaluate(steps[-1], self._taps)
+            self.evaluations += len(loops)
+            self._known[steps] = loops, jumps
+        return self._known[steps]
+
+
 class _Loop:
     """One clip on the way of a plan."""
 
-    def __init__(self, clip: Recorded) -> None:
+    def __init__(self, clip: Recorded, latents: Array, ring: Sequence[Array] = ()) -> None:
         self._clip = clip
-        self._latents = clip.latents[0]
-        self._ring: list[Array] = []  # predictions, the newest first
+        self._latents = latents
+        self._ring = list(ring)  # predictions, the newest first
+
+    def copy(self) -> "_Loop":
+        return _Loop(self._clip, self._latents, self._ring)
 
     def evaluate(self, step: int, keep: int) -> None:
         self._ring.insert(0, self._clip.predict(self._latents, step).copy())

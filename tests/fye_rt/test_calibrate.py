@@ -47,7 +47,7 @@ def test_they_come_nearer_to_the_full_run_than_first_order_does(fitted: Path) ->
     np.testing.assert_allclose(one, -prediction, atol=1e-5)  # from pure noise, one step leads to x0 = -v
 
 
-def test_plans_for_other_guidance_are_kept_and_those_for_the_same_replaced(fitted: Path) -> None:
+def test_plans_for_other_guidance_or_evaluations_are_kept_and_those_for_the_same_replaced(fitted: Path) -> None:
     with Animator(Bundle.load(fitted)) as animator:
         sources = [Source(PORTRAIT, LANDMARKS)]
         calibrate_bundle(animator, sources, steps=8, guidance=[1.5, 3.0], evaluations=[3], frames=1)
@@ -58,8 +58,9 @@ def test_plans_for_other_guidance_are_kept_and_those_for_the_same_replaced(fitte
         (3, (1.5, 3.0)),
     ]
     with Animator(Bundle.load(fitted)) as animator:
-        calibrate_bundle(animator, sources, steps=8, guidance=[3.0, 1.5], evaluations=[2], frames=1)
-    assert [one.plan.evaluations for one in calibrated.read(Bundle.load(fitted))] == [3, 4, 2]
+        calibrate_bundle(animator, sources, steps=8, guidance=[3.0, 1.5], evaluations=[2, 3], frames=1)
+    again = calibrated.read(Bundle.load(fitted))
+    assert [one.plan.evaluations for one in again] == [3, 4, 2, 3] and again[:2] == plans[:2]
 
 
 @pytest.mark.parametrize("evaluations", [1, 9])

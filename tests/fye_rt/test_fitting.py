@@ -5,7 +5,7 @@ from fye_rt import windows
 from fye_rt.arrays import Array
 from fye_rt.denoise import denoise
 from fye_rt.extrapolation import newton
-from fye_rt.fitting import Recorded, distance, fit, fit_all, record, search, solve
+from fye_rt.fitting import Recorded, distance, fit, fit_all, record, refine, search, solve
 from fye_rt.forecast import Method, even, plan
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
@@ -67,6 +67,33 @@ def test_searched_steps_beat_even_ones() -> None:
     )
 
 
+@pytest.mark.parametrize("evaluations", [5, 6, 8])
+def test_refined_steps_beat_searched_ones_also_on_other_clips(evaluations: int) -> None:
+    asked: list[int] = []
+    searched = search(TABLE, CLIPS, evaluations)
+    refined = refine(TABLE, CLIPS, searched, progress=asked.append)
+    assert refined != searched and [refined[0], refined[-1], len(refined)] == [0, 29, evaluations]
+    before, after = (fit(TABLE, CLIPS, steps) for steps in (searched, refined))
+    assert after[1] < before[1]
+    assert distance(TABLE, OTHERS, after[0]) < distance(TABLE, OTHERS, before[0])
+    assert refine(TABLE, CLIPS, refined) == refined
+    assert 0 < asked[-1] <= 5 * 30 * len(CLIPS)
+
+
+def test_refinement_evaluates_only_what_it_has_not_evaluated() -> None:
+    called: list[int] = []
+
+    def counted(latents: Array, step: int) -> Array:
+        called.append(step)
+        return smooth(latents, TABLE.timesteps[step])
+
+    asked: list[int] = []
+    clip = Recorded(counted, CLIPS[0].latents, CLIPS[0].predictions)
+    refine(TABLE, [clip], [0, 9, 19, 29], progress=asked.append)
+    assert called.count(0) == 1 and len(called) == asked[-1]
+    assert refine(TABLE, [clip], [0, 1, 2], progress=asked.append) == [0, 1, 2]  # there is no room
+
+
 def test_a_point_whose_x0_and_epsilon_stand_still_arrives_exactly() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(5, 40))  # a target, latents and predictions that have nothing to do with it
@@ -100,7 +127,7 @@ def test_calibration_gives_a_plan_for_each_number_of_evaluations_with_its_error_
     assert [one.plan.evaluations for one in found] == [4, 8]
     assert found[1].error < found[0].error
     assert all(one.guidance == (1.0, 2.0) and one.steps == 30 for one in found)
-    assert told[-1] == (3 * 3 * 12, 3 * 3 * 12)
+    assert told == sorted(told) and told[-1] == (3 * 3 * 12 + 5 * 30 * 3,) * 2
     for one in found:
         assert one.error == pytest.approx(distance(TABLE, OTHERS, one.plan), rel=0.5)
     assert np.isnan(fit_all(TABLE, CLIPS[:1], (1.0, 1.0), [4])[0].error)
