@@ -31,7 +31,7 @@ class Preset:
 
 
 # docs/performance.md: what each of them costs in quality
-PRESETS = {"quality": Preset(8, 15), "balanced": Preset(5, 12), "fast": Preset(4, 8)}
+PRESETS = {"quality": Preset(8, 15), "balanced": Preset(6, 12), "fast": Preset(4, 8)}
 EVALUATED = 2 / 5  # of the steps, by default: as many as the published cache evaluates
 TOLERANCE = 0.005  # of the adaptive method, by default: docs/performance.md
 
