@@ -73,9 +73,8 @@ def calibrate_bundle(
             clips.append(record(table, predict, noise, partial(_tell_recorded, tell, len(clips) * steps, total)))
     scales = (min(guidance), max(guidance))
     fitted = fit_all(table, clips, scales, evaluations, progress=partial(tell, "fit"))
-    replaced = {(one.steps, one.guidance, one.plan.evaluations) for one in fitted}
-    before = calibrated.read(animator.bundle)
-    kept = [one for one in before if (one.steps, one.guidance, one.plan.evaluations) not in replaced]
+    replaced = {one.key for one in fitted}
+    kept = [one for one in calibrated.read(animator.bundle) if one.key not in replaced]
     facts = {"clips": len(sources), "guidance": list(guidance), "backend": animator.backend, "fye_rt": __version__}
     calibrated.write(animator.bundle, kept + fitted, facts)
     return fitted

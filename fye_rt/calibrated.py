@@ -30,6 +30,11 @@ class Fitted:
     plan: Plan
     error: float
 
+    @property
+    def key(self) -> tuple[int, tuple[float, float], int]:
+        """What tells it from a bundle's other plans: steps, guidance and evaluations."""
+        return self.steps, self.guidance, self.plan.evaluations
+
     def fits(self, steps: int, guidance: float, evaluations: int) -> bool:
         """Whether it may be used."""
         low, high = self.guidance
