@@ -1,6 +1,7 @@
 """Facts about a machine and a run, as they go into reports."""
 
 import json
+import math
 import os
 import platform
 import sys
@@ -90,12 +91,12 @@ def cores() -> int | None:
             siblings = str(processor)
         affinity.add(siblings)
     # threads that spin while one of them is throttled all wait, so a part of a processor's time is no thread more
-    return max(1, min(len(affinity), int(_quota())))
+    return max(1, math.floor(min(len(affinity), _quota())))
 
 
 def _quota() -> float:
-    """Processors' time that this process's control group and those around it grant; a billion: as much as there is."""
-    granted = 1e9
+    """Processors' time that this process's control group and those around it grant; infinity: all there is."""
+    granted = math.inf
     try:
         groups = (_PROC / "self/cgroup").read_text().splitlines()
     except OSError:

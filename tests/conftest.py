@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fye_rt import report
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError
 from fye_rt.landmarks.draw import load_cv2
@@ -37,8 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def torch_threads() -> Iterator[None]:
     """Threads of PyTorch are set for its process: more than cores would make all later tests a hundred times slower."""
     yield
-    if "torch" in sys.modules and hasattr(os, "sched_getaffinity"):
-        sys.modules["torch"].set_num_threads(len(os.sched_getaffinity(0)))
+    if "torch" in sys.modules and (cores := report.cores()):
+        sys.modules["torch"].set_num_threads(cores)
 
 
 @pytest.fixture(scope="session")

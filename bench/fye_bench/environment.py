@@ -13,16 +13,16 @@ _CHECKOUT = Path(__file__).parents[2]
 _BUSY = 0.1  # cores
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment(threads: int = 0) -> dict[str, Any]:
     """Machine, versions and commit.
 
     Args:
-        threads: that the measured code uses.
+        threads: that the measured code uses; 0: as many as engines take by themselves (`fye_rt.report.cores`).
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **report.environment(),
-        "threads": threads,
+        "threads": threads or report.cores() or 0,
         "commit": commit(),
     }
 

@@ -50,10 +50,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.json is not None:
         outputs.check_output(arguments.json, (".json",))
-    threads = report.cores() or 0
     result: dict[str, Any] = {
         "command": ["python", "-m", "fye_bench.full_size", *argv],
-        "environment": environment(threads),
+        "environment": environment(),
         "config": arguments.config,
         "steps": {},
     }

@@ -182,7 +182,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
         _say(f"memory, {way:<20}weights {weights / 1e9:.2f} GB, and {taken['added'] / 1e9:.2f} GB at its peak")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "none"
     return {
-        "environment": environment(report.cores() or 0) | {"gpu": name, "torch_cuda": torch.version.cuda},
+        "environment": environment() | {"gpu": name, "torch_cuda": torch.version.cuda},
         "workload": {key: getattr(given, key) for key in ("config", "size", "frames", "steps", "guidance", "compute")},
         "against_float32": checks,
         "stages": stages,

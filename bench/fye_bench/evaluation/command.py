@@ -15,7 +15,7 @@ from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.run import Folder, evaluate
 from fye_bench.evaluation.saved import SavedRun
 from fye_bench.suites.suite import Suite
-from fye_rt import backends, outputs, report, terminal
+from fye_rt import backends, outputs, terminal
 from fye_rt.batch.choice import crew_of
 from fye_rt.batch.maker import Engine
 from fye_rt.bundle import Bundle
@@ -56,9 +56,8 @@ def main(argv: Sequence[str]) -> int:
             return partial(Evaluator, own, folder.path)
 
         make_crew = partial(crew_of, crew, given.threads, given.workers, given.ray)
-        threads = given.threads or report.cores() or 0
         with folder.open():
-            _, failed = evaluate(suite, folder, make_crew, threads, bars)
+            _, failed = evaluate(suite, folder, make_crew, given.threads, bars)
         page = write_report(folder.path) if len(failed) < len(suite.pairs) else None
     for record in failed:
         terminal.note(f"{record['pair']}: {record['error']}")

@@ -96,7 +96,7 @@ def evaluate(
         suite: its pairs are evaluated.
         folder: of the run, open.
         crew: whose workers evaluate `Task`s; called if there is anything to do.
-        threads: of a worker.
+        threads: of a worker; 0: one per core.
         tell: shows progress.
 
     Returns:

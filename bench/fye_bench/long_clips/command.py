@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
     summary = {kind: summarise(clips_of, found[KINDS[0]]) for kind, clips_of in found.items()}
     result: dict[str, Any] = {
         "command": ["fye", "bench", "windows", *argv],
-        "environment": environment(given.threads or report.cores() or 0),
+        "environment": environment(given.threads),
         "workload": {
             "model": describe_bundle(bundle),
             "backend": backend,

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     made = [one.made for one in measured]
     result: dict[str, Any] = {
         "command": ["fye", "bench", "quality", *argv],
-        "environment": environment(given.threads or report.cores() or 0),
+        "environment": environment(given.threads),
         "workload": workload | {"network_evaluations": sum(one.evaluations for one in made)},
         "stages": {stage: summary([one.seconds[stage] for one in made]) for stage in made[0].seconds},
         "peak_memory_bytes": peak,

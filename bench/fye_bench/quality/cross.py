@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
                 rows += [landmarks, [made[0], *true], made]
     result: dict[str, Any] = {
         "command": ["fye", "bench", "cross", *argv],
-        "environment": environment(given.threads or report.cores() or 0),
+        "environment": environment(given.threads),
         "workload": {"model": describe_bundle(bundle), "backend": backend, "frames": given.frames, **options.as_dict()},
         "families": scores,
     }

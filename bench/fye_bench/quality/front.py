@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     methods = summarise(found)
     result: dict[str, Any] = {
         "command": ["fye", "bench", "forecast", *argv],
-        "environment": environment(given.threads or report.cores() or 0),
+        "environment": environment(given.threads),
         "workload": header | {"model": describe_bundle(bundle), "backend": backend},
         "clips": len({one.key[:2] for one in found}),
         "methods": {name: methods[name] for name in METHODS if name in methods},
