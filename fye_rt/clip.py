@@ -371,7 +371,7 @@ def live(
     read: deque[float] = deque()
 
     def pictures() -> Iterator[tuple[float, Image]]:
-        for time, image in media.read_video(path, max_frames=frames):
+        for time, image in media.read_video(path, max_frames=frames, info=info):
             read.append(time)
             yield time, image
 
@@ -528,6 +528,7 @@ def _read(
 
 def _from_motion(motion: Motion, name: str, limit: int) -> _Driving:
     _check_length(len(motion), name, limit)
+    _check_times(motion, name)
     return _Driving(motion, motion.fps, tuple(motion.times), notices=motion.notices)
 
 
@@ -535,20 +536,19 @@ def _from_video(
     path: Path, frames: int | None, landmarker: str | os.PathLike[str] | None, tell: Tell, limit: int
 ) -> _Driving:
     info = media.probe_video(path, max_frames=frames)
-    total = min(info.frames, frames or info.frames)
-    _check_length(total, str(path), limit)
+    _check_length(info.frames, str(path), limit)
     motion = detect_frames(
-        media.read_video(path, max_frames=frames),
+        media.read_video(path, max_frames=frames, info=info),
         float(info.fps),
         find_landmarker(landmarker),
-        progress=lambda done: tell("landmarks", done, total),
+        progress=lambda done: tell("landmarks", done, info.frames),
         source=str(path),
     )
     return _Driving(
         motion,
         float(info.fps),
         tuple(motion.times),
-        seconds=info.seconds if total == info.frames else None,
+        seconds=info.seconds if len(motion) == info.frames else None,
         audio_from=path if info.has_audio else None,
         notices=motion.notices,
     )
@@ -561,6 +561,13 @@ def _read_folder(path: Path, frames: int | None, limit: int) -> Pictures:
     files = files[:frames]
     _check_length(len(files), str(path), limit)
     return Pictures(files)
+
+
+def _check_times(motion: Motion, name: str) -> None:
+    try:
+        media.check_times(motion.times)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _check_length(frames: int, name: str, limit: int) -> None:

@@ -4,6 +4,7 @@ from fye_rt.media.checks import LIMITS, Limits
 from fye_rt.media.images import contact_sheet, read_image, write_image
 from fye_rt.media.mp4 import VideoWriter, write_video
 from fye_rt.media.pixels import clip_pixels, fit_image, reference_round_trip
+from fye_rt.media.times import check_times
 from fye_rt.media.video import VideoInfo, probe_video, read_video
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Limits",
     "VideoInfo",
     "VideoWriter",
+    "check_times",
     "clip_pixels",
     "contact_sheet",
     "fit_image",

@@ -34,8 +34,10 @@ class Limits:
 LIMITS = Limits()
 
 
-def check_file(path: str | os.PathLike[str], limits: Limits) -> Path:
+def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make it smaller") -> Path:
     """Return `path` as a Path if it is a readable, regular, non-empty file within the size limit.
+
+    `remedy` says what to do about a file that is too large.
 
     Raises:
         InputError: it is not.
@@ -53,7 +55,7 @@ def check_file(path: str | os.PathLike[str], limits: Limits) -> Path:
     if size == 0:
         raise InputError(f"{path} is empty")
     if size > limits.max_file:
-        raise InputError(f"{path} has {size:,} bytes; the limit is {limits.max_file:,}")
+        raise InputError(f"{path} has {size:,} bytes; the limit is {limits.max_file:,}: {remedy}")
     return path
 
 

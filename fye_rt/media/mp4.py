@@ -16,6 +16,8 @@ from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.files import atomic_file
 from fye_rt.media.checks import check_rgb
 from fye_rt.media.sound import Sound
+from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC
+from fye_rt.media.times import CLOCK, check_time, clock_tick
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 QUALITY = {"crf": "17", "bf": "0"}  # visually lossless; no B-frames, so that packets come in the order of time
-CLOCK = Fraction(1, 90_000)  # a common multiple of the usual frame rates; 6 us is nothing beside a frame
-MAX_TIME = 86_400  # a day, in seconds
 BT709 = 1  # the number of this colour space in H.264; untagged files are guessed at by their size
 
 
@@ -47,8 +47,9 @@ def write_video(
         times: seconds at which each frame is shown, strictly rising from 0 or later, one for each frame; None
             means evenly by `fps`.
         audio_from: a video or sound file whose sound is laid under the clip, in step with that file's first frame,
-            as far as the clip goes. Copied untouched if mp4 takes its codec, else as AAC. A file without sound is
-            no error.
+            as far as the clip goes: its default track, else its first, of those that can be decoded. Copied untouched
+            if mp4 takes its codec, else as AAC. A file without sound is no error; one whose sound cannot be decoded
+            makes a silent clip, with a warning on the logger "fye_rt".
         seconds: when the last frame and the sound end; None means the last frame's time + 1 / fps.
 
     Raises:
@@ -90,10 +91,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         import av
-        from av.video.reformatter import Interpolation
 
-        # the fast path is one level too dark
-        self._conversion = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
         with ExitStack() as opened:
             temporary = opened.enter_context(atomic_file(self._path))
             opened.enter_context(self._worded())
@@ -118,10 +116,10 @@ class VideoWriter:
                 raise InputError("there are no frames to write")
             image, start = self._waiting
             rest = 1 / self._rate if self._seconds is None else self._seconds
-            duration = max(round(rest / CLOCK) - (0 if self._seconds is None else start), 1)
+            duration = max(clock_tick(rest) - (0 if self._seconds is None else start), 1)
             self._encode(image, start, duration)
             self._container.mux(_packets(self._stream, None, self._durations))
-            self._container.mux(list(self._sound.until((start + duration) * CLOCK)))
+            self._sound.lay(self._container, (start + duration) * CLOCK)
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Take the next frame, uint8 RGB (H, W, 3) of the size of the others."""
@@ -135,11 +133,7 @@ class VideoWriter:
         time = next(self._times, None)
         if time is None:
             raise InputError(f"frame {self._added} has no time; give one for each frame")
-        if not 0 <= time < MAX_TIME:
-            raise InputError(f"the time of frame {self._added}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
-        tick = round(time / CLOCK)
-        if self._waiting is not None and tick <= self._waiting[1]:
-            raise InputError(f"the time of frame {self._added}, {time} s, does not come after the frame before it")
+        tick = check_time(self._added, time, -1 if self._waiting is None else self._waiting[1])
         last, self._waiting = self._waiting, (image, tick)
         self._added += 1
         if last is not None:
@@ -149,11 +143,12 @@ class VideoWriter:
         import av
 
         frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=self._conversion)
+        # without accurate rounding it is one level too dark
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=BICUBIC | ACCURATE_ROUNDING)
         frame.pts, frame.time_base = start, CLOCK
         self._durations.append(duration)
         self._container.mux(_packets(self._stream, frame, self._durations))
-        self._container.mux(list(self._sound.until(start * CLOCK)))
+        self._sound.lay(self._container, start * CLOCK)
 
     @contextmanager
     def _worded(self) -> Iterator[None]:

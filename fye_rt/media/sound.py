@@ -1,13 +1,19 @@
 """The driving video's sound, laid under a clip."""
 
+import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fye_rt.media.checks import LIMITS, check_file
-from fye_rt.media.video import open_media, picture_stream
+from fye_rt.errors import InputError
+from fye_rt.media.checks import Limits, check_file
+from fye_rt.media.streams import codec_tag, has_decoder, open_media, picture_streams, sound_streams, time_base
+from fye_rt.media.video import probe_video
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -15,15 +21,19 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})  # what players expect in an mp4
+TRIED = 256  # packets of a track that must hold something to decode; at 48 kHz and AAC five seconds
+ANY = Limits(min_side=1, max_file=sys.maxsize)
+PARSED = frozenset({"ac3", "eac3"})  # the mp4 writer looks into their packets, and fails for good at a damaged one
 AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 logger = logging.getLogger("fye_rt")
 
 
 class Sound:
-    """Packets of one sound track, handed out as the clip's time moves on, so that the result is interleaved.
+    """Packets of one sound track, laid under a clip as its time moves on, so that the result is interleaved.
 
-    Time 0 is the first frame of the source's picture; a source without a picture starts at its own beginning.
+    The track is the default one of those that can be decoded, else the first. Time 0 is the first frame that the
+    source's picture shows; a source without a picture that can be shown starts at its own beginning.
 
     Args:
         output: gets a sound stream if the source has sound; must not have been started.
@@ -40,50 +50,114 @@ class Sound:
         self._name = path
         if path is None:
             return
-        self._source = open_media(check_file(path, LIMITS))
-        if not self._source.streams.audio:
+        path = check_file(path, ANY)  # as far as the clip goes is read, and no further
+        self._source = open_media(path)
+        for stream in sound_streams(self._source):
+            decodes, fits = _try(path, stream.index) if has_decoder(stream) else (False, False)
+            if decodes:
+                break
+            tag = codec_tag(self._source, stream)
+            logger.warning(
+                "track %d of %s, sound, cannot be decoded (codec %s); it is left out", stream.index, path, tag
+            )
+        else:
             return
-        stream = self._source.streams.audio[0]
-        clock = picture_stream(self._source) or stream
-        start = (clock.start_time or 0) * (clock.time_base or Fraction(1))
-        if stream.codec_context.codec.canonical_name in COPIED:
+        start = _start(path, self._source, stream)
+        if fits:
             self._packets = _copied(self._source, stream, output.add_stream_from_template(stream), start)
         else:
             self._packets = _encoded(self._source, stream, output, start)
 
-    def until(self, seconds: Fraction) -> "Iterator[Packet[Any]]":
-        """The packets not yet handed out that end at `seconds` or before; damaged sound ends with a warning."""
+    def lay(self, output: "OutputContainer", seconds: Fraction) -> None:
+        """Write the packets not yet written that end at `seconds` or before; damaged sound ends with a warning."""
         import av
 
-        while True:
-            try:
-                packet = self._waiting or next(self._packets, None)
-            except (av.FFmpegError, ValueError) as error:  # ValueError: its format changes on the way
-                logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
-                return
-            self._waiting = packet
-            if packet is None or ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base > seconds:
-                return
-            self._waiting = None
-            yield packet
+        try:
+            for packet in self._until(seconds):
+                output.mux(packet)
+        except (av.FFmpegError, ValueError) as error:  # ValueError: its format changes on the way
+            if isinstance(error, OSError):  # of the disk
+                raise
+            logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
+            self._packets, self._waiting = iter(()), None
 
     def close(self) -> None:
         """Close the source."""
         if self._source is not None:
             self._source.close()
 
+    def _until(self, seconds: Fraction) -> "Iterator[Packet[Any]]":
+        while packet := self._waiting or next(self._packets, None):
+            self._waiting = packet
+            if ((packet.pts or 0) + (packet.duration or 0)) * time_base(packet) > seconds:
+                return
+            self._waiting = None
+            yield packet
+
+
+def _try(path: Path, index: int) -> tuple[bool, bool]:
+    """Whether a sound track's decoder makes anything of its first packets, and whether mp4 takes them as they are."""
+    import av
+
+    with open_media(path) as source:
+        stream = source.streams[index]
+        for packet in islice(source.demux(stream), TRIED):
+            try:
+                if not packet.decode():
+                    continue
+            except (av.FFmpegError, ValueError):
+                continue
+            copied = stream.codec_context.codec.canonical_name in COPIED
+            return True, copied and _fits(stream, bytes(packet))
+    return False, False
+
+
+def _fits(stream: Any, *packets: bytes) -> bool:
+    """Whether an mp4 of these packets can be finished; damage to a track's header shows only then."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+            target = trial.add_stream_from_template(stream)
+            for index, data in enumerate(packets):
+                packet = av.Packet(data)
+                packet.stream, packet.time_base = target, Fraction(1, 10)
+                packet.pts = packet.dts = index
+                trial.mux(packet)
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _start(path: Path, source: "InputContainer", stream: "AudioStream") -> Fraction:
+    """The time of the first frame that is shown, on the file's own clock."""
+    pictures = picture_streams(source)
+    if pictures:
+        try:
+            return probe_video(path, ANY, max_frames=1).start
+        except InputError:  # its picture is none that can be shown, but its sound is
+            pass
+    clock: Any = pictures[0] if pictures else stream
+    return (clock.start_time or 0) * time_base(clock)
+
 
 def _copied(
     source: "InputContainer", stream: "AudioStream", target: "AudioStream", start: Fraction
 ) -> "Iterator[Packet[Any]]":
     last: int | None = None
+    first = b""
+    parsed = stream.codec_context.codec.canonical_name in PARSED
     for packet in source.demux(stream):
         if packet.pts is None or not packet.size:
             continue
-        packet.pts -= round(start / packet.time_base)
+        packet.pts -= round(start / time_base(packet))
         packet.dts = packet.pts  # sound is never reordered
         # the packet that ends at 0 primes the decoder; mp4 takes no time twice
         if packet.pts + (packet.duration or 0) >= 0 and (last is None or packet.pts > last):
+            if parsed:
+                first = first or bytes(packet)
+                if not _fits(stream, first, bytes(packet)):
+                    raise ValueError("a packet without its header")
             last = packet.pts
             packet.stream = target
             yield packet
@@ -98,9 +172,10 @@ def _encoded(
 
     def packets() -> "Iterator[Packet[Any]]":
         for frame in source.decode(stream):
-            if frame.pts is not None and frame.time_base is not None:
-                frame.pts -= round(start / frame.time_base)
-                if frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate) <= 0:
+            if frame.pts is not None:
+                tick = time_base(frame)
+                frame.pts -= round(start / tick)
+                if frame.pts * tick + Fraction(frame.samples, frame.sample_rate) <= 0:
                     continue
             yield from target.encode(frame)  # PyAV resamples and regroups as the encoder needs
         yield from target.encode(None)

@@ -1,9 +1,13 @@
-"""Video in: probed first, then decoded frame by frame, the right way up, with the time of every frame."""
+"""Video in: probed first, then decoded frame by frame, as a player shows it, with the time of every frame."""
 
+import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +15,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
+from fye_rt.media import times
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
+from fye_rt.media.streams import (
+    ACCURATE_ROUNDING,
+    BICUBIC,
+    FULL_CHROMA,
+    fraction,
+    open_media,
+    picture_stream,
+    time_base,
+)
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
-# FFmpeg also reads playlists, which name further files and addresses; a stranger's file must not
-READABLE = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,ogg,wav,mp3,aac,flac"
+UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs of which a packet may show nothing
+MARGIN = 256  # packets read beyond the frames that are used: they come in another order than they are shown
+SETTLED = 33  # frames after which it is known whether their times hold
+SQUARE = Fraction(1, 100)  # pixels are taken as square if they are so within 1 %: scaling would only blur
+WIDEST = 4  # ratio of a pixel's sides beyond which it is not believed; television has 0.75 to 2.2
+
+logger = logging.getLogger("fye_rt")
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video holds, known without decoding it.
+    """What a video shows, known without decoding all of it.
 
     Attributes:
-        width: of a frame after rotation, pixels.
-        height: of a frame after rotation, pixels.
-        fps: nominal frames per second; the mean rate if the rate varies.
-        frames: number of coded frames.
-        seconds: from the first frame to the end of the last.
+        width: of a frame as it is shown, pixels: with square pixels, after rotation.
+        height: of a frame as it is shown, pixels.
+        fps: nominal frames per second, 0.1 to 1000; the mean rate if the rate varies.
+        frames: number of frames that are shown, at most as many as are going to be used.
+        seconds: from the first frame to the end of the last of them.
         rotation: degrees clockwise that the file asks a player to turn its frames: 0, 90, 180 or 270.
         has_audio: there is a sound track.
         variable_rate: frames are not evenly spaced in time.
+        start: time of the first frame that is shown, on the file's own clock, seconds.
+        pixel_aspect: width of a stored pixel divided by its height, as the file states it; 1 if it states none.
+        times: seconds of each frame since the first, where those stated by frames alone would not rise; else None.
     """
 
     width: int
@@ -45,140 +65,226 @@ class VideoInfo:
     rotation: int
     has_audio: bool
     variable_rate: bool
+    start: Fraction = Fraction(0)
+    pixel_aspect: Fraction = Fraction(1)
+    times: tuple[Fraction, ...] | None = field(default=None, repr=False)
 
 
 def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None) -> VideoInfo:
-    """Read a video's packets and decode its first frame.
+    """Read a video's packets and decode its first frame; all of them where packets don't tell which are shown.
+
+    That is so for files cut out of a broadcast, interlaced ones, and containers without times of their own (AVI).
 
     Args:
         path: the file.
-        limits: `max_frames` and `max_seconds` hold for the part that is used.
+        limits: `max_frames` and `max_seconds` hold for the part that is used, `max_file` if all of it is.
         max_frames: only that many first frames are going to be used; None means all.
 
     Raises:
-        InputError: missing, not a video, without a picture or a frame, cut short within the part that is used,
-            or outside `limits`.
+        InputError: missing, not a video, without a picture or a frame, in a codec without a decoder, cut short within
+            the part that is used, or outside `limits`.
     """
-    import av
-
-    path = check_file(path, limits)
-    ticks: list[int] = []
-    end = 0
-    whole = True
-    with open_media(path) as container:
-        stream = picture_stream(container)
-        if stream is None:
-            held = "sound but no picture" if container.streams.audio else "no frames"
-            raise InputError(f"{path} has {held}; give a video")
-        check_size(path, stream.codec_context.width, stream.codec_context.height, limits)
-        is_mov = container.format.name.startswith("mov")
-        rate, tick = stream.average_rate, stream.time_base or Fraction(1, 1000)
-        has_audio = bool(container.streams.audio)
-        try:
-            for packet in container.demux(stream):
-                if is_mov and packet.is_corrupt:  # shorter than the index says; elsewhere the flag means less
-                    whole = False
-                    break
-                if packet.size and not packet.is_discard:
-                    time = packet.pts if packet.pts is not None else packet.dts
-                    ticks.append(len(ticks) if time is None else time)
-                    end = max(end, ticks[-1] + (packet.duration or 0))
-        except av.FFmpegError:
-            whole = False
-    if not ticks:
-        raise InputError(f"{path} has no frames; give a video")
-    if not whole and (max_frames is None or max_frames > len(ticks)):
-        raise InputError(f"{path} is cut short or damaged after frame {len(ticks)}; copy or record it again")
-    ticks.sort()
-    fps = _nominal_rate(rate, ticks, tick)
-    seconds = float((end - ticks[0]) * tick if end > ticks[-1] else (ticks[-1] - ticks[0]) * tick + 1 / fps)
-    used = min(len(ticks), max_frames or len(ticks))
-    if used > limits.max_frames:
-        raise InputError(f"{path} has {used} frames; the limit is {limits.max_frames}: cut it")
-    if (used_seconds := float((ticks[used - 1] - ticks[0]) * tick)) > limits.max_seconds:
-        raise InputError(f"{path} is {used_seconds:.0f} seconds long; the limit is {limits.max_seconds:.0f}: cut it")
+    partly = limits if max_frames is None else replace(limits, max_file=sys.maxsize)
+    path = check_file(path, partly, "pass --frames N for its first frames alone, or cut it")
+    packets = _read_packets(path, limits, max_frames)
     first = next(_frames(path, limits))
+    ticks, end, whole = packets.ticks, packets.end, packets.whole
+    mended = None
+    if not packets.plain or first.interlaced_frame or _time(first) != ticks[0] * packets.tick:
+        stated, duration, whole = _decode_times(path, limits, max_frames)
+        ticks = mended = times.mended(stated)
+        end = ticks[-1] + duration
+    fps = times.nominal_rate(packets.rate, ticks, packets.tick)
+    used = min(len(ticks), max_frames or len(ticks))
+    if used < len(ticks):
+        end = ticks[used]
+    elif end <= ticks[-1]:
+        end = ticks[-1] + max(round(1 / fps / packets.tick), 1)
+    since = tuple((tick - ticks[0]) * packets.tick for tick in ticks[:used])
+    _check_length(path, since, whole, limits)
     matrix = _display_matrix(first)
-    height, width = _turn(_rgb(first), matrix).shape[:2]
-    return VideoInfo(width, height, fps, len(ticks), seconds, _degrees(matrix), has_audio, _varies(ticks))
+    width, height = _displayed(first.width, first.height, packets.aspect)
+    return VideoInfo(
+        width=height if matrix[1] else width,
+        height=width if matrix[1] else height,
+        fps=fps,
+        frames=used,
+        seconds=float((end - ticks[0]) * packets.tick),
+        rotation=_degrees(matrix),
+        has_audio=packets.has_audio,
+        variable_rate=times.varies(ticks),
+        start=ticks[0] * packets.tick,
+        pixel_aspect=packets.aspect,
+        times=since if mended else None,
+    )
 
 
 def read_video(
-    path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None
+    path: str | os.PathLike[str],
+    limits: Limits = LIMITS,
+    max_frames: int | None = None,
+    info: VideoInfo | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Decode a video.
+
+    Frames come as a player shows them: rotated, with square pixels (the side along which pixels are longer grows),
+    interlaced ones deinterlaced, with a warning on the logger "fye_rt".
 
     Args:
         path: the file; it is probed before this function returns.
         limits: as in `probe_video`; checked again on what is decoded.
         max_frames: stop after that many frames.
+        info: what `probe_video` said of the file, limits and frames; None probes it.
 
     Returns:
-        Pairs (seconds since the first frame, strictly rising; uint8 RGB (H, W, 3), rotation applied).
+        Pairs (seconds since the first frame, rising by 1/90000 s at least; uint8 RGB (H, W, 3)).
 
     Raises:
         InputError: as `probe_video`; while iterating: a frame that cannot be decoded (the message names it), or one
             of another size than the first.
     """
-    info = probe_video(path, limits, max_frames)
+    info = info or probe_video(path, limits, max_frames)
     return _read(Path(path), limits, info, max_frames)
 
 
-def open_media(path: Path) -> "InputContainer":
-    """Open a file that `check_file` has passed.
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """What a file says of its pictures.
 
-    Raises:
-        InputError: it is in no known container format, or its index is missing.
+    Attributes:
+        ticks: times of the packets, in order.
+        tick: seconds.
+        end: of the last packet, in ticks.
+        whole: these are all.
+        plain: each packet is a frame that is shown at the packet's time, as far as the packets tell.
+        rate: frames per second, as stated.
+        aspect: width of a pixel divided by its height.
+        has_audio: there is a sound track.
     """
+
+    ticks: list[int]
+    tick: Fraction
+    end: int
+    whole: bool
+    plain: bool
+    rate: Fraction | None
+    aspect: Fraction
+    has_audio: bool
+
+
+def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packets:
     import av
 
+    ticks: list[int] = []
+    end, last_dts = 0, None
+    cut, all_read, plain, in_order = False, True, True, True
+    most = sys.maxsize if max_frames is None else max_frames + MARGIN
+    with open_media(path) as container:
+        stream = picture_stream(container, path)
+        aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
+        context = stream.codec_context
+        check_size(path, *_displayed(context.width, context.height, aspect), limits)
+        is_mov = container.format.name.startswith("mov")
+        plain = context.codec.canonical_name not in UNEVEN_PACKETS
+        reordered = bool(context.has_b_frames)
+        rate, tick = fraction(stream.average_rate), time_base(stream)
+        has_audio = bool(container.streams.audio)
+        try:
+            for packet in container.demux(stream):
+                if is_mov and packet.is_corrupt:  # shorter than the index says; elsewhere the flag means less
+                    cut = True
+                    break
+                if not packet.size or packet.is_discard:
+                    continue
+                if len(ticks) == most:
+                    all_read = False
+                    break
+                time = packet.pts if packet.pts is not None else packet.dts
+                if (
+                    packet.pts is None
+                    or packet.is_corrupt
+                    or (packet.dts is not None and last_dts is not None and packet.dts <= last_dts)
+                ):
+                    plain = False
+                last_dts = packet.dts
+                if ticks and time is not None and time < ticks[-1]:
+                    in_order = False
+                ticks.append(len(ticks) if time is None else time)
+                end = max(end, ticks[-1] + (packet.duration or 0))
+        except av.FFmpegError:
+            cut = True
+    if not ticks:
+        raise InputError(f"{path} has no frames; give a video")
+    if cut and (max_frames is None or max_frames > len(ticks)):
+        raise InputError(f"{path} is cut short or damaged after frame {len(ticks)}; copy or record it again")
+    if len(set(ticks)) != len(ticks) or (reordered and in_order):  # frames out of order have times in order only
+        plain = False
+    return _Packets(sorted(ticks), tick, end, all_read and not cut, plain, rate, aspect, has_audio)
+
+
+def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[list[times.Stated], int, bool]:
+    """What decoded frames state: their times, the last one's duration in ticks, and whether they are all."""
+    needed = limits.max_frames if max_frames is None else max_frames
+    stated: list[times.Stated] = []
+    duration = 0
     try:
-        # without "file:", a name with a colon in it would be taken for an address
-        return av.open(
-            f"file:{path}",
-            mode="r",
-            options={"format_whitelist": READABLE, "protocol_whitelist": "file"},
-            metadata_errors="ignore",
+        for frame in islice(_frames(path, limits), max(needed + 1, SETTLED)):
+            stated.append((frame.pts, frame.dts))
+            duration = int(frame.duration or 0)
+    except InputError:
+        if max_frames is None or len(stated) < max_frames:
+            raise
+    return stated, duration, len(stated) <= needed
+
+
+def _check_length(path: Path, since: tuple[Fraction, ...], whole: bool, limits: Limits) -> None:
+    """Refuse frames, whose seconds since the first are given, over the limits; the message says how many are not."""
+    allowed = sum(time <= limits.max_seconds for time in since[: limits.max_frames])
+    remedy = f"pass --frames {allowed}, or cut it"
+    if len(since) > limits.max_frames:
+        count = f"{len(since):,}" if whole else f"over {limits.max_frames:,}"
+        raise InputError(f"{path} has {count} frames; the limit is {limits.max_frames:,}: {remedy}")
+    if since[-1] > limits.max_seconds:
+        raise InputError(
+            f"{path} is {float(since[-1]):.0f} seconds long; the limit is {limits.max_seconds:.0f}: {remedy}"
         )
-    except (av.FFmpegError, ValueError) as error:
-        with path.open("rb") as file:
-            is_mp4 = file.read(12)[4:8] == b"ftyp"
-        reason = "its index is missing, so it was cut short: copy or record it again" if is_mp4 else "give an mp4"
-        raise InputError(f"{path} is not a video that can be read; {reason}") from error
-
-
-def picture_stream(container: "InputContainer") -> "VideoStream | None":
-    """The first stream of moving pictures; a cover image of a sound file is none."""
-    from av.stream import Disposition
-
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
 
 
 def _read(
     path: Path, limits: Limits, info: VideoInfo, max_frames: int | None
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    start, time = 0.0, 0.0
-    for index, frame in enumerate(_frames(path, limits)):
-        if index == max_frames:
-            return
-        image = _turn(_rgb(frame), _display_matrix(frame))
+    if info.pixel_aspect != 1 and _believed(info.pixel_aspect) is None:
+        logger.warning(
+            "%s states pixels of %s to 1, which no picture has; they are taken as square", path, info.pixel_aspect
+        )
+    time, tick = Fraction(0), -1
+    for index, frame in enumerate(_deinterlaced(islice(_frames(path, limits), max_frames), path)):
+        image = _turn(_rgb(frame, info.pixel_aspect), _display_matrix(frame))
         if image.shape != (info.height, info.width, 3):
             size = f"{image.shape[1]}x{image.shape[0]}"
             raise InputError(f"{path}: frame {index} is {size}, the first is {info.width}x{info.height}; convert it")
-        if index == 0:
-            start = frame.time or 0.0
+        if info.times is not None and index < len(info.times):
+            stated: Fraction | None = info.times[index]
         else:
-            stated = time if frame.time is None else frame.time - start
-            time = stated if stated > time else time + 1 / float(info.fps)
+            own = _time(frame)
+            stated = None if own is None else own - info.start
+        if index == 0:
+            stated = Fraction(0)
+        elif stated is None or time - stated > 1 / info.fps:
+            stated = time + 1 / info.fps
+        time, tick = _later(stated, tick)
         if index >= limits.max_frames or time > limits.max_seconds:
             raise InputError(
                 f"{path}: over the limit of {limits.max_frames} frames or {limits.max_seconds:.0f} seconds at frame "
-                f"{index}: cut it"
+                f"{index}: pass --frames {index}, or cut it"
             )
-        yield time, image
+        yield float(time), image
+
+
+def _later(time: Fraction, last: int) -> tuple[Fraction, int]:
+    """A time and its tick in a written clip, put off until that comes after `last`."""
+    tick = times.clock_tick(time)
+    return (time, tick) if tick > last else ((last + 1) * times.CLOCK, last + 1)
 
 
 def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
@@ -186,8 +292,7 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
 
     count = 0
     with open_media(path) as container:
-        stream = picture_stream(container)
-        assert stream is not None  # probe_video has found it
+        stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # a frame may state another size
         try:
@@ -202,41 +307,103 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
         raise InputError(f"{path} has no frame that can be decoded")
 
 
-def _rgb(frame: "VideoFrame") -> NDArray[np.uint8]:
-    from av.video.reformatter import Interpolation
+def _deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoFrame"]:
+    """Frames, those that are interlaced deinterlaced; progressive ones come through untouched."""
+    deinterlacer: _Deinterlacer | None = None
+    for frame in frames:
+        if deinterlacer is not None and not deinterlacer.takes(frame):
+            yield from deinterlacer.rest()
+            deinterlacer = None
+        if deinterlacer is None and frame.interlaced_frame:
+            logger.warning("%s is interlaced; its frames are deinterlaced", path)
+            deinterlacer = _Deinterlacer(frame)
+        if deinterlacer is None:
+            yield frame
+        else:
+            yield from deinterlacer.add(frame)
+    if deinterlacer is not None:
+        yield from deinterlacer.rest()
 
-    # the fast path is one level too dark and doubles chroma pixels
-    accurate = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-    return frame.to_ndarray(format="rgb24", interpolation=accurate).astype(np.uint8, copy=False)
+
+class _Deinterlacer:
+    """FFmpeg's filter bwdif: a frame out for a frame in, one later, as it looks at the next one."""
+
+    def __init__(self, frame: "VideoFrame") -> None:
+        from av.filter import Graph
+
+        self._layout = _layout(frame)
+        self._graph = Graph()
+        size, tick = f"{frame.width}x{frame.height}", time_base(frame)
+        form = f"video_size={size}:pix_fmt={frame.format.name}:time_base={tick.numerator}/{tick.denominator}"
+        source, sink = self._graph.add("buffer", form), self._graph.add("buffersink")
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+        self._times: deque[tuple[int | None, Any]] = deque()
+
+    def takes(self, frame: "VideoFrame") -> bool:
+        return _layout(frame) == self._layout
+
+    def add(self, frame: "VideoFrame") -> Iterator["VideoFrame"]:
+        self._times.append((frame.pts, frame.time_base))
+        self._graph.vpush(frame)
+        return self._finished()
+
+    def rest(self) -> Iterator["VideoFrame"]:
+        self._graph.vpush(None)
+        return self._finished()
+
+    def _finished(self) -> Iterator["VideoFrame"]:
+        import av
+
+        while self._times:
+            try:
+                frame = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            frame.pts, frame.time_base = self._times.popleft()  # the filter counts in halves
+            yield frame
 
 
-def _nominal_rate(stated: Fraction | None, ticks: list[int], tick: Fraction) -> Fraction:
-    """The rate the file states if its timestamps bear it out within 1 %, else what they say."""
-    span = (ticks[-1] - ticks[0]) * tick
-    measured = (len(ticks) - 1) / span if span > 0 else None
-    if stated and (measured is None or abs(stated / measured - 1) < Fraction(1, 100)):
-        return stated
-    return (measured or Fraction(25)).limit_denominator(1001)
+def _layout(frame: "VideoFrame") -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
 
 
-def _varies(ticks: list[int]) -> bool:
-    steps = np.diff(np.array(ticks, np.float64))
-    if len(steps) == 0:
-        return False
-    # a coarse clock (1 ms in Matroska) rounds even spacing to neighbouring ticks
-    return bool(np.abs(steps - np.median(steps)).max() > max(1.5, 0.05 * float(np.median(steps))))
+def _time(frame: "VideoFrame") -> Fraction | None:
+    return None if frame.pts is None else frame.pts * time_base(frame)
+
+
+def _believed(aspect: Fraction) -> Fraction | None:
+    return aspect if Fraction(1, WIDEST) <= aspect <= WIDEST else None
+
+
+def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Width and height in square pixels: the side along which pixels are longer grows, to an even number."""
+    aspect = _believed(aspect) or Fraction(1)
+    if abs(aspect - 1) < SQUARE:
+        return width, height
+    return (2 * round(width * aspect / 2), height) if aspect > 1 else (width, 2 * round(height / aspect / 2))
+
+
+def _rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
+    width, height = _displayed(frame.width, frame.height, aspect)
+    # FFmpeg's fast path is one level too dark and doubles chroma pixels
+    accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
+    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=accurate)
+    return image.astype(np.uint8, copy=False)
 
 
 def _display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
     """The signs (a, b, c, d) of (x, y) -> (a x + c y, b x + d y): the nearest right-angled turn or mirroring."""
-    side_data: Any = frame.side_data  # PyAV's annotation leaves this kind out
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-            if abs(b) + abs(c) > abs(a) + abs(d):
-                return 0, 1 if b > 0 else -1, 1 if c > 0 else -1, 0
-            return 1 if a >= 0 else -1, 0, 0, 1 if d >= 0 else -1
-    return 1, 0, 0, 1
+    side_data: Any = frame.side_data
+    data = side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return 0, 1 if b > 0 else -1, 1 if c > 0 else -1, 0
+    return 1 if a >= 0 else -1, 0, 0, 1 if d >= 0 else -1
 
 
 def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:

@@ -167,7 +167,7 @@ def test_landmarks_of_a_video_are_written_and_drawn_on_it(
     plain = [frame.astype(int) for _, frame in media.read_video(carphone, max_frames=3)]
     assert len(marked) == 3
     for image, points, before in zip(marked, Motion.load(found).points, plain, strict=True):
-        low, high = points[:, :2].min(0) * (176, 144), points[:, :2].max(0) * (176, 144)
+        low, high = points[:, :2].min(0) * before.shape[1::-1], points[:, :2].max(0) * before.shape[1::-1]
         changed = np.abs(image - before).max(axis=2) > 60
         rows, columns = np.nonzero(changed)
         assert len(rows) > 100

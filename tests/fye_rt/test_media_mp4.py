@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.media import VideoWriter, probe_video, read_video, write_video
+from fye_rt.media import LIMITS, VideoWriter, probe_video, read_video, write_video
+from tests.fye_rt.media_files import Pictures, Track, onset, write_film
 
 ROOT = Path(__file__).resolve().parents[2]
 TONE = 440.0
@@ -362,3 +363,114 @@ def test_kill_9_in_mid_write_leaves_nothing_under_the_final_name(tmp_path):
         process.wait()
         process.stdout.close()
     assert not (tmp_path / "a.mp4").exists()
+
+
+def laid(source: Path, target: Path, frames: int = 50) -> Path:
+    """A clip with the sound of `source`."""
+    write_video(target, noise_frames(frames), 25, audio_from=source)
+    return target
+
+
+SHORT = [np.full((64, 64, 3), 90, np.uint8)] * 50
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"), [("mp4", "aac"), ("matroska", "flac"), ("mov", "pcm_s16le"), ("matroska", "libopus")]
+)
+def test_the_default_sound_track_is_taken(tmp_path, form, codec):
+    tracks = [Track(codec, 9.0, default=False), Track(codec, 1.0), Track(codec, 0.2)]
+    film = write_film(tmp_path / "drive", form, Pictures(SHORT), tracks)
+    assert onset(laid(film, tmp_path / "a.mp4")) == pytest.approx(1.0, abs=0.005)  # a coder rings 5 ms before a tone
+
+
+def test_the_first_sound_track_is_taken_where_none_is_default(tmp_path):
+    tracks = [Track("aac", 0.5, default=False), Track("aac", 1.0, default=False)]
+    film = write_film(tmp_path / "drive", "matroska", Pictures(SHORT), tracks)
+    assert onset(laid(film, tmp_path / "a.mp4")) == pytest.approx(0.5, abs=0.005)
+
+
+def test_a_sound_track_without_a_decoder_does_not_hide_another(tmp_path, caplog):
+    tracks = [Track("aac", 0.5), Track("libmp3lame", 1.0, default=False)]
+    film = write_film(tmp_path / "drive.mp4", "mp4", Pictures(SHORT), tracks)
+    data = film.read_bytes()
+    first = data.index(b"mp4a")
+    assert data.index(b"esds", first) < data.index(b"mp4a", first + 4)
+    patched = data[:first] + data[first:].replace(b"mp4a", b"mha1", 1).replace(b"esds", b"mhaC", 1)
+    film.write_bytes(patched)
+    assert onset(laid(film, tmp_path / "a.mp4")) == pytest.approx(1.0, abs=0.03)  # MP3's delay is not stated
+    assert [record.getMessage() for record in caplog.records] == [
+        f"track 1 of {film}, sound, cannot be decoded (codec mha1); it is left out"
+    ]
+
+
+@pytest.mark.parametrize("broken", ["name", "header", "packets"])
+def test_sound_that_cannot_be_decoded_makes_a_silent_clip_with_a_warning(tmp_path, broken, caplog):
+    film = write_film(tmp_path / "drive.mp4", "mp4", Pictures(SHORT), [Track("aac", 0.0)])
+    data = bytearray(film.read_bytes())
+    if broken == "name":
+        data = data.replace(b"mp4a", b"mha1").replace(b"esds", b"mhaC")
+    elif broken == "header":
+        start = data.index(b"\x05\x80\x80\x80", data.index(b"esds"))  # the decoder's own settings
+        data[start + 5 : start + 7] = b"\xff\xff"
+    else:
+        import av
+
+        with av.open(str(film)) as container:
+            for packet in container.demux(audio=0):
+                if packet.size:
+                    data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    film.write_bytes(data)
+    assert probe_video(film).has_audio
+    assert not probe_video(laid(film, tmp_path / "a.mp4")).has_audio
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"track 1 of {film}, sound, cannot be decoded"
+    ]
+
+
+def test_sound_is_taken_from_a_file_whose_pictures_cannot_be_shown(tmp_path):
+    film = write_film(tmp_path / "drive.mp4", "mp4", Pictures(SHORT), [Track("aac", 1.0)])
+    data = film.read_bytes()
+    film.write_bytes(data.replace(b"avc1", b"xvc9").replace(b"avcC", b"xvcC"))
+    assert onset(laid(film, tmp_path / "a.mp4")) == pytest.approx(1.0, abs=0.005)
+
+
+@pytest.mark.parametrize("codec", ["eac3", "ac3"])
+def test_copied_sound_that_mp4_refuses_on_the_way_costs_the_sound_not_the_clip(tmp_path, codec, caplog):
+    import av
+
+    write_film(tmp_path / "whole.mkv", "matroska", Pictures(SHORT), [Track(codec)])
+    film = tmp_path / "drive.mkv"
+    with av.open(str(tmp_path / "whole.mkv")) as old, av.open(str(film), "w", format="matroska") as new:
+        stream = new.add_stream_from_template(old.streams.audio[0])
+        for index, packet in enumerate(old.demux(old.streams.audio[0])):
+            if packet.size:
+                damaged = av.Packet(bytes(packet) if index < 20 else bytes(packet.size))
+                damaged.pts, damaged.dts, damaged.duration = packet.pts, packet.dts, packet.duration
+                damaged.time_base, damaged.stream = packet.time_base, stream
+                new.mux(damaged)
+    assert probe_video(laid(film, tmp_path / "a.mp4")).frames == 50
+    assert len(heard(tmp_path / "a.mp4")[1]) > 20_000
+    assert ["damaged" in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("name", [b"OpusHead", b"esds"])
+def test_sound_whose_header_is_damaged_is_coded_anew_or_left_out(tmp_path, name, caplog):
+    form, codec = ("matroska", "libopus") if name == b"OpusHead" else ("mp4", "aac")
+    film = write_film(tmp_path / "drive", form, Pictures(SHORT), [Track(codec)])
+    data = bytearray(film.read_bytes())
+    start = data.index(name)
+    for offset in range(4, 24):
+        film.write_bytes(data[: start + offset] + b"\xfe\xff" + data[start + offset + 2 :])
+        assert probe_video(laid(film, tmp_path / "a.mp4", 10)).frames == 10
+
+
+def test_sound_of_a_large_file_is_laid_under(tmp_path):
+    film = write_film(tmp_path / "drive.mp4", "mp4", Pictures(SHORT), [Track("aac", 1.0)])
+    with film.open("ab") as file:
+        file.truncate(2 * LIMITS.max_file)  # a hole, which takes no room
+    assert onset(laid(film, tmp_path / "a.mp4")) == pytest.approx(1.0, abs=0.005)
+
+
+def test_a_time_that_cannot_be_written_is_refused_with_its_frame(tmp_path):
+    with pytest.raises(InputError, match="the time of frame 2"):
+        write_video(tmp_path / "a.mp4", noise_frames(3), 25, times=[0, 0.04, 0.04 + 1e-7])

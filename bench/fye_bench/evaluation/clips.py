@@ -13,7 +13,7 @@ from fye_rt import media
 from fye_rt.errors import InputError, OptionError
 from fye_rt.files import atomic_file
 from fye_rt.media import LIMITS, Limits
-from fye_rt.media.video import open_media, picture_stream
+from fye_rt.media.streams import open_media, picture_stream
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -86,8 +86,7 @@ def read_clip(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Image:
     frames = np.empty((info.frames, info.height, info.width, 3), np.uint8)
     count = 0
     with open_media(path) as container:
-        stream = picture_stream(container)
-        assert stream is not None  # probe_video has found it
+        stream = picture_stream(container, path)
         context = stream.codec_context
         if (context.name, context.pix_fmt) != ("ffv1", PIXELS):
             raise InputError(f"{path} is {context.name} in {context.pix_fmt}, not a lossless clip; make the run again")

@@ -222,7 +222,7 @@ def talking(shared: Path, landmarker: Path) -> Seen:
     path = shared / "media" / "carphone.mp4"
     if not path.is_file():
         pytest.skip("needs the talking head carphone.mp4 in ../shared/media")
-    frames = [(time, media.fit_image(image, 144, 176)) for time, image in media.read_video(path, max_frames=60)][::6]
+    frames = [(time, media.fit_image(image, 144, 192)) for time, image in media.read_video(path, max_frames=60)][::6]
     motion = detect_frames(frames, 5.0, landmarker)
     start = min(neutral_frame(motion), len(frames) - 5)
     truth, driving = np.stack([image for _, image in frames])[start : start + 5], motion[start : start + 5]
@@ -253,7 +253,7 @@ def test_the_same_clip_has_the_same_numbers(talking: Seen, tools: Tools, true: d
 
 
 def test_a_face_in_another_place_is_as_far_off_as_it_is_moved(talking: Seen, tools: Tools) -> None:
-    corners = talking.driving.points[0, [33, 263]] * (176, 144, 176)
+    corners = talking.driving.points[0, [33, 263]] * (192, 144, 192)
     numbers = measure(talking, np.roll(talking.truth, 6, axis=2), tools)
     assert numbers["landmark_error"] == pytest.approx(600 / np.linalg.norm(corners[1] - corners[0]), rel=0.15)
     assert numbers["portrait_error"] < 0.5 * numbers["identity_error"]  # the face is the portrait's, elsewhere
@@ -290,7 +290,7 @@ def test_identity_is_looked_for_where_the_face_is(talking: Seen, tools: Tools, t
 def test_another_persons_face_is_told_from_the_portraits(landmarker: Path, talking: Seen, tools: Tools) -> None:
     from skimage.data import astronaut
 
-    picture = media.fit_image(astronaut()[:256, 96:352], 144, 176)
+    picture = media.fit_image(astronaut()[:256, 96:352], 144, 192)
     other = replace(talking, portrait=picture, portrait_landmarks=detect_image(picture, landmarker))
     own, theirs = (measure(replace(one, truth=None), talking.truth, tools) for one in (talking, other))
     assert theirs["portrait_error"] > 2 * own["portrait_error"]

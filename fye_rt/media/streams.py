@@ -1,0 +1,109 @@
+"""Open a media file and choose among its tracks, alike in every PyAV that the package allows."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fye_rt.errors import InputError
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# FFmpeg also reads playlists, which name further files and addresses; a stranger's file must not
+READABLE = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,wav,mp3,aac,flac"
+
+# flags of FFmpeg's scaler; PyAV before 18 takes their numbers and has no names for the last two
+BICUBIC, ACCURATE_ROUNDING, FULL_CHROMA = 0x4, 0x40000, 0x2000
+
+
+def open_media(path: Path) -> "InputContainer":
+    """Open a file that `check_file` has passed.
+
+    Raises:
+        InputError: it is in no known container format, or its index is missing.
+    """
+    import av
+
+    # without "file:", a name with a colon in it would be taken for an address
+    name, options = f"file:{path}", {"format_whitelist": READABLE, "protocol_whitelist": "file"}
+    try:
+        try:
+            return av.open(name, mode="r", options=options, metadata_errors="ignore")
+        except TypeError:  # PyAV 19 has no such argument and never raises for metadata
+            return av.open(name, mode="r", options=options)
+    except (av.FFmpegError, ValueError) as error:
+        with path.open("rb") as file:
+            is_mp4 = file.read(12)[4:8] == b"ftyp"
+        reason = "its index is missing, so it was cut short: copy or record it again" if is_mp4 else "give an mp4"
+        raise InputError(f"{path} is not a video that can be read; {reason}") from error
+
+
+def picture_streams(container: "InputContainer") -> "list[VideoStream]":
+    """Streams of moving pictures, the default ones first; a cover image of a sound file is none."""
+    from av.stream import Disposition
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return sorted(streams, key=_is_secondary)
+
+
+def picture_stream(container: "InputContainer", path: Path) -> "VideoStream":
+    """The stream whose pictures are taken: the default one of those that can be decoded, else the first.
+
+    Raises:
+        InputError: `container`, which is the file `path`, has none.
+    """
+    streams = picture_streams(container)
+    if not streams:
+        held = "sound but no picture" if container.streams.audio else "no frames"
+        raise InputError(f"{path} has {held}; give a video")
+    for stream in streams:
+        if has_decoder(stream):
+            return stream
+    tag = codec_tag(container, streams[0])
+    raise InputError(f"{path} has pictures in a codec that cannot be decoded ({tag}); convert it to H.264")
+
+
+def sound_streams(container: "InputContainer") -> "list[AudioStream]":
+    """Streams of sound, the default ones first."""
+    return sorted(container.streams.audio, key=_is_secondary)
+
+
+def has_decoder(stream: Any) -> bool:
+    """Whether FFmpeg has a decoder for a stream; PyAV before 18 crashes where such a stream is decoded."""
+    return stream.codec_context is not None
+
+
+def codec_tag(container: Any, stream: Any) -> str:
+    """The name that the file gives to a stream's codec, such as "xvc9"; "unknown" where it gives none."""
+    from av import logging
+
+    level = logging.get_level()
+    logging.set_level(logging.INFO)  # FFmpeg describes a file in its log, and PyAV without a decoder nowhere else
+    try:
+        text = container.dumps_format()
+    finally:
+        logging.set_level(level)
+    tag = re.search(rf"^ *Stream #0:{stream.index}\b[^\n]*?: (?:Video|Audio): [^\n]*?\((\S+) / 0x", text, re.MULTILINE)
+    return tag[1] if tag else "unknown"
+
+
+def fraction(ratio: Any) -> Fraction | None:
+    """A ratio as a Fraction; None if it is not stated. PyAV 19 has a class of its own for ratios."""
+    try:
+        return Fraction(ratio) if ratio else None
+    except (ValueError, ZeroDivisionError, OverflowError):  # 1/0
+        return None
+
+
+def time_base(stream: Any) -> Fraction:
+    """Seconds of a tick of a stream, a packet or a frame."""
+    return fraction(stream.time_base) or Fraction(1, 1000)
+
+
+def _is_secondary(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return not stream.disposition & Disposition.default
