@@ -15,6 +15,7 @@ from fye_rt import Animator, Motion, Options, clip, media, outputs
 from fye_rt.clip import Playback
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import draw, landmark_images
+from tests.fye_rt.media_files import Pictures, Track, cut_stream, number, numbered, onset, write_film
 
 SIZE = (64, 72)
 REFERENCE = Options(windows="reference")
@@ -147,6 +148,35 @@ def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
     with pytest.raises(InputError, match=r"601 frames; the limit is 600: .*--windows progressive"):
         animator.render(IMAGE, long, Options(), **more)
     assert len(animator.render(IMAGE, long, Options(windows="progressive"), **more)) == 601
+
+
+@pytest.mark.parametrize("times", [[0, 0.04, 0.04 + 1e-8], [0, 0.04, 90_000]])
+def test_times_that_no_clip_can_have_are_refused_before_anything_is_computed(
+    animator: Animator, motion: Motion, times: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    motion = dataclasses.replace(motion[:3], times=np.array(times))
+    motion.save(tmp_path / "a.npz")
+    for name in ("encode_portrait", "frames"):
+        monkeypatch.delattr(Animator, name)
+    for source in (motion, tmp_path / "a.npz"):
+        with pytest.raises(InputError, match="the time of frame 2"):
+            animator.animate(IMAGE, source, Options(), portrait_landmarks=motion[:1])
+    with pytest.raises(InputError, match=r"a\.npz: the time of frame 2"):
+        clip.live(tmp_path / "a.npz", deque())
+
+
+def test_a_broadcast_cut_in_a_group_of_frames_has_the_frames_that_are_shown(
+    animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "bf": "2"}
+    film = write_film(tmp_path / "a.ts", "mpegts", Pictures(numbered(15), options=options), [Track("aac", 0.5)], 0.6)
+    cut = cut_stream(film, tmp_path / "cut.ts", 0.3)
+    made = animator.animate(IMAGE, cut, Options(), size=SIZE, portrait_landmarks=portrait)
+    assert [number(picture) for picture in detected] == list(range(8, 15))
+    assert made.seconds == pytest.approx(7 / 25) and len(made) == 7
+    np.testing.assert_allclose(made.times or (), np.arange(7) / 25, rtol=0, atol=1e-9)
+    made.save(tmp_path / "out.mp4")
+    assert onset(tmp_path / "out.mp4") == pytest.approx(0.5 - 8 / 25, abs=0.005)  # an AAC packet rings 5 ms
 
 
 def grey(*levels: int) -> NDArray[np.uint8]:
