@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from fye_rt.errors import BundleError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, refuse_pointer
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
@@ -27,6 +27,7 @@ _MAX_MANIFEST = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SEAL = ',\n "sha256": "{}"\n}}\n'  # how bundle.json ends: with the hash of all that stands before
 _SEAL_BYTES = len(_SEAL.format("0" * 64))
+_SEAL_START = b'"sha256": "'
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,6 @@ class Bundle:
         try:
             bundle = cls._parse(path, raw, manifest)
             bundle._check_names()
-            _check_seal(path, raw)
             bundle._check_files(verify)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(f"{path / MANIFEST} is damaged ({error!r}); export the bundle again") from error
@@ -178,8 +178,9 @@ class Bundle:
     def _check_files(self, verify: bool) -> None:
         for name, entry in self.manifest["files"].items():
             file = self.path / name
-            if file.is_symlink() or not file.is_file():
-                raise BundleError(f"{self.path} lacks {name}; export the bundle again")
+            if not file.is_file():
+                raise BundleError(_lacks(self.path, name))
+            refuse_pointer(file, BundleError)
             if file.stat().st_size != entry["bytes"] or (verify and sha256(file) != entry["sha256"]):
                 raise BundleError(f"{file} differs from its hash in {MANIFEST}; copy or export the bundle again")
 
@@ -187,6 +188,13 @@ class Bundle:
         """The ONNX file of a graph: the engine's own variant if there is one, else the standard."""
         entry = self.graphs[graph]
         return self.path / entry.variants.get(variant, entry.file)
+
+    @property
+    def remedy(self) -> str:
+        """What to do where an engine refuses a graph of this bundle, for the engine's message."""
+        if any((self.path / name).is_symlink() for name in self.manifest["files"]):
+            return f"the bundle has links, which not every engine follows; copy it with: cp -rL {self.path} COPY"
+        return f"check with: fye verify {self.path}"
 
     def weight_bytes(self, graph: str, itemsize: int = 4) -> int:
         """Bytes of a graph's weights at a compute precision of `itemsize` bytes per number."""
@@ -247,12 +255,19 @@ def _shipped_candidates() -> Iterator[Path]:
 
 
 def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """bundle.json as bytes and parsed. Its seal is checked first: nothing in it is believed before."""
     file = path / MANIFEST
     if not file.is_file():
+        if file.is_symlink():
+            raise BundleError(_lacks(path, MANIFEST))
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; make one with: fye export CHECKPOINT -o DIR")
     if file.stat().st_size > _MAX_MANIFEST:
         raise BundleError(f"{file} is over {_MAX_MANIFEST >> 20} MB; refusing this bundle")
+    refuse_pointer(file, BundleError)
     raw = file.read_bytes()
+    sealed_body = _seal_matches(raw)
+    if not sealed_body and _SEAL_START in raw[-_SEAL_BYTES:]:
+        raise BundleError(f"{file} differs from its seal; copy or export the bundle again")
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -264,13 +279,25 @@ def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
             f"{path} has format version {manifest.get('version')!r}, this fye-rt reads {VERSION}; export it again "
             "with this version, or install the fye-rt that wrote it"
         )
+    if not sealed_body:
+        raise BundleError(f"{file} has no seal at its end; copy or export the bundle again")
     return raw, manifest
 
 
-def _check_seal(path: Path, raw: bytes) -> None:
+def _seal_matches(raw: bytes) -> bool:
+    """Whether bundle.json ends with the hash of what stands before that."""
     body, seal = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
-    if seal != _SEAL.format(hashlib.sha256(body).hexdigest()).encode():
-        raise BundleError(f"{path / MANIFEST} differs from its own hash; copy or export the bundle again")
+    return seal == _SEAL.format(hashlib.sha256(body).hexdigest()).encode()
+
+
+def _lacks(path: Path, name: str) -> str:
+    """What is said of a file that is not there: a link may have come without what it leads to."""
+    if (path / name).is_symlink():
+        return (
+            f"{path / name} is a link to {os.readlink(path / name)}, which is not there; download the bundle again, "
+            "or copy it with the files that its links lead to (cp -rL)"
+        )
+    return f"{path} lacks {name}; download, copy or export the bundle again"
 
 
 def _graph(name: str, entry: Mapping[str, Any]) -> Graph:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fye_rt.errors import OutputError
+from fye_rt.errors import FyeError, OutputError
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _asking = threading.Lock()
 
 
@@ -121,6 +122,23 @@ def _replace_folder(temporary: Path, path: Path) -> None:
                 raise
         finally:
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def refuse_pointer(path: Path, error: type[FyeError]) -> None:
+    """Raise `error` if a file is a Git LFS pointer: a few lines of text in place of a file that was not downloaded.
+
+    A file that is missing or cannot be read passes: whoever reads it says so.
+    """
+    try:
+        # 1,024 bytes: the specification's limit for pointers
+        if not path.is_file() or path.stat().st_size > 1024:
+            return
+        with path.open("rb") as handle:
+            start = handle.read(len(_POINTER))
+    except OSError:
+        return
+    if start == _POINTER:
+        raise error(f"{path} is a Git LFS pointer in place of the file itself; get the file with: git lfs pull")
 
 
 def _sync(file: Path) -> None:

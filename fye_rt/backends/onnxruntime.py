@@ -49,7 +49,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
     try:
         return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))
     except Exception as error:  # the provider raises half a dozen unrelated types
-        raise BackendError(f"onnxruntime cannot open {graph}: {error}; check with: fye verify {bundle.path}") from error
+        raise BackendError(f"onnxruntime cannot open {graph}: {error}; {bundle.remedy}") from error
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -106,9 +106,7 @@ class Provider:
             raise
         except Exception as error:  # the provider raises half a dozen unrelated types
             reason = " ".join(str(error).split())
-            raise BackendError(
-                f"{self.backend} cannot open {graph}: {reason}; check with: fye verify {bundle.path}"
-            ) from error
+            raise BackendError(f"{self.backend} cannot open {graph}: {reason}; {bundle.remedy}") from error
 
     def _session(
         self, bundle: Bundle, graph: str, compute: str, threads: int, replayed: bool

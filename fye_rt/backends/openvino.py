@@ -100,7 +100,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngin
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:
         reason = " ".join(str(error).split())  # it comes in five lines
-        raise BackendError(f"openvino cannot open {graph}: {reason}; check with: fye verify {bundle.path}") from error
+        raise BackendError(f"openvino cannot open {graph}: {reason}; {bundle.remedy}") from error
 
 
 def _write_out_attention(attention: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fye_rt import backends
-from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, sealed, sha256, shipped_bundles
+from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, put_file, sealed, sha256, shipped_bundles
 from fye_rt.errors import BackendError, BundleError
 from fye_rt.schedule import SchedulerConfig
 
@@ -108,7 +108,7 @@ def test_one_changed_byte_of_the_manifest_is_refused(data: st.DataObject, tiny_b
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     (tmp_path / MANIFEST).write_bytes(raw)
     message = refusal(tmp_path)
-    assert MANIFEST in message or str(tmp_path) in message
+    assert MANIFEST in message
     assert "lacks" not in message  # it was the manifest that was found out, not the absent files
 
 
@@ -202,11 +202,71 @@ def test_a_file_that_no_hash_covers_is_refused(folder: Path) -> None:
     assert "denoiser.onnxruntime.onnx has no hash" in refusal(folder)
 
 
+def as_links(folder: Path) -> Path:
+    """The bundle as download caches keep it: links in one folder, files called by their hashes in another."""
+    blobs, links = folder.with_name("blobs"), folder.with_name("links")
+    blobs.mkdir()
+    links.mkdir()
+    for file in folder.iterdir():
+        blob = file.rename(blobs / sha256(file))
+        (links / file.name).symlink_to(Path("..", "blobs", blob.name))
+    return links
+
+
+def test_a_bundle_of_links_is_opened_and_its_graphs_run(folder: Path) -> None:
+    digest = Bundle.load(folder).digest
+    bundle = Bundle.load(as_links(folder))
+    assert bundle.digest == digest
+    backends.load("onnxruntime")(bundle, "guider", backends.Settings(threads=1))
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "guider.onnx"])
-def test_a_symbolic_link_is_refused_even_to_the_same_bytes(name: str, folder: Path) -> None:
+def test_a_link_to_the_same_bytes_is_followed_and_to_others_refused(name: str, folder: Path) -> None:
     outside = (folder / name).rename(folder.parent / name)
     (folder / name).symlink_to(outside)
-    assert name in refusal(folder)
+    Bundle.load(folder)
+    flip(outside, 100)
+    assert f"{name} differs from its hash" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "weights.safetensors", "guider.onnx"])
+def test_a_dangling_link_is_named_with_what_it_leads_to(name: str, folder: Path) -> None:
+    links = as_links(folder)
+    (links / name).resolve().unlink()
+    message = refusal(links)
+    assert f"{name} is a link to ../blobs/" in message and "is not there" in message
+    assert "lacks" not in message and "export" not in message
+
+
+def test_an_engine_that_follows_no_link_is_helped_with_the_command_that_copies(folder: Path) -> None:
+    (folder / "weights.safetensors").rename(folder.parent / "weights.safetensors")
+    (folder / "weights.safetensors").symlink_to("../weights.safetensors")  # of this kind ONNX Runtime refuses
+    with pytest.raises(BackendError, match=f"cp -rL {folder} "):
+        backends.load("onnxruntime")(Bundle.load(folder), "guider", backends.Settings(threads=1))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "weights.safetensors", "guider.onnx"])
+def test_a_git_lfs_pointer_is_named_with_the_command_that_gets_the_file(name: str, folder: Path) -> None:
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n")
+    message = refusal(folder)
+    assert f"{name} is a Git LFS pointer" in message and "git lfs pull" in message
+
+
+@pytest.mark.parametrize("change", [(b"v_prediction", b"w_prediction"), (b'"version": 1', b'"version": 7')])
+def test_a_changed_manifest_is_refused_by_its_seal_before_anything_in_it_is_believed(
+    change: tuple[bytes, bytes], folder: Path
+) -> None:
+    raw = (folder / MANIFEST).read_bytes()
+    assert change[0] in raw
+    (folder / MANIFEST).write_bytes(raw.replace(*change))
+    assert f"{MANIFEST} differs from its seal" in refusal(folder)
+
+
+def test_a_damaged_manifest_is_not_sealed_anew(folder: Path) -> None:
+    raw = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).write_bytes(raw.replace(b"v_prediction", b"w_prediction"))
+    with pytest.raises(BundleError, match="differs from its seal"):
+        put_file(folder, "plan.json", b"{}")
 
 
 def test_a_folder_or_a_pipe_in_place_of_a_file_is_refused(folder: Path) -> None:
@@ -229,7 +289,7 @@ def test_a_folder_or_a_pipe_in_place_of_a_file_is_refused(folder: Path) -> None:
         (b"3", "does not describe"),
         (b"{}", "does not describe"),
         (b'{"format": "onnx"}', "does not describe"),
-        (b'{"format": "fye-bundle", "version": 1}', "damaged"),
+        (b'{"format": "fye-bundle", "version": 1}', "no seal"),
         (b'{"format": "fye-bundle", "version": ' + b"9" * 5000 + b"}", "not JSON"),
     ],
 )
