@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fye_export import networks, sizes, state_dict
 from fye_export.config import NETWORKS, ModelConfig
 from fye_rt.errors import CheckpointError
+from fye_rt.files import refuse_pointer
 
 _FYE = "follow-your-emoji/"
 _CLIP = "sd-image-variations-diffusers/image_encoder/"
@@ -62,6 +64,8 @@ class Checkpoint:
         found = {name: _find(path, candidates) for name, candidates in WEIGHTS.items()}
         absent = [" or ".join(WEIGHTS[name]) for name, file in found.items() if not file]
         absent += [file for file in CONFIGS.values() if not (path / file).is_file()]
+        _check_links(path, [candidate for name, file in found.items() if not file for candidate in WEIGHTS[name]])
+        _check_links(path, CONFIGS.values())
         if absent:
             raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(absent)}")
         files: dict[str, tuple[str, ...]] = {name: (file,) for name, file in found.items() if file}
@@ -156,11 +160,24 @@ def _find(path: Path, candidates: tuple[str, ...]) -> str | None:
     return next((file for file in candidates if (path / file).is_file()), None)
 
 
+def _check_links(path: Path, files: Iterable[str]) -> None:
+    """Raise CheckpointError if a file is a link that leads nowhere, as when a download's cache was copied in part."""
+    for file in files:
+        for place in (path / file, *(path / folder for folder in Path(file).parents)):
+            if place.is_symlink() and not place.exists():
+                raise CheckpointError(
+                    f"{place} is a link to {os.readlink(place)}, which is not there; download the checkpoint again, or "
+                    "copy it with the files that its links lead to (cp -rL)"
+                )
+
+
 def _motion_file(path: Path, unet_file: str, unet: Mapping[str, Tensor]) -> str | None:
     """AnimateDiff's file, if the UNet lacks all motion modules or all their positional encodings."""
     if any(key.endswith(PE) for key in unet):
         return None
     file = _find(path, ANIMATEDIFF)
+    if file is None:
+        _check_links(path, ANIMATEDIFF)
     if file is None and not any("motion_modules." in key for key in unet):
         raise CheckpointError(f"{unet_file} has no motion modules; put AnimateDiff's {ANIMATEDIFF[1]} beside it")
     return file
@@ -175,6 +192,7 @@ def _motion_modules(path: Path, file: str, unet: Mapping[str, Tensor]) -> dict[s
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
+    refuse_pointer(path, CheckpointError)
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fye_rt.errors import CheckpointError
+from fye_rt.files import refuse_pointer
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _POSITION_IDS = "vision_model.embeddings.position_ids"  # 0, 1, 2, ...: a buffer that old transformers versions saved
@@ -35,6 +36,7 @@ def read(path: Path, name: str) -> dict[str, Tensor]:
         CheckpointError: unreadable, truncated, or something else than a dictionary of float16, bfloat16 or float32
             tensors.
     """
+    refuse_pointer(path, CheckpointError)
     state = _read_safetensors(path, name) if path.suffix == ".safetensors" else _read_pickle(path, name)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
+from fye_rt.files import refuse_pointer
 from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion, check_frames
 from fye_rt.landmarks.npy import read_header
 
@@ -40,6 +41,7 @@ def load_template(path: str | os.PathLike[str], fps: float = TEMPLATE_FPS) -> Mo
             plain containers and NumPy arrays of numbers.
     """
     path = Path(path)
+    refuse_pointer(path, InputError)
     try:
         with path.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
+from fye_rt.files import refuse_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make
         raise InputError(f"{path} is empty")
     if size > limits.max_file:
         raise InputError(f"{path} has {size:,} bytes; the limit is {limits.max_file:,}: {remedy}")
+    refuse_pointer(path, InputError)
     return path
 
 

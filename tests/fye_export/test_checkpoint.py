@@ -175,3 +175,44 @@ def test_an_absent_folder_is_named(folder: Path, tmp_path: Path) -> None:
 def test_a_damaged_config_is_named(text: str, folder: Path) -> None:
     (folder / UNET_CONFIG).write_bytes(text.encode("latin-1"))
     refusal(folder, UNET_CONFIG)
+
+
+def as_links(folder: Path) -> Path:
+    """The checkpoint as download caches keep it: links, and the files that they lead to in another folder."""
+    blobs, links = folder.with_name("blobs"), folder.with_name("links")
+    blobs.mkdir()
+    for number, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        link = links / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file.rename(blobs / str(number)))
+    return links
+
+
+def test_a_checkpoint_of_links_is_the_same_checkpoint(folder: Path) -> None:
+    digest = Checkpoint.open(folder).digest
+    checkpoint = Checkpoint.open(as_links(folder))
+    checkpoint.check()
+    assert checkpoint.digest == digest
+
+
+@pytest.mark.parametrize("name", [UNET, VAE, VAE_CONFIG, UNET_CONFIG])
+def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(name: str, folder: Path) -> None:
+    links = as_links(folder)
+    target = (links / name).resolve()
+    target.unlink()
+    message = refusal(links, f"{links / name} is a link to {target}, which is not there", "cp -rL")
+    assert "lacks" not in message
+
+
+def test_a_folder_that_is_a_link_to_nowhere_is_named(folder: Path) -> None:
+    (folder / "sd-vae-ft-mse").rename(folder.parent / "vae")
+    (folder / "sd-vae-ft-mse").symlink_to(folder.parent / "vae")
+    Checkpoint.open(folder)
+    shutil.rmtree(folder.parent / "vae")
+    refusal(folder, f"{folder / 'sd-vae-ft-mse'} is a link to")
+
+
+@pytest.mark.parametrize("name", [UNET, VAE, CLIP_CONFIG])
+def test_a_git_lfs_pointer_is_named_with_the_command_that_gets_the_file(name: str, folder: Path) -> None:
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n")
+    refusal(folder, f"{name} is a Git LFS pointer", "git lfs pull")
