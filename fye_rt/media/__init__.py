@@ -1,7 +1,8 @@
 """Images and video in and out, with limits. Everything inside fye-rt is uint8 RGB, (H, W, 3)."""
 
 from fye_rt.media.checks import LIMITS, Limits
-from fye_rt.media.images import contact_sheet, read_image, write_image
+from fye_rt.media.images import contact_sheet, image_size, read_image, write_image
+from fye_rt.media.kinds import kind_of, pictures_in
 from fye_rt.media.mp4 import VideoWriter, write_video
 from fye_rt.media.pixels import clip_pixels, fit_image, reference_round_trip
 from fye_rt.media.times import check_times
@@ -16,6 +17,9 @@ __all__ = [
     "clip_pixels",
     "contact_sheet",
     "fit_image",
+    "image_size",
+    "kind_of",
+    "pictures_in",
     "probe_video",
     "read_image",
     "read_video",

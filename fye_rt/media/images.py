@@ -1,9 +1,12 @@
 """Still images: reading what strangers send, writing, contact sheets."""
 
+import io
 import logging
 import os
+import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +16,12 @@ from numpy.typing import NDArray
 from fye_rt.errors import InputError, OptionError
 from fye_rt.files import atomic_file
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_rgb, check_size
+from fye_rt.media.kinds import named, readable_pictures
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageCms
 
-# Pillow's other readers are for formats nobody photographs in, and one of them starts Ghostscript
-READABLE = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+PROFILE_NOISE = 2  # levels by which a profile of sRGB, rounded to its tables, may differ from sRGB
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 logger = logging.getLogger("fye_rt")
@@ -28,18 +31,35 @@ def read_image(path: str | os.PathLike[str], limits: Limits = LIMITS) -> NDArray
     """Read an image as uint8 RGB, (H, W, 3), the right way up.
 
     The size is checked before pixels are decoded. EXIF orientation is applied; transparent pixels are laid over
-    white; 16-bit grey keeps its high byte; colour profiles are ignored; of several pictures in one file (animation,
-    pages) the first is taken, with a warning on the logger "fye_rt".
+    white; 16-bit grey keeps its high byte. Colours of an embedded profile, or of Adobe RGB by EXIF, become sRGB by
+    relative colorimetric intent with black point compensation; a profile that cannot be used is ignored. Of several
+    pictures in one file (animation, pages) the first is taken. The logger "fye_rt" warns of the last two.
 
     Raises:
         InputError: missing, not an image, damaged, truncated, or outside `limits`.
     """
-    path = check_file(path, limits)
+    with _strangers(path):
+        return _decode(check_file(path, limits), limits)
+
+
+def image_size(path: str | os.PathLike[str], limits: Limits = LIMITS) -> tuple[int, int]:
+    """(height, width) of an image as it is stored; its pixels are not decoded.
+
+    Raises:
+        InputError: missing, not an image, or outside `limits`.
+    """
+    with _strangers(path), _open(check_file(path, limits), limits) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _strangers(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what Pillow raises on damaged files into an InputError."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes that are refused a line below, in words of ours
             warnings.simplefilter("ignore")
-            return _decode(path, limits)
+            yield
     except InputError:
         raise
     except Exception as error:  # Pillow's readers raise nearly every type there is on a damaged file
@@ -103,24 +123,51 @@ def contact_sheet(
 
 
 def _decode(path: Path, limits: Limits) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    Image.init()
-    try:
-        image: Image.Image = Image.open(path, formats=[name for name in READABLE if name in Image.OPEN])
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that can be read; give one of {', '.join(READABLE)}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is far over the limit of {limits.max_pixels:,} pixels: make it smaller") from error
-    with image:
-        check_size(path, *image.size, limits)
+    with _open(path, limits) as image:
         if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with extras
             logger.warning("%s holds several pictures; the first one is taken", path)
         image.load()
-        return np.array(_to_rgb(ImageOps.exif_transpose(image), path))
+        profile = image.info.get("icc_profile") or _adobe_rgb(image)
+        return np.array(_to_rgb(ImageOps.exif_transpose(image), path, profile))
 
 
-def _to_rgb(image: "Image.Image", path: Path) -> "Image.Image":
+def _open(path: Path, limits: Limits) -> "Image.Image":
+    """An image whose size has been checked and whose pixels are not decoded yet."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image: Image.Image = Image.open(path, formats=readable_pictures())
+    except UnidentifiedImageError as error:
+        raise InputError(_refusal(path)) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is far over the limit of {limits.max_pixels:,} pixels: make it smaller") from error
+    try:
+        check_size(path, *image.size, limits)
+    except InputError:
+        image.close()
+        raise
+    return image
+
+
+def _refusal(path: Path) -> str:
+    """What is said of a file that Pillow reads in none of the formats."""
+    formats = readable_pictures()
+    with path.open("rb") as file:
+        name, kind = named(file.read(64)) or ("", None)
+    if kind == "video":
+        return f"{path} is a video ({name}), not an image; save one of its frames as PNG"
+    if kind == "motion" or kind == "template":
+        return f"{path} holds numbers ({name}), not an image; give one of {', '.join(formats)}"
+    if name == "AVIF" and name not in formats:
+        return f"{path} is an AVIF image, which this Pillow cannot read; save it as PNG or JPEG, or install Pillow 11.3"
+    if name and name not in formats:
+        return f"{path} is a {name} image, which cannot be read here; save it as PNG or JPEG"
+    return f"{path} is not an image that can be read; give one of {', '.join(formats)}"
+
+
+def _to_rgb(image: "Image.Image", path: Path, profile: bytes | None) -> "Image.Image":
     from PIL import Image
 
     if image.mode == "F":
@@ -130,7 +177,70 @@ def _to_rgb(image: "Image.Image", path: Path) -> "Image.Image":
         if values.min() < 0 or values.max() > 65535:
             raise InputError(f"{path} has more than 16 bits a channel; save it with 8")
         image = Image.fromarray((values >> 8).astype(np.uint8))  # convert() would clip at 255
+    alpha = None
     if image.has_transparency_data:
+        grey = image.mode == "LA"
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+        alpha = image.getchannel("A")
+        image = image.convert("L" if grey else "RGB")
+    rgb = (_converted(image, path, profile) if profile else None) or image.convert("RGB")
+    if alpha is None:
+        return rgb
+    rgb.putalpha(alpha)
+    return Image.alpha_composite(Image.new("RGBA", rgb.size, "white"), rgb).convert("RGB")
+
+
+def _converted(image: "Image.Image", path: Path, profile: bytes) -> "Image.Image | None":
+    """The image in sRGB; None where it is in sRGB already, and with a warning where its profile cannot be used."""
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
+        if mode is None or (image.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and image.mode not in ("1", "L")):
+            raise ValueError(f"it is for {space}, the image is {image.mode}")
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if mode != "CMYK" and _is_identity(transform, mode):
+            return None
+        return ImageCms.applyTransform(image.convert(mode), transform)
+    except (ImportError, OSError, TypeError, ValueError, ImageCms.PyCMSError) as error:
+        logger.warning("%s has a colour profile that cannot be used (%s); its colours are taken for sRGB", path, error)
+        return None
+
+
+def _is_identity(transform: "ImageCms.ImageCmsTransform", mode: str) -> bool:
+    """Whether a transform from "RGB" or "L" to "RGB" leaves a chart of all shades as it is, but for rounding."""
+    from PIL import Image, ImageCms
+
+    levels = np.arange(0, 256, 15, np.uint8)
+    shades = np.stack(np.meshgrid(*[levels] * 3), axis=-1).reshape(1, -1, 3) if mode == "RGB" else levels[None]
+    chart = Image.fromarray(shades)
+    converted = np.asarray(ImageCms.applyTransform(chart, transform), np.int64)
+    return bool(np.abs(converted - np.asarray(chart.convert("RGB"))).max() <= PROFILE_NOISE)
+
+
+def _adobe_rgb(image: "Image.Image") -> bytes | None:
+    """A profile of Adobe RGB (1998) if EXIF says that the picture is in it, as cameras do without embedding one."""
+    from PIL import ExifTags, ImageCms
+
+    if image.mode != "RGB" or image.getexif().get_ifd(ExifTags.IFD.Interop).get(1) != "R03":
+        return None
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    # its three primaries, adapted to D50, and its gamma in place of those of sRGB
+    primaries = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087)}
+    primaries[b"bXYZ"] = (0.14919, 0.06322, 0.74457)
+    for entry in range(132, 132 + 12 * struct.unpack_from(">I", profile, 128)[0], 12):
+        tag, place = struct.unpack_from(">4sI", profile, entry)
+        if tag in primaries:
+            struct.pack_into(">3i", profile, place + 8, *(round(value * 65536) for value in primaries[tag]))
+        elif tag.endswith(b"TRC"):
+            struct.pack_into(">4sIIH", profile, place, b"curv", 0, 1, 563)  # 563/256
+    return bytes(profile)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.media import LIMITS, Limits, contact_sheet, read_image, write_image
+from fye_rt.media import LIMITS, Limits, contact_sheet, image_size, read_image, write_image
+from tests.fye_rt import colour_profiles as profiles
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -241,6 +242,139 @@ def test_a_still_image_brings_no_notice(tmp_path, caplog):
     write_image(tmp_path / "a.png", picture())
     read_image(tmp_path / "a.png")
     assert not caplog.records
+
+
+def colours() -> np.ndarray:
+    """All shades of 32x32x32 levels a channel, 192x192; not the brightest, which other spaces' whites would clip."""
+    levels = np.linspace(0, 255, 33).round().astype(np.uint8)
+    shades = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
+    return np.resize(shades, (192, 192, 3))
+
+
+SPACES = {
+    "Display P3": (profiles.TO_P3, None, profiles.rgb(profiles.P3)),
+    "Adobe RGB": (profiles.TO_ADOBE, profiles.ADOBE_GAMMA, profiles.rgb(profiles.ADOBE, profiles.ADOBE_GAMMA)),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("form", ["png", "tiff", "webp"])
+def test_colours_of_another_space_become_those_of_srgb(space: str, form: str, tmp_path: Path, caplog) -> None:
+    matrix, gamma, profile = SPACES[space]
+    coded = profiles.in_space(colours(), matrix, gamma)
+    extra = {"lossless": True} if form == "webp" else {}
+    Image.fromarray(coded).save(tmp_path / f"a.{form}", icc_profile=profile, **extra)
+    off = np.abs(read_image(tmp_path / f"a.{form}").astype(int) - colours())
+    # a level of the other space is several of a dark or saturated colour in sRGB
+    assert off.mean() < 1 and np.quantile(off, 0.99) <= 6
+    assert np.abs(coded.astype(int) - colours()).mean() > 8  # what it would be off without the profile
+    assert not caplog.records
+
+
+def test_a_photograph_that_says_adobe_rgb_in_its_exif_alone_becomes_srgb(tmp_path: Path) -> None:
+    coded = profiles.in_space(colours(), profiles.TO_ADOBE, profiles.ADOBE_GAMMA)
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 65535, 0xA005: {1: "R03"}})
+    Image.fromarray(coded).save(tmp_path / "a.webp", exif=exif, lossless=True)
+    assert np.abs(read_image(tmp_path / "a.webp").astype(int) - colours()).mean() < 1
+    Image.fromarray(coded).save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - colours()).mean() < 2.5  # and JPEG's rounding
+    exif.get_ifd(0x8769).update({0xA001: 1, 0xA005: {1: "R98"}})  # sRGB
+    Image.fromarray(coded).save(tmp_path / "a.webp", exif=exif, lossless=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), coded)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [*((mode, form) for mode in ("RGB", "RGBA", "L", "LA", "P") for form in ("png", "tiff")),
+     ("RGB", "webp"), ("RGBA", "webp")],
+)  # fmt: skip
+def test_an_srgb_profile_changes_no_bit(mode: str, form: str, tmp_path: Path) -> None:
+    image = Image.fromarray(colours()).convert(mode)
+    extra = {"lossless": True} if form == "webp" else {}
+    image.save(tmp_path / f"plain.{form}", **extra)
+    image.save(tmp_path / f"tagged.{form}", icc_profile=profiles.srgb(), **extra)
+    with Image.open(tmp_path / f"tagged.{form}") as tagged:
+        assert tagged.info["icc_profile"]
+    np.testing.assert_array_equal(read_image(tmp_path / f"tagged.{form}"), read_image(tmp_path / f"plain.{form}"))
+
+
+def test_a_profile_of_another_curve_alone_is_not_taken_for_srgb(tmp_path: Path) -> None:
+    Image.fromarray(np.full((32, 32, 3), 20, np.uint8)).save(tmp_path / "a.png", icc_profile=profiles.rgb(gamma=2.2))
+    assert (read_image(tmp_path / "a.png") == 12).all()  # 12.92 * 255 * (20 / 255) ** 2.2
+
+
+def test_transparency_is_kept_where_colours_are_converted(tmp_path: Path) -> None:
+    matrix, gamma, profile = SPACES["Display P3"]
+    opaque = colours()
+    alpha = np.full(opaque.shape[:2], 255, np.uint8)
+    alpha[:, :50] = 0
+    alpha[:, 50:100] = 128
+    coded = np.dstack([profiles.in_space(opaque, matrix, gamma), alpha])
+    Image.fromarray(coded).save(tmp_path / "a.png", icc_profile=profile)
+    back = read_image(tmp_path / "a.png").astype(int)
+    over_white = (opaque * (alpha[..., None] / 255.0) + 255 - alpha[..., None]).astype(int)
+    assert (back[:, :50] == 255).all()
+    assert np.abs(back - over_white).mean() < 1
+
+
+def test_grey_pictures_of_a_profile_are_converted(tmp_path: Path) -> None:
+    grey = np.resize(np.arange(256, dtype=np.uint8), (32, 256))
+    linear = (grey / 255.0) ** 1.8
+    expected = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    for image, name in (
+        (Image.fromarray(grey), "l.png"),
+        (Image.fromarray(np.dstack([grey, np.full_like(grey, 255)])), "la.png"),
+        (Image.fromarray(grey.astype(np.uint16) * 257), "i16.png"),
+        (Image.fromarray(grey), "l.tiff"),
+    ):
+        image.save(tmp_path / name, icc_profile=profiles.grey(1.8))
+        back = read_image(tmp_path / name)
+        assert np.abs(back - expected[..., None]).max() < 2, name  # LittleCMS computes grey in fewer bits
+
+
+def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
+    cyan = np.zeros((32, 32, 4), np.uint8)
+    cyan[:, 16:, 0] = 255
+    for name in ("a.tiff", "a.jpg"):
+        Image.fromarray(cyan, "CMYK").save(tmp_path / name, icc_profile=profiles.inks())
+        back = read_image(tmp_path / name).astype(int)
+        assert np.abs(back[:, :8] - 255).max() <= 3
+        assert np.ptp(back[16, 24]) <= 3  # this press has no coloured ink
+        assert 170 < back[16, 24, 0] < 200  # L* of 75
+
+
+@pytest.mark.parametrize(
+    ("profile", "mode"),
+    [
+        (b"no profile at all" * 20, "RGB"),
+        (profiles.rgb(profiles.P3)[:200], "RGB"),
+        (profiles.inks(), "RGB"),
+        (profiles.rgb(profiles.P3), "CMYK"),
+        (profiles.grey(1.8), "RGB"),
+        (profiles.srgb().replace(b"RGB XYZ ", b"7CLRXYZ "), "RGB"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_said_and_left_out(
+    profile: bytes, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = Image.fromarray(colours()).convert(mode)
+    image.save(tmp_path / "plain.tiff")
+    image.save(tmp_path / "tagged.tiff", icc_profile=profile)
+    with caplog.at_level(logging.WARNING, "fye_rt"):
+        back = read_image(tmp_path / "tagged.tiff")
+    (record,) = caplog.records
+    assert "tagged.tiff has a colour profile that cannot be used" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    np.testing.assert_array_equal(back, read_image(tmp_path / "plain.tiff"))
+
+
+def test_the_size_of_an_image_is_known_without_its_pixels(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(60, 40))
+    assert image_size(tmp_path / "a.png") == (40, 60)
+    (tmp_path / "a.png").write_bytes(png_header(60_000, 40_000))
+    with pytest.raises(InputError, match="limit"):
+        image_size(tmp_path / "a.png")
 
 
 def test_a_contact_sheet_shows_every_image_whole_and_apart():
