@@ -11,6 +11,14 @@ from fye_rt.errors import InputError
 from fye_rt.landmarks.draw import draw
 
 Images = NDArray[np.uint8]
+_SAMPLES = 8  # pictures of a folder that are looked at before work begins
+# What tells landmark images from others, of 255. Of 558 drawn by `draw` and by the reference implementation, then
+# resized and compressed, 11 fail, nearly all halved or quartered and then JPEG of quality 50; of 435 photographs,
+# darkened photographs and sketches, 6 pass: darkened ones of stars and of a rocket by night, and a rainbow on black.
+_BLACK = 24  # the noise of a JPEG around thin lines stays below
+_FAINT, _LEAST_LIGHT = 40, 2e-4  # level and share of pixels; lines that are thinner than a pixel are faint
+_EYES = ((32, 75), (106, 139))  # hues of eyes and brows: yellow-green and teal
+_IRISES_AND_LIPS = ((0, 9), (246, 256), (166, 196))  # red and violet
 
 
 class LandmarkImages(Protocol):
@@ -51,13 +59,14 @@ class Drawn:
 
 
 class Pictures:
-    """Pictures in files that are read when they are asked for.
+    """Landmark images in files that are read when they are asked for.
 
     Args:
         files: one or more, all of one size.
 
     Raises:
-        InputError: a file is no picture; later, when they are asked for, also that one is of another size.
+        InputError: a file is no picture, they differ in size, or what they show is no drawing of landmarks; later,
+            when they are asked for, also that a picture is damaged.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -65,7 +74,16 @@ class Pictures:
 
         self._read = media.read_image
         self._files = np.array(files, dtype=object)
+        sizes = [media.image_size(file) for file in files]
+        for file, size in zip(files, sizes, strict=True):
+            if size != sizes[0]:
+                raise InputError(
+                    f"{file} is {size[0]}x{size[1]}, {files[0].name} is {sizes[0][0]}x{sizes[0][1]} (height x width); "
+                    "give landmark images of one size"
+                )
         self._size = media.read_image(files[0]).shape
+        chosen = self._files[np.linspace(0, len(files) - 1, min(_SAMPLES, len(files))).astype(int)]
+        _check_drawn(chosen, [self._checked(file) for file in chosen])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,3 +101,42 @@ class Pictures:
         if image.shape != self._size:
             raise InputError(f"{file} is {image.shape[0]}x{image.shape[1]}, the first picture of its folder is not")
         return image
+
+
+def has_landmark_colours(image: Images) -> bool:
+    """Whether a picture looks as `draw` leaves it: a few lines on black, most of them in its colours.
+
+    It does for what `draw` and the reference implementation draw in 96 pixels or more, also as JPEG (quality 40) or
+    WebP (30), and resized by 0.5 to 3. It does not for photographs, dark ones included, nor for sketches.
+
+    Args:
+        image: uint8 (H, W, 3).
+    """
+    from PIL import Image
+
+    hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(image).convert("HSV"), np.int64), -1, 0)
+    if not _is_black(image) or (value > _FAINT).mean() < _LEAST_LIGHT:
+        return False
+    chroma = np.where(value > _BLACK, saturation * value, 0)
+    shares = np.bincount(hue.ravel(), chroma.ravel(), minlength=256) / max(chroma.sum(), 1)
+    eyes, others = (sum(shares[low:high].sum() for low, high in hues) for hues in (_EYES, _IRISES_AND_LIPS))
+    colourful = chroma.sum() / 255 >= 0.25 * value[value > _BLACK].sum()
+    return bool(colourful and eyes >= 0.01 and eyes + others >= 0.45)
+
+
+def _is_black(image: Images) -> bool:
+    """Whether nine tenths are black. Of landmark images 94 % are, at the least."""
+    return bool((image.max(axis=-1) <= _BLACK).mean() >= 0.9)
+
+
+def _check_drawn(files: Sequence[Path], images: Sequence[Images]) -> None:
+    """Refuse what is drawn on no black at all, and pictures of which none has the colours of landmarks."""
+    other = next((file for file, image in zip(files, images, strict=True) if not _is_black(image)), None)
+    lit = [(file, image) for file, image in zip(files, images, strict=True) if image.any()]
+    if other is None and lit and not any(has_landmark_colours(image) for _, image in lit):
+        other = lit[0][0]
+    if other is not None:
+        raise InputError(
+            f"{other} is no landmark image (eyes, brows and lips as coloured lines on black), and a folder must hold "
+            "nothing else; make a video of photographs and give that"
+        )
