@@ -6,6 +6,7 @@ Importing this loads NumPy alone; MediaPipe and OpenCV are loaded where they are
 from fye_rt.landmarks.detect import (
     LANDMARKER_URL,
     cached_landmarker,
+    cut_notices,
     detect_frames,
     detect_image,
     detect_live,
@@ -26,6 +27,7 @@ __all__ = [
     "Pictures",
     "Retargeter",
     "cached_landmarker",
+    "cut_notices",
     "detect_frames",
     "detect_image",
     "detect_live",

@@ -4,8 +4,9 @@ Every frame is searched on its own (MediaPipe's IMAGE mode), as the reference do
 not depend on the frames before it, nor on their timing.
 """
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
+from fye_rt.files import refuse_pointer
 from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
-from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames
+from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
 from fye_rt.landmarks.rotation import slerp
 
 LANDMARKER_VARIABLE = "FYE_LANDMARKER"
@@ -27,6 +29,8 @@ LANDMARKER_URL = (
 )
 MAX_GAP = 0.5  # seconds without a face that are bridged
 MAX_FACES = 4  # searched for, so that the largest can be told from the others
+SMALLEST_FACE = 0.11  # of the picture's longer side: faces of 0.08 are never found, of 0.11 always, at any resolution
+MOST_LISTED = 8  # runs of frames in one message
 KEEP_FACE = 1.5  # another face must be this much larger than the one followed so far to take its place
 
 Array = NDArray[np.float64]
@@ -129,7 +133,7 @@ def detect_frames(
     if size is None:
         raise InputError(f"{source} has no frames; give one that does")
     gaps = _runs([face is None for face in faces])
-    _check_gaps(gaps, np.array(times), fps, source)
+    _check_gaps(faces, gaps, np.array(times), fps, source, size)
     motion = _to_motion(faces, times, fps, size, geometry)
     notices = []
     if gaps:
@@ -141,7 +145,18 @@ def detect_frames(
             where = f" in frames {_ranges(runs)}"
             kept = f", and kept until another was {KEEP_FACE:g} times as large"
         notices.append(f"{source}: several faces{where}; the largest was taken{kept}")
+    notices += cut_notices(motion, source)
     return _bridge(motion, gaps, tuple(notices))
+
+
+def cut_notices(motion: Motion, source: str) -> list[str]:
+    """What a user should know of cuts to another face or framing, in one line; nothing if there is none."""
+    cuts = find_cuts(motion)
+    if not cuts:
+        return []
+    places = [f"{cut} ({motion.times[cut] - motion.times[0]:.2f} s)" for cut in cuts[:MOST_LISTED]]
+    frames = f"frame{'s' * (len(cuts) > 1)} {', '.join(places)}{_more(cuts)}"
+    return [f"{source}: another face or framing from {frames} on, where the portrait jumps; cut the video there"]
 
 
 def detect_live(
@@ -184,6 +199,7 @@ def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list
         raise BackendError(
             f"landmarks need MediaPipe, which cannot be imported ({error}); run: pip install 'fye-rt[landmarks]'"
         ) from error
+    refuse_pointer(landmarker, InputError)
     geometry = load_geometry(landmarker)
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(landmarker)),
@@ -286,19 +302,43 @@ def _runs(missing: list[bool]) -> list[tuple[int, int]]:
     return [(indices[0], indices[-1] + 1) for gap, indices in runs if gap]
 
 
-def _check_gaps(gaps: list[tuple[int, int]], times: Array, fps: float, source: str) -> None:
-    frames = len(times)
+def _check_gaps(
+    faces: list[Face | None],
+    gaps: list[tuple[int, int]],
+    times: Array,
+    fps: float,
+    source: str,
+    size: tuple[int, int],
+) -> None:
+    frames, least = len(times), math.ceil(SMALLEST_FACE * max(size))
+    pixels = f"{least} pixels wide of these {size[1]}x{size[0]}"
     if gaps == [(0, frames)]:
         what = "in it" if frames == 1 else f"in any of its {frames} frames"
-        raise FaceNotFoundError(f"{source}: no face {what}; use one where a face is seen from the front, well lit")
+        raise FaceNotFoundError(
+            f"{source}: no face {what}; a face is found when it is seen from the front, well lit, and at least "
+            f"{pixels}: crop to the face if it is smaller"
+        )
     ends = np.append(times, times[-1] + 1.0 / fps)  # a frame lasts until the next one
     # half a millisecond: time stamps are rounded to the container's time base
     long = [(start, stop) for start, stop in gaps if ends[stop] - ends[start] > MAX_GAP + 5e-4]
-    if long:
-        raise FaceNotFoundError(
-            f"{source}: no face in frames {_ranges(long)}, and only gaps up to {MAX_GAP} s are bridged; "
-            "cut these frames out or use a video where the face stays in view"
-        )
+    if not long:
+        return
+
+    def part(run: tuple[int, int]) -> str:
+        return f"{_ranges([run])} ({ends[run[0]] - times[0]:.2f}-{ends[run[1]] - times[0]:.2f} s)"
+
+    borders = zip([0, *(stop for _, stop in long)], [*(start for start, _ in long), frames], strict=True)
+    start, stop = max(borders, key=lambda run: ends[run[1]] - ends[run[0]])
+    remedy = "use a video where the face stays in view"
+    if ends[stop] - ends[start] > MAX_GAP:
+        remedy = f"cut the video to a part with a face, frames {part((start, stop))} for instance, or {remedy}"
+    widths = [float(np.ptp(face[0][:, 0])) * size[1] for face in faces if face is not None]
+    if np.median(widths) < 1.5 * least:
+        remedy += f", or crop it to the face, which must be at least {pixels}"
+    raise FaceNotFoundError(
+        f"{source}: no face in frames {', '.join(map(part, long[:MOST_LISTED]))}{_more(long)}, and only gaps up to "
+        f"{MAX_GAP} s are bridged; {remedy}"
+    )
 
 
 def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:
@@ -310,3 +350,7 @@ def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source:
 
 def _ranges(runs: list[tuple[int, int]]) -> str:
     return ", ".join(str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs)
+
+
+def _more(listed: Sized) -> str:
+    return f" and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, refuse_pointer
 from fye_rt.landmarks.npy import read_header
 
 POINTS = 478  # MediaPipe's 468 mesh points, then 5 points of the right iris and 5 of the left
@@ -20,6 +20,16 @@ BLENDSHAPES = 51  # MediaPipe's 52 without the first, "_neutral"
 MAX_FRAMES = 18000  # ten minutes at 30 frames per second
 MAX_VALUE = 1e6  # pixels, centimetres and weights of a real face lie far below
 FORMAT_VERSION = 1
+# Steps between neighbouring frames that no head makes but in a shaking that goes on: so much at once, and so much more
+# a second. A real talking head moves by 0.04 face sizes from frame to frame and 1.3 a second at most, its size changes
+# by 0.02 and its mesh by 0.32 cm. Cuts between three real people move by 1 and more; where one face is laid over the
+# other, by 0.1, and the mesh by 0.95 cm.
+_CUT_MOVED = (0.2, 2.5)  # mean of all points, in face sizes
+_CUT_RESIZED = (0.2, 1.2)  # logarithm of the face's size
+_CUT_RESHAPED = (0.5, 3.0)  # mean of the metric mesh, centimetres
+_CUT_RATIO = 4.0  # to what nine in ten of the steps around stay under; in jumpy videos they are alike
+_STILL = 0.1  # of the same: a repeated frame, compressed again
+_LONGEST_STILL = 0.1  # seconds; longer ones may also be a still picture, from which the video cuts
 
 _FLOATS = {  # field: shape of one frame
     "points": (POINTS, 3),
@@ -111,6 +121,7 @@ class Motion:
             InputError: `path` is missing, damaged, of another format version or over the limit of 18,000 frames.
         """
         path = Path(path)
+        refuse_pointer(path, InputError)
         try:
             with zipfile.ZipFile(path) as archive:
                 return cls(**_read_fields(archive))
@@ -121,6 +132,56 @@ class Motion:
         except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
             reason = str(error) or type(error).__name__
             raise InputError(f"{path} is not a motion file ({reason}); make one with `fye landmarks`") from error
+
+
+def find_cuts(motion: Motion) -> list[int]:
+    """Frames at which the motion goes on with another face, or with another framing of the same.
+
+    A cut is a step that is too large for the time it takes, stands out from the steps of the second before and after,
+    and is not taken back by the next frame. Interpolated frames are passed over.
+
+    Returns:
+        Numbers of the first frames after each cut.
+    """
+    frames = np.flatnonzero(motion.valid)
+    points = motion.points[frames, :, :2] * motion.source_size[::-1]
+    mesh, times = motion.mesh[frames], motion.times[frames]
+    size = np.sqrt(np.maximum(np.ptp(points, axis=1), 1e-6).prod(axis=1))  # of the face, pixels
+
+    def moved(i: int, j: int) -> float:
+        return float(np.linalg.norm(points[j] - points[i], axis=1).mean() / np.sqrt(size[i] * size[j]))
+
+    def resized(i: int, j: int) -> float:
+        return float(abs(np.log(size[j] / size[i])))
+
+    def reshaped(i: int, j: int) -> float:
+        return float(np.linalg.norm(mesh[j] - mesh[i], axis=1).mean())
+
+    before = np.arange(len(frames) - 1)
+    seconds = np.diff(times)
+    cuts: set[int] = set()
+    for measure, (at_once, a_second) in ((moved, _CUT_MOVED), (resized, _CUT_RESIZED), (reshaped, _CUT_RESHAPED)):
+        steps = np.array([measure(k, k + 1) for k in before.tolist()])
+        if measure is moved:
+            seconds = _with_stills(seconds, steps)
+        for k in np.flatnonzero(steps > at_once + a_second * seconds).tolist():
+            near = (np.abs(times[:-1] - times[k]) <= max(1.0, 4 * seconds[k])) & (before != k)
+            usual = float(np.quantile(steps[near], 0.9)) if near.any() else 0.0
+            around = [(i, j) for i in (k - 1, k) for j in (k + 1, k + 2) if i >= 0 and j < len(frames)]
+            lasts = k + 2 < len(frames) and min(measure(i, j) for i, j in around) > steps[k] / 2
+            if lasts and steps[k] > _CUT_RATIO * usual:
+                cuts.add(int(frames[k + 1]))
+    return sorted(cuts)
+
+
+def _with_stills(seconds: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How long each step may have taken: a video of few frames a second may come with each of them repeated."""
+    longer, still = seconds.copy(), 0.0
+    least = _STILL * float(np.quantile(steps, 0.9)) if len(steps) else 0.0
+    for k, step in enumerate(steps):
+        longer[k] = max(seconds[k], min(still + seconds[k], _LONGEST_STILL))
+        still = still + seconds[k] if step < least else 0.0
+    return longer
 
 
 def check_frames(frames: int) -> None:

@@ -1,5 +1,6 @@
 """Frames without a face and frames with several, where MediaPipe is not needed to tell: its answers are given."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ from fye_rt.errors import FaceNotFoundError
 from fye_rt.landmarks import Motion, detect, detect_frames
 from fye_rt.landmarks.geometry import FaceGeometry
 
-IMAGE = np.zeros((256, 256, 3), np.uint8)
 Detect = Callable[..., Motion]
 
 
@@ -20,19 +20,28 @@ Detect = Callable[..., Motion]
 def found(motion: Motion, monkeypatch: pytest.MonkeyPatch) -> Detect:
     """Detect frames in which so many faces are found, 10 a second; the recorded faces take turns."""
 
-    def run(*counts: int, fps: float = 10.0) -> Motion:
+    def run(
+        *counts: int,
+        fps: float = 10.0,
+        size: tuple[int, int] = (256, 256),
+        shrink: float = 1.0,
+        cut: int | None = None,
+    ) -> Motion:
         answers = iter(enumerate(counts))
 
         def find(image: np.ndarray) -> list[Any]:
             index, count = next(answers)
-            return [(motion.points[index % len(motion)], motion.blendshapes[index % len(motion)])] * count
+            points = (motion.points[index % len(motion)] - 0.5) * shrink + 0.5
+            if cut is not None and index >= cut:
+                points = points + np.array((0.6, 0.0, 0.0))
+            return [(points, motion.blendshapes[index % len(motion)])] * count
 
         @contextmanager
         def opened(landmarker: Path) -> Iterator[Any]:
             yield find, FaceGeometry(motion.mesh[0], np.ones(468))
 
         monkeypatch.setattr(detect, "_open", opened)
-        frames = [(index / fps, IMAGE) for index in range(len(counts))]
+        frames = [(index / fps, np.zeros((*size, 3), np.uint8)) for index in range(len(counts))]
         return detect_frames(frames, fps, Path("face_landmarker.task"), source="talk.mp4")
 
     return run
@@ -49,17 +58,73 @@ def test_half_a_second_without_a_face_is_bridged_and_reported(found: Detect, mot
 @pytest.mark.parametrize(
     ("counts", "listed"),
     [
-        ((1, 0, 0, 0, 0, 0, 0, 1), "frames 1-6"),
-        ((0, 0, 0, 0, 0, 0, 1, 0, 1), "frames 0-5"),
-        ((1, 0, 0, 0, 0, 0, 0), "frames 1-6"),
-        ((1, *(0,) * 6, 1, *(0,) * 7), "frames 1-6, 8-14"),
+        ((1, 0, 0, 0, 0, 0, 0, 1), "frames 1-6 (0.10-0.70 s)"),
+        ((0, 0, 0, 0, 0, 0, 1, 0, 1), "frames 0-5 (0.00-0.60 s)"),
+        ((1, 0, 0, 0, 0, 0, 0), "frames 1-6 (0.10-0.70 s)"),
+        ((1, *(0,) * 6, 1, *(0,) * 7), "frames 1-6 (0.10-0.70 s), 8-14 (0.80-1.50 s)"),
     ],
 )
-def test_more_than_half_a_second_is_an_error_that_lists_the_frames(
+def test_more_than_half_a_second_is_an_error_that_lists_the_frames_and_seconds(
     counts: tuple[int, ...], listed: str, found: Detect
 ) -> None:
-    with pytest.raises(FaceNotFoundError, match=rf"talk\.mp4: no face in {listed}, and only gaps up to 0\.5 s"):
+    with pytest.raises(
+        FaceNotFoundError, match=rf"talk\.mp4: no face in {re.escape(listed)}, and only gaps up to 0\.5 s"
+    ):
         found(*counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "part"),
+    [
+        ((0,) * 10 + (1,) * 30, "frames 10-39 (1.00-4.00 s)"),  # a title
+        ((1,) * 30 + (0,) * 10, "frames 0-29 (0.00-3.00 s)"),  # credits
+        ((1,) * 10 + (0,) * 8 + (1,) * 20 + (0,) * 8 + (1,) * 15, "frames 18-37 (1.80-3.80 s)"),
+    ],
+)
+def test_the_longest_part_with_a_face_is_named_where_frames_without_one_are_refused(
+    counts: tuple[int, ...], part: str, found: Detect
+) -> None:
+    with pytest.raises(FaceNotFoundError, match=re.escape(part)):
+        found(*counts)
+
+
+def test_of_many_gaps_the_first_are_listed_and_the_others_counted(found: Detect) -> None:
+    with pytest.raises(FaceNotFoundError) as caught:
+        found(*((1, 1, *(0,) * 6) * 20))
+    assert "frames 2-7 (0.20-0.80 s), 10-15" in str(caught.value) and "and 12 more" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "pixels"),
+    [((1080, 1920), 212, "1920x1080"), ((1920, 1080), 212, "1080x1920"), ((192, 192), 22, "192x192")],
+)
+def test_where_no_face_is_found_the_message_says_how_wide_it_must_be_in_this_picture(
+    size: tuple[int, int], least: int, pixels: str, found: Detect
+) -> None:
+    for counts in ((0,), (0, 0, 0)):
+        with pytest.raises(
+            FaceNotFoundError, match=f"at least {least} pixels wide of these {pixels}: crop to the face"
+        ):
+            found(*counts, size=size)
+
+
+def test_frames_without_a_face_are_said_to_need_a_crop_only_where_the_face_is_small(
+    found: Detect, motion: Motion
+) -> None:
+    counts = (*(1,) * 9, *(0,) * 6)
+    share = np.median(np.ptp(motion.points[:9, :, 0], axis=1))
+    with pytest.raises(FaceNotFoundError) as caught:
+        found(*counts)
+    assert share > 0.2 and "crop it" not in str(caught.value)
+    with pytest.raises(FaceNotFoundError, match="or crop it to the face, which must be at least 29 pixels wide"):
+        found(*counts, shrink=0.12 / share)
+
+
+def test_a_cut_is_among_the_notices(found: Detect) -> None:
+    assert found(*(1,) * 20).notices == ()
+    (notice,) = found(*(1,) * 20, cut=12).notices
+    assert notice.startswith("talk.mp4: another face or framing from frame 12 (1.20 s) on")
 
 
 def test_a_video_without_a_face_is_an_error(found: Detect) -> None:

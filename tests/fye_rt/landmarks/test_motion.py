@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt.errors import InputError, OutputError
-from fye_rt.landmarks import MAX_FRAMES, Motion
+from fye_rt.landmarks import MAX_FRAMES, Motion, detect_image, load_template
 
+IMAGE = np.zeros((64, 64, 3), np.uint8)
 FIELDS = ("points", "mesh", "pose", "blendshapes", "times", "valid")
 
 
@@ -178,3 +180,13 @@ def damaged_source(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("motion") / "small.npz"
     small.save(path)
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("load", [Motion.load, load_template, lambda path: detect_image(IMAGE, path)])
+def test_a_git_lfs_pointer_is_named_with_the_command_that_gets_the_file(
+    load: Callable[[Path], Motion], tmp_path: Path, opencv: None
+) -> None:
+    pytest.importorskip("mediapipe")
+    (tmp_path / "a.npz").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n")
+    with pytest.raises(InputError, match=r"a\.npz is a Git LFS pointer .*git lfs pull"):
+        load(tmp_path / "a.npz")
