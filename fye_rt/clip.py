@@ -1,9 +1,11 @@
 """A whole clip: from a portrait and any kind of motion to frames with their timing and sound."""
 
+import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from fye_rt.landmarks import (
     Motion,
     Pictures,
     Retargeter,
+    cut_notices,
     detect_frames,
     detect_image,
     detect_live,
@@ -28,16 +31,19 @@ from fye_rt.landmarks import (
     load_template,
     retarget,
 )
+from fye_rt.landmarks.detect import SMALLEST_FACE
 from fye_rt.options import Options
 from fye_rt.recent import Recent
 from fye_rt.resume import digest
 from fye_rt.timings import Timings
 
+logger = logging.getLogger("fye_rt")
+
 Image = NDArray[np.uint8]
 MotionSource = str | os.PathLike[str] | Motion | Image
 Tell = Callable[[str, int, int], None]  # (stage, finished, all)
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SMALL_FACE = 0.2  # of the clip's shorter side: a face of 38 pixels, in a clip of 192, is 5 latents wide
 FOLDER_FPS = 7.0  # the public code's output rate, for landmark images and templates that carry none
 
 
@@ -209,7 +215,8 @@ def animate(
         animator: with the model.
         image: the portrait, a file or uint8 (H, W, 3) RGB; it is fitted to `size`, black outside.
         motion_source: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that are
-            already the portrait's: a folder of pictures in the order of their names, or uint8 (F, H, W, 3).
+            already the portrait's: a folder of pictures in the order of the numbers in their names, or uint8
+            (F, H, W, 3). What a file is tells its content, not its name.
         options: how to denoise.
         size: (height, width) of the clip, multiples of 8; by default the bundle's, or that of landmark images.
         frames: use that many first frames of the motion.
@@ -321,9 +328,11 @@ def stream(
     check_sides(size, "the clip")
     portrait = media.fit_image(picture, *size)
     try:
-        own = _portrait_landmarks(portrait_landmarks, lambda: _detect(portrait, landmarker))
+        own = _portrait_landmarks(portrait_landmarks, lambda: _detect(portrait, landmarker, picture))
     except FaceNotFoundError as error:
         raise FaceNotFoundError(f"{error}, or give its landmarks with --portrait-landmarks") from error
+    for notice in _small_face(own, size):
+        logger.warning("%s", notice)
     state = animator.encode_portrait(portrait, media.clip_pixels(portrait, _clip_side(animator)))
     return animator.stream(state, _retargeted(motions, own, size), options, patience=patience)
 
@@ -361,9 +370,10 @@ def live(
         InputError: it is missing, damaged, or holds no motion.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() in PICTURES:
+    kind = "folder" if path.is_dir() else media.kind_of(path)
+    if kind in ("folder", "picture"):
         raise InputError(f"{path} is no video and no motion; a stream needs one")
-    if path.suffix.lower() in (".npz", ".npy"):
+    if kind != "video":
         motion = read_motion(path, frames)
         return Playback(fps=motion.fps), _timed(zip(motion.times.tolist(), _singly(motion), strict=True), times)
     info = media.probe_video(path, max_frames=frames)
@@ -441,7 +451,7 @@ def prepare(
     with timings.stage("landmarks"):
 
         def detect() -> Motion:
-            return recent.portrait((same, landmarker), lambda: _detect(portrait, landmarker))
+            return recent.portrait((same, landmarker), lambda: _detect(portrait, landmarker, picture))
 
         landmarks, notices = _landmarks(driving.motion, portrait, portrait_landmarks, detect, reference)
     tell("encode", 0, 1)
@@ -513,17 +523,22 @@ def _read(
         return _Driving(_read_folder(path, frames, limit), FOLDER_FPS)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a driving video, a motion .npz, a template .npy or a folder")
-    match path.suffix.lower():
-        case ".npz":
-            return _from_motion(Motion.load(path)[:frames], str(path), limit)
-        case ".npy":
-            return _from_motion(load_template(path)[:frames], str(path), limit)
-        case suffix if suffix in PICTURES:
+    match media.kind_of(path):
+        case "motion":
+            return _from_file(Motion.load(path)[:frames], str(path), limit)
+        case "template":
+            return _from_file(load_template(path)[:frames], str(path), limit)
+        case "picture":
             return _from_motion(
                 detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path), limit
             )
-        case _:
+        case "video":
             return _from_video(path, frames, landmarker, tell, limit)
+
+
+def _from_file(motion: Motion, name: str, limit: int) -> _Driving:
+    """As `_from_motion`; files hold no notices."""
+    return _from_motion(replace(motion, notices=(*motion.notices, *cut_notices(motion, name))), name, limit)
 
 
 def _from_motion(motion: Motion, name: str, limit: int) -> _Driving:
@@ -555,7 +570,10 @@ def _from_video(
 
 
 def _read_folder(path: Path, frames: int | None, limit: int) -> Pictures:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    try:
+        files = media.pictures_in(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not files:
         raise InputError(f"{path} holds no pictures; give a folder of landmark images")
     files = files[:frames]
@@ -595,11 +613,29 @@ def _landmarks(
         # the public code exchanges width and height here; for square clips this is the same
         unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
-    return Drawn(retarget(own, motion, size, drop_first=reference), size), own.notices
+    return Drawn(retarget(own, motion, size, drop_first=reference), size), (*own.notices, *_small_face(own, size))
 
 
-def _detect(portrait: Image, landmarker: str | os.PathLike[str] | None) -> Motion:
-    return detect_image(portrait, find_landmarker(landmarker), "the portrait")
+def _small_face(portrait: Motion, size: tuple[int, int]) -> tuple[str, ...]:
+    """What is said of a face that has too few pixels in a clip of that height and width."""
+    width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
+    if width >= SMALL_FACE * min(size):
+        return ()
+    return (
+        f"the portrait: its face is {width:.0f} pixels wide in a clip of {size[1]}x{size[0]}, too small to show "
+        "expressions; crop the picture to head and shoulders",
+    )
+
+
+def _detect(portrait: Image, landmarker: str | os.PathLike[str] | None, picture: Image) -> Motion:
+    """Landmarks of a portrait that was fitted from a picture, whose pixels are those that a user can count."""
+    try:
+        return detect_image(portrait, find_landmarker(landmarker), "the portrait")
+    except FaceNotFoundError as error:
+        (height, width), (h, w) = portrait.shape[:2], picture.shape[:2]
+        least = math.ceil(round(SMALLEST_FACE * max(height, width) / min(width / w, height / h), 3))
+        same = (h, w) == (height, width)
+        raise FaceNotFoundError(str(error) if same else f"{error} ({least} of the whole picture's {w}x{h})") from error
 
 
 def _portrait_landmarks(given: str | os.PathLike[str] | Motion | None, detect: Callable[[], Motion]) -> Motion:
@@ -607,7 +643,7 @@ def _portrait_landmarks(given: str | os.PathLike[str] | Motion | None, detect: C
         return detect()
     if isinstance(given, Motion):
         return given
-    return load_template(given) if Path(given).suffix.lower() == ".npy" else Motion.load(given)
+    return load_template(given) if media.kind_of(given) == "template" else Motion.load(given)
 
 
 def _clip_side(animator: Animator) -> int:

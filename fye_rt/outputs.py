@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fye_rt import media
-from fye_rt.clip import PICTURES, Image, Playback, Rendering, contact_sheet, evenly
+from fye_rt.clip import Image, Playback, Rendering, contact_sheet, evenly
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.landmarks import Motion, overlay
 
@@ -124,9 +124,10 @@ def write_overlay(path: Path, source: Path, motion: Motion) -> None:
 
 
 def _pictures(source: Path, frames: int) -> Iterator[Image]:
-    if source.suffix.lower() in (".npz", ".npy"):
-        raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
-    if source.suffix.lower() in PICTURES:
-        yield media.read_image(source)
-    else:
-        yield from (image for _, image in media.read_video(source, max_frames=frames))
+    match media.kind_of(source):
+        case "motion" | "template":
+            raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
+        case "picture":
+            yield media.read_image(source)
+        case "video":
+            yield from (image for _, image in media.read_video(source, max_frames=frames))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
@@ -234,6 +235,117 @@ def test_a_folder_of_pictures_of_two_sizes_is_refused(animator: Animator, tmp_pa
         media.write_image(tmp_path / name, np.zeros((side, 64, 3), np.uint8))
     with pytest.raises(InputError, match=r"1\.png is 72x64"):
         animator.animate(IMAGE, tmp_path)
+
+
+def landmark_folder(folder: Path, images: NDArray[np.uint8], name: str = "{}.png") -> Path:
+    folder.mkdir()
+    for k, image in enumerate(images, start=1):
+        media.write_image(folder / name.format(k), image)
+    return folder
+
+
+def test_a_folder_of_landmark_images_is_taken_in_the_order_people_count(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    drawn = landmark_images(portrait, motion, SIZE)
+    several = np.concatenate((drawn, drawn[::-1][:3]))
+    folder = landmark_folder(tmp_path / "frames", several)
+    (folder / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(50))
+    (folder / "notes.txt").write_text("frame 1 is the first")
+    made = animator.animate(IMAGE, folder, Options())
+    np.testing.assert_array_equal(made.landmarks, several)
+    first = animator.animate(IMAGE, folder, Options(), frames=3)
+    np.testing.assert_array_equal(first.landmarks, several[:3])
+
+
+def test_a_folder_of_photographs_is_no_motion(animator: Animator, images: NDArray[np.uint8], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1\.png is no landmark image .* make a video of photographs and give that"):
+        animator.animate(IMAGE, landmark_folder(tmp_path / "photographs", images), Options())
+
+
+@pytest.mark.parametrize("name", ["motion", "motion.mp4", "motion.png", "motion.npy"])
+def test_a_motion_file_is_one_whatever_it_is_called(
+    name: str, animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    motion.save(tmp_path / "motion.npz")
+    portrait.save(tmp_path / "portrait.npz")
+    file = (tmp_path / "motion.npz").rename(tmp_path / name)
+    own = (tmp_path / "portrait.npz").rename(tmp_path / "landmarks of mine")
+    made = animator.animate(IMAGE, file, Options(), size=SIZE, portrait_landmarks=own)
+    np.testing.assert_array_equal(made.landmarks, landmark_images(portrait, motion, SIZE))
+    assert len(list(clip.live(file, deque())[1])) == len(motion)
+
+
+@pytest.mark.parametrize("name", ["driving", "driving.png", "driving.npz"])
+def test_a_video_is_one_whatever_it_is_called(
+    name: str, animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    media.write_video(tmp_path / "driving.mp4", [IMAGE] * 4, 25.0)
+    file = (tmp_path / "driving.mp4").rename(tmp_path / name)
+    made = animator.animate(IMAGE, file, Options(), size=SIZE, portrait_landmarks=portrait)
+    assert len(made) == len(detected) == 4
+    outputs.write_overlay(tmp_path / "overlay.mp4", file, clip.read_motion(file))
+    assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
+
+
+@pytest.mark.parametrize(("name", "form"), [("a", "PNG"), ("a.jfif", "JPEG"), ("a.tif", "TIFF"), ("a.mp4", "WEBP")])
+def test_a_picture_drives_whatever_it_is_called(
+    name: str, form: str, motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip, "detect_image", lambda image, landmarker, source: motion[:1])
+    monkeypatch.setattr(clip, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    PIL.Image.fromarray(IMAGE).save(tmp_path / name, form)
+    assert len(clip.read_motion(tmp_path / name)) == 1
+    outputs.write_overlay(tmp_path / "overlay.png", tmp_path / name, motion[:1])
+    assert media.read_image(tmp_path / "overlay.png").shape == IMAGE.shape
+    with pytest.raises(InputError, match="no video and no motion"):
+        clip.live(tmp_path / name, deque())
+
+
+def test_a_heic_photograph_is_named_as_a_motion_too(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
+    with pytest.raises(InputError, match="is a HEIC image, which cannot be read here; save it as PNG or JPEG"):
+        clip.read_motion(tmp_path / "a.heic", landmarker=Path(__file__))
+
+
+def test_a_cut_in_a_motion_file_is_a_notice(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    points = motion.points.copy()
+    points[5:] = (points[5:] - 0.5) * 0.4 + (0.8, 0.2, 0.5)
+    dataclasses.replace(motion, points=points).save(tmp_path / "cut.npz")
+    motion.save(tmp_path / "whole.npz")
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    (notice,) = animator.render(IMAGE, tmp_path / "cut.npz", Options(), **more).notices
+    assert notice.startswith(f"{tmp_path / 'cut.npz'}: another face or framing from frame 5 (0.71 s) on")
+    assert not animator.render(IMAGE, tmp_path / "whole.npz", Options(), **more).notices
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (128, 64)])
+def test_a_portrait_in_half_figure_is_a_notice_that_says_to_crop(
+    size: tuple[int, int], animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
+
+    def shrunk(share: float) -> Motion:
+        """The portrait with a face of that share of the clip's shorter side."""
+        points = (portrait.points - 0.5) * (share * min(size) / width) + 0.5
+        return dataclasses.replace(portrait, points=points)
+
+    assert not animator.render(IMAGE, motion, Options(), size=size, portrait_landmarks=shrunk(0.22)).notices
+    (notice,) = animator.render(IMAGE, motion, Options(), size=size, portrait_landmarks=shrunk(0.17)).notices
+    assert notice == (
+        f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
+        "crop the picture to head and shoulders"
+    )
+
+
+def test_a_portrait_whose_face_is_not_found_says_how_wide_it_must_be_in_the_whole_picture(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    photograph = np.zeros((400, 300, 3), np.uint8)
+    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
+        animator.animate(photograph, motion, Options(), size=(192, 192))
 
 
 def _turned_clockwise(mp4: bytes) -> bytes:
