@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fye_bench.suites.entries import MAX_PAIRS, WITHOUT_FRAMES
+from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.manifest import EVERYTHING, MANIFEST, MAX_LABEL
 from fye_bench.suites.pairing import Plan, crossings, spread
 from fye_bench.suites.probe import (
@@ -138,8 +138,8 @@ def _pairs(
 
 def _named(plan: Plan, motion: Found) -> dict[str, str]:
     """The name of a pair and its truth."""
-    filmed = plan.mode == "self" and motion.path.suffix.lower() not in WITHOUT_FRAMES
-    return {"name": f"{plan.portrait}--{plan.motion}"} | ({"truth": "driving"} if filmed else {})
+    filmed = {"truth": "driving"} if plan.mode == "self" and motion.filmed else {}
+    return {"name": f"{plan.portrait}--{plan.motion}"} | filmed
 
 
 def _own(faces: dict[str, Found], moves: dict[str, Found], report: Report) -> list[Plan]:

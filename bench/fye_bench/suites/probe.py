@@ -18,8 +18,6 @@ from fye_rt.media.checks import check_file
 
 PORTRAITS = ("portraits",)
 MOTIONS = ("motions", "videos", "templates")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".ogv", ".gif")
 LANDMARKS = (".landmarks.npz", ".npz")  # beside a portrait, after its stem
 SIDECARS = (".txt", ".md", ".json")  # no one's mistake
 MAX_SIDECAR = 65536  # bytes
@@ -39,6 +37,7 @@ class Found:
         sha256: of the file.
         landmarks: a portrait's landmarks beside it, and their SHA-256; None for all others.
         driveable: False for a portrait in which there is no face to be found.
+        filmed: True for a motion that is a video, whose frames can be seen.
         source: where it comes from, as a text beside it says, or "".
         licence: likewise.
     """
@@ -48,6 +47,7 @@ class Found:
     sha256: str
     landmarks: tuple[Path, str] | None = None
     driveable: bool = True
+    filmed: bool = False
     source: str = ""
     licence: str = ""
 
@@ -74,8 +74,6 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: 
         if path.suffix.lower() in SIDECARS:
             continue
         try:
-            if path.suffix.lower() not in PICTURES:
-                raise InputError(f"{path} is not a picture by its name; portraits end in {', '.join(PICTURES)}")
             _check(folder, path)
             picture = media.read_image(path)
             beside = [path.with_name(path.stem + suffix) for suffix in LANDMARKS]
@@ -87,7 +85,8 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: 
                     f"{path} is in no pair: no face is found in it; put its landmarks beside it, as {beside[0].name}"
                 )
             kept = (own, sha256(own)) if own else None
-            found.append(Found(path, group, sha256(path), kept, driveable, *_told(path)))
+            source, licence = _told(path)
+            found.append(Found(path, group, sha256(path), kept, driveable, source=source, licence=licence))
         except (FyeError, OSError) as error:
             report(_line(path, error))
     for path in sorted(landmarks - used):
@@ -115,17 +114,19 @@ def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
             continue
         try:
             _check(folder, path)
-            match path.suffix.lower():
-                case ".npz":
+            kind = media.kind_of(path)
+            match kind:
+                case "motion":
                     Motion.load(path)
-                case ".npy":
+                case "template":
                     load_template(path)
-                case suffix if suffix in VIDEOS:
+                case "video":
                     media.probe_video(path)
-                case _:
-                    raise InputError(f"{path} is no motion by its name; give a video (.mp4), a .npz or a template .npy")
+                case "picture":
+                    raise InputError(f"{path} is a still picture, no motion; give a video, a .npz or a template .npy")
             source, licence = _told(path)
-            found.append(Found(path, group, sha256(path), source=source, licence=licence))
+            filmed = kind == "video"
+            found.append(Found(path, group, sha256(path), filmed=filmed, source=source, licence=licence))
         except (FyeError, OSError) as error:
             report(_line(path, error))
     tell("motions", len(files), len(files))

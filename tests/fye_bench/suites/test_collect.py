@@ -131,6 +131,24 @@ def test_what_cannot_be_used_is_said_and_left_out(folder: Path, report: list[str
     assert len(report) == 12  # and that nobody looked for faces
 
 
+def test_files_are_what_they_hold_whatever_they_are_called(folder: Path, report: list[str]) -> None:
+    portraits, motions = folder / "portraits", folder / "motions"
+    for name in ("photo", "photo2.jfif", "photo3.mp4"):
+        picture(portraits / "made.png", 7).rename(portraits / name)
+    video(motions / "made.mp4").rename(motions / "photo")
+    video(motions / "made.mp4").rename(motions / "photo2.png")
+    motion(motions / "made.npz").rename(motions / "photo3.dat")
+    picture(motions / "still.png").rename(motions / "still.mp4")
+    suite = collect(folder, report=report.append)
+    assert {"photo", "photo2", "photo3"} <= {*suite.portraits} and {"photo", "photo2", "photo3"} <= {*suite.motions}
+    truths = {pair.name: pair.truth for pair in suite.pairs if pair.mode == "self"}
+    assert truths["photo--photo"] == truths["photo2--photo2"] == "driving"
+    assert truths["photo3--photo3"] is None  # a motion has no frames to compare with
+    assert [line for line in report if "still.mp4" in line] == [
+        f"{motions / 'still.mp4'} is a still picture, no motion; give a video, a .npz or a template .npy"
+    ]
+
+
 def test_names_are_valid_and_unique(tmp_path: Path) -> None:
     for seed, stem in enumerate(("Ä b--c", "Ä_b-c", "a B", "A_b", "--", "日本", "x" * 90, "x" * 91, "a" * 40 + "--b")):
         picture(tmp_path / "portraits" / f"{stem}.png", seed)
