@@ -25,6 +25,7 @@ from fye_rt.backends.onnxruntime import session_options
 from fye_rt.backends.onnxruntime_bound import OnnxRuntimeGpuEngine
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
+from fye_rt.files import cache_folder
 
 _DENOISERS = ("denoiser", "denoiser_cond")
 _CPU = "CPUExecutionProvider"
@@ -165,22 +166,28 @@ def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
         return {"use_tf32": "0", "enable_cuda_graph": str(int(replayed))}  # float32 is float32
     if provider not in (TENSORRT.name, RTX.name):
         return {}
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = os.access(folder, os.W_OK)
+    except OSError:
+        kept = False
+    if not kept:
+        logger.warning("%s cannot be written; what TensorRT builds is not kept (XDG_CACHE_HOME names another)", folder)
     if provider == RTX.name:
-        return {"nv_runtime_cache_path": str(folder), "nv_use_external_data_initializer": "1"}
-    return {
+        stored = {"nv_runtime_cache_path": str(folder)}
+        return {"nv_use_external_data_initializer": "1"} | (stored if kept else {})
+    stored = {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(folder),
-        "trt_load_user_initializer": "1",
     }
+    return {"trt_load_user_initializer": "1"} | (stored if kept else {})
 
 
 def _cache() -> Path:
     """Where ONNX Runtime keeps what TensorRT has built."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fye-rt" / "onnxruntime"
+    return cache_folder() / "fye-rt" / "onnxruntime"
 
 
 def _cache_name(bundle: Bundle, graph: str, compute: str) -> str:

@@ -4,15 +4,15 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fye_rt.errors import BackendError, OptionError
+from fye_rt.errors import BackendError, FyeError, OptionError
+from fye_rt.files import cache_folder, temporary
 from fye_rt.plans import files as plan_files
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.files import Content, PrivateRoot, Unusable
@@ -95,15 +95,12 @@ class PlanCache:
         """
         secret = self._private.ready()
         folder = self.root / key.digest
-        with self._private.writing():
-            stage = Path(tempfile.mkdtemp(prefix=f".{key.digest}.", dir=self.root))
-            try:
-                plan_folder.write(stage, secret, key, content, facts)
-                with self._private.alone():
-                    plan_files.put_folder(stage, folder)
+        with self._private.writing(), temporary(self.root, key.digest, folder=True) as stage:
+            plan_folder.write(stage, secret, key, content, facts)
+            with self._private.alone():
+                plan_files.put_folder(stage, folder)
+                with suppress(FyeError):  # the plan is there: another one's eviction must not cost it
                     self._evict(self.limit, spared=key.digest)
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
         return folder
 
     def open(self, key: PlanKey, rebuild: str) -> Plan:
@@ -349,8 +346,7 @@ class PlanCache:
 def _default_root() -> Path:
     if root := os.environ.get("FYE_PLANS"):
         return Path(root)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "fye-rt" / "plans"
+    return cache_folder() / "fye-rt" / "plans"
 
 
 def _used(path: Path) -> float:

@@ -1,17 +1,15 @@
 """Files that nobody but this user can have written, in a folder with a secret and locks. POSIX alone."""
 
 import errno
-import fcntl
 import os
 import secrets
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from fye_rt import files
 from fye_rt.errors import BackendError, OutputError
 
 Content = bytes | bytearray | memoryview
@@ -88,15 +86,12 @@ def write_private(path: Path, content: Content) -> None:
     Raises:
         OSError: disk or permission.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
+    with files.temporary(path.parent, path.name) as hidden:
+        with hidden.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(handle)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+            files.sync(file.fileno())
+        hidden.replace(path)
 
 
 def put_folder(source: Path, path: Path) -> None:
@@ -105,11 +100,8 @@ def put_folder(source: Path, path: Path) -> None:
     Raises:
         OSError: disk or permission.
     """
-    retired = _set_aside(path)
-    try:
+    with _set_aside(path):
         source.rename(path)
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def discard(path: Path) -> None:
@@ -118,20 +110,18 @@ def discard(path: Path) -> None:
     Raises:
         OSError: disk or permission.
     """
-    shutil.rmtree(_set_aside(path), ignore_errors=True)
+    with _set_aside(path):
+        pass
 
 
-def _set_aside(path: Path) -> Path:
-    retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    with files.temporary(path.parent, path.name, folder=True) as retired:
         if path.is_dir() and not path.is_symlink():
             path.rename(retired)  # rename() replaces an empty folder
         else:
             path.unlink(missing_ok=True)
-    except OSError:
-        retired.rmdir()
-        raise
-    return retired
+        yield
 
 
 def size(path: Path) -> int:
@@ -170,6 +160,7 @@ class PrivateRoot:
             self.path.mkdir(0o700, exist_ok=True)
             with opened_folder(self.path) as root:
                 (self.path / _LOCKS).mkdir(0o700, exist_ok=True)
+                files.remove_left_over(self.path)
                 while (secret := self.secret(root)) is None:
                     with self.alone():
                         if self.secret(root) is None:
@@ -212,13 +203,15 @@ class PrivateRoot:
         with self.writing():
             handle = os.open(self.path / _LOCKS / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            held = _locked(handle, fcntl.LOCK_NB)
-            if not held and wait is not None:
+            held = files.lock(handle)
+            if held is None:
+                files.warn_of_no_locks(self.path)
+            if held is False and wait is not None:
                 wait()
-                held = _locked(handle, 0)
-            yield held
+                held = files.lock(handle, wait=True)
+            yield held is not False
         finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a child process that was forked meanwhile has it open, too
+            files.unlock(handle)  # a child process that was forked meanwhile has it open, too
             os.close(handle)
 
     @contextmanager
@@ -238,11 +231,3 @@ class PrivateRoot:
             raise BackendError(f"{self.path} is not used: {error}; {self._elsewhere}") from error
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {error.strerror or error}; {self._elsewhere}") from error
-
-
-def _locked(handle: int, flags: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | flags)
-    except BlockingIOError:
-        return False
-    return True
