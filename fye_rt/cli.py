@@ -1,7 +1,11 @@
 """The command line, `fye`: which commands there are, and what becomes of errors."""
 
+import errno
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -33,13 +37,31 @@ ClickException: Any = typer.BadParameter.__mro__[2]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `fye` with `arguments`, by default the process's own.
 
+    With the process's own, SIGTERM and SIGHUP stop the command as Ctrl-C does, unless they are ignored (nohup).
+
     Returns:
-        The exit code: 0; 2 after one line on stderr for a user's mistake; 130 after Ctrl-C.
+        The exit code. 0: the result is there; a note on stderr tells what else was asked for and failed. 1: some jobs
+        of a batch, or pairs of a suite, failed. 2: a user's mistake, in one line on stderr. 130, 143, 129: stopped by
+        Ctrl-C, SIGTERM, SIGHUP; finished parts of a stream, a batch or a resumed clip are kept, all else is removed.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if arguments is not None:
+        return _run(arguments)
+    terminal.open_streams()
+    received: list[int] = []
+    try:
+        with _stopped_by_signals(received):
+            code = _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    terminal.settle()
+    return 128 + received[0] if received else code
+
+
+def _run(arguments: Sequence[str]) -> int:
     with terminal.warnings_as_notes():
         try:
-            code = typer.main.get_command(app).main(arguments, prog_name="fye", standalone_mode=False)
+            command = typer.main.get_command(app)
+            code = command.main(list(arguments) or ["--help"], prog_name="fye", standalone_mode=False)
         except (KeyboardInterrupt, typer.Abort):
             return 130
         except FyeError as error:
@@ -51,16 +73,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.note(f"{error.format_message().rstrip('.')}; see: {path} --help")
             return 2
         except OSError as error:
-            if error.filename is None:  # a bug of ours
+            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a bug of ours
                 raise
-            terminal.note(f"{error.filename}: {error.strerror}")
+            terminal.note(f"{error.filename or 'a file, or stdout'}: {error.strerror}")
             return 2
     return code or 0
 
 
+@contextmanager
+def _stopped_by_signals(received: list[int]) -> Iterator[None]:
+    """Collect the signals that are received: the first one raises KeyboardInterrupt, and so does every Ctrl-C.
+
+    A terminal that is closed sends SIGHUP twice, and the second one must not stop the cleaning up.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        if len(received) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows lacks one
+            if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        terminal.say(f"fye-rt {__version__}")
+        terminal.show(f"fye-rt {__version__}")
         raise typer.Exit
 
 

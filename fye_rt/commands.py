@@ -222,7 +222,8 @@ def animate(
             outputs.write_clip(clip, output, comparison, contact_sheet)
             facts = report.describe(animator, clip, options, bars.totals["denoise"], time.perf_counter() - start)
         if json is not None:
-            report.write_json(json, facts)
+            with outputs.extra(output):
+                report.write_json(json, facts)
     for text in (*clip.notices, *_model_notes(model)):
         terminal.note(text)
     _say_written(output, clip)
@@ -250,7 +251,8 @@ def landmarks(
         motion = read_motion(source, frames, landmarker, bars)
         motion.save(output)
         if overlay is not None:
-            outputs.write_overlay(overlay, source, motion)
+            with outputs.extra(output):
+                outputs.write_overlay(overlay, source, motion)
     for text in motion.notices:
         terminal.note(text)
     bridged = int((~motion.valid).sum())
@@ -377,8 +379,9 @@ def build(
             lines = (
                 command.planned(model, request, cache) if dry_run else command.build_plans(model, request, cache, bars)
             )
+        tell = terminal.show if list_plans or dry_run else terminal.say  # what is built is there all the same
         for line in lines:
-            terminal.say(line)
+            tell(line)
 
 
 def calibrate(
@@ -462,11 +465,8 @@ def verify(
         model = Bundle.load(bundle)
         bars("check the bundle", 1, 1)
         checks = run_graphs(model, backend, lambda done, total: bars("run the graphs", done, total))
-    for line in table(checks):
-        terminal.say(line)
-    for note in _model_notes(model):
-        terminal.say(note)
-    terminal.say("ok")
+    for line in (*table(checks), *_model_notes(model), "ok"):
+        terminal.show(line)
 
 
 def bench(context: typer.Context) -> None:
@@ -508,7 +508,7 @@ def doctor() -> None:
     with terminal.working():
         lines = list(examine())
     for what, found in lines:
-        terminal.say(f"{what:<28} {found}")
+        terminal.show(f"{what:<28} {found}")
 
 
 def _optional(module: str, extra: str) -> Any:

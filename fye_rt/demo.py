@@ -10,6 +10,7 @@ from fye_rt.bundle import MANIFEST, Bundle, shipped_bundles
 from fye_rt.clip import Clip, Image
 from fye_rt.errors import BundleError, OutputError
 from fye_rt.options import DEFAULT_FORECAST, Options
+from fye_rt.outputs import extra
 from fye_rt.report import describe, write_json
 from fye_rt.terminal import Bars
 
@@ -64,10 +65,12 @@ def run(output: Path, tell: Bars, forecast: str = DEFAULT_FORECAST) -> tuple[Bun
             reports[family] = describe(animator, clip, options, tell.totals["denoise"], seconds)
         tell("animate", len(FAMILIES), len(FAMILIES))
     _write_video(output / "demo.mp4", list(clips.values()), tell)
-    media.write_image(output / "contact_sheet.png", contact_sheet(clips))
+    with extra(output / "demo.mp4"):
+        media.write_image(output / "contact_sheet.png", contact_sheet(clips))
     shared = {key: reports[FAMILIES[0]][key] for key in SHARED}
     own = {name: {key: fact for key, fact in facts.items() if key not in SHARED} for name, facts in reports.items()}
-    write_json(output / "timings.json", {**shared, "clips": own})
+    with extra(output / "demo.mp4"):
+        write_json(output / "timings.json", {**shared, "clips": own})
     return bundle, clips
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
 from fye_rt.errors import InputError, OutputError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, remove_left_over
 from fye_rt.forecast import Jump
 
 FORMAT = 2
 _INPUTS = "clip.json"
+logger = logging.getLogger("fye_rt")
 
 Trajectories = Mapping[int, Mapping[int, Array]]
 
@@ -56,11 +58,13 @@ class Kept:
 
     def __init__(self, folder: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
         self._folder = Path(folder)
+        self._failed = False
         wanted = {"format": FORMAT, **json.loads(json.dumps(inputs))}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}; choose a folder that is writable") from error
+        remove_left_over(self._folder)
         if (self._folder / _INPUTS).exists():
             self._compare(wanted)
             return
@@ -91,14 +95,16 @@ class Kept:
         return None
 
     def write(self, number: int, record: Record) -> None:
-        """Keep a piece.
-
-        Raises:
-            OutputError: the disk is full, or the folder is gone.
-        """
+        """Keep a piece. If the disk is full, or the folder gone, the clip goes on without: a warning is logged."""
+        if self._failed:
+            return
         content = _packed(record)
-        with atomic_file(self._folder / _name(number, content)) as temporary:
-            temporary.write_bytes(content)
+        try:
+            with atomic_file(self._folder / _name(number, content)) as temporary:
+                temporary.write_bytes(content)
+        except OutputError as error:
+            self._failed = True
+            logger.warning("%s; the clip goes on, but from here on no piece of it is kept", error)
 
 
 def digest(arrays: Iterable[NDArray[Any]]) -> str:

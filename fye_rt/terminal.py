@@ -5,9 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from fye_rt.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -16,14 +18,89 @@ STDERR = 2  # the file descriptor that C++ libraries write to
 
 
 def say(text: str) -> None:
-    """A result, on stdout."""
-    print(text)
+    """A result that is safe elsewhere, on stdout; if that cannot be written, in a note."""
+    try:
+        show(text)
+    except OutputError as error:
+        note(f"{error}: {text}")
+
+
+def show(text: str) -> None:
+    """What a command is run for, on stdout. Nobody hears of it if stdout is closed, or its reader has gone.
+
+    Raises:
+        OutputError: stdout cannot be written.
+    """
+    try:
+        _print(text, sys.stdout)
+    except BrokenPipeError:
+        pass  # as of `| head`, which has what it wanted
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
 
 
 def note(text: str) -> None:
     """One line on stderr that starts with the program's name."""
     # file names and foreign messages may hold line breaks and escape sequences
-    print("fye: " + "".join(c if c.isprintable() else " " for c in text), file=sys.stderr)
+    with suppress(OSError):
+        _print("fye: " + "".join(c if c.isprintable() else " " for c in text), sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    behind: TextIO | None = getattr(stream, "rich_proxied_file", stream)
+    if not _is_terminal(behind):
+        stream = behind  # while bars are shown, rich would print on stderr
+    if stream is None or behind is None or behind.closed:
+        return
+    try:
+        text.encode(stream.encoding or "utf-8", stream.errors or "strict")
+    except UnicodeEncodeError:  # a file's name may hold letters that the terminal lacks, or bytes that are no text
+        text = text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
+    print(text, file=stream, flush=True)
+
+
+def open_streams() -> None:
+    """Open file descriptors 0 to 2 where the process was started without: a result must not get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+
+
+def settle() -> None:
+    """Drop what stdout and stderr cannot write, which would end the process with an error otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Stderr:
+    """What `sys.stderr` is at the moment; what cannot be written there is lost."""
+
+    encoding = property(lambda self: getattr(sys.stderr, "encoding", "utf-8"))
+
+    def write(self, text: str) -> int:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream().flush()
+
+    def isatty(self) -> bool:
+        return _is_terminal(self._stream())
+
+    def fileno(self) -> int:
+        return int(self._stream().fileno())
+
+    def _stream(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while bars are shown, rich stands before it
 
 
 class Bars:
@@ -38,7 +115,7 @@ class Bars:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=cast(TextIO, _Stderr())),
             transient=True,
             disable=not shown,
         )
@@ -66,7 +143,7 @@ class Bars:
 @contextmanager
 def working(quiet: bool = False, verbose: bool = False) -> Iterator[Bars]:
     """Bars on stderr, unless `quiet` or stderr is no terminal; other libraries are silenced unless `verbose`."""
-    bars = Bars(shown=not quiet and sys.stderr.isatty())
+    bars = Bars(shown=not quiet and _is_terminal(sys.stderr))
     with _native_silence(not verbose), warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")  # fye-rt logs what a user should know
@@ -114,6 +191,13 @@ def _native_silence(wanted: bool) -> Iterator[None]:
         os.dup2(kept, STDERR)
         os.close(kept)
         os.close(nowhere)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def _is_stderr(stream: object) -> bool:

@@ -1,5 +1,6 @@
 """From a bundle to checked plans in the user's cache: what is missing is built, or an older plan gets new weights."""
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,12 @@ from fye_rt.backends import GPU_PIXELS
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import TensorRTEngine
 from fye_rt.bundle import GRAPHS, Bundle
-from fye_rt.errors import BackendError, OptionError
+from fye_rt.errors import BackendError, FyeError, OptionError
 from fye_rt.plans import PlanCache, PlanKey, profile
 from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key, precision_of, rebuild_command
 
 REFIT = "refit"
+logger = logging.getLogger("fye_rt")
 THERE, NEW_WEIGHTS, BUILD = "is there", "gets new weights", "is built"
 
 
@@ -199,7 +201,10 @@ def _made(task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepar
         return plan
     sm, tensorrt = task.key.sm, task.key.tensorrt
     built = build(prepared, weights, request.settings, cache.read_timing(sm, tensorrt), tell)
-    cache.write_timing(sm, tensorrt, built.timing)
+    try:
+        cache.write_timing(sm, tensorrt, built.timing)
+    except FyeError as error:  # it spares the next build some time; this one is done
+        logger.warning("TensorRT's timings are not kept: %s", error)
     return built.plan
 
 

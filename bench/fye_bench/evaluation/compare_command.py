@@ -55,8 +55,9 @@ def main_compare(argv: Sequence[str]) -> int:
         text = table(found)
     if given.json is not None:
         report.write_json(given.json, found)
+    tell = terminal.show if given.html is None and given.json is None else terminal.say
     for line in text:
-        terminal.say(line)
+        tell(line)
     return 0
 
 

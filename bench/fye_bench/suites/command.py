@@ -74,7 +74,7 @@ def _check(given: argparse.Namespace) -> int:
 
 def _show(given: argparse.Namespace) -> int:
     for line in described(Suite.load(given.folder)):
-        terminal.say(line)
+        terminal.show(line)
     return 0
 
 
