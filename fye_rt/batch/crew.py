@@ -7,14 +7,17 @@ keeps to its group while it lasts. A task whose worker dies is given to another 
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from fye_rt.errors import FyeError, OptionError
+from fye_rt.files import uninterrupted
 
 TRIES = 3  # of a task whose workers die
 
@@ -173,9 +176,10 @@ class Processes:
             ours, theirs = self._context.Pipe()
             gpu = self._gpus[worker % len(self._gpus)] if self._gpus else None
             process = self._context.Process(target=_serve, args=(theirs, self._make, gpu), daemon=True)
-            process.start()
+            with uninterrupted(), _deaf_to_ctrl_c():
+                process.start()
+                self._started[worker] = _Started(process, ours)
             theirs.close()
-            self._started[worker] = _Started(process, ours)
         started = self._started[worker]
         started.task, started.tries = task, 0
         started.send()
@@ -202,9 +206,9 @@ class Processes:
         return done
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes at once; what they were writing has no final name yet."""
         for one in self._started.values():
-            one.process.terminate()
+            one.process.kill()
             one.connection.close()
         for one in self._started.values():
             one.process.join()
@@ -291,15 +295,37 @@ def threads_each(threads: int, workers: int, cores: int | None) -> int:
     return cores // workers
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile don't hear of it until they ask to; what this process misses, it gets."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, make: Make, gpu: str | None) -> None:
-    """The life of a process: until its pipe is closed."""
+    """The life of a process: until its pipe is closed, or the process that started it has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the whole run's, which then ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     server = Server(make)
     with suppress(EOFError, OSError):
         while True:
             connection.send(server.do(connection.recv()))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _ending(code: int | None) -> str:

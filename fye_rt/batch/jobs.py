@@ -9,6 +9,7 @@ suffer from it.
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +21,10 @@ from fye_rt.outputs import parse_size
 
 MAX_LINE = 65536  # bytes
 MAX_JOBS = 1_000_000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a job: its files are called so
+_LONGEST = 100  # letters of a job's name
+_BYTES = 200  # of them; a file's name has 255 at most
+_PART = 40  # letters, and _PART_BYTES, of a portrait's or motion's name in that of their clip
+_PART_BYTES = 90
 
 _PATHS = ("portrait", "motion", "portrait_landmarks")
 _OPTIONS = tuple(field.name for field in fields(Options) if field.name != "compute")  # all jobs share the engines
@@ -94,7 +98,7 @@ def read_jobs(path: Path, defaults: Defaults) -> list[Job | BadJob]:
     for number, line in _lines(path):
         job = _parse(number, line, path.parent, defaults, names)
         if isinstance(job, Job):
-            names[job.name.lower()] = number  # some file systems don't tell A from a
+            names[_folded(job.name)] = number
         found.append(job)
     if not found:
         raise InputError(f'{path} has no jobs; give one a line: {{"portrait": "face.png", "motion": "wave.mp4"}}')
@@ -168,13 +172,38 @@ def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path | None:
 def _name(given: Mapping[str, Any], line: int, portrait: Path, motion: Path, names: Mapping[str, int]) -> str:
     name = given.get("name")
     if name is None:
-        name = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:40] for path in (portrait, motion)).lstrip("._-")
-        return f"{name}-{line}" if not name or name.lower() in names else name
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(f"name={name!r} is not valid; letters, digits, '.', '_' and '-', 1 to 100 of them")
-    if name.lower() in names:
-        raise InputError(f"line {names[name.lower()]} has the name {name!r} already")
+        name = "--".join(_part(path.stem) for path in (portrait, motion)).lstrip("._-")
+        while not name or _folded(name) in names:
+            name = f"{name or 'clip'}-{line}"
+        return name
+    if not isinstance(name, str) or not _is_name(name):
+        raise InputError(f"name={name!r} is not valid; letters, digits, '.', '_' and '-', 1 to {_LONGEST} of them")
+    if _folded(name) in names:
+        raise InputError(f"line {names[_folded(name)]} has the name {name!r} already")
     return name
+
+
+def _folded(name: str) -> str:
+    """Some file systems don't tell A from a, nor an accented letter from a letter and an accent."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _is_name(name: str) -> bool:
+    """Whether files can be called so everywhere."""
+    allowed = len(name) <= _LONGEST and len(name.encode(errors="replace")) <= _BYTES
+    return allowed and all(_is_letter(c) or c in "._-" for c in name) and name[:1].isalnum()
+
+
+def _is_letter(character: str) -> bool:
+    """Whether it is a letter, a digit, or a mark that belongs to one, of any script."""
+    return unicodedata.category(character)[0] in "LMN"
+
+
+def _part(stem: str) -> str:
+    """What a portrait's or a motion's name adds to that of their clip."""
+    stem = unicodedata.normalize("NFC", stem)
+    safe = "".join(c if _is_letter(c) or c in "._-" else " " for c in stem)
+    return re.sub(" +", "_", safe)[:_PART].encode()[:_PART_BYTES].decode(errors="ignore")
 
 
 def _settings(given: Mapping[str, Any], defaults: Defaults) -> Defaults:

@@ -14,9 +14,11 @@ from fye_rt.animator import Animator
 from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
 from fye_rt.errors import FyeError, InputError
+from fye_rt.files import atomic_file, followed
 from fye_rt.recent import Recent
 from fye_rt.timings import Evaluations
 
+RECORDS = "records"  # a folder in that of a batch
 Record = dict[str, Any]  # of a job: what became of it, as JSON holds it
 
 
@@ -57,7 +59,7 @@ class Maker:
 
     Args:
         engine: what makes them.
-        folder: where they go, as NAME.mp4.
+        folder: where they go, as NAME.mp4, and their records, as records/NAME.json.
     """
 
     def __init__(self, engine: Engine, folder: Path) -> None:
@@ -66,18 +68,15 @@ class Maker:
         self._recent = Recent()
 
     def __call__(self, job: Job) -> Record:
-        """Make a clip. A mistake in the job is part of what is returned; nothing else of it is left then."""
+        """Make a clip and write its record. A mistake in the job is returned alone; nothing is left of it then."""
         start = time.perf_counter()
         record: Record = {"name": job.name, "line": job.line}
         try:
             record["key"] = key(job, self._animator.bundle.digest, self._engine)
-            made = self._make(job)
+            return self._make(job, record, start)
         except (FyeError, OSError) as error:
             self._path(job).unlink(missing_ok=True)  # of a job that was another one before
             return record | {"status": "failed", "error": f"{error}"}
-        record |= {"status": "done", "error": None, **made}
-        record["seconds"]["all"] = time.perf_counter() - start
-        return record | {"peak_memory_bytes": report.peak_memory(), "worker": os.getpid()}
 
     def close(self) -> None:
         """Give the memory back."""
@@ -86,7 +85,7 @@ class Maker:
     def _path(self, job: Job) -> Path:
         return self._folder / f"{job.name}.mp4"
 
-    def _make(self, job: Job) -> Record:
+    def _make(self, job: Job, record: Record, start: float) -> Record:
         evaluations = Evaluations()
         rendering = self._animator.render(
             job.portrait,
@@ -100,19 +99,33 @@ class Maker:
             recent=self._recent,
         )
         path = self._path(job)
-        outputs.write_clip(rendering, path, None, None)
-        frames, height, width, _ = rendering.landmarks.shape
-        return {
-            "output": path.name,
-            "sha256": sha256(path),
-            "bytes": path.stat().st_size,
-            "frames": frames,
-            "size": [height, width],
-            "network_evaluations": evaluations.number,
-            "backend": self._animator.backend,
-            "notices": list(rendering.notices),
-            "seconds": dict(rendering.timings),
-        }
+        with atomic_file(path) as hidden:
+            outputs.write_clip(rendering, hidden, None, None)
+            frames, height, width, _ = rendering.landmarks.shape
+            record = record | {
+                "status": "done",
+                "error": None,
+                "output": path.name,
+                "sha256": sha256(hidden),
+                "bytes": hidden.stat().st_size,
+                "frames": frames,
+                "size": [height, width],
+                "network_evaluations": evaluations.number,
+                "backend": self._animator.backend,
+                "notices": list(rendering.notices),
+                "seconds": {**rendering.timings, "all": time.perf_counter() - start},
+                "peak_memory_bytes": report.peak_memory(),
+                "worker": os.getpid(),
+            }
+            # a process that is killed must leave no clip without its record, and no older clip with this one
+            followed(path).unlink(missing_ok=True)
+            report.write_json(record_path(self._folder, job.name), record)
+        return record
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where the record of a job is kept in a batch's folder."""
+    return folder / RECORDS / f"{name}.json"
 
 
 def key(job: Job, bundle: str, engine: Engine) -> str:

@@ -1,7 +1,7 @@
 """A batch in its folder: what is finished stays finished, whatever happens to the run.
 
 NAME.mp4            the clip of a job
-records/NAME.json   what became of it, with its times; written once, when it is known
+records/NAME.json   what became of it, with its times; written before its clip appears
 results.jsonl       a line for each job in the order of its file, without times: the same for the same jobs
 summary.json        counts, times and the machine
 """
@@ -17,12 +17,13 @@ from typing import Any, Self
 from fye_rt import report
 from fye_rt.batch.crew import Crew, Died, work
 from fye_rt.batch.jobs import BadJob, Job
-from fye_rt.batch.maker import Engine, Record, key
+from fye_rt.batch.maker import RECORDS, Engine, Record, key, record_path
 from fye_rt.errors import FyeError, OutputError
-from fye_rt.files import alone, atomic_file
+from fye_rt.files import alone, atomic_file, remove_left_over
+from fye_rt.outputs import extra
 from fye_rt.report import write_json
 
-RECORDS, RESULTS, SUMMARY = "records", "results.jsonl", "summary.json"
+RESULTS, SUMMARY = "results.jsonl", "summary.json"
 _TOLD = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
 
 Tell = Callable[[str, int, int, str], None]  # (stage, finished, all, detail)
@@ -68,10 +69,17 @@ class Folder:
 
     def __enter__(self) -> Self:
         self._alone.enter_context(alone(self._records))
+        self._clear()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._clear()
         self._alone.close()
+
+    def _clear(self) -> None:
+        """Remove what killed workers left."""
+        for folder in (self.path, self._records):
+            remove_left_over(folder)
 
     def finished(self, job: Job, bundle: str, engine: Engine) -> Record | None:
         """The record of a clip that is there, made from the very same."""
@@ -86,8 +94,8 @@ class Folder:
         return record | {"line": job.line} if same and whole else None
 
     def keep(self, record: Record) -> None:
-        """Write what became of a job."""
-        write_json(self._records / f"{record['name']}.json", record)
+        """Write what became of a job that failed; who makes a clip writes its record."""
+        write_json(record_path(self.path, record["name"]), record)
 
     def conclude(self, records: Sequence[Record], summary: dict[str, Any]) -> None:
         """Write the results of all jobs, in their order, and the summary."""
@@ -98,7 +106,7 @@ class Folder:
 
     def _read(self, name: str) -> Record | None:
         try:
-            record = json.loads((self._records / f"{name}.json").read_bytes())
+            record = json.loads(record_path(self.path, name).read_bytes())
         except (OSError, ValueError):
             return None
         return record if isinstance(record, dict) else None
@@ -144,11 +152,14 @@ def run(
             workers, made = _work(crew(), todo, tell)
             with closing(made):
                 for record in made:
-                    folder.keep(record)
+                    if record["status"] != "done":
+                        with extra(folder.path):
+                            folder.keep(record)
                     records[record["line"]] = record
     finally:
         ordered = [records[job.line] for job in jobs if job.line in records]
-        folder.conclude(ordered, _summary(jobs, ordered, kept, workers, time.perf_counter() - start))
+        with extra(folder.path):
+            folder.conclude(ordered, _summary(jobs, ordered, kept, workers, time.perf_counter() - start))
     failed = [record for record in ordered if record["status"] == "failed"]
     return Outcome(len(ordered) - len(failed), kept, failed)
 
