@@ -18,7 +18,7 @@ from fye_rt import backends, calibrated, progressive, report, windows
 from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import OnStep, Progress, denoise, predict
-from fye_rt.errors import BusyError, InputError, NumericalError, OptionError
+from fye_rt.errors import BusyError, InputError, NumericalError, OptionError, OutOfMemoryError, memory_for
 from fye_rt.feed import Feed, let_go
 from fye_rt.landmarks import LandmarkImages, face_region, movement
 from fye_rt.methods import method
@@ -131,10 +131,11 @@ class Animator:
         Raises:
             InputError: shape or dtype.
             NumericalError: a network returned NaN or infinity.
+            OutOfMemoryError: memory ran out.
         """
-        with self._serving():
+        with self._serving("encode_portrait", image.shape[:2]):
             _check_images(image[None], "image")
-            side = self.bundle.graphs["image_encoder"].inputs[0].shape[-1]
+            size, side = image.shape[:2], self.bundle.graphs["image_encoder"].inputs[0].shape[-1]
             if clip_pixels is None:
                 from fye_rt import media
 
@@ -143,11 +144,11 @@ class Animator:
                 raise InputError(
                     f"clip_pixels is {clip_pixels.dtype} {clip_pixels.shape}; give float32 (3, {side}, {side})"
                 )
-            tokens = self._run_once("image_encoder", clip_pixels=np.ascontiguousarray(clip_pixels[None]))
+            tokens = self._run_once("image_encoder", size, clip_pixels=np.ascontiguousarray(clip_pixels[None]))
             # the public code's order of operations, in float32
             pixels = image.transpose(2, 0, 1)[None] / np.float32(255) * np.float32(2) - np.float32(1)
-            latents = self._run_once("vae_encoder", pixels=np.ascontiguousarray(pixels))
-            return PortraitState(MappingProxyType(self._run_once("reference", **latents, **tokens)), image.shape[:2])
+            latents = self._run_once("vae_encoder", size, pixels=np.ascontiguousarray(pixels))
+            return PortraitState(MappingProxyType(self._run_once("reference", size, **latents, **tokens)), size)
 
     def encode_motion(self, landmark_images: NDArray[np.uint8]) -> MotionState:
         """Encode landmark images once per clip.
@@ -158,8 +159,9 @@ class Animator:
         Raises:
             InputError: shape, dtype or length.
             NumericalError: the network returned NaN or infinity.
+            OutOfMemoryError: memory ran out.
         """
-        with self._serving():
+        with self._serving("encode_motion", landmark_images.shape[1:3]):
             _check_images(landmark_images, "landmark_images")
             _check_length(len(landmark_images), "landmark_images")
             features = self._features(landmark_images)
@@ -172,7 +174,7 @@ class Animator:
         for start in range(0, len(images), GUIDER_CHUNK):
             chunk = images[start : start + GUIDER_CHUNK].transpose(0, 3, 1, 2)
             pixels = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
-            parts.append(self._run("guider", landmark_images=pixels)["landmark_features"])
+            parts.append(self._run("guider", images.shape[1:3], landmark_images=pixels)["landmark_features"])
         return np.concatenate(parts)
 
     def _motion(self, images: LandmarkImages) -> MotionState:
@@ -214,9 +216,10 @@ class Animator:
             InputError: portrait, motion and noise do not fit together.
             OptionError: a window longer than the bundle allows.
             NumericalError: the network returned NaN or infinity.
+            OutOfMemoryError: memory ran out.
         """
         options = options or Options()
-        with self._serving():
+        with self._serving("denoiser", motion.size, options):
             clip = self._clip(portrait, motion, options)
             if noise is None:
                 noise = _noise(clip, range(len(motion)), options)
@@ -265,7 +268,7 @@ class Animator:
             FyeError: as `denoise`.
         """
         options = options or Options()
-        with self._serving():
+        with self._serving("denoiser", motion.size, options):
             clip = self._clip(portrait, motion, options)
             _check_floats(latents, clip.shape, "latents")
             windows = _windows(len(motion), options)
@@ -306,8 +309,9 @@ class Animator:
         Raises:
             InputError: shape or dtype.
             NumericalError: the decoder returned NaN or infinity.
+            OutOfMemoryError: memory ran out.
         """
-        with self._serving():
+        with self._serving("vae_decoder", _pixels(latents)):
             return np.concatenate(list(self._decoded(latents, progress, pixels=False)))
 
     def decode_pixels(self, latents: Array, progress: Progress | None = None) -> NDArray[np.uint8]:
@@ -316,7 +320,7 @@ class Animator:
         Returns:
             uint8 (F, 8h, 8w, 3).
         """
-        with self._serving():
+        with self._serving("vae_decoder", _pixels(latents)):
             return np.concatenate(list(self._decoded(latents, progress, pixels=True)))
 
     def _decoded(self, latents: Array, progress: Progress | None, pixels: bool) -> Iterator[Any]:
@@ -333,7 +337,7 @@ class Animator:
             elif own is not None:
                 yield own(part)
             else:
-                made = self._run("vae_decoder", latents=part)["frames"]
+                made = self._run("vae_decoder", _pixels(latents), latents=part)["frames"]
                 yield to_uint8(made) if pixels else made
             if progress is not None:
                 progress(min(start + chunk, frames), frames)
@@ -384,7 +388,7 @@ class Animator:
         done, more = 0, True
         begun: deque[Callable[[], NDArray[np.uint8]]] = deque()
         while more or begun:
-            with self._serving():
+            with self._serving("denoiser" if more else "vae_decoder", landmark_images.shape[1:3], options):
                 if more:
                     with timings.stage("denoise"):
                         latents = next(pieces, None)
@@ -505,7 +509,7 @@ class Animator:
                 held.update(enumerate(new, end))
                 end += len(new)
                 counts.append(len(new))
-                with self._serving():
+                with self._serving("denoiser", portrait.size, options):
                     frames = self.decode_pixels(next(latents))
                 yield frames
         finally:
@@ -547,7 +551,7 @@ class Animator:
 
         options = options or Options()
         backends.resolve_compute(self.backend, options.compute)
-        with self._serving():
+        with self._serving("the clip", settings.get("size"), options):
             return animate(self, image, motion_source, options, **settings)
 
     def render(
@@ -562,24 +566,22 @@ class Animator:
 
         options = options or Options()
         backends.resolve_compute(self.backend, options.compute)
-        with self._serving():
+        with self._serving("the clip", settings.get("size"), options):
             return render(self, image, motion_source, options, **settings)
 
     def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
         """Run every graph that a guided clip needs once, on a clip of `frames` frames of `size` (height, width)."""
         height, width = size or self.bundle.size
         blank = np.zeros((frames, height, width, 3), np.uint8)
-        with self._serving():
+        with self._serving("warm_up", (height, width)):
             portrait, motion = self.encode_portrait(blank[0]), self.encode_motion(blank)
             self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
 
     def close(self) -> None:
         """Give the memory of all graphs back; further calls are refused, but for another `close`."""
         if not self._closed:
-            with self._serving():
-                self._engines.clear()
-                self._settings.shared.clear()
-                self._held = None
+            with self._serving("close"):
+                self._let_go()
                 self._closed = True
 
     def __enter__(self) -> Self:
@@ -596,15 +598,36 @@ class Animator:
         return min(DECODER_CHUNK, max(1, self._engine("vae_decoder").pixels // pixels))
 
     @contextmanager
-    def _serving(self) -> Iterator[None]:
+    def _serving(
+        self, work: str, size: tuple[int, ...] | None = None, options: Options | None = None
+    ) -> Iterator[None]:
+        """Keep other threads out; memory that runs out is told with the work, and with its size and windows."""
         if not self._lock.acquire(blocking=False):
             raise BusyError("this Animator is serving another call; give each thread an Animator of its own")
         try:
             if self._closed:
                 raise BusyError("this Animator is closed; make a new one")
-            yield
+            with self._memory_for(work, size, options):
+                yield
+        except OutOfMemoryError:
+            self._let_go()  # graphs are opened again for the next call, which may need less
+            raise
         finally:
             self._lock.release()
+
+    def _memory_for(self, work: str, size: tuple[int, ...] | None, options: Options | None = None) -> Any:
+        remedies = ["a smaller --size"]
+        work += f" at size {_by(size)}" if size and len(size) == 2 else ""
+        if options is not None:
+            work += f" with window_size={options.window_size}"
+            remedies.append("a smaller --window-size")
+        remedies += [] if self._low_memory else ["--low-memory"]
+        return memory_for(work, " or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1]))))
+
+    def _let_go(self) -> None:
+        self._engines.clear()
+        self._settings.shared.clear()
+        self._held = None
 
     def _engine(self, graph: str, compute: str = "auto") -> backends.Engine:
         compute = self._settings.compute if compute == "auto" else compute
@@ -613,14 +636,15 @@ class Animator:
             self._engines[graph, compute] = self._open(self.bundle, graph, settings)
         return self._engines[graph, compute]
 
-    def _run(self, graph: str, **inputs: NDArray[Any]) -> backends.Arrays:
-        outputs = self._engine(graph).run(inputs)
+    def _run(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> backends.Arrays:
+        with self._memory_for(graph, size):
+            outputs = self._engine(graph).run(inputs)
         if not all(np.isfinite(output).all() for output in outputs.values()):
             raise NumericalError(f"{graph} returned NaN or infinity; run again with --compute fp32")
         return outputs
 
-    def _run_once(self, graph: str, **inputs: NDArray[Any]) -> backends.Arrays:
-        outputs = self._run(graph, **inputs)
+    def _run_once(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> backends.Arrays:
+        outputs = self._run(graph, size, **inputs)
         self._release(graph)
         return outputs
 
@@ -688,6 +712,11 @@ def _check_length(frames: int, name: str) -> None:
 def _check_floats(array: Array, shape: tuple[int, ...], name: str) -> None:
     if array.shape != shape or array.dtype != np.float32:
         raise InputError(f"{name} is {array.dtype} {array.shape}; give float32 {shape}")
+
+
+def _pixels(latents: Array) -> tuple[int, ...]:
+    """(height, width) of their frames."""
+    return tuple(8 * side for side in latents.shape[3:])
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from fye_rt import __version__, commands, terminal
 from fye_rt.batch.command import batch
-from fye_rt.errors import FyeError
+from fye_rt.errors import FyeError, memory_for
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
 for command in (
@@ -32,6 +32,7 @@ for name, own in (("suite", commands.suite), ("eval", commands.evaluate), ("benc
 app.command()(commands.doctor)
 # typer has its own copy of click in some versions and depends on it in others
 ClickException: Any = typer.BadParameter.__mro__[2]
+LESS = "smaller inputs, or less --size, --frames or --workers where there are such options"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     with terminal.warnings_as_notes():
         try:
-            command = typer.main.get_command(app)
-            code = command.main(list(arguments) or ["--help"], prog_name="fye", standalone_mode=False)
+            with memory_for(f"fye {' '.join(arguments[:1])}".strip(), LESS):
+                command = typer.main.get_command(app)
+                code = command.main(list(arguments) or ["--help"], prog_name="fye", standalone_mode=False)
         except (KeyboardInterrupt, typer.Abort):
             return 130
         except FyeError as error:

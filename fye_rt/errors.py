@@ -4,6 +4,11 @@ Everything a user can cause derives from `FyeError`; the command line prints its
 exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FyeError(Exception):
     """Base of every error that fye-rt raises on purpose."""
@@ -47,3 +52,74 @@ class NumericalError(FyeError, ArithmeticError):
 
 class OutputError(FyeError, OSError):
     """A result could not be written (full disk, no permission); no partial file was left under its name."""
+
+
+class OutOfMemoryError(FyeError, MemoryError):
+    """Memory ran out, the machine's or a GPU's, or the system refused a thread; the message says at what work."""
+
+
+# Libraries raise types of their own, or RuntimeError, and say so only in words: C++, ONNX Runtime, OpenVINO, PyTorch,
+# TensorRT, the CUDA driver, cuBLAS and cuDNN, OpenCV, the dynamic linker
+_NO_MEMORY = re.compile(
+    r"bad_?alloc\b|bad allocation|out[ _]?of[ _]?memory|(can not|cannot|can't|unable to) allocate|not enough memory|"
+    r"failed to allocate|insufficient memory|ALLOC(ATION)?_FAILED|failed to map segment from shared object",
+    re.IGNORECASE,
+)
+_NO_THREAD = re.compile(
+    r"(can't|cannot|could not|unable to) (start|create) (a )?(new )?thread|pthread_create|"
+    r"resource temporarily unavailable",
+    re.IGNORECASE,
+)
+_GPU = re.compile(r"cuda|cudnn|cublas|tensorrt|\bgpu\b", re.IGNORECASE)
+
+
+@contextmanager
+def memory_for(work: str, remedy: str) -> Iterator[None]:
+    """Raise whatever inside is for want of memory or threads as an `OutOfMemoryError`.
+
+    Args:
+        work: what is done, as the message names it.
+        remedy: what needs less, to follow "use".
+
+    Raises:
+        OutOfMemoryError: memory ran out inside; one that says more already is left as it is.
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        lack = lacking(error)
+        if not lack:
+            raise
+        raise OutOfMemoryError(f"{lack} for {work}; use {remedy}") from error
+
+
+def lacking(error: BaseException) -> str:
+    """What the system had too little of when it caused `error`, as the beginning of a sentence; "" if of nothing."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    if any(_is_memory(cause) for cause in causes):
+        return "not enough memory" + (" on the GPU" if any(_GPU.search(_words(cause)) for cause in causes) else "")
+    if any(_is_thread(cause) for cause in causes):
+        return "no thread or process could be started, which needs memory and is limited (ulimit -v, -u),"
+    return ""
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return getattr(error, "errno", None) == errno.ENOMEM or bool(_NO_MEMORY.search(_words(error)))
+
+
+def _is_thread(error: BaseException) -> bool:
+    if getattr(error, "errno", None) == errno.EAGAIN:
+        return "without blocking" not in str(error)  # a pipe that is full
+    return bool(_NO_THREAD.search(_words(error)))
+
+
+def _words(error: BaseException) -> str:
+    """What a library says; other sentences, and those with a number, quote names of files."""
+    ours = isinstance(error, FyeError) and not isinstance(error, BackendError)
+    return "" if ours or getattr(error, "errno", None) is not None else str(error)

@@ -21,7 +21,9 @@ class OnnxRuntimeEngine:
 
     def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
         """Load `file`, whose weights lie beside it."""
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            file, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
         return_freed_memory()
         self._outputs = [output.name for output in self._session.get_outputs()]
 

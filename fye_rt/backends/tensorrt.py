@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fye_rt.backends import GPU_PIXELS, Arrays, Settings, resolve_compute, tensorrt_kernels
 from fye_rt.backends.cuda_memory import INSTALL, Gpu, Place, lowered
 from fye_rt.bundle import Bundle
-from fye_rt.errors import BackendError
+from fye_rt.errors import BackendError, lacking
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.key import Shape
 from fye_rt.plans.matching import (
@@ -179,7 +179,9 @@ class _Plan:
     def done(self, answer: Any, what: str) -> Any:
         """What TensorRT answered, unless it failed."""
         if answer is None or answer is False:
-            raise BackendError(f"TensorRT cannot {what} for {self.graph}: {quoted(self.messages.said)}")
+            said = quoted(self.messages.said)
+            cause = MemoryError(said) if lacking(RuntimeError(said)) else None
+            raise BackendError(f"TensorRT cannot {what} for {self.graph}: {said}") from cause
         return answer
 
 

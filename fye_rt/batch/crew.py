@@ -16,7 +16,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from fye_rt.errors import FyeError, OptionError
+from fye_rt.errors import FyeError, OptionError, OutOfMemoryError, memory_for
 from fye_rt.files import uninterrupted
 
 TRIES = 3  # of a task whose workers die
@@ -254,7 +254,10 @@ class Server:
         """The result, or `Died`, or `Refused`."""
         if self._worker is None:
             try:
-                self._worker = self._make()
+                with memory_for("opening the model", "--low-memory or fewer --workers"):
+                    self._worker = self._make()
+            except OutOfMemoryError as error:  # others may have finished when the next task comes
+                return Died(f"{error}")
             except FyeError as error:
                 return Refused(error)
         try:

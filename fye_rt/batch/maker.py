@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from fye_rt import __version__, outputs, report
 from fye_rt.animator import Animator
 from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
-from fye_rt.errors import FyeError, InputError
+from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
 from fye_rt.files import atomic_file, followed
 from fye_rt.recent import Recent
 from fye_rt.timings import Evaluations
@@ -73,10 +74,12 @@ class Maker:
         record: Record = {"name": job.name, "line": job.line}
         try:
             record["key"] = key(job, self._animator.bundle.digest, self._engine)
-            return self._make(job, record, start)
+            with memory_for("the clip", "a smaller --size"):
+                return self._make(job, record, start)
         except (FyeError, OSError) as error:
             self._path(job).unlink(missing_ok=True)  # of a job that was another one before
-            return record | {"status": "failed", "error": f"{error}"}
+            beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
+            return record | {"status": "failed", "error": f"{error}{', or fewer --workers' if beside_others else ''}"}
 
     def close(self) -> None:
         """Give the memory back."""

@@ -60,7 +60,7 @@ def _strangers(path: str | os.PathLike[str]) -> Iterator[None]:
             # Pillow warns of sizes that are refused a line below, in words of ours
             warnings.simplefilter("ignore")
             yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise nearly every type there is on a damaged file
         raise InputError(f"{path} is a damaged image ({error}); save it again as PNG or JPEG") from error

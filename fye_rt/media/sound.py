@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fye_rt.errors import InputError
+from fye_rt.errors import InputError, lacking
 from fye_rt.media.checks import Limits, check_file
 from fye_rt.media.streams import codec_tag, has_decoder, open_media, picture_streams, sound_streams, time_base
 from fye_rt.media.video import probe_video
@@ -76,7 +76,7 @@ class Sound:
             for packet in self._until(seconds):
                 output.mux(packet)
         except (av.FFmpegError, ValueError) as error:  # ValueError: its format changes on the way
-            if isinstance(error, OSError):  # of the disk
+            if isinstance(error, OSError) or lacking(error):  # the disk is at fault, or memory
                 raise
             logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
             self._packets, self._waiting = iter(()), None

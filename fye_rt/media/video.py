@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError
+from fye_rt.errors import InputError, lacking
 from fye_rt.media import times
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
 from fye_rt.media.streams import (
@@ -211,7 +211,9 @@ def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packet
                     in_order = False
                 ticks.append(len(ticks) if time is None else time)
                 end = max(end, ticks[-1] + (packet.duration or 0))
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if lacking(error):
+                raise
             cut = True
     if not ticks:
         raise InputError(f"{path} has no frames; give a video")
@@ -231,8 +233,8 @@ def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[l
         for frame in islice(_frames(path, limits), max(needed + 1, SETTLED)):
             stated.append((frame.pts, frame.dts))
             duration = int(frame.duration or 0)
-    except InputError:
-        if max_frames is None or len(stated) < max_frames:
+    except InputError as error:
+        if max_frames is None or len(stated) < max_frames or lacking(error):
             raise
     return stated, duration, len(stated) <= needed
 

@@ -26,7 +26,7 @@ from fye_rt.backends import tensorrt
 from fye_rt.backends.cuda_memory import Gpu, lowered
 from fye_rt.backends.tensorrt import machine
 from fye_rt.bundle import sealed
-from fye_rt.errors import BackendError, NumericalError, OptionError
+from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError
 from fye_rt.options import Forecast
 from fye_rt.plans import PlanCache
 from tests.fye_engines import fake_gpu
@@ -271,7 +271,7 @@ def test_a_closed_animator_gives_the_memory_back(ready: FakeGpu, clip: Clip) -> 
 
 def test_too_little_memory_is_told(ready: FakeGpu, clip: Clip) -> None:
     ready.cuda.capacity = 100_000
-    with pytest.raises(BackendError, match=r"the GPU has no \d+ MB left .*; make smaller clips"):
+    with pytest.raises(OutOfMemoryError, match=r"^not enough memory on the GPU for \w+ at size 64x72; use a smaller"):
         clip("tensorrt")
 
 
