@@ -13,8 +13,6 @@ from pathlib import Path
 
 from fye_bench import decode_chunks, full_size, latency, session_options
 from fye_bench.model import find_model
-from fye_bench.workload import Workload
-from fye_export.export import export
 from fye_rt import terminal
 from fye_rt.errors import FyeError
 
@@ -30,10 +28,7 @@ def main() -> int:
         return ["--json", str(arguments.results / name)]
 
     fp32 = find_model(None, None, terminal.note).bundle
-    fp16 = fp32.with_name("bundle-fp16")
-    if not fp16.exists():
-        terminal.note("export the model in fp16")
-        export(fp32.with_name("checkpoint"), fp16, precision="fp16", size=Workload().size)
+    fp16 = find_model(None, None, terminal.note, precision="fp16").bundle
     latency.main(["--rounds", "20", "--profile", *result("latency.json")])
     session_options.main(["--bundle", str(fp32), "--bundle", str(fp16), *result("session_options.json")])
     decode_chunks.main(["--bundle", str(fp32), *result("decode_chunks.json")])

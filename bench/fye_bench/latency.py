@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         outputs.check_output(arguments.json, (".json",))
     result: dict[str, Any] = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
     with terminal.working(arguments.quiet) as bars:
-        model = find_model(arguments.checkpoint, arguments.bundle, terminal.note)
+        model = find_model(arguments.checkpoint, arguments.bundle, terminal.note, fresh=arguments.fresh)
         others = OtherLoad()
         measured = _measure(variants, workload, model, arguments.rounds, bars)
         result["environment"]["other_processes_cores"] = others.cores()
@@ -79,6 +79,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     default = Workload()
     parser = Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default a seeded mid-size model, made once")
+    parser.add_argument("--fresh", action="store_true", help="make the seeded model again, which is kept otherwise")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from")
     parser.add_argument("--backend", action="append", choices=backends.BACKENDS, help="repeatable; default: installed")
     parser.add_argument("--compute", choices=COMPUTES[1:], help="default: every precision a backend has on this CPU")

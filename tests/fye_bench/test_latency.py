@@ -1,7 +1,6 @@
 """`fye bench` times what it says, on the model that it says."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -73,24 +72,6 @@ def test_default_clip_is_the_documented_one() -> None:
     mid: ModelConfig = PRESETS[model.PRESET]
     assert mid.unet.block_out_channels == (64, 128, 256, 256)
     assert (mid.unet.heads, mid.unet.cross_attention_dim, mid.image_encoder.tokens) == (8, 768, 257)
-
-
-def test_default_model_is_made_once(
-    golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-
-    def copy(source: Path, target: Path) -> None:
-        made.append(target.name)
-        shutil.copytree(source, target)
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(model, "write", lambda path, config, seed: copy(golden_checkpoint, path))
-    monkeypatch.setattr(model, "export", lambda checkpoint, path, size: copy(golden_bundle, path))
-    files = [model.find_model(None, None, lambda message: None) for _ in range(2)]
-    assert made == ["checkpoint", "bundle"]
-    assert files[0] == files[1]
-    assert files[0].bundle.is_relative_to("build/bench")
 
 
 def test_a_bundle_without_its_checkpoint_is_refused(golden_bundle: Path) -> None:

@@ -18,7 +18,7 @@ from fye_bench.suites.suite import File, Pair
 from fye_rt import media, report
 from fye_rt.batch.maker import Engine
 from fye_rt.clip import Clip, evenly, read_motion
-from fye_rt.errors import FyeError, InputError, OptionError
+from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
 from fye_rt.options import Options
@@ -104,7 +104,8 @@ class Evaluator:
         pair, seconds = task.pair, dict[str, float]()
         record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
         try:
-            record |= self._evaluate(pair, seconds)
+            with memory_for("the pair", "a smaller --size"):
+                record |= self._evaluate(pair, seconds)
         except (FyeError, OSError) as error:
             record["error"] = " ".join(str(error).split())
         record["cost"] = {"seconds": seconds, "peak_memory_bytes": report.peak_memory()}
