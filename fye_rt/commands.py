@@ -501,14 +501,39 @@ def evaluate(context: typer.Context) -> None:
     raise typer.Exit(_optional("fye_bench.evaluation.command", "bench").main(list(context.args)) or 0)
 
 
-def doctor() -> None:
-    """Say what this machine has, what it lacks, and how to get that."""
+def doctor(
+    get: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Download instead: landmarker, MediaPipe's face model (4 MB).")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where --get downloads from: a mirror. The hash must agree.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Try what this machine has, say what it lacks, and how to get that.
+
+    Exit code 1 if the core does not work: its packages, pictures, videos, the shipped bundle on ONNX Runtime.
+    """
+    if get is not None:
+        return _get(get, url, quiet)
+    if url is not None:
+        raise OptionError("--url goes with --get landmarker")
     from fye_rt.doctor import examine
 
-    with terminal.working():
+    with terminal.working(quiet):
         lines = list(examine())
-    for what, found in lines:
-        terminal.show(f"{what:<28} {found}")
+    for line in lines:
+        terminal.show(f"{line.what:<28} {line.state:<7} {line.how}")
+    if any(line.broken for line in lines):
+        raise typer.Exit(1)
+
+
+def _get(what: str, url: str | None, quiet: bool) -> None:
+    from fye_rt.landmarks.download import DOWNLOADS, get_landmarker
+
+    if what not in DOWNLOADS:
+        raise OptionError(f"--get {what!r}: choose {', '.join(DOWNLOADS)}")
+    with terminal.working(quiet) as bars:
+        path = get_landmarker(url, progress=lambda done, total: bars("download", done, total))
+    terminal.say(f"{path}: the hash agrees")
 
 
 def _optional(module: str, extra: str) -> Any:

@@ -51,15 +51,16 @@ def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
     """
     variable = os.environ.get(LANDMARKER_VARIABLE)
     if path is not None:
-        found, origin = Path(path), "--landmarker"
+        found, origin, then = Path(path), "--landmarker", ", and drop --landmarker"
     elif variable:
-        found, origin = Path(variable), f"the environment variable {LANDMARKER_VARIABLE}"
+        origin, then = f"the environment variable {LANDMARKER_VARIABLE}", f", and unset {LANDMARKER_VARIABLE}"
+        found = Path(variable)
     else:
         found, origin = cached_landmarker(), "the user's cache"
+        then = f", or name it with --landmarker or {LANDMARKER_VARIABLE}"
     if not found.is_file():
         raise InputError(
-            f"MediaPipe's face_landmarker.task is not at {found} ({origin}); download it from {LANDMARKER_URL} to "
-            f"{cached_landmarker()}, or name it with --landmarker or {LANDMARKER_VARIABLE} (see `fye doctor`)"
+            f"MediaPipe's face_landmarker.task is not at {found} ({origin}); run: fye doctor --get landmarker{then}"
         )
     return found
 

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 import fye_rt
-from fye_rt import cli, media, report
-from fye_rt.backends import gpu
+from fye_rt import cli, media
 from fye_rt.bundle import MANIFEST, Bundle, sealed
-from fye_rt.landmarks import LANDMARKER_URL, Motion
+from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, TINY, Fye
 
 
@@ -218,28 +217,6 @@ def test_bench_hands_all_its_arguments_on(fye: Fye, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "fye_bench.latency", SimpleNamespace(main=seen.append))
     fye("bench", "--frames", "3", "DIR", "--help")
     assert seen == [["--frames", "3", "DIR", "--help"]]
-
-
-def test_doctor_tells_what_is_there_and_how_to_get_what_is_not(
-    fye: Fye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("FYE_LANDMARKER", raising=False)
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    monkeypatch.setitem(sys.modules, "fye_rt.backends.openvino", None)
-    monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
-    monkeypatch.setattr(report, "installed_version", lambda package: np.__version__ if package == "numpy" else None)
-    lines = dict(line.split(maxsplit=1) for line in fye("doctor").replace("backend ", "backend-").splitlines())
-    for part in (LANDMARKER_URL, str(tmp_path / "fye" / "face_landmarker.task")):
-        assert part in lines["landmarker"]
-    assert "libgl1 libglib2.0-0" in lines["opencv"]
-    assert lines["backend-onnxruntime"] == "ready; what auto chooses"
-    assert lines["gpu"] == "none: there is no NVIDIA driver"
-    assert lines["backend-onnxruntime-cuda"] == "not usable: there is no NVIDIA driver"
-    assert "pip install 'fye-rt[openvino]'" in lines["backend-openvino"]
-    assert fye_rt.__version__ in lines["fye-rt"] and lines["numpy"] == np.__version__
-    for package, extra in (("mediapipe", "landmarks"), ("openvino", "openvino"), ("torch", "export")):
-        assert lines[package] == f"not installed; run: pip install 'fye-rt[{extra}]'"
 
 
 def test_progress_is_shown_on_a_terminal_and_not_with_quiet(

@@ -200,11 +200,11 @@ def test_the_landmarker_is_found_by_argument_then_variable_then_cache(
     places = [tmp_path / "argument.task", tmp_path / "variable.task", tmp_path / "fye" / "face_landmarker.task"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("FYE_LANDMARKER", str(places[1]))
-    for place, origin in ((places[0], "--landmarker"), (None, "FYE_LANDMARKER")):
-        with pytest.raises(InputError, match=origin):
+    for place, origin in ((places[0], "drop --landmarker"), (None, "unset FYE_LANDMARKER")):
+        with pytest.raises(InputError, match=f"run: fye doctor --get landmarker, and {origin}$"):
             find_landmarker(place)
     monkeypatch.delenv("FYE_LANDMARKER")
-    with pytest.raises(InputError, match=r"the user's cache.*download it from https://.*fye doctor"):
+    with pytest.raises(InputError, match=r"the user's cache.*run: fye doctor --get landmarker"):
         find_landmarker()
     places[2].parent.mkdir()
     for place in places:
