@@ -12,9 +12,11 @@ from PIL import Image
 
 import fye_rt
 from fye_rt import cli, doctor, report
+from fye_rt.animator import Animator
 from fye_rt.backends import gpu
 from fye_rt.doctor import ABSENT, FACT, FAILED, OK, Line
-from tests.fye_rt.command_line import BUNDLES, FAST, ROOT, TINY, Fye
+from fye_rt.options import Options
+from tests.fye_rt.command_line import BUNDLES, ROOT, TINY, Fye
 
 CORE = ("numpy", "onnxruntime", "av", "pillow", "opencv-contrib-python", "opencv", "pictures", "videos")
 
@@ -189,11 +191,12 @@ def test_what_cannot_be_downloaded_is_refused(option: tuple[str, str], fye: Fye)
 
 
 def test_all_that_ships_is_animated_without_the_face_model(
-    fye: Fye, undenoised: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    animator: Animator, undenoised: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FYE_LANDMARKER", "nowhere")
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
     portraits = sorted((BUNDLES / "demo").glob("*/portrait.png"))
     motions = sorted((BUNDLES / "demo").glob("*/landmarks"))
     assert len(portraits) == len(motions) == 4
     for portrait, motion in zip(portraits, [*motions[1:], motions[0]], strict=True):
-        fye("animate", portrait, motion, "-o", tmp_path / "a.mp4", *FAST[:-1], 1)
+        assert len(animator.animate(portrait, motion, Options(steps=1), frames=1)) == 1
