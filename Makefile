@@ -1,22 +1,41 @@
 # Needs Python >= 3.11 with venv, a C++ compiler and make; everything else goes into .venv.
 #   make demo   animate the shipped portraits into build/demo (no torch)
 #   make test   the fast test suite        make test ARGS="-m full -n 0"   the full-size checks
+#   make test-versions   smoke tests at the lowest and the newest version of everything that is installed
+#   make test-all        both              make fuzz   random tests with new examples; SEED=N brings them back
 #   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
 #   make aot    all GPU kernels as cubins into build/kernels (no GPU needed)
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
+ROUNDS ?= 5
+ifndef SEED
+SEED := $(shell $(PYTHON) -c 'import random; print(random.randrange(10**6))')
+endif
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/native/*)
 
-.PHONY: demo test lint bench aot clean
+.PHONY: demo test test-versions test-all fuzz lint bench aot clean
 .NOTPARALLEL:
 demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(ARGS)
+
+# needs no .venv: every environment is made of its own
+test-versions:
+	$(PYTHON) tests/versions.py --torch '$(TORCH)'
+
+test-all: test-versions test
+
+fuzz: .venv/.dev
+	@for seed in $$(seq $(SEED) $$(($(SEED) + $(ROUNDS) - 1))); do \
+		echo "examples of make fuzz SEED=$$seed ROUNDS=1"; \
+		$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile -m "hypothesis and not full" \
+			--hypothesis-profile fuzz --hypothesis-seed $$seed $(ARGS) || exit 1; \
+	done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

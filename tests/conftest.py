@@ -3,13 +3,16 @@
 import gc
 import os
 import pickle
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fye_rt import report
 from fye_rt.bundle import shipped_bundles
@@ -26,6 +29,17 @@ if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+# The same examples in every run, and no verdict that depends on how busy the machine is. `make fuzz` looks at others.
+SAME = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": (HealthCheck.too_slow, HealthCheck.function_scoped_fixture),
+}
+settings.register_profile("same", derandomize=True, **SAME)
+settings.register_profile("fuzz", derandomize=False, print_blob=True, **SAME)
+settings.load_profile("same")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Of several workers (pytest-xdist), each has its share of the cores, as every library then sees."""
     worker = getattr(config, "workerinput", None)
@@ -40,6 +54,15 @@ def torch_threads() -> Iterator[None]:
     yield
     if "torch" in sys.modules and (cores := report.cores()):
         sys.modules["torch"].set_num_threads(cores)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Numbers that a test draws without a seed are the same whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ def test_growth_tells_what_stays_and_what_was_needed_on_the_way() -> None:
     with Worker() as worker:
         worker.call(exec, "held = []")  # the interpreter's own first-time costs
         _, kept = worker.watch(exec, "import builtins, time; builtins.kept = bytearray(b'1') * 30_000_000")
-        _, passing = worker.watch(exec, "import time; held = bytearray(b'1') * 50_000_000; time.sleep(0.1); del held")
+        _, passing = worker.watch(exec, "import time; held = bytearray(b'1') * 50_000_000; time.sleep(1); del held")
     assert 30 * MB <= kept.added < 32 * MB
     assert 50 * MB <= passing.peak < 52 * MB
     assert passing.added < MB
@@ -49,8 +49,8 @@ def test_a_killed_worker_is_reported() -> None:
 
 def test_a_command_is_measured(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    run = command.run(["-c", "import time; x = bytearray(b'1') * 60_000_000; time.sleep(0.2); print('done')"], log)
-    assert 0.2 < run.seconds < 10
+    run = command.run(["-c", "import time; x = bytearray(b'1') * 60_000_000; time.sleep(1); print('done')"], log)
+    assert run.seconds > 1
     assert 60 * MB < run.peak_anonymous_bytes < 90 * MB
     assert run.peak_memory_bytes >= run.peak_anonymous_bytes
     assert log.read_text() == "done\n"

@@ -225,7 +225,7 @@ def test_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., A
 
 
 INTERRUPTED = """
-import os, signal, sys, time
+import os, signal, sys, threading, time, traceback
 import pytest
 from fye_engines.building import Settings, build
 from fye_engines.prepare import Shapes, prepare
@@ -237,16 +237,28 @@ load(version).install(pytest.MonkeyPatch())
 tiny = Bundle.load(folder, verify=False)
 guider = prepare(tiny, "guider", Shapes((8, 8, 8), (64, 64, 64), (72, 72, 72)), "fp16", "fused")
 
+heard = threading.Event()
+
+def where(thread):
+    frame = sys._current_frames()[thread.ident]
+    return [function.name for function in traceback.extract_stack(frame)][:-4:-1]
+
+def interrupt(number, frame):
+    heard.set()
+    raise KeyboardInterrupt
+
 def tell(stage, done, total):
     if len(told) == 2:
-        time.sleep(0.2)  # the caller waits for the build by then
+        while where(threading.main_thread()) != ["wait", "wait", "_interruptible"]:  # for the build
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.2)  # and has heard by then
+        heard.wait(60)
+        time.sleep(0.2)  # what it heard is noted by then
     told.append(done)
 
 everything, told = [], []
 build(guider, tiny.path / tiny.weights, Settings(), tell=lambda stage, done, total: everything.append(done))
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without one
+signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts without one
 with pytest.raises(KeyboardInterrupt):
     build(guider, tiny.path / tiny.weights, Settings(), tell=tell)
 assert len(told) == 3 < len(everything), (told, everything)

@@ -327,7 +327,7 @@ def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, Por
 
     def source() -> Iterator[NDArray[np.uint8] | None]:
         yield from greys(range(4))
-        assert more.wait(30)
+        assert more.wait(60)
         yield from greys(range(3))
 
     frames = animator.stream(portrait, source(), LIVE)
@@ -343,7 +343,7 @@ def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitS
 
     def source() -> Iterator[NDArray[np.uint8] | None]:
         yield from greys([50, 60])
-        assert more.wait(30)
+        assert more.wait(60)
         yield from greys([70, 80])
 
     frames = animator.stream(portrait, source(), LIVE, patience=0.2)
@@ -385,7 +385,7 @@ def test_a_stream_that_is_given_up_lets_go_of_its_source(live: tuple[Animator, P
     frames = animator.stream(portrait, source(), LIVE)
     next(frames)
     frames.close()
-    assert closed.wait(5)
+    assert closed.wait(60)
     animator.close()  # nothing holds it
 
 
@@ -394,7 +394,7 @@ def test_waiting_for_the_source_keeps_nobody_from_the_animator(live: tuple[Anima
     more = threading.Event()
 
     def source() -> Iterator[NDArray[np.uint8] | None]:
-        assert more.wait(30)
+        assert more.wait(60)
         yield from greys([1, 2])
 
     made: list[list[int]] = []
@@ -402,7 +402,7 @@ def test_waiting_for_the_source_keeps_nobody_from_the_animator(live: tuple[Anima
     waiting.start()
     animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
     more.set()
-    waiting.join(30)
+    waiting.join(60)
     assert len(made) == 1
 
 
@@ -472,14 +472,14 @@ def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
 
     def wait(index: int, timestep: int, latents: Array) -> None:
         started.set()
-        assert refused.wait(30)
+        assert refused.wait(60)
 
     def first() -> None:
         results.append(animator.denoise(portrait, motion, options=TWO_STEPS, on_step=wait))
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(60)
     for call in (
         lambda: animator.encode_portrait(images[0]),
         lambda: animator.encode_motion(images),

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt import backends
@@ -101,7 +101,7 @@ def test_every_listed_file_is_checked(folder: Path) -> None:
     Bundle.load(folder)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_one_changed_byte_of_the_manifest_is_refused(data: st.DataObject, tiny_bundle: Path, tmp_path: Path) -> None:
     raw = bytearray((tiny_bundle / MANIFEST).read_bytes())
@@ -322,7 +322,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_content_of_the_manifest_raises_anything_but_a_bundle_error(
     data: st.DataObject, folder: Path, tiny_bundle: Path

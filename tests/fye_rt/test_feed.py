@@ -21,24 +21,27 @@ def test_a_source_that_is_not_emptied_has_to_wait() -> None:
             yield k
 
     feed = Feed(source(), 3)
-    time.sleep(0.4)
-    assert len(given) == 4  # three in the queue, and one that waits for room
-    feed.take(2)
-    time.sleep(0.4)
-    assert len(given) == 6
+    for count in (4, 6):  # three in the queue, and one that waits for room
+        while len(given) < count:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(given) == count
+        feed.take(2)
     feed.close()
 
 
 def test_a_stall_gives_what_there_is_but_never_nothing() -> None:
-    go_on = threading.Event()
+    stalls, go_on = threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
-        time.sleep(0.5)  # longer than anybody's patience, but there is nothing to give yet
         yield from (1, 2)
-        go_on.wait(30)
+        stalls.set()
+        assert go_on.wait(60)
+        time.sleep(0.5)  # longer than anybody's patience, but there is nothing to give yet
         yield 3
 
     feed = Feed(source(), 8)
+    assert stalls.wait(60)
     assert feed.take(3, patience=0.2) == [1, 2]
     go_on.set()
     assert feed.take(3, patience=0.2) == [3]
@@ -69,4 +72,4 @@ def test_closing_closes_the_source() -> None:
     assert feed.take(1) == [0]
     assert not closed.is_set()
     feed.close()
-    assert closed.wait(5)
+    assert closed.wait(60)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt.errors import BackendError, OptionError, OutputError
@@ -412,7 +412,7 @@ def test_a_signed_manifest_that_makes_no_sense_is_refused(name: str, cache: Plan
     assert "plan.json is damaged" in refusal(cache)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_one_changed_byte_of_the_manifest_is_refused_or_changes_nothing(data: st.DataObject, cache: PlanCache) -> None:
     folder = cache.root / KEY.digest
