@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
 OLDEST = (3, 11)
 NEWER = ("3.14", "3.13", "3.12")  # Pythons that are looked for, the newest first
+TOLD: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?(?P<range>.*)")
 
 
@@ -143,7 +145,7 @@ def prepare(end: End) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         FOLDER.mkdir(parents=True, exist_ok=True)
         constraints.write_text("\n".join(end.constraints) + "\n")
-        subprocess.run([end.python, "-m", "venv", folder], check=True)
+        subprocess.run([end.python, "-m", "venv", folder], check=True, **TOLD)
         what = list(end.install)
     else:
         stamp.unlink()
@@ -151,17 +153,34 @@ def prepare(end: End) -> Path:
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "-q", "install", "--no-compile"]
     # the variables hold for the environment that a wheel is built in, too
     kept = {"PIP_CONSTRAINT": str(constraints), "PIP_BUILD_CONSTRAINT": str(constraints)}
-    subprocess.run([*pip, *what], cwd=ROOT, env=os.environ | kept, check=True)
+    subprocess.run([*pip, *what], cwd=ROOT, env=os.environ | kept, check=True, **TOLD)
     stamp.write_text(f"{key}\n{source}\n")
     return python
 
 
-def smoke(python: Path, arguments: Sequence[str]) -> int:
-    """Run tests/smoke.py with an environment's pytest, away from the checkout's own settings; the exit code."""
+def attempt(end: End, arguments: Sequence[str]) -> tuple[dict[str, str], bool, str]:
+    """The versions that an end has, whether tests/smoke.py passes there, and what was said."""
+    start = time.monotonic()
+    try:
+        python = prepare(end)
+    except subprocess.CalledProcessError as error:
+        return {}, False, f"{error.stdout}\n{error}"
+    ready = f"ready after {time.monotonic() - start:.0f} s"
+    # away from the settings of the checkout's own pytest
     command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--noconftest"]
-    command += ["--rootdir", FOLDER, "--import-mode=importlib", ROOT / "tests" / "smoke.py", *arguments]
+    command += [
+        "--rootdir",
+        FOLDER,
+        "--import-mode=importlib",
+        "-W",
+        "ignore",
+        "--durations=3",
+        ROOT / "tests" / "smoke.py",
+        *arguments,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(command, cwd=FOLDER, env=environment, check=False).returncode
+    told = subprocess.run(command, cwd=FOLDER, env=environment, check=False, **TOLD)
+    return installed(python), told.returncode == 0, f"{ready}\n{told.stdout}"
 
 
 def installed(python: Path) -> dict[str, str]:
@@ -192,17 +211,16 @@ def main() -> int:
     options = parser.parse_args()
     if options.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    failed, tried = [], {}
-    for end in ends(options.torch):
-        if not end.name.startswith(options.only):
-            continue
-        print(f"== {end.name}: pip install {' '.join(end.install)}", flush=True)
-        start = time.monotonic()
-        python = prepare(end)
-        print(f"ready after {time.monotonic() - start:.0f} s", flush=True)
-        tried[end.name] = installed(python)
-        if smoke(python, options.arguments):
-            failed.append(end.name)
+    chosen = [end for end in ends(options.torch) if end.name.startswith(options.only)]
+    tried, failed = {}, []
+    with ThreadPoolExecutor(2) as both:  # what one downloads, the other need not wait for
+        for end, (packages, passed, report) in zip(
+            chosen, both.map(lambda end: attempt(end, options.arguments), chosen), strict=True
+        ):
+            print(f"== {end.name}: pip install {' '.join(end.install)}\n{report}", flush=True)
+            tried[end.name] = packages
+            if not passed:
+                failed.append(end.name)
     print(*table(tried), sep="\n")
     print(f"failed: {', '.join(failed)}" if failed else f"all of {len(tried)} environments work")
     return bool(failed)
