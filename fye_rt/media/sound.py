@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,14 +100,17 @@ def _try(path: Path, index: int) -> tuple[bool, bool]:
 
     with open_media(path) as source:
         stream = source.streams[index]
-        for packet in islice(source.demux(stream), TRIED):
+        packets = source.demux(stream)
+        for _ in range(TRIED):
             try:
-                if not packet.decode():
-                    continue
-            except (av.FFmpegError, ValueError):
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                if packet.decode():
+                    copied = stream.codec_context.codec.canonical_name in COPIED
+                    return True, copied and _fits(stream, bytes(packet))
+            except (av.FFmpegError, ValueError):  # of a packet that cannot be read no other comes
                 continue
-            copied = stream.codec_context.codec.canonical_name in COPIED
-            return True, copied and _fits(stream, bytes(packet))
     return False, False
 
 

@@ -77,9 +77,11 @@ def has_decoder(stream: Any) -> bool:
 
 
 def codec_tag(container: Any, stream: Any) -> str:
-    """The name that the file gives to a stream's codec, such as "xvc9"; "unknown" where it gives none."""
+    """The name of a stream's codec, else that which the file gives to it, such as "xvc9", else "unknown"."""
     from av import logging
 
+    if has_decoder(stream):
+        return str(stream.codec_context.codec.canonical_name)
     level = logging.get_level()
     logging.set_level(logging.INFO)  # FFmpeg describes a file in its log, and PyAV without a decoder nowhere else
     try:

@@ -512,6 +512,7 @@ def test_a_part_of_a_long_film_is_probed_without_reading_the_rest(tmp_path):
         ("mpegts", "mpeg2video", {"flags": "+ildct+ilme"}, "aac"),
         ("mp4", "libx264", {}, "aac"),
         ("webm", "libvpx", {"deadline": "realtime"}, "libopus"),
+        ("ogg", "libvpx", {"deadline": "realtime"}, "flac"),
     ],
 )
 def test_damage_anywhere_is_refused_or_read_with_rising_times(tmp_path, form, codec, options, sound):
