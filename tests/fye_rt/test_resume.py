@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -89,6 +90,18 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         (tmp_path / "clip.json").write_text(content)
         with pytest.raises(InputError):
             Kept(tmp_path, {})
+
+
+def test_a_folder_that_fills_up_costs_no_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept(tmp_path / "kept", {})
+    kept.write(0, record())
+    shutil.rmtree(tmp_path / "kept")
+    kept.write(1, record())
+    (warning,) = caplog.messages
+    assert "cannot write" in warning and "no piece of it is kept" in warning
+    (tmp_path / "kept").mkdir()
+    kept.write(2, record())  # without those before it, it would be of no use
+    assert len(caplog.messages) == 1 and not list((tmp_path / "kept").iterdir())
 
 
 def test_the_digest_tells_values_shapes_and_types_apart() -> None:

@@ -41,6 +41,38 @@ def test_names_are_told_apart_whatever_the_file_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("portrait", "motion", "name"),
+    [
+        ("肖像.jpg", "跳舞.npz", "肖像--跳舞"),
+        ("हिन्दी.png", "-रुको.npz", "हिन्दी---रुको"),
+        ("-rf.png", "b.mp4", "rf--b"),
+        ("a\nb\x1b[31m.png", "c d?.mp4", "a_b_31m--c_d_"),
+        ("😀.png", "🕺.npz", "clip-1"),
+        ("\ud800.png", "b.mp4", "b"),
+        (60 * "像" + ".png", 60 * "𠀀" + ".npz", 30 * "像" + "--" + 22 * "𠀀"),
+    ],
+)
+def test_names_keep_the_letters_of_every_script_and_are_safe(
+    portrait: str, motion: str, name: str, tmp_path: Path
+) -> None:
+    (job,) = read(tmp_path, {"portrait": portrait, "motion": motion})
+    assert isinstance(job, Job) and job.name == name
+    assert len(f"{job.name}-1000000.json".encode()) < 255
+
+
+def test_a_name_in_any_script_may_be_said_and_is_given_once_however_it_is_written(tmp_path: Path) -> None:
+    names = ["肖像", "Été", "E\u0301te\u0301", "STRASSE", "straße"]
+    jobs = read(tmp_path, *(GOOD | {"name": name} for name in names))
+    assert [isinstance(job, Job) for job in jobs] == [True, True, False, True, False]
+
+
+def test_names_that_files_make_are_told_apart_from_those_that_jobs_say(tmp_path: Path) -> None:
+    jobs = read(tmp_path, GOOD, GOOD | {"name": "a--b-3"}, GOOD, GOOD | {"name": "-a"}, GOOD | {"name": "像" * 67})
+    assert [job.name for job in jobs[:3]] == ["a--b", "a--b-3", "a--b-3-3"]
+    assert all(isinstance(job, BadJob) for job in jobs[3:])
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("{", "is not JSON"),
