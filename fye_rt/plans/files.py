@@ -7,10 +7,16 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fye_rt import files
 from fye_rt.errors import BackendError, OutputError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: `opened_folder` says so
+    fcntl = None
 
 Content = bytes | bytearray | memoryview
 _SECRET, _LOCKS = ".secret", ".locks"
@@ -34,6 +40,8 @@ def opened_folder(path: str | os.PathLike[str], within: int | None = None, *, mi
         FileNotFoundError: it is not there.
         Unusable: it is no folder, not to be read, or not private.
     """
+    if fcntl is None:
+        raise Unusable(f"{path} cannot be kept from other users on this system; use Linux or another POSIX system")
     handle = _open(path, os.O_DIRECTORY | (0 if within is None else os.O_NOFOLLOW), within, mine)
     try:
         yield handle
