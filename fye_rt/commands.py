@@ -542,7 +542,7 @@ def _optional(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         if (error.name or "").partition(".")[0] == module.partition(".")[0]:
-            remedy = "install fye-rt, or in a source checkout set PYTHONPATH=.:export:bench:training"
+            remedy = "run in a clone of fye-rt: pip install ."
         else:
             remedy = f"run: pip install 'fye-rt[{extra}]'"
         raise BackendError(f"{module} cannot be imported ({error}); {remedy}") from error

@@ -139,9 +139,17 @@ def test_every_graph_of_the_shipped_model_runs_on_every_cpu_backend(tmp_path: Pa
         assert fye(tmp_path, "verify", shipped_bundles() / "tiny", "--backend", backend, "--quiet").endswith("ok\n")
 
 
+def test_an_extra_is_added_to_the_fye_rt_that_is_installed() -> None:
+    """What messages say, `pip install 'fye-rt[EXTRA]'`, asks no index for fye-rt, wherever it was installed from."""
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "fye-rt[landmarks]"]
+    told = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert told.returncode == 0 and "Would install" not in told.stdout, told.stderr
+
+
 def test_doctor_finds_nothing_wrong(tmp_path: Path) -> None:
-    lines = fye(tmp_path, "doctor").splitlines()
-    assert not [line for line in lines if "failed" in line]
+    states = {line[:28].strip(): line[29:36].strip() for line in fye(tmp_path, "doctor").splitlines()}
+    assert "failed" not in states.values(), states
+    assert states["videos"] == states["pictures"] == states["backend onnxruntime"] == "ok"
 
 
 def test_graphs_are_cut_from_a_checkpoint_and_agree_with_pytorch(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 import fye_rt
 from fye_rt import cli
+from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -109,6 +110,41 @@ def test_every_pinned_version_lies_in_its_range() -> None:
             assert requirement.specifier.contains(pins[requirement.name]), requirement
     unpinned = {requirement.name for requirement in every} - set(pins)
     assert unpinned <= {"fye-rt", "tensorrt-cu13", "packaging"}, "pin these in constraints.txt"
+
+
+def test_documents_install_a_clone_with_extras_that_there_are() -> None:
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    seen = 0
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = document.read_text()
+        assert not re.search(r"pip install '?fye-rt", text), f"{document.name}: nothing is published yet"
+        for listed in re.findall(r"pip install '\.\[([^\]]*)\]'", text):
+            assert set(listed.split(",")) <= extras, f"{document.name}: {listed}"
+            seen += 1
+    assert seen >= 5
+
+
+def test_the_lowest_versions_are_those_that_pyproject_states() -> None:
+    floors = dict(line.split("==") for line in versions.lowest(PROJECT))
+    every = requirements(*PROJECT["project"]["optional-dependencies"])
+    every += [Requirement(line) for line in PROJECT["build-system"]["requires"]]
+    assert floors.keys() == {requirement.name for requirement in every} - {"fye-rt"}
+    for requirement in every:
+        assert requirement.name == "fye-rt" or requirement.specifier.contains(floors[requirement.name]), requirement
+    versions.documented((ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("line", ["numpy", "numpy<3", "numpy==2.1", "numpy!=2.2,<3"])
+def test_a_range_without_a_floor_is_refused(line: str) -> None:
+    project = {"name": "fye-rt", "dependencies": [line], "optional-dependencies": {}}
+    with pytest.raises(ValueError, match="write name>=X"):
+        versions.lowest({"build-system": {"requires": []}, "project": project})
+
+
+def test_two_floors_of_one_package_are_refused() -> None:
+    project = {"name": "fye-rt", "dependencies": ["numpy>=2"], "optional-dependencies": {"a": ["numpy>=2.1"]}}
+    with pytest.raises(ValueError, match=r"two floors, 2 and 2\.1"):
+        versions.lowest({"build-system": {"requires": []}, "project": project})
 
 
 def test_the_command_line_entry_point_exists() -> None:

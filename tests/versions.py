@@ -140,7 +140,7 @@ def prepare(end: End) -> Path:
     was = stamp.read_text().split() if stamp.is_file() else []
     if was == [key, source]:
         return python
-    constraints = folder.with_suffix(".txt")
+    constraints = FOLDER / f"{end.name}.txt"
     if was[:1] != [key]:
         shutil.rmtree(folder, ignore_errors=True)
         FOLDER.mkdir(parents=True, exist_ok=True)
