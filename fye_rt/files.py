@@ -256,6 +256,14 @@ def cache_folder() -> Path:
         return temporary_cache()
 
 
+def ensure_home() -> None:
+    """Let $HOME name `temporary_cache` where there is no home folder: libraries fail to import without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(temporary_cache())
+
+
 @cache
 def temporary_cache() -> Path:
     """A folder of mode 0700 among the temporary files, which stays for the user's next process."""

@@ -15,6 +15,7 @@ from fye_rt import report
 from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
+from fye_rt.files import ensure_home
 
 Arrays = dict[str, NDArray[Any]]
 CPU_PIXELS = 2 * 128 * 128  # docs/performance.md
@@ -202,6 +203,7 @@ def _module(name: str) -> Any:
         raise BackendError(f"no backend is called {name!r}; there are: auto, {', '.join(BACKENDS)}")
     place, package = BACKENDS[name]
     module, _, attribute = place.partition(":")
+    ensure_home()  # OpenVINO asks for it
     try:
         found = importlib.import_module(module)
     except ImportError as error:

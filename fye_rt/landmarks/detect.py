@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
-from fye_rt.files import cache_folder, refuse_pointer, temporary_cache
+from fye_rt.files import cache_folder, ensure_home, refuse_pointer, temporary_cache
 from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
@@ -234,15 +234,13 @@ def _place_for_matplotlib() -> None:
     """Give Matplotlib, which MediaPipe imports, a folder where it would complain that it has none."""
     if "matplotlib" in sys.modules or not sys.platform.startswith("linux"):
         return
-    try:
-        if named := os.environ.get("MPLCONFIGDIR"):
-            folders = [Path(named)]
-        else:
-            bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
-            folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
-    except RuntimeError:  # there is no home
-        folders = []
-    if not folders or not all(map(_writable, folders)):
+    ensure_home()
+    if named := os.environ.get("MPLCONFIGDIR"):
+        folders = [Path(named)]
+    else:
+        bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
+        folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
+    if not all(map(_writable, folders)):
         os.environ["MPLCONFIGDIR"] = str(temporary_cache() / "matplotlib")
 
 

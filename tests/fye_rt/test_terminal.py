@@ -126,3 +126,42 @@ def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
     result = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+HOMELESS = """
+import pwd, sys
+def nobody(user):
+    raise KeyError(user)
+pwd.getpwuid = nobody  # as for a user of a container that no list of users has
+from fye_rt import cli
+sys.exit(cli.main())
+"""
+
+
+def homeless(home: str | None, place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HOME", "XDG", "MPL", "FYE"))}
+    environment = kept | {"TMPDIR": str(place)} | ({} if home is None else {"HOME": home})
+    command = [sys.executable, "-c", HOMELESS, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [None, "/proc/no/home"])
+def test_a_user_without_a_home_learns_what_there_is(home: str | None, tmp_path: Path) -> None:
+    result = homeless(home, tmp_path, "doctor")
+    assert (result.returncode, result.stderr) == (0, "")
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("landmarker"))
+    assert "face_landmarker.task is not at" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [None, "/proc/no/home"])
+def test_a_user_without_a_home_finds_landmarks_and_hears_no_complaints(
+    home: str | None, landmarker: Path, tmp_path: Path
+) -> None:
+    image = pytest.importorskip("skimage.data").astronaut()
+    media.write_image(tmp_path / "a.png", image)
+    arguments = ("landmarks", tmp_path / "a.png", "-o", tmp_path / "m.npz", "--landmarker", landmarker, "--quiet")
+    result = homeless(home, tmp_path, *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert not (ROOT / "~").exists()
