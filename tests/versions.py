@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
 OLDEST = (3, 11)
 NEWER = ("3.14", "3.13", "3.12")  # Pythons that are looked for, the newest first
+LAST = 40  # lines of an installation that fails
 TOLD: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?(?P<range>.*)")
 
@@ -164,7 +165,7 @@ def attempt(end: End, arguments: Sequence[str]) -> tuple[dict[str, str], bool, s
     try:
         python = prepare(end)
     except subprocess.CalledProcessError as error:
-        return {}, False, f"{error.stdout}\n{error}"
+        return {}, False, "\n".join([*error.stdout.splitlines()[-LAST:], str(error)])
     ready = f"ready after {time.monotonic() - start:.0f} s"
     # away from the settings of the checkout's own pytest
     command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--noconftest"]
