@@ -4,8 +4,11 @@ On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an 
 of the latents that follows it are replayed from one CUDA graph for each shape; frames are decoded on a second stream.
 """
 
+import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -35,6 +38,37 @@ logger = logging.getLogger("fye_rt")
 _shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
 
 
+class _Float32:
+    """Float32 stays float32 while an engine of that precision runs: by default PyTorch lets cuDNN round it to TF32.
+
+    PyTorch's switches are those of the process, so the last engine to leave puts them back.
+    """
+
+    def __init__(self) -> None:
+        backends: Any = torch.backends
+        self._switches = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+        self._lock, self._running = threading.Lock(), 0
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._running:
+                self._before = [switch.fp32_precision for switch in self._switches]
+                for switch in self._switches:
+                    switch.fp32_precision = "ieee"
+            self._running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                for switch, before in zip(self._switches, self._before, strict=True):
+                    switch.fp32_precision = before
+
+
+_float32 = _Float32()
+
+
 class TorchEngine:
     """One graph's module."""
 
@@ -54,7 +88,8 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """See `fye_rt.backends.Engine`."""
-        outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
+        with self._precision():
+            outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         named = zip(self._spec.outputs, outputs, strict=True)
         return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
@@ -87,7 +122,7 @@ class TorchEngine:
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())  # which may still bring the weights
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), self._precision():
             given = self._pinned(torch.from_numpy(latents))
             frames = self._call(given.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
             finite = self._pinned(frames.isfinite().all())
@@ -110,7 +145,12 @@ class TorchEngine:
             named = inputs(frames)
             return [self._put(named[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
-        return torch_loop.denoise(self._workspace, partial(self._evaluate, self._call), held, *given)
+        with self._precision():
+            return torch_loop.denoise(self._workspace, partial(self._evaluate, self._call), held, *given)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Open while the network runs, or is captured."""
+        return _float32 if self.compute == "fp32" else nullcontext()
 
     def _evaluate(
         self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
@@ -170,7 +210,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
         torch.set_num_threads(settings.threads)
     config = ModelConfig.from_dict(dict(bundle.model))
     spec = graph_specs(config)[graph]
-    operations = _operations(device)
+    operations = _operations(device, compute)
     parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
     engine = assemble(spec, parts, device, compute, operations)
     for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
@@ -210,16 +250,23 @@ def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:
     return switched(network.to(memory_format=torch.channels_last), operations)  # type: ignore[call-overload]
 
 
-def _operations(device: torch.device) -> Any:
-    """What the networks are to call in place of PyTorch; None on a CPU."""
+def _operations(device: torch.device, compute: str) -> Any:
+    """What the networks are to call in place of PyTorch; None on a CPU.
+
+    In float32 attention is PyTorch's own: the kernel's tiles, made for half precision, don't fit into the shared memory
+    of some GPUs and into the registers of none.
+    """
     if device.type == "cpu":
         return None
     try:
-        from fye_kernels.modules import KERNELS
+        from fye_kernels.modules import KERNELS, PLAIN
     except ImportError as error:
         logger.warning("without the kernels (%s) the GPU is slower; run: pip install 'fye-rt[kernels]'", error)
         return None
-    return KERNELS
+    if compute != "fp32":
+        return KERNELS
+    attention = ("reference_attention", "temporal_attention")
+    return dataclasses.replace(KERNELS, **{name: getattr(PLAIN, name) for name in attention})
 
 
 def _network(

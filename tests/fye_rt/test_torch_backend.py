@@ -67,7 +67,7 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     from fye_rt.backends import torch as backend
 
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         test_every_graph_equals_onnx_runtime(bundle, graph)
         opened = backend.open_engine(bundle, graph, backends.Settings())
@@ -75,6 +75,60 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     denoiser = backend.open_engine(bundle, "denoiser", backends.Settings())
     assert isinstance(denoiser.module, modules.Denoiser)
     assert denoiser.module.guided
+
+
+def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_is(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fye_rt.backends import torch as backend
+
+    def switches() -> tuple[str, str]:
+        return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+    engine = backend.open_engine(bundle, "guider", backends.Settings(compute="fp32", threads=1))
+    forward, seen = engine.module.forward, []
+    monkeypatch.setattr(
+        engine.module, "forward", lambda *given: (seen.append(switches()), forward(*(x.float() for x in given)))[1]
+    )
+    before = switches()
+    assert before[0] == "tf32"  # PyTorch's default
+    engine.run(inputs(bundle, "guider"))
+    with engine._precision():  # as another Animator in another thread may have it
+        engine.run(inputs(bundle, "guider"))
+        assert switches() == ("ieee", "ieee") and not torch.backends.cudnn.allow_tf32
+    assert seen == [("ieee", "ieee")] * 2 and switches() == before
+    with pytest.raises(KeyError):
+        engine.run({})
+    assert switches() == before
+    engine.compute = "fp16"
+    engine.run(inputs(bundle, "guider"))
+    assert seen[2:] == [before]
+
+
+@pytest.mark.parametrize(("compute", "own"), [("fp16", True), ("bf16", True), ("fp32", False)])
+def test_attention_in_float32_is_pytorch_s_own_beside_the_other_kernels(compute: str, own: bool) -> None:
+    import torch
+
+    modules = pytest.importorskip("fye_kernels.modules")
+    from fye_rt.backends import torch as backend
+
+    operations = backend._operations(torch.device("cuda"), compute)
+    for name in ("reference_attention", "temporal_attention"):
+        assert getattr(operations, name) is getattr(modules.KERNELS if own else modules.PLAIN, name)
+    for name in ("norm_silu", "geglu", "forecast_step"):
+        assert getattr(operations, name) is getattr(modules.KERNELS, name)
+    assert backend._operations(torch.device("cpu"), compute) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", ["reference", "denoiser", "vae_decoder"])
+def test_float32_on_a_gpu_is_float32(bundle: Bundle, graph: str) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU that PyTorch can use")
+    test_every_graph_equals_onnx_runtime(bundle, graph)
 
 
 def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
@@ -120,7 +174,7 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
     options = Options(**{"steps": 6, **settings})
     latents, steps = [], []
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for own in (True, False):
         if not own:
             monkeypatch.setattr(backend.TorchEngine, "loop", None)
@@ -183,7 +237,7 @@ def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
     from fye_rt.backends import torch as backend
 
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     blank = np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", threads=1) as animator:
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
@@ -203,7 +257,7 @@ def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.
     from fye_rt.backends import torch as backend
 
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     blank, calls = np.zeros((6, 64, 64, 3), np.uint8), 0
     with Animator(bundle, "torch", threads=1) as animator:
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
@@ -342,7 +396,7 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
     portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
     options = Options(**{"steps": 6, **settings})
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     graphs = imitated_cuda.install(monkeypatch)
     made: dict[bool, list[Any]] = {False: [], True: []}
     for replayed in made:
@@ -374,7 +428,7 @@ def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch
     from fye_rt.backends.torch_graphs import SHAPES
 
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: modules.PLAIN)
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     methods = [
         Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
         for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
@@ -414,7 +468,7 @@ def test_evaluation_and_jump_are_one_graph(bundle: Bundle, monkeypatch: pytest.M
         modules.PLAIN.forecast_step(*given)
 
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda device: replace(modules.PLAIN, forecast_step=counted))
+    monkeypatch.setattr(backend, "_operations", lambda *given: replace(modules.PLAIN, forecast_step=counted))
     (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
         animator._engine("denoiser")._memory = Memory()  # type: ignore[attr-defined]
