@@ -14,7 +14,6 @@ import copy
 import gc
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +29,7 @@ from torch import Tensor, nn
 from fye_bench.baseline import Baseline, Portrait
 from fye_bench.environment import environment
 from fye_bench.floor import operations
-from fye_export import random_checkpoint
-from fye_export.checkpoint import Checkpoint
+from fye_export import networks, random_checkpoint
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_rt import outputs, report
@@ -150,16 +148,16 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
 
     dtype = DTYPES[given.compute]
     options = Options(steps=given.steps, guidance=given.guidance)
-    inputs = _inputs(config, outputs.parse_size(given.size), given.frames)
-    parts = _networks(config, device)
-    exact = _exact(config, parts, inputs)
+    inputs = random_inputs(config, outputs.parse_size(given.size), given.frames)
+    parts = random_networks(config, device)
+    exactly = exact(config, parts, inputs)
     parts = {name: part.to(dtype) for name, part in parts.items()}
     baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
     plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"])) if given.compile else None
     fresh = partial(Runtime, config, parts, given.compute, KERNELS if device.type == "cuda" else PLAIN)
     rivals = Rivals.meet(baseline, fresh(), inputs)
 
-    checks = rivals.checks(exact)
+    checks = rivals.checks(exactly)
     for name, found in checks.items():
         _say(f"{name:<28}relative RMS {found['relative_rms']:.1e}  cosine {found['cosine']:.6f}")
     stages = rivals.stages(plain, given.rounds)
@@ -194,7 +192,8 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
     }
 
 
-def _inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
+def random_inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
+    """Random pictures of a size (height, width), and noise."""
     random = np.random.default_rng(0)
     side = config.image_encoder.image_size
     return Inputs(
@@ -205,14 +204,34 @@ def _inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
     )
 
 
-def _networks(config: ModelConfig, device: torch.device) -> dict[str, nn.Module]:
-    with tempfile.TemporaryDirectory() as folder:
-        random_checkpoint.write(folder, config)
-        checkpoint = Checkpoint.open(folder)
-        return {name: checkpoint.load(name).to(device).requires_grad_(False) for name in NETWORKS}
+def random_networks(
+    config: ModelConfig, device: torch.device, names: Sequence[str] = NETWORKS, dtype: torch.dtype = torch.float32
+) -> dict[str, nn.Module]:
+    """Networks with the random weights of `fye_export.random_checkpoint`, made where they are needed: seconds on a GPU.
+
+    Args:
+        config: sizes.
+        device: of the weights; other numbers on another kind of device.
+        names: of the networks.
+        dtype: of the weights, which hold float16 numbers.
+    """
+    networks_by_name = {}
+    generator = torch.Generator(device).manual_seed(0)
+    for name in names:
+        with torch.device("meta"):
+            network = networks.build(config, name)
+        network.to(dtype).to_empty(device=device)
+        gain = random_checkpoint.gain(name)
+        for key, tensor in network.state_dict().items():
+            random_checkpoint.fill(tensor, key, generator, gain)
+        for module in network.modules():  # CLIP's only buffer that no state dict has
+            if isinstance(ids := getattr(module, "position_ids", None), Tensor):
+                ids.copy_(torch.arange(ids.shape[-1]))
+        networks_by_name[name] = network
+    return networks_by_name
 
 
-def _exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
+def exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
     """One evaluation and the decoder in float32, by PyTorch alone."""
     plain = Runtime(config, parts, "fp32", None)
     held = plain.encode(inputs).inputs(np.arange(len(inputs.landmarks)))
@@ -269,18 +288,18 @@ class Rivals:
     def checks(self, exact: Mapping[str, Array]) -> dict[str, Any]:
         """One evaluation and the decoder, against float32."""
         noise, runtime = self.inputs.noise, self.runtime
-        made = dict(zip(("v_unconditional", "v_conditional"), self._evaluate(), strict=True))
-        again = self._evaluate()  # the second run of a shape is replayed from a graph, as all later ones
+        made = dict(zip(("v_unconditional", "v_conditional"), self.evaluate(), strict=True))
+        again = self.evaluate()  # the second run of a shape is replayed from a graph, as all later ones
         first = np.ascontiguousarray(noise[:, :, :1])
         made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
         theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
-        found = {f"runtime, {name}": _difference(array, exact[name]) for name, array in made.items()}
-        found["runtime, replayed"] = _difference(again[1], exact["v_conditional"])
+        found = {f"runtime, {name}": difference(array, exact[name]) for name, array in made.items()}
+        found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
         for name, windows in _WINDOWS.items():  # latents that stay on the GPU, against those that go through the host
-            found[f"runtime, {name}"] = _difference(*(self._latents(windows, loop) for loop in (True, False)))
-        found["baseline, v_conditional"] = _difference(theirs[1:], exact["v_conditional"])
-        found["baseline, v_unconditional"] = _difference(theirs[:1], exact["v_unconditional"])
-        found["baseline, frames"] = _difference(self.baseline.decode(first), exact["frames"])
+            found[f"runtime, {name}"] = difference(*(self._latents(windows, loop) for loop in (True, False)))
+        found["baseline, v_conditional"] = difference(theirs[1:], exact["v_conditional"])
+        found["baseline, v_unconditional"] = difference(theirs[:1], exact["v_unconditional"])
+        found["baseline, frames"] = difference(self.baseline.decode(first), exact["frames"])
         return found
 
     def stages(self, plain: nn.Module | None, rounds: int) -> dict[str, Any]:
@@ -289,7 +308,7 @@ class Rivals:
         ways: dict[str, dict[str, Callable[[], object]]] = {
             "evaluation": {
                 "baseline": lambda: baseline.evaluate(latents, 500, self.features, self.portrait),
-                "runtime": self._evaluate,
+                "runtime": self.evaluate,
             }
             | ({} if plain is None else {"compiled": _compiled(plain, self.network.inputs(self._all), latents)}),
             "decode": {
@@ -309,22 +328,26 @@ class Rivals:
             seconds: dict[str, list[float]] = {way: [] for way in runs}
             for turn in range(rounds + 2):
                 for way, run in runs.items():
-                    taken = _timed(run)
+                    taken = timed(run)
                     if turn > 1:  # the first two prepare, compile and capture
                         seconds[way].append(taken)
             median = {way: statistics.median(times) for way, times in seconds.items()}
             found[stage] = {"median": median, "seconds": seconds, "faster": median["baseline"] / median["runtime"]}
         return found
 
-    def clips(self, options: Options) -> list[dict[str, Any]]:
-        """Seconds of whole clips; the runtime's with fewer and fewer evaluations."""
+    def ways(self, options: Options) -> list[tuple[str, int, Callable[[], object]]]:
+        """Ways to make a clip, with their evaluations: the public code's, and the runtime's with fewer and fewer."""
         ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, partial(self._first, options))]
         for budget in BUDGETS:
             if budget is None or budget < options.steps:
                 ways.append(("runtime", budget or options.steps, partial(self._second, options, budget)))
+        return ways
+
+    def clips(self, options: Options) -> list[dict[str, Any]]:
+        """Seconds of whole clips in all `ways`."""
         clips = []
-        for way, evaluations, run in ways:
-            seconds = statistics.median(_timed(run) for _ in range(1 if way == "baseline" else 3))
+        for way, evaluations, run in self.ways(options):
+            seconds = statistics.median(timed(run) for _ in range(1 if way == "baseline" else 3))
             clips.append({"way": way, "evaluations": evaluations, "seconds": seconds})
         return clips
 
@@ -366,7 +389,7 @@ class Rivals:
         evaluate: Evaluate = self.network if own else lambda *given: self.network(*given)
         return denoise(evaluate, steps, plan(steps, even(4, 3), newton(1), "epsilon"), windows, noise, 3.5)
 
-    def _evaluate(self) -> tuple[Array, Array]:
+    def evaluate(self) -> tuple[Array, Array]:
         """Both halves."""
         unconditional, conditional = self.network(self.inputs.noise, 500, self._all)
         assert unconditional is not None
@@ -381,7 +404,7 @@ def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a product of two large matrices."""
     side = 8192 if device.type == "cuda" else 256
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / statistics.median([_timed(lambda: a @ b) for _ in range(12)][2:])
+    return 2 * side**3 / statistics.median([timed(lambda: a @ b) for _ in range(12)][2:])
 
 
 def _added(run: Callable[[], object]) -> int:
@@ -397,7 +420,8 @@ def _added(run: Callable[[], object]) -> int:
     return torch.cuda.max_memory_reserved() - before
 
 
-def _timed(run: Callable[[], object]) -> float:
+def timed(run: Callable[[], object]) -> float:
+    """Seconds until a run is finished, on the GPU too."""
     _wait()
     start = time.perf_counter()
     run()
@@ -410,7 +434,8 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _difference(made: Array, exact: Array) -> dict[str, float]:
+def difference(made: Array, exact: Array) -> dict[str, float]:
+    """Relative RMS error, and cosine."""
     ours, theirs = made.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
     norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
     return {

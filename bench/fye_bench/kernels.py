@@ -4,11 +4,13 @@
     python -m fye_bench.kernels --small              every shape small, on any machine: does it run?
     python -m fye_bench.kernels --only geglu         one of them
 
-Times are medians of interleaved rounds; rates count useful work alone (no padding) against what this GPU was measured
-to copy and to multiply. A result that is further from float32 than its precision allows ends in exit code 1.
+Times are medians of interleaved rounds of replayed CUDA graphs, as the runtime replays them: a launch from Python takes
+longer than a short kernel. Rates count useful work alone (no padding) against what this GPU was measured to copy and to
+multiply. A result that is further from float32 than its precision allows ends in exit code 1.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +24,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_bench.environment import environment
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, tiles, to_uint8
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels.tiles import Tiles, split
 from fye_rt import report
 from fye_rt.forecast import Jump
 from fye_rt.windows import plan as plan_windows
@@ -74,6 +77,7 @@ class Row:
         floor: milliseconds that the measured ceilings allow: those of the bytes, or of the operations if they are more.
         promised: the least that `faster` and `share` are to be.
         error: largest difference to the same in float32, over the largest value.
+        failed: why a competitor was not timed, by its name.
     """
 
     kernel: str
@@ -88,6 +92,7 @@ class Row:
     floor: float
     promised: Mapping[str, float]
     error: float
+    failed: Mapping[str, str]
 
     @property
     def missed(self) -> list[str]:
@@ -109,39 +114,59 @@ class Bench:
         self._random = torch.Generator(device).manual_seed(0)
         self.copy_rate, self.matrix_rate = 1.0, 1.0
         if device == "cuda":
-            block = self.random(2**28)
-            target = torch.empty_like(block)
-            seconds = self.times({"copy": lambda: target.copy_(block)})["copy"]
-            self.copy_rate = 2 * block.nbytes / statistics.median(seconds)
-            a, b = self.random(8192, 8192), self.random(8192, 8192)
-            self.matrix_rate = 2 * 8192**3 / statistics.median(self.times({"matrix": lambda: a @ b})["matrix"])
+            self.copy_rate, self.matrix_rate = self.ceilings(2**28, 8192)
+
+    def ceilings(self, elements: int, side: int) -> tuple[float, float]:
+        """Bytes a second, read and written, of a copy, and operations a second of a product of square matrices."""
+        block = self.random(elements)
+        target = torch.empty_like(block)
+        copied = self.times({"copy": lambda: target.copy_(block)})["copy"]
+        a, b = self.random(side, side), self.random(side, side)
+        multiplied = self.times({"matrix": lambda: a @ b})["matrix"]
+        return 2 * block.nbytes / statistics.median(copied), 2 * side**3 / statistics.median(multiplied)
 
     def random(self, *shape: int) -> Tensor:
         """Standard normal numbers; zeros would draw less power and run faster."""
         return torch.randn(shape, generator=self._random, device=self.device, dtype=self.dtype)
 
-    def times(self, runs: Mapping[str, Run]) -> dict[str, list[float]]:
-        """Seconds of each, round by round; each call is preceded by a write that empties the L2 cache."""
-        for run in runs.values():
-            run()
-            run()
-        found: dict[str, list[float]] = {name: [] for name in runs}
+    def times(self, runs: Mapping[str, Run], failed: dict[str, str] | None = None) -> dict[str, list[float]]:
+        """Seconds of each run, round by round.
+
+        On a GPU each is captured into a CUDA graph, and each replay is preceded by a write that empties the L2 cache.
+
+        Args:
+            runs: by name.
+            failed: gets the errors of runs that fail; without it they are raised.
+        """
+        replays: dict[str, Run] = {}
+        for name, run in runs.items():
+            try:
+                if self.device == "cuda":
+                    replays[name] = captured(run)
+                else:
+                    run()
+                    replays[name] = run
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed[name] = f"{type(error).__name__}: {error}"
+        seconds: dict[str, list[float]] = {name: [] for name in replays}
         if self.device != "cuda":
-            return {name: [1.0] for name in runs}
+            return {name: [1.0] for name in replays}
         flush = torch.empty(2**28, dtype=torch.uint8, device=self.device)
         events = []
         for _ in range(self.rounds):
-            for name, run in runs.items():
+            for name, replay in replays.items():
                 flush.zero_()
                 start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
                 start.record()
-                run()
+                replay()
                 end.record()
                 events.append((name, start, end))
         torch.cuda.synchronize()
         for name, start, end in events:
-            found[name].append(start.elapsed_time(end) / 1e3)
-        return found
+            seconds[name].append(start.elapsed_time(end) / 1e3)
+        return seconds
 
     def row(
         self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: Work, **promised: float
@@ -151,7 +176,7 @@ class Bench:
         Args:
             kernel: its name.
             shape: what it is given.
-            runs: by name.
+            runs: by name; a competitor may fail.
             exact: what it should return, in float32.
             work: of a call; its rate is that of its operations, where they are given.
             promised: see `Row`.
@@ -160,7 +185,10 @@ class Bench:
         result = runs[mine]()
         assert isinstance(result, Tensor)
         error = float((result.float() - exact).abs().max() / exact.abs().max())
-        seconds = self.times(runs)
+        failed: dict[str, str] = {}
+        seconds = self.times(runs, failed)
+        if mine in failed:
+            raise RuntimeError(failed[mine])
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         quarters = statistics.quantiles(seconds[mine], n=4) if len(seconds[mine]) > 1 else [0.0, 0.0, 0.0]
         if work.padded:
@@ -172,7 +200,7 @@ class Bench:
             shape=shape,
             milliseconds={name: 1e3 * value for name, value in medians.items()},
             spread=(quarters[2] - quarters[0]) / medians[mine],
-            faster=min(medians[name] for name in others) / medians[mine],
+            faster=min((medians[name] for name in others if name in medians), default=math.nan) / medians[mine],
             rate=useful / medians[mine] / scale,
             unit=unit,
             share=useful / medians[mine] / ceiling,
@@ -180,7 +208,22 @@ class Bench:
             floor=1e3 * max(work.bytes / self.copy_rate, work.flop / self.matrix_rate),
             promised=promised,
             error=error,
+            failed=failed,
         )
+
+
+def captured(run: Run) -> Run:
+    """The launch of a CUDA graph of a run, whose kernels are compiled before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
 
 
 def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -194,10 +237,12 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
         runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
         runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
+        for name, attend in SUMMED[bench.device].items():
+            runs[f"two parts, {name}"] = partial(in_two_parts, attend, *given)
         exact = reference_attention.reference(
             q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
         )
-        best, columns = reference_attention.best(dim), sum(tiles.split(dim))
+        best, columns = reference_attention.best(dim), sum(split(dim))
         rows, keys = (_whole(tokens, size) for size in (best.rows, best.columns))
         work = Work(
             bytes=4 * q.nbytes + 2 * rk.nbytes,
@@ -212,16 +257,92 @@ def _whole(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
+def in_two_parts(
+    attend: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, rk: Tensor, rv: Tensor, heads: int, unconditional: int
+) -> Tensor:
+    """Attention to the frame and attention to the portrait, for which all frames are one query, put together.
+
+    Args:
+        attend: PyTorch's fused attention, of those that return the logarithms of their sums too.
+        q: see `fye_kernels.reference_attention.reference_attention`, as for all others.
+        k: see there.
+        v: see there.
+        rk: see there.
+        rv: see there.
+        heads: see there.
+        unconditional: see there.
+    """
+    own, own_sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)))[:2]
+    own, query = own.transpose(1, 2).flatten(2), q[unconditional:]
+    rows = (query.reshape(1, -1, query.shape[-1]), rk, rv)
+    portrait, sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in rows))[:2]
+    portrait = portrait.transpose(1, 2).flatten(2).view_as(query)
+    sums = sums.reshape(heads, len(query), -1).transpose(0, 1)
+    own_sums = own_sums.reshape(len(q), heads, -1)[unconditional:]
+    own[unconditional:] = reference_attention.merge(portrait, sums, own[unconditional:], own_sums)
+    return own
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+
+
+# PyTorch's fused attentions that return the logarithms of their sums
+SUMMED: dict[str, dict[str, Callable[..., Any]]] = {
+    "cuda": {"flash": torch.ops.aten._scaled_dot_product_flash_attention, "cudnn": _cudnn},
+    "cpu": {"flash": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu},
+}
+
+
+def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) -> Iterator[dict[str, Any]]:
+    """Time each tiles of reference_attention for the head dimensions of the released model.
+
+    Yields:
+        For each level: "tokens", "dim", "milliseconds" by tiles (rows, columns, warps, stages), "failed" likewise, and
+        the fastest as "tiles", or None where none is right.
+    """
+    frames = 1 if small else 16
+    for tokens, dim in ((24, 40),) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
+        given = (q, k, v, rk, rv, HEADS, frames)
+        exact = reference_attention.reference(
+            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
+        )
+        runs = {
+            tiles: partial(reference_attention.reference_attention, *given, tiles=tiles) for tiles in candidates[dim]
+        }
+        failed = {}
+        for tiles, run in list(runs.items()):
+            try:
+                error = float((run().float() - exact).abs().max() / exact.abs().max())
+            except Exception as problem:  # more shared memory than there is, or a compiler that gives up
+                failed[tiles] = f"{type(problem).__name__}: {problem}"
+            else:
+                if not error <= BOUNDS[bench.dtype]:
+                    failed[tiles] = f"{error:.1e} away from float32"
+        seconds = bench.times({named(tiles): run for tiles, run in runs.items() if tiles not in failed})
+        milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+        fastest = min(milliseconds, key=milliseconds.__getitem__, default=None)
+        yield {
+            "tokens": tokens,
+            "dim": dim,
+            "milliseconds": milliseconds,
+            "failed": {named(tiles): problem for tiles, problem in failed.items()},
+            "tiles": None if fastest is None else next(tiles for tiles in runs if named(tiles) == fastest),
+        }
+
+
+def named(tiles: Tiles) -> str:
+    """Tiles in words, as `sweep` has them."""
+    return f"{tiles.rows}x{tiles.columns}, {tiles.warps} warps, {tiles.stages} stages"
+
+
 def _every_backend(device: str, attend: Run) -> dict[str, Run]:
-    """Attention by each of PyTorch's implementations that takes it, and by the one that it would choose."""
-    runs: dict[str, Run] = {}
-    for name, backend in BACKENDS.items() if device == "cuda" else ():
-        try:
-            _with(backend, attend)
-        except RuntimeError:  # it doesn't take this shape
-            continue
-        runs[name] = partial(_with, backend, attend)
-    return runs | {"default": attend}
+    """Attention by each of PyTorch's implementations, and by the one that it would choose."""
+    backends = BACKENDS if device == "cuda" else {}
+    return {name: partial(_with, backend, attend) for name, backend in backends.items()} | {"default": attend}
 
 
 def _with(backend: SDPBackend, run: Run) -> object:

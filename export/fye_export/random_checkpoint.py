@@ -69,21 +69,41 @@ def write(path: str | Path, config: ModelConfig, *, seed: int = 0, dtype: torch.
 def _random_weights(config: ModelConfig, name: str, seed: int) -> dict[str, Tensor]:
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in networks.build(config, name).state_dict().items()}
+    return {key: _random(f"{seed} {name} {key}", key, shape, gain(name)) for key, shape in shapes.items()}
+
+
+def gain(name: str) -> float:
+    """What a network's weights are multiplied by, so that activations keep their size."""
     # each SiLU shrinks what passes to 0.6 of its size, and the guider has no norms to make up for it
-    gain = 1.7 if name == "lmk_guider" else 1.0
-    return {key: _random(f"{seed} {name} {key}", key, shape, gain) for key, shape in shapes.items()}
+    return 1.7 if name == "lmk_guider" else 1.0
 
 
 def _random(stream: str, key: str, shape: torch.Size, gain: float) -> Tensor:
-    if key.endswith(PE):
-        return blocks.PositionalEncoding(shape[2]).get_buffer("pe")
     # a generator per tensor: a value depends on nothing but seed and name
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7]))
+    values = torch.empty(shape)
+    fill(values, key, generator, gain)
+    return values if key.endswith(PE) else values.half()
+
+
+def fill(tensor: Tensor, key: str, generator: torch.Generator, gain: float) -> None:
+    """Fill a network's tensor with random numbers that float16 holds; a positional encoding with itself.
+
+    Args:
+        tensor: is overwritten.
+        key: its name in the state dict.
+        generator: on the device of `tensor`.
+        gain: of the network.
+    """
+    shape = tensor.shape
+    if key.endswith(PE):
+        tensor.copy_(blocks.PositionalEncoding(shape[2]).get_buffer("pe"))
+        return
     half_width = gain * (3 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1
-    values = torch.empty(shape).uniform_(-half_width, half_width, generator=generator)
+    values = torch.empty(shape, device=tensor.device).uniform_(-half_width, half_width, generator=generator)
     if len(shape) == 1 and key.endswith(".weight"):
         values += 1  # a norm
-    return values.half()
+    tensor.copy_(values.half())
 
 
 def _main() -> int:
