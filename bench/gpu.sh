@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, from a source checkout, without network:
 #   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
+#   bench/gpu.sh first     all that a GPU alone can show, in one run of at most 590 seconds: one line of JSON after the
+#                          other in $OUT/results.jsonl; further arguments go to fye_bench.first
 #   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's; further arguments go to
 #                          fye_bench.kernels
 #   bench/gpu.sh model     the full-size model with random weights: the torch backend against float32, then its times
 #                          against the public code's way; further arguments go to fye_bench.gpu
-#   bench/gpu.sh dry-run   both on small shapes and a small model, on any machine: does everything run?
+#   bench/gpu.sh dry-run   as first, on a CPU, with small shapes and a small model: does everything run?
 # Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
 # taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
 set -euo pipefail
@@ -40,29 +42,33 @@ train() {
 }
 
 kernels() {
-    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_kernels
-    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json" "$@"
+    local status=0
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_kernels || status=1
+    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json" "$@" || status=1
+    return "$status"
 }
 
 model() {
     "$PYTHON" -m fye_bench.gpu --json "$OUT/gpu.json" "$@"
 }
 
+first() {
+    "$PYTHON" -m fye_bench.first --out "$OUT" --seconds "$((590 - SECONDS))" "$@"
+}
+
 dry_run() {
-    "$PYTHON" -m pytest -q -p no:cacheprovider --collect-only tests/fye_kernels | tail -n 1
-    [[ -e /dev/nvidiactl || -e /dev/dxg ]] || export TRITON_INTERPRET=1
-    "$PYTHON" -m fye_bench.kernels --small --rounds 2 --json "$OUT/kernels-dry-run.json"
-    "$PYTHON" -m fye_bench.gpu --config tiny --size 64x64 --frames 3 --steps 7 --compute fp32 --rounds 1 \
-        --json "$OUT/gpu-dry-run.json"
+    CUDA_VISIBLE_DEVICES='' TRITON_INTERPRET=1 OMP_NUM_THREADS=1 \
+        "$PYTHON" -m fye_bench.first --out "$OUT" --small --seconds 3600 "$@"
 }
 
 case ${1:-} in
 train) train "${@:2}" ;;
+first) first "${@:2}" ;;
 kernels) kernels "${@:2}" ;;
 model) model "${@:2}" ;;
-dry-run) dry_run ;;
+dry-run) dry_run "${@:2}" ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,9 +13,9 @@ pytest.importorskip("triton", reason="kernels need Triton: pip install fye-rt[ke
 SCRIPT = Path(__file__).parents[2] / "bench" / "gpu.sh"
 
 
-def script(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def script(out: Path, *arguments: str, python: str = "echo") -> subprocess.CompletedProcess[str]:
     """Of what it would run, echo shows the arguments."""
-    environment = os.environ | {"PYTHON": "echo", "OUT": str(out)}
+    environment = os.environ | {"PYTHON": python, "OUT": str(out)}
     return subprocess.run(
         ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -23,7 +24,7 @@ def script(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
     run = script(tmp_path)
     assert run.returncode == 2 and not run.stdout
-    for command in ("train", "kernels", "model", "dry-run"):
+    for command in ("train", "first", "kernels", "model", "dry-run"):
         assert f"bench/gpu.sh {command} " in run.stderr
     assert run.stderr.splitlines()[-1].startswith("taken from .whl")  # the whole of its head
 
@@ -36,11 +37,19 @@ def test_the_script_passes_arguments_on(tmp_path: Path) -> None:
     assert model == f"-m fye_bench.gpu --json {tmp_path}/gpu.json --rounds 3"
 
 
-def test_a_dry_run_needs_neither_a_gpu_nor_the_full_size(tmp_path: Path) -> None:
-    run = script(tmp_path, "dry-run")
-    tests, kernels, model = run.stdout.splitlines()
-    assert run.returncode == 0 and "--collect-only" in tests
-    assert "fye_bench.kernels --small" in kernels and "fye_bench.gpu --config tiny" in model
+def test_the_first_run_has_what_is_left_of_590_seconds(tmp_path: Path) -> None:
+    (first,) = script(tmp_path, "first", "--only", "kernels").stdout.splitlines()
+    found = re.fullmatch(rf"-m fye_bench\.first --out {tmp_path} --seconds (\d+) --only kernels", first)
+    assert found is not None and int(found[1]) <= 590
+
+
+def test_tests_that_fail_do_not_keep_kernels_from_being_timed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho $2 $4; [ $2 != pytest ]\n")
+    python.chmod(0o755)
+    run = script(tmp_path, "kernels", python=str(python))
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["pytest", "fye_bench.kernels"]
+    assert run.returncode == 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,140 @@
+"""The full-size model: is it right, and how long does it take."""
+
+import copy
+import gc
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fye_bench import gpu
+from fye_bench.baseline import Baseline
+from fye_bench.first.record import Record
+from fye_bench.kernels import captured
+from fye_export import random_checkpoint
+from fye_kernels.modules import KERNELS, PLAIN
+from fye_rt.options import Options
+from fye_rt.schedule import SchedulerConfig
+
+Run = Callable[[], object]
+
+
+@torch.no_grad()
+def run(record: Record, out: Path, small: bool) -> None:
+    """See `fye_bench.first`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = random_checkpoint.PRESETS["tiny" if small else "full"]
+    compute, size, frames, steps = ("fp32", (64, 64), 2, 6) if small else ("fp16", (512, 512), 16, 30)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    inputs = gpu.random_inputs(config, size, frames)
+    made: dict[str, Any] = {}
+    with record.part("weights") as result:
+        made["parts"] = gpu.random_networks(config, device)
+        result["bytes"] = sum(tensor.nbytes for part in made["parts"].values() for tensor in part.parameters())
+    with record.part("float32") as result:
+        made["exact"] = gpu.exact(config, made["parts"], inputs)
+    with record.part("rivals") as result:
+        parts = {name: part.to(gpu.DTYPES[compute]) for name, part in made.pop("parts").items()}
+        baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
+        on_gpu = KERNELS if device.type == "cuda" else PLAIN
+        fresh = partial(gpu.Runtime, config, parts, compute, on_gpu)
+        rivals = gpu.Rivals.meet(baseline, fresh(), inputs)
+        plain = rivals
+        if on_gpu is not PLAIN:
+            plain = gpu.Rivals.meet(baseline, gpu.Runtime(config, parts, compute, PLAIN), inputs)
+        gc.collect()
+    with record.part("against float32") as result:
+        checks = rivals.checks(made["exact"])
+        for half, array in zip(("v_unconditional", "v_conditional"), plain.evaluate(), strict=True):
+            checks[f"plain, {half}"] = gpu.difference(array, made["exact"][half])
+        wrong = gpu.strayed(checks)
+        result |= {"checks": checks, "strayed": wrong, "right": not wrong}
+    rounds = 1 if small else 10
+    for name, ways in (("evaluation", _evaluations(rivals, plain)), *_decodes(rivals, (1, 2) if small else (1, 4, 8))):
+        for way, prepare in ways.items():
+            with record.part(f"{name}, {way}") as result:
+                result["milliseconds"] = milliseconds(prepare(), rounds, device)
+    for way, evaluations, each in rivals.ways(Options(steps=steps, guidance=3.5)):
+        with record.part(f"clip, {way}, {evaluations} evaluations") as result:
+            taken = [gpu.timed(each) for _ in range(1 if small or way == "baseline" else 3)]
+            result |= {"clip_seconds": taken, "frames_per_second": frames / statistics.median(taken)}
+    with record.part("stages") as result:
+        result |= {name: stage["median"] for name, stage in rivals.stages(None, 1 if small else 3).items()}
+    with record.part("memory") as result:
+        result |= rivals.memory(Options(steps=2, guidance=3.5), fresh)
+
+
+def _evaluations(rivals: gpu.Rivals, plain: gpu.Rivals) -> Mapping[str, Callable[[], Run]]:
+    """Ways to evaluate the denoiser on tensors that lie on the device; each is prepared when it is its turn."""
+    latents = rivals.latents
+
+    def ours(which: gpu.Rivals) -> Run:
+        held = which.network.inputs(np.arange(latents.shape[2]))
+        names = ("landmark_features", *(name for name in held if name != "landmark_features"))
+        tensors = [torch.as_tensor(held[name]).to(latents) for name in names]  # a graph copies nothing from the host
+        timestep = torch.full((1,), 500, device=latents.device)
+        return partial(_inferred, which.runtime.engines["denoiser"].module, latents, timestep, *tensors)
+
+    def theirs() -> Run:
+        return partial(rivals.baseline.evaluate, latents, 500, rivals.features, rivals.portrait)
+
+    return {
+        "kernels, captured": lambda: _captured(ours(rivals)),
+        "kernels, eager": lambda: ours(rivals),
+        "baseline": theirs,
+        "plain, captured": lambda: _captured(ours(plain)),
+        "plain, eager": lambda: ours(plain),
+        "kernels, captured, cudnn.benchmark": lambda: _captured(ours(rivals), benchmark=True),
+    }
+
+
+def _decodes(rivals: gpu.Rivals, lengths: tuple[int, ...]) -> Iterator[tuple[str, Mapping[str, Callable[[], Run]]]]:
+    module = rivals.runtime.engines["vae_decoder"].module
+    for frames in lengths:
+        decode = partial(_inferred, module, rivals.latents[:, :, :frames].contiguous())
+        theirs = partial(rivals.baseline.decode, rivals.inputs.noise[:, :, :frames])
+        ways: dict[str, Callable[[], Run]] = {
+            "eager": partial(_captured, decode, capture=False),
+            "captured": partial(_captured, decode),
+            "captured, cudnn.benchmark": partial(_captured, decode, benchmark=True),
+            "baseline": partial(_captured, theirs, capture=False),
+        }
+        yield f"decode of {frames}", ways
+
+
+@torch.inference_mode()
+def _inferred(module: Callable[..., object], *tensors: Tensor) -> object:
+    return module(*tensors)
+
+
+def _captured(each: Run, *, capture: bool = True, benchmark: bool = False) -> Run:
+    """Replayed from a CUDA graph, with or without a search for the fastest convolutions; as it is without a GPU."""
+    if not capture or not torch.cuda.is_available():
+        return each
+    torch.backends.cudnn.benchmark = benchmark
+    try:
+        return captured(each)
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def milliseconds(each: Run, rounds: int, device: torch.device) -> dict[str, float]:
+    """Median, least and most of some runs, on a GPU after two that are not counted."""
+    for _ in range(2 if device.type == "cuda" else 0):
+        each()
+    if device.type != "cuda":
+        taken = [1e3 * gpu.timed(each) for _ in range(rounds)]
+    else:
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+        for start, end in events:
+            start.record()
+            each()
+            end.record()
+        torch.cuda.synchronize()
+        taken = [start.elapsed_time(end) for start, end in events]
+    return {"median": statistics.median(taken), "least": min(taken), "most": max(taken)}
