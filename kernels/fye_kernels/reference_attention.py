@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fye_kernels.tiles import DIMS, Tiles, precision, split, upcast
+from fye_kernels.tiles import DIMS, Tiles, measured, precision, split, upcast
 from fye_kernels.variant import TYPES, Variant, signature
 
 
@@ -35,7 +35,10 @@ def reference(
     def attend(rows: slice, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query[rows], k, v))
         if lse is not None:
-            lse[rows] = (q.float() @ k.float().transpose(2, 3) / math.sqrt(q.shape[-1])).logsumexp(dim=-1)
+            for sums, queries, keys in zip(
+                lse[rows], q, k, strict=True
+            ):  # all scores of a clip would be many gigabytes
+                sums.copy_((queries.float() @ keys.float().mT / math.sqrt(q.shape[-1])).logsumexp(dim=-1))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     u = unconditional
@@ -145,7 +148,12 @@ def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Ten
 
 
 def best(dim: int) -> Tiles:
-    """Tiles for a head dimension: the largest that spill no registers from sm_80 to sm_120a."""
+    """Tiles for a head dimension: those measured on this GPU (`fye_kernels.tiles.measured`).
+
+    Without a measurement, the largest that spill no registers from sm_80 to sm_120a.
+    """
+    if (tiles := measured("reference_attention", dim)) is not None:
+        return tiles
     if dim <= 48:
         return Tiles(128, 64, warps=8, stages=3)
     if dim <= 96:
