@@ -1,12 +1,14 @@
 """Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
 import gc
+import importlib
 import os
 import pickle
 import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fye_rt import report
+from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError
 from fye_rt.landmarks.draw import load_cv2
@@ -24,8 +27,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# where there is no GPU, kernels run in Triton's interpreter: chosen here, before anything loads Triton, as PyTorch may
-if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+
+def _gpu() -> bool:
+    """Whether PyTorch computes on a GPU. It is slow to load, and asked only if the driver shows one."""
+    if not gpu.gpus().gpus or find_spec("torch") is None:
+        return False
+    return bool(importlib.import_module("torch").cuda.is_available())
+
+
+# elsewhere kernels run in Triton's interpreter: chosen here, before anything loads Triton, as PyTorch may
+if not _gpu():
     os.environ["TRITON_INTERPRET"] = "1"
 
 

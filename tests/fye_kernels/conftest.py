@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="kernels need PyTorch: pip install fye-rt[kernels]")
 pytest.importorskip("triton", reason="kernels need Triton: pip install fye-rt[kernels]")
 
+from fye_kernels import tiles  # noqa: E402
+
 ALLOCATING = ("geglu", "norm_silu", "reference_attention", "temporal_attention", "to_uint8")
 GUARD, BYTE = 256, 0xA5
 
@@ -17,7 +19,24 @@ GUARD, BYTE = 256, 0xA5
 @pytest.fixture(scope="session")
 def device() -> str:
     """Where kernels run."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cpu" if tiles.interpreted() else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Iterator[None]:
+    """Float32 is float32 on a GPU too, whose convolutions PyTorch otherwise rounds to TF32."""
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    yield
+    convolutions.fp32_precision = before
+
+
+@pytest.fixture
+def head(device: str, dim: int) -> int:
+    """A head dimension in float32; on a GPU large heads fill more registers than there are, and PyTorch has them."""
+    if device == "cuda" and dim > 48:
+        pytest.skip("attention of large heads in float32 is PyTorch's own on a GPU")
+    return dim
 
 
 class Poisoning(ModuleType):
