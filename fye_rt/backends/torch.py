@@ -46,7 +46,7 @@ class _Float32:
 
     def __init__(self) -> None:
         backends: Any = torch.backends
-        self._switches = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+        self._switches = (backends.cudnn.conv, backends.cuda.matmul)
         self._lock, self._running = threading.Lock(), 0
         self._before: list[str] = []
 
