@@ -1,5 +1,6 @@
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,7 @@ def test_a_wrong_result_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert kernels.main(["--small", "--only", "geglu"]) == 1
 
 
-def test_what_is_promised_and_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.Bench, "times", lambda self, runs: {name: [1.0] for name in runs})
+def test_what_is_promised_and_missed_is_named() -> None:
     bench = kernels.Bench("cpu", torch.float16, 1)
     x = torch.ones(4)
     row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x}, x, kernels.Work(bytes=64.0), faster=1.2, share=0.5)
@@ -61,3 +61,18 @@ def test_useful_operations_are_told_from_those_on_padding(device: str) -> None:
     assert row.rate == pytest.approx(2 * 2 * 2 * 24 * 320 * (24 + 48) / 1e12 / seconds)
     # 128 rows, 64 columns for either segment, 48 of a head
     assert row.padded_rate == pytest.approx(2 * 2 * 2 * 128 * 8 * 48 * 3 * 64 / 1e12 / seconds)
+
+
+def test_a_competitor_that_fails_is_named_and_the_kernel_is_timed() -> None:
+    bench = kernels.Bench("cpu", torch.float16, 1)
+    x = torch.ones(4)
+
+    def refuse() -> torch.Tensor:
+        raise RuntimeError("No available kernel")
+
+    row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), faster=1.2)
+    assert dict(row.failed) == {"c": "RuntimeError: No available kernel"} and row.faster == 1.0
+    alone = bench.row("a", "4", {"a": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), share=0.5)
+    assert math.isnan(alone.faster) and alone.missed == []
+    with pytest.raises(RuntimeError, match="No available kernel"):
+        bench.times({"c": refuse})
