@@ -211,19 +211,18 @@ def random_networks(
 
     Args:
         config: sizes.
-        device: of the weights; other numbers on another kind of device.
+        device: of the weights. On a CPU they are those of the checkpoint with seed 0.
         names: of the networks.
         dtype: of the weights, which hold float16 numbers.
     """
     networks_by_name = {}
-    generator = torch.Generator(device).manual_seed(0)
     for name in names:
         with torch.device("meta"):
             network = networks.build(config, name)
         network.to(dtype).to_empty(device=device)
         gain = random_checkpoint.gain(name)
         for key, tensor in network.state_dict().items():
-            random_checkpoint.fill(tensor, key, generator, gain)
+            random_checkpoint.fill(tensor, key, f"0 {name} {key}", gain)
         for module in network.modules():  # CLIP's only buffer that no state dict has
             if isinstance(ids := getattr(module, "position_ids", None), Tensor):
                 ids.copy_(torch.arange(ids.shape[-1]))

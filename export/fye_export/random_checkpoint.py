@@ -79,26 +79,27 @@ def gain(name: str) -> float:
 
 
 def _random(stream: str, key: str, shape: torch.Size, gain: float) -> Tensor:
-    # a generator per tensor: a value depends on nothing but seed and name
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7]))
     values = torch.empty(shape)
-    fill(values, key, generator, gain)
+    fill(values, key, stream, gain)
     return values if key.endswith(PE) else values.half()
 
 
-def fill(tensor: Tensor, key: str, generator: torch.Generator, gain: float) -> None:
+def fill(tensor: Tensor, key: str, stream: str, gain: float) -> None:
     """Fill a network's tensor with random numbers that float16 holds; a positional encoding with itself.
 
     Args:
         tensor: is overwritten.
         key: its name in the state dict.
-        generator: on the device of `tensor`.
+        stream: seed, network and name, of which each has numbers of its own on each kind of device.
         gain: of the network.
     """
     shape = tensor.shape
     if key.endswith(PE):
         tensor.copy_(blocks.PositionalEncoding(shape[2]).get_buffer("pe"))
         return
+    # a generator per tensor: a value depends on nothing but seed and name
+    seed = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7])
+    generator = torch.Generator(tensor.device).manual_seed(seed)
     half_width = gain * (3 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1
     values = torch.empty(shape, device=tensor.device).uniform_(-half_width, half_width, generator=generator)
     if len(shape) == 1 and key.endswith(".weight"):
