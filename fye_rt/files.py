@@ -5,6 +5,7 @@ the identifier of this start of the system. The next run removes those of this s
 all processes of one running system see each other's locks, whatever their containers; another system's may not.
 """
 
+import ctypes
 import errno
 import hashlib
 import logging
@@ -358,6 +359,8 @@ def _publish(hidden: Path, path: Path) -> None:
 
 
 def _replace_folder(hidden: Path, path: Path) -> None:
+    if _exchanged(hidden, path):
+        return
     while True:
         # rename() replaces an empty folder only, so an older result is first moved aside
         with temporary(path.parent, path.name, folder=True) as retired:
@@ -381,6 +384,16 @@ def _replace_folder(hidden: Path, path: Path) -> None:
                 if moved:
                     retired.rename(path)
                 raise _kept(hidden, path, error) from error
+
+
+def _exchanged(hidden: Path, path: Path) -> bool:
+    """Exchange two names, where Linux can: a process that is killed leaves the older result or the new one there."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(hidden), here, os.fsencode(path), exchange) == 0)
 
 
 def _fill(path: Path, source: Path) -> None:

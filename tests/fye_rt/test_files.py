@@ -199,12 +199,25 @@ def test_a_folder_that_cannot_be_renamed_is_kept_under_another_name_and_the_olde
 
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "old").touch()
+    monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match="it was written to"), atomic_folder(tmp_path / "bundle") as hidden:
         (hidden / "new").touch()
     assert names(tmp_path / "bundle") == ["old"]
     (kept,) = (path for path in tmp_path.iterdir() if path.name != "bundle")
     assert not kept.name.startswith(".") and names(kept) == ["new"]
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_folder_takes_the_place_of_an_older_one(
+    exchanging: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchanging:
+        monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
+    for name in ("old", "new"):
+        with atomic_folder(tmp_path / "bundle") as hidden:
+            (hidden / name).touch()
+        assert names(tmp_path) == ["bundle"] and names(tmp_path / "bundle") == [name]
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
@@ -214,6 +227,7 @@ def test_what_is_mounted_by_itself_is_filled_in_its_place(
     write(tmp_path / "a.mp4", "older and longer")
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "old")
+    monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
     monkeypatch.setattr(Path, "replace", failing(code))
     monkeypatch.setattr(Path, "rename", failing(code))
     file, folder = (tmp_path / "a.mp4").stat().st_ino, (tmp_path / "b").stat().st_ino
