@@ -66,7 +66,7 @@ def read(bundle: Bundle) -> tuple[Fitted, ...]:
         if content["source"] != bundle.manifest["source"]:
             raise BundleError(f"{file} was fitted to another checkpoint; {remedy}")
         return tuple(_fitted(entry) for entry in content["plans"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{file} is damaged ({error!r}); {remedy}") from error
 
 

@@ -76,7 +76,7 @@ class Kept:
     def _compare(self, wanted: Mapping[str, Any]) -> None:
         try:
             there = json.loads((self._folder / _INPUTS).read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._folder / _INPUTS} cannot be read; choose another folder") from error
         keys = dict.fromkeys((*wanted, *there)) if isinstance(there, dict) else wanted
         other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted.get(key)]

@@ -277,7 +277,7 @@ def kept(bundle: Bundle, graph: str) -> Ranges:
         }
         if not all(np.isfinite(top) and top >= 0 for each in found.values() for top in each.values()):
             raise ValueError("a range that is not finite")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(
             f"{file} cannot be used ({error}); measure again: fye calibrate {bundle.path} --ranges"
         ) from error

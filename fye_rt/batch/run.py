@@ -107,7 +107,7 @@ class Folder:
     def _read(self, name: str) -> Record | None:
         try:
             record = json.loads(record_path(self.path, name).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) else None
 

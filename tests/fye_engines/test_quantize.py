@@ -331,3 +331,10 @@ def test_ranges_that_do_not_belong_to_a_bundle_are_refused(change: dict[str, Any
     put_file(copied, quantize.FILE, json.dumps(content).encode())
     with pytest.raises(BundleError, match=why):
         quantize.kept(Bundle.load(copied), "denoiser")
+
+
+def test_ranges_that_are_nested_too_deeply_are_refused(copied: Path) -> None:
+    quantize.keep(Bundle.load(copied), {"denoiser": {"a": 1.0}})
+    put_file(copied, quantize.FILE, b"[" * 100_000)
+    with pytest.raises(BundleError, match="measure again"):
+        quantize.kept(Bundle.load(copied), "denoiser")

@@ -65,6 +65,7 @@ def test_a_plan_is_found_by_steps_evaluations_and_guidance() -> None:
         ({"source": {"sha256": "0"}}, "another checkpoint"),
         ({"plans": [{}]}, "damaged"),
         ({"plans": 3}, "damaged"),
+        ({"plans": [{"steps": float("inf"), "guidance": [1, 2], "error": 0, "jumps": []}]}, "damaged"),
         (
             {
                 "plans": [
@@ -82,6 +83,12 @@ def test_a_file_that_does_not_belong_here_is_refused_with_the_remedy(
     with pytest.raises(BundleError, match=said) as caught:
         calibrated.read(Bundle.load(folder))
     assert "fye calibrate" in str(caught.value)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(folder: Path) -> None:
+    bundle_module.put_file(folder, calibrated.FILE, b"[" * 100_000)
+    with pytest.raises(BundleError, match="is damaged"):
+        calibrated.read(Bundle.load(folder))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

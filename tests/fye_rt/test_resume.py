@@ -80,6 +80,15 @@ def test_a_folder_of_another_clip_is_refused_and_says_what_differs(tmp_path: Pat
         Kept(tmp_path, {"seed": 1, "landmarks": "a"})
 
 
+@pytest.mark.parametrize("damage", ["[" * 100_000, "{", "\udcff"])
+def test_inputs_that_cannot_be_read_are_refused(damage: str, tmp_path: Path) -> None:
+    Kept(tmp_path, {"seed": 1})
+    (file,) = tmp_path.glob("*.json")
+    file.write_bytes(damage.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match="cannot be read; choose another folder"):
+        Kept(tmp_path, {"seed": 1})
+
+
 def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):

@@ -210,7 +210,7 @@ def _json(path: Path) -> dict[str, Any]:
     """What a file holds, or nothing if it is damaged or missing."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,10 +123,10 @@ def load(folder: Path, workload: Mapping[str, Any], count: int) -> Saved:
         InputError: there is none, or it's of other clips: another size, length or noise, or fewer cases.
     """
     try:
-        theirs = json.loads((folder / RESULT).read_text())["workload"]
+        theirs = dict(json.loads((folder / RESULT).read_text())["workload"])
         with np.load(folder / FRAMES, allow_pickle=False) as file:
             frames = {int(name): file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder} is not a saved run ({error}); make one with --save {folder}") from error
     for name in ("suite", "frames", "size", "seed"):
         if theirs.get(name) != workload[name]:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from fye_bench.quality import command
 from fye_bench.quality.models import identity_by
 from fye_bench.quality.report import METRICS, VARIANTS
+from fye_bench.quality.run import RESULT
 from fye_bench.quality.suite import cases, draw
 from fye_rt import cli, commands, media
 from fye_rt.errors import InputError, OutputError
@@ -92,7 +93,10 @@ def test_a_folder_with_other_things_is_not_replaced(tiny_bundle: Path, tmp_path:
     assert (tmp_path / "letter.txt").exists()
 
 
-def test_what_is_no_run_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"workload": 3}', None])
+def test_what_is_no_run_is_refused(content: str | None, tiny_bundle: Path, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / RESULT).write_text(content)
     with pytest.raises(InputError, match=r"is not a saved run .* make one with --save"):
         command.main(["--bundle", str(tiny_bundle), *SHORT, "--against", str(tmp_path)])
 
