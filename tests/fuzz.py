@@ -615,9 +615,14 @@ def commands(valid: Valid) -> dict[str, Make]:
                     bundle(rng),
                     *some("--pairs", "--frames", "--size"),
                 ],
-                ["bench", rng.choice(("quality", "batch", "windows", "x")), *some("--bundle", "--rounds", "--frames")],
+                [
+                    "bench",
+                    rng.choice(("quality", "batch", "windows", "x")),
+                    "--unknown",
+                    *some("--bundle", "--rounds", "--frames"),
+                ],
                 ["bench", "--bundle", bundle(rng), *some("--checkpoint", "--rounds", "--size", "--fresh")],
-                ["calibrate", bundle(rng), *some("--portrait", "--motion", "--steps", "--evaluations")],
+                ["calibrate", bundle(rng), "--unknown", *some("--portrait", "--motion", "--steps", "--evaluations")],
                 ["demo", "-o", output(rng, ".mp4"), "--forecast", "x", *some("--forecast")],
                 [rng.choice(("doctor", "--version", "--help", "x", ""))],
             )
