@@ -216,7 +216,7 @@ def animate(
         image: the portrait, a file or uint8 (H, W, 3) RGB; it is fitted to `size`, black outside.
         motion_source: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that are
             already the portrait's: a folder of pictures in the order of the numbers in their names, or uint8
-            (F, H, W, 3). What a file is tells its content, not its name.
+            (F, H, W, 3). A file's content says what it is, not its name.
         options: how to denoise.
         size: (height, width) of the clip, multiples of 8; by default the bundle's, or that of landmark images.
         frames: use that many first frames of the motion.

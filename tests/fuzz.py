@@ -708,7 +708,7 @@ def _in_a_process(
     child = os.fork()
     if not child:
         os.close(reading)
-        _serve(writing, makes, seed, number, last)
+        _serve(writing, folder, makes, seed, number, last)
     os.close(writing)
     at, kind = number, ""
     with os.fdopen(reading, "rb") as pipe:
@@ -741,12 +741,13 @@ def _readable(handle: int) -> bool:
     return bool(select.select([handle], [], [], PATIENCE)[0])
 
 
-def _serve(writing: int, makes: dict[str, Make], seed: int, number: int, last: int) -> None:
+def _serve(writing: int, folder: Path, makes: dict[str, Make], seed: int, number: int, last: int) -> None:
     """The life of a fork; never returns."""
     try:
         import logging
 
         logging.getLogger("fye_rt").setLevel(logging.ERROR)
+        os.chdir(folder)  # some options name files with relative paths
         ctypes.CDLL(None).mallopt(ARENA_MAX, 2)  # each arena takes 64 MB of address space and more
         size = _bytes(0)
         resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.RLIM_INFINITY))
