@@ -231,7 +231,11 @@ def _adobe_rgb(image: "Image.Image") -> bytes | None:
     """A profile of Adobe RGB (1998) if EXIF says that the picture is in it, as cameras do without embedding one."""
     from PIL import ExifTags, ImageCms
 
-    if image.mode != "RGB" or image.getexif().get_ifd(ExifTags.IFD.Interop).get(1) != "R03":
+    try:
+        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
+    except KeyError:  # Pillow 11.0, where there is none
+        return None
+    if image.mode != "RGB" or index != "R03":
         return None
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     # its three primaries, adapted to D50, and its gamma in place of those of sRGB
