@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fye_rt.errors import BackendError, FyeError, InputError
+from fye_rt.files import place_for_matplotlib
 from fye_rt.report import environment, installed_version
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class _AbsentError(Exception):
 
 def examine() -> Iterator[Line]:
     """Try everything that fye-rt uses, a line for each; never raises, whatever is absent or broken."""
+    place_for_matplotlib()  # MediaPipe imports it
     facts = environment()
     cpu, memory = facts["cpu"], facts["memory_bytes"]
     yield Line("fye-rt", FACT, f"{facts['fye_rt']} on Python {facts['python']}, {facts['platform']}")

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -275,6 +276,29 @@ def temporary_cache() -> Path:
         if stat.S_ISDIR(state.st_mode) and state.st_uid == _user() and not state.st_mode & 0o022:
             return folder
     return folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")  # nobody else can have filled it
+
+
+def place_for_matplotlib() -> None:
+    """Give Matplotlib, which MediaPipe imports, a folder where it would complain that it has none."""
+    if "matplotlib" in sys.modules or not sys.platform.startswith("linux"):
+        return
+    ensure_home()
+    if named := os.environ.get("MPLCONFIGDIR"):
+        folders = [Path(named)]
+    else:
+        bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
+        folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
+    if not all(map(_writable, folders)):
+        os.environ["MPLCONFIGDIR"] = str(temporary_cache() / "matplotlib")
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written into a folder, which is made if it isn't there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _user() -> int:

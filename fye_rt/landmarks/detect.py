@@ -6,7 +6,6 @@ not depend on the frames before it, nor on their timing.
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
-from fye_rt.files import cache_folder, ensure_home, refuse_pointer, temporary_cache
+from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
 from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
@@ -193,7 +192,7 @@ def detect_live(
 def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
     """A function that finds the faces of a picture, and the canonical face; MediaPipe's model is closed at the end."""
     load_cv2()  # MediaPipe imports it too, and would not say what is missing
-    _place_for_matplotlib()
+    place_for_matplotlib()
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -228,29 +227,6 @@ def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list
         yield find, geometry
     finally:
         model.close()
-
-
-def _place_for_matplotlib() -> None:
-    """Give Matplotlib, which MediaPipe imports, a folder where it would complain that it has none."""
-    if "matplotlib" in sys.modules or not sys.platform.startswith("linux"):
-        return
-    ensure_home()
-    if named := os.environ.get("MPLCONFIGDIR"):
-        folders = [Path(named)]
-    else:
-        bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
-        folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
-    if not all(map(_writable, folders)):
-        os.environ["MPLCONFIGDIR"] = str(temporary_cache() / "matplotlib")
-
-
-def _writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, which is made if it isn't there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
 
 
 def _faces(result: Any) -> list[Face]:

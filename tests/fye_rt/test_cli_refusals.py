@@ -15,7 +15,7 @@ import pytest
 from fye_rt import cli, media
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, sealed, sha256
-from fye_rt.landmarks import LANDMARKER_URL, Motion
+from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, Fye, in_a_process
 
 
@@ -276,7 +276,9 @@ def test_a_missing_landmarker_is_one_line_that_says_how_to_get_it(
     fye: Fye, still: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FYE_LANDMARKER", str(tmp_path / "none.task"))
-    assert LANDMARKER_URL in fye.refuses("animate", PORTRAIT, still, "-o", tmp_path / "out.mp4", *FAST)
+    assert "run: fye doctor --get landmarker" in fye.refuses(
+        "animate", PORTRAIT, still, "-o", tmp_path / "out.mp4", *FAST
+    )
 
 
 def test_export_without_torch_says_what_to_install(tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ def test_export_does_not_replace_a_folder_that_is_no_bundle(fye: Fye, tmp_path: 
 
 def test_a_package_that_is_not_on_the_path_is_named(fye: Fye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fye_bench.latency", None)
-    assert "PYTHONPATH" in fye.refuses("bench")
+    assert "run in a clone of fye-rt: pip install ." in fye.refuses("bench")
 
 
 def test_ctrl_c_ends_quietly_with_130(
