@@ -26,7 +26,7 @@ from fye_bench.session_options import Candidate
 from fye_bench.worker import Worker
 from fye_bench.workload import Workload, denoiser_inputs
 from fye_rt import media, outputs, report, terminal
-from fye_rt.bundle import Bundle
+from fye_rt.bundle import Bundle, shipped_bundles
 from fye_rt.errors import FyeError
 
 LIMIT = 20_000_000_000  # bytes of memory that no step may exceed
@@ -102,11 +102,12 @@ def _steps(work: Path, checkpoint: Path | None, config: str) -> Iterator[tuple[s
 
 def _pictures(work: Path) -> tuple[Path, Path]:
     """A portrait, and a folder of landmark images, which need no landmark model."""
-    rng = np.random.default_rng(0)
     portrait, landmarks = work / "portrait.png", work / "landmarks"
     landmarks.mkdir(exist_ok=True)
-    for path in (portrait, *(landmarks / f"{frame}.png" for frame in range(ANIMATED.frames))):
-        media.write_image(path, rng.integers(0, 256, (*ANIMATED.size, 3), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (*ANIMATED.size, 3), np.uint8)
+    media.write_image(portrait, noise)
+    for path in media.pictures_in(shipped_bundles() / "demo" / "people" / "landmarks")[: ANIMATED.frames]:
+        media.write_image(landmarks / path.name, media.fit_image(media.read_image(path), *ANIMATED.size))
     return portrait, landmarks
 
 
