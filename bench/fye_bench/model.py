@@ -18,6 +18,7 @@ from fye_export.export import export
 from fye_export.random_checkpoint import PRESETS, write
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BundleError, CheckpointError, OptionError
+from fye_rt.files import cache_folder
 from fye_rt.report import installed_version
 
 PRESET, SEED = "mid", 0
@@ -74,8 +75,7 @@ def find_model(
 
 def cache() -> Path:
     """Where models are kept: fye-rt/bench in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fye-rt" / "bench"
+    return cache_folder() / "fye-rt" / "bench"
 
 
 def _made(folder: Path, precision: str, tell: Tell, fresh: bool) -> Model:
