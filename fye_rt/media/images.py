@@ -48,7 +48,7 @@ def image_size(path: str | os.PathLike[str], limits: Limits = LIMITS) -> tuple[i
     Raises:
         InputError: missing, not an image, or outside `limits`.
     """
-    with _strangers(path), _open(check_file(path, limits), limits) as image:
+    with _strangers(path), _opened(check_file(path, limits), limits) as image:
         return image.height, image.width
 
 
@@ -125,7 +125,7 @@ def contact_sheet(
 def _decode(path: Path, limits: Limits) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
-    with _open(path, limits) as image:
+    with _opened(path, limits) as image:
         if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with extras
             logger.warning("%s holds several pictures; the first one is taken", path)
         image.load()
@@ -133,22 +133,33 @@ def _decode(path: Path, limits: Limits) -> NDArray[np.uint8]:
         return np.array(_to_rgb(ImageOps.exif_transpose(image), path, profile))
 
 
-def _open(path: Path, limits: Limits) -> "Image.Image":
+class _Stored(io.BufferedReader):
+    """A file whose `read` takes memory for the bytes that are there: damaged headers announce gigabytes."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As `io.BufferedReader.read`."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
+@contextmanager
+def _opened(path: Path, limits: Limits) -> Iterator["Image.Image"]:
     """An image whose size has been checked and whose pixels are not decoded yet."""
     from PIL import Image, UnidentifiedImageError
 
-    try:
-        image: Image.Image = Image.open(path, formats=readable_pictures())
-    except UnidentifiedImageError as error:
-        raise InputError(_refusal(path)) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path} is far over the limit of {limits.max_pixels:,} pixels: make it smaller") from error
-    try:
-        check_size(path, *image.size, limits)
-    except InputError:
-        image.close()
-        raise
-    return image
+    with _Stored(io.FileIO(path)) as file:
+        try:
+            image: Image.Image = Image.open(file, formats=readable_pictures())
+        except UnidentifiedImageError as error:
+            raise InputError(_refusal(path)) from error
+        except Image.DecompressionBombError as error:
+            raise InputError(
+                f"{path} is far over the limit of {limits.max_pixels:,} pixels: make it smaller"
+            ) from error
+        with image:
+            check_size(path, *image.size, limits)
+            yield image
 
 
 def _refusal(path: Path) -> str:

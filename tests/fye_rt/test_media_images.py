@@ -1,5 +1,6 @@
 import logging
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_text_renamed_to_png_is_refused(tmp_path):
 def test_postscript_is_refused_unopened(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n")
     assert "not an image" in refusal(tmp_path / "a.png")
+
+
+def test_memory_is_taken_for_the_bytes_of_a_file_not_for_those_that_it_announces(tmp_path):
+    write_image(tmp_path / "a.png", picture())
+    stored = (tmp_path / "a.png").read_bytes()
+    at = stored.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(stored[:at] + struct.pack(">I", 1 << 30) + stored[at + 4 :])
+    tracemalloc.start()
+    try:
+        back = read_image(tmp_path / "a.png")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(back, picture())
+    assert peak < 1 << 28
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
