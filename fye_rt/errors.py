@@ -11,7 +11,13 @@ from contextlib import contextmanager
 
 
 class FyeError(Exception):
-    """Base of every error that fye-rt raises on purpose."""
+    """Base of every error that fye-rt raises on purpose.
+
+    Its message is one line: names of files, and what libraries say, may hold line breaks and escape sequences.
+    """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else " " for c in super().__str__())
 
 
 class OptionError(FyeError, ValueError):

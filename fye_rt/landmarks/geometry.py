@@ -53,13 +53,16 @@ def load_geometry(landmarker: Path) -> FaceGeometry:
             info = archive.getinfo(METADATA_NAME)
             if info.file_size > MAX_METADATA_BYTES:
                 raise ValueError(f"{METADATA_NAME} has {info.file_size} bytes, limit {MAX_METADATA_BYTES}")
-            return _parse_metadata(archive.read(info))
+            with archive.open(info) as stream:
+                return _parse_metadata(stream.read(info.file_size + 1))  # so that zipfile compares the checksum
     except FileNotFoundError as error:
         raise InputError(f"{landmarker}: no such file; `fye doctor` tells how to get face_landmarker.task") from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError, struct.error) as e:
+    except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged bytes
+        reason = str(error) or type(error).__name__
         raise InputError(
-            f"{landmarker} is not MediaPipe's face_landmarker.task ({e}); download it again (`fye doctor` tells how)"
-        ) from e
+            f"{landmarker} is not MediaPipe's face_landmarker.task ({reason}); download it again (`fye doctor` tells "
+            "how)"
+        ) from error
 
 
 def recover(points: Array, size: tuple[int, int], geometry: FaceGeometry) -> tuple[Array, Array]:

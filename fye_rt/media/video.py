@@ -5,6 +5,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -261,7 +262,8 @@ def _read(
         )
     time, tick = Fraction(0), -1
     for index, frame in enumerate(_deinterlaced(islice(_frames(path, limits), max_frames), path)):
-        image = _turn(_rgb(frame, info.pixel_aspect), _display_matrix(frame))
+        with _converting(path, index):
+            image = _turn(_rgb(frame, info.pixel_aspect), _display_matrix(frame))
         if image.shape != (info.height, info.width, 3):
             size = f"{image.shape[1]}x{image.shape[0]}"
             raise InputError(f"{path}: frame {index} is {size}, the first is {info.width}x{info.height}; convert it")
@@ -309,22 +311,38 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
         raise InputError(f"{path} has no frame that can be decoded")
 
 
+@contextmanager
+def _converting(path: Path, index: int) -> Iterator[None]:
+    """Turn what FFmpeg says of a frame that it decoded into an InputError."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path}: frame {index} cannot be converted ({error.strerror}); copy or record the video again"
+        ) from error
+
+
 def _deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoFrame"]:
     """Frames, those that are interlaced deinterlaced; progressive ones come through untouched."""
     deinterlacer: _Deinterlacer | None = None
-    for frame in frames:
-        if deinterlacer is not None and not deinterlacer.takes(frame):
-            yield from deinterlacer.rest()
-            deinterlacer = None
-        if deinterlacer is None and frame.interlaced_frame:
-            logger.warning("%s is interlaced; its frames are deinterlaced", path)
-            deinterlacer = _Deinterlacer(frame)
-        if deinterlacer is None:
-            yield frame
-        else:
-            yield from deinterlacer.add(frame)
+    index = 0
+    for index, frame in enumerate(frames):
+        with _converting(path, index):
+            if deinterlacer is not None and not deinterlacer.takes(frame):
+                yield from deinterlacer.rest()
+                deinterlacer = None
+            if deinterlacer is None and frame.interlaced_frame:
+                logger.warning("%s is interlaced; its frames are deinterlaced", path)
+                deinterlacer = _Deinterlacer(frame)
+            if deinterlacer is None:
+                yield frame
+            else:
+                yield from deinterlacer.add(frame)
     if deinterlacer is not None:
-        yield from deinterlacer.rest()
+        with _converting(path, index):
+            yield from deinterlacer.rest()
 
 
 class _Deinterlacer:

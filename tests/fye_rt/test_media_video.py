@@ -52,6 +52,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("step", ["_rgb", "_Deinterlacer"])
+def test_a_frame_that_cannot_be_converted_is_named(tmp_path, monkeypatch, step):
+    from av.error import BlockingIOError as Again  # what swscale says without memory for its threads
+
+    def fail(*given: object) -> None:
+        raise Again(11, "Resource temporarily unavailable")
+
+    frames = woven([bar(index) for index in range(8)])
+    options = {"flags": "+ildct+ilme"}
+    path = write_film(tmp_path / "a.mpg", "mpeg", Pictures(frames, codec="mpeg2video", options=options))
+    monkeypatch.setattr(video, step, fail)
+    message = refusal(path)
+    assert "frame 0 cannot be converted (Resource temporarily unavailable)" in message
+
+
 def test_a_talking_head_clip_is_read(shared):
     path = shared / "media" / "carphone.mp4"
     if not path.is_file():

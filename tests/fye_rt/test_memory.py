@@ -137,6 +137,11 @@ def test_an_error_of_ours_is_told_by_what_caused_it() -> None:
             raise InputError("face.png is a damaged image") from error
 
 
+@pytest.mark.parametrize("kind", [InputError, OutputError, OutOfMemoryError])
+def test_an_error_is_one_line_whatever_a_file_is_called(kind: type[Exception]) -> None:
+    assert str(kind("a\nfile \x1b[31m\r.png: too\u2028large")) == "a file  [31m .png: too large"
+
+
 def test_the_sentence_that_says_most_is_kept() -> None:
     text = r"^not enough memory for the graph; use less$"
     command, graph = memory_for("the command", "more"), memory_for("the graph", "less")

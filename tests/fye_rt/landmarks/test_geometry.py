@@ -1,3 +1,5 @@
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -28,6 +30,23 @@ def test_mesh_and_pose_are_the_reference_s(geometry: FaceGeometry, recorded: dic
     np.testing.assert_allclose(pose[0, :3, 3], recorded["ref_trans_mat"][:3, 3], atol=1e-3)
     assert angle_between(pose[0, :3, :3], recorded["ref_trans_mat"][:3, :3]) < 0.01
     np.testing.assert_array_equal(pose[0, 3], (0, 0, 0, 1))
+
+
+def test_a_landmarker_that_announces_gigabytes_is_refused_in_the_memory_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "face_landmarker.task"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(METADATA_NAME, b"a" * 100)
+    content = path.read_bytes()
+    sizes = content.rindex(b"PK\x01\x02") + 20  # compressed and uncompressed, in the directory
+    path.write_bytes(content[:sizes] + struct.pack("<II", 1 << 30, 1 << 20) + content[sizes + 8 :])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="is not MediaPipe's"):
+            load_geometry(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 25
 
 
 def test_frames_do_not_influence_each_other(geometry: FaceGeometry, recorded: dict) -> None:
