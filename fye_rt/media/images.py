@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError, OptionError
+from fye_rt.errors import InputError, OptionError, OutOfMemoryError
 from fye_rt.files import atomic_file
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_rgb, check_size
 from fye_rt.media.kinds import named, readable_pictures
@@ -37,6 +37,7 @@ def read_image(path: str | os.PathLike[str], limits: Limits = LIMITS) -> NDArray
 
     Raises:
         InputError: missing, not an image, damaged, truncated, or outside `limits`.
+        OutOfMemoryError: memory ran out.
     """
     with _strangers(path):
         return _decode(check_file(path, limits), limits)
@@ -60,8 +61,10 @@ def _strangers(path: str | os.PathLike[str]) -> Iterator[None]:
             # Pillow warns of sizes that are refused a line below, in words of ours
             warnings.simplefilter("ignore")
             yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"not enough memory for {path}; use a smaller picture") from error
     except Exception as error:  # Pillow's readers raise nearly every type there is on a damaged file
         raise InputError(f"{path} is a damaged image ({error}); save it again as PNG or JPEG") from error
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fye_rt.errors import InputError, lacking
+from fye_rt.errors import InputError, OutOfMemoryError, lacking
 from fye_rt.media.checks import Limits, check_file
 from fye_rt.media.streams import codec_tag, has_decoder, open_media, picture_streams, sound_streams, time_base
 from fye_rt.media.video import probe_video
@@ -75,7 +75,9 @@ class Sound:
             for packet in self._until(seconds):
                 output.mux(packet)
         except (av.FFmpegError, ValueError) as error:  # ValueError: its format changes on the way
-            if isinstance(error, OSError) or lacking(error):  # the disk is at fault, or memory
+            if lack := lacking(error):
+                raise OutOfMemoryError(f"{lack} for the sound of {self._name}; use a file of other sound") from error
+            if isinstance(error, OSError):  # the disk is at fault
                 raise
             logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
             self._packets, self._waiting = iter(()), None

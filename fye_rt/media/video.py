@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError, lacking
+from fye_rt.errors import InputError, OutOfMemoryError, lacking
 from fye_rt.media import times
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
 from fye_rt.media.streams import (
@@ -213,8 +213,8 @@ def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packet
                 ticks.append(len(ticks) if time is None else time)
                 end = max(end, ticks[-1] + (packet.duration or 0))
         except av.FFmpegError as error:
-            if lacking(error):
-                raise
+            if lack := lacking(error):
+                raise OutOfMemoryError(f"{lack} for {path}; use a smaller video") from error
             cut = True
     if not ticks:
         raise InputError(f"{path} has no frames; give a video")
