@@ -15,7 +15,7 @@ from fye_rt.options import Forecast, Options
 if TYPE_CHECKING:
     from fye_rt.animator import Animator, MotionState, PortraitState
     from fye_rt.bundle import Bundle
-    from fye_rt.clip import Clip
+    from fye_rt.clips.clip import Clip
     from fye_rt.landmarks import Motion
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ __all__ = [
 # loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
 _LAZY = {
     "Animator": "fye_rt.animator",
-    "Clip": "fye_rt.clip",
+    "Clip": "fye_rt.clips.clip",
     "MotionState": "fye_rt.animator",
     "PortraitState": "fye_rt.animator",
     "Bundle": "fye_rt.bundle",

@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import backends, calibrated, progressive, report, windows
+from fye_rt import backends, machine, progressive, windows
 from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import Bundle
+from fye_rt.clips.read_ahead import Feed, let_go
+from fye_rt.clips.resume import Kept, digest
 from fye_rt.denoise import OnStep, Progress, denoise, predict
 from fye_rt.errors import BusyError, InputError, NumericalError, OptionError, OutOfMemoryError, memory_for
-from fye_rt.feed import Feed, let_go
+from fye_rt.forecasts import fitted
+from fye_rt.forecasts.choose import method
 from fye_rt.landmarks import LandmarkImages, face_region, movement
-from fye_rt.methods import method
 from fye_rt.network import Features, Network, network
 from fye_rt.noise import frame_noise
 from fye_rt.options import Options
-from fye_rt.resume import Kept, digest
 from fye_rt.schedule import Schedule, schedule
 from fye_rt.timings import Timings
 
 if TYPE_CHECKING:
-    from fye_rt.clip import Clip, MotionSource, Rendering, Tell
+    from fye_rt.clips.clip import Clip, MotionSource, Rendering, Tell
 
 MAX_FRAMES = 600  # that are denoised together
 MIN_SIDE, MAX_SIDE = 64, 2048
@@ -90,7 +91,7 @@ class Animator:
         backend: "auto", the best that works here, or a name of `fye_rt.backends.BACKENDS`.
         compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
             follows the call's `Options.compute` where that is not "auto".
-        threads: of the CPU; 0 means one per physical core that this process can keep busy (`fye_rt.report.cores`).
+        threads: of the CPU; 0 means one per physical core that this process can keep busy (`fye_rt.machine.cores`).
         low_memory: release each graph that runs once per portrait or clip right after it, and load it again when
             it is next needed.
 
@@ -224,7 +225,7 @@ class Animator:
             if noise is None:
                 noise = _noise(clip, range(len(motion)), options)
             _check_floats(noise, clip.shape, "noise")
-            chosen = method(clip.schedule, options, lambda: calibrated.read(self.bundle))
+            chosen = method(clip.schedule, options, lambda: fitted.read(self.bundle))
             if options.windows == "progressive":
                 pieces = progressive.plan(len(motion), options.window_size, motion.movement)
                 parts = progressive.denoise_pieces(
@@ -446,8 +447,8 @@ class Animator:
 
     def _inputs(self, portrait: PortraitState, images: LandmarkImages, options: Options) -> dict[str, Any]:
         """All that a clip's frames depend on."""
-        facts = report.environment()
-        versions = map(report.installed_version, backends.distributions(self.backend))
+        facts = machine.environment()
+        versions = map(machine.installed_version, backends.distributions(self.backend))
         chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, len(images), GUIDER_CHUNK))
         return {
             "fye_rt": facts["fye_rt"],
@@ -535,7 +536,7 @@ class Animator:
             return progressive.Part(clip.evaluate, noise, motion.face)
 
         steps = schedule(options.steps, self.bundle.scheduler)
-        chosen = method(steps, options, lambda: calibrated.read(self.bundle))
+        chosen = method(steps, options, lambda: fitted.read(self.bundle))
         finished = progressive.denoise_pieces(pieces, part, steps, chosen, options.guidance, progress=told, kept=kept)
         yield from (latents for _, latents in finished)
 
@@ -546,8 +547,8 @@ class Animator:
         options: Options | None = None,
         **settings: Any,
     ) -> "Clip":
-        """Portrait and motion in, clip out; see `fye_rt.clip.animate` for what both may be."""
-        from fye_rt.clip import animate
+        """Portrait and motion in, clip out; see `fye_rt.clips.clip.animate` for what both may be."""
+        from fye_rt.clips.clip import animate
 
         options = options or Options()
         backends.resolve_compute(self.backend, options.compute)
@@ -561,8 +562,8 @@ class Animator:
         options: Options | None = None,
         **settings: Any,
     ) -> "Rendering":
-        """As `animate`, but the frames come one by one, and none is kept; see `fye_rt.clip.render`."""
-        from fye_rt.clip import render
+        """As `animate`, but the frames come one by one, and none is kept; see `fye_rt.clips.clip.render`."""
+        from fye_rt.clips.clip import render
 
         options = options or Options()
         backends.resolve_compute(self.backend, options.compute)

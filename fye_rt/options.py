@@ -43,7 +43,7 @@ class Forecast:
             ones. "paper": the published cache, 12 of 30 steps, its slope corrected. "calibrated": jumps that
             `fye calibrate` has fitted to the model, or else first order. "adaptive": first order, from step
             to step as far as an estimate of the error allows. "quality", "balanced", "fast": presets of
-            `fye_rt.methods.PRESETS`.
+            `fye_rt.forecasts.choose.PRESETS`.
         evaluations: of the network, 1 to as many as there are steps, evenly spread; 2 of 5 steps by default.
         interval: in place of `evaluations`: every so many steps.
         warm_up: first steps that are all evaluated, 1 by default.

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
+from fye_rt.clips.resume import Kept, Record, Trajectories
 from fye_rt.denoise import Evaluate, OnStep, Pins, denoise
 from fye_rt.errors import OptionError
 from fye_rt.forecast import Decide, Jump, Method, Plan
 from fye_rt.options import MAX_WINDOW, MIN_PROGRESSIVE
-from fye_rt.resume import Kept, Record, Trajectories
 from fye_rt.schedule import Schedule
 from fye_rt.windows import Window
 

@@ -10,7 +10,7 @@ import typer
 from packaging.requirements import Requirement
 
 import fye_rt
-from fye_rt import cli
+from fye_rt.cli.main import main
 from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +153,7 @@ def test_the_command_line_entry_point_exists() -> None:
 
 
 def test_every_command_in_the_documents_is_one() -> None:
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(main.app).commands
     seen = 0
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for line in re.findall(r"^ {4}fye .*$|`fye [a-z][^`]*`", document.read_text(), re.MULTILINE):

@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fye_bench import decode_chunks, full_size, latency, session_options
-from fye_bench.model import find_model
-from fye_rt import terminal
+from fye_bench.speed import decode_chunks, full_size, latency, session_options
+from fye_bench.speed.model import find_model
+from fye_rt.cli import terminal
 from fye_rt.errors import FyeError
 
 

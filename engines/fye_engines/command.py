@@ -11,16 +11,16 @@ from pathlib import Path
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
 from fye_engines.prepare import Range, Shapes
-from fye_rt import outputs
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
 from fye_rt.backends.tensorrt_kernels import compiled
 from fye_rt.bundle import Bundle
+from fye_rt.cli.terminal import Bars
+from fye_rt.clips import write
 from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
-from fye_rt.terminal import Bars
 
 KERNELS = "_fp32,to_uint8"  # of our own, what the runtime launches beside plans, whose outputs are float32
 
@@ -47,7 +47,7 @@ def request(
         OptionError: one that is not valid.
     """
     Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses what no clip can be made with
-    sizes = [outputs.parse_size(each) for each in size.split(":")] if size else [bundle.size]
+    sizes = [write.parse_size(each) for each in size.split(":")] if size else [bundle.size]
     if frames is None:
         frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
     heights, widths = zip(*sizes, strict=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import report
+from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
@@ -63,13 +63,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         # ONNX Runtime alone would take all cores there are, and bind its threads to those the process was kept from
-        object.__setattr__(self, "threads", self.threads or report.cores() or 0)
+        object.__setattr__(self, "threads", self.threads or machine.cores() or 0)
 
 
 # module (or what it has under a name) and package of each backend, in the order in which "auto" looks at them
 BACKENDS = {
     "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
-    "torch": ("fye_rt.backends.torch", "torch"),
+    "torch": ("fye_torch.engine", "torch"),
     "onnxruntime-cuda": ("fye_rt.backends.onnxruntime_gpu:CUDA", "onnxruntime"),
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),

@@ -35,7 +35,7 @@ def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
         None of them where there are neither.
     """
     import fye_kernels
-    from fye_kernels.launcher import Kernels
+    from fye_rt.backends.cubins import Kernels
 
     packaged = Path(fye_kernels.__file__).parent / PACKAGED
     for folder in (packaged, cache.kernels(sm)):
@@ -80,8 +80,8 @@ def denoise(
         face: bool (F, h, w).
         pins: frames that go the way they went before.
     """
-    from fye_kernels.jump_row import SLOTS, rows
-    from fye_kernels.launcher import ALIGNMENT
+    from fye_rt.backends.cubins import ALIGNMENT
+    from fye_rt.backends.jump_row import SLOTS, rows
 
     def through_the_host() -> Array:
         def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fye_rt.clips.write import parse_size
 from fye_rt.errors import FyeError, InputError, OptionError
 from fye_rt.options import Forecast, Options
-from fye_rt.outputs import parse_size
 
 MAX_LINE = 65536  # bytes
 MAX_JOBS = 1_000_000

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fye_rt import report
-from fye_rt.batch.crew import Crew, Died, work
+from fye_rt import machine
 from fye_rt.batch.jobs import BadJob, Job
-from fye_rt.batch.maker import RECORDS, Engine, Record, key, record_path
+from fye_rt.batch.worker import RECORDS, Engine, Record, key, record_path
+from fye_rt.batch.workers import Crew, Died, work
+from fye_rt.clips.write import extra
 from fye_rt.errors import FyeError, OutputError
 from fye_rt.files import alone, atomic_file, remove_left_over
-from fye_rt.outputs import extra
-from fye_rt.report import write_json
+from fye_rt.machine import write_json
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 _TOLD = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
@@ -192,5 +192,5 @@ def _summary(
         "seconds": seconds,
         "clips_per_hour": 3600 * made / seconds if made else None,
         "peak_memory_bytes": max((record["peak_memory_bytes"] for record in done), default=None),
-        "environment": report.environment(),
+        "environment": machine.environment(),
     }

@@ -12,7 +12,7 @@ from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
 
 if TYPE_CHECKING:
-    from fye_rt.landmarks.sequence import LandmarkImages
+    from fye_rt.landmarks.images import LandmarkImages
 
 Colour = tuple[int, int, int]
 

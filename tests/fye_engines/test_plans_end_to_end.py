@@ -19,10 +19,9 @@ from fye_engines.building import Settings
 from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
 from fye_engines.prepare import Shapes
-from fye_kernels import launcher
 from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.backends import cubins, tensorrt
 from fye_rt.backends import gpu as gpus
-from fye_rt.backends import tensorrt
 from fye_rt.backends.cuda_memory import Gpu, lowered
 from fye_rt.backends.tensorrt import machine
 from fye_rt.bundle import sealed
@@ -171,7 +170,7 @@ def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: 
 def test_clips_that_the_kernel_was_not_compiled_for_go_through_the_host(
     either: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "ALIGNMENT", 128)  # three frames are 864 numbers
+    monkeypatch.setattr(cubins, "ALIGNMENT", 128)  # three frames are 864 numbers
     same(clip("tensorrt", 3), clip("onnxruntime", 3))
     assert either.launches == 0
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.batch.crew import Died, Server
+from fye_rt.batch.workers import Died, Server
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError, InputError, OutOfMemoryError, OutputError, lacking, memory_for
 from tests.fye_rt.command_line import PORTRAIT, ROOT, TINY

@@ -50,7 +50,7 @@ def run(code: str, *arguments: object) -> str:
 
 @pytest.mark.slow
 def test_a_portrait_is_animated_without_what_only_posix_has(tmp_path: Path) -> None:
-    code = "from fye_rt.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = "from fye_rt.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     options = ("--bundle", TINY, "--steps", 1, "--forecast", "off", "--frames", 2, "--json", tmp_path / "a.json")
     run(code, "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "a.mp4", *options)
     assert len(list(media.read_video(tmp_path / "a.mp4"))) == 2

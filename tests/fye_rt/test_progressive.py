@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fye_rt.adaptive import Adaptive
 from fye_rt.arrays import Array
 from fye_rt.denoise import denoise
 from fye_rt.errors import OptionError
 from fye_rt.extrapolation import newton
 from fye_rt.forecast import Method, even
 from fye_rt.forecast import plan as table
+from fye_rt.forecasts.adaptive import Adaptive
 from fye_rt.noise import frame_noise
 from fye_rt.progressive import BUDGET, HOLD, Part, Piece, denoise_pieces, evaluations, plan, stream
 from fye_rt.schedule import SchedulerConfig, schedule

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fye_rt import media
 from fye_rt.denoise import denoise
+from fye_rt.forecasts.solvers import ddim
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.solvers import ddim
 from fye_rt.windows import plan as plan_windows
 from fye_training.autoencoder import decode, to_images
 from fye_training.forward import Animation

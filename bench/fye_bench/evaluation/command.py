@@ -10,16 +10,18 @@ from typing import Any
 from fye_bench import arguments
 from fye_bench.evaluation.compare_command import main_compare, main_report
 from fye_bench.evaluation.evaluator import Evaluator, Settings
-from fye_bench.evaluation.measures import ToolFiles
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.run import Folder, evaluate
 from fye_bench.evaluation.saved import SavedRun
+from fye_bench.metrics.measures import ToolFiles
 from fye_bench.suites.suite import Suite
-from fye_rt import backends, outputs, terminal
-from fye_rt.batch.choice import crew_of
-from fye_rt.batch.maker import Engine
+from fye_rt import backends
+from fye_rt.batch.placement import crew_of
+from fye_rt.batch.worker import Engine
 from fye_rt.bundle import Bundle
-from fye_rt.demo import shipped_bundle
+from fye_rt.cli import terminal
+from fye_rt.cli.demo import shipped_bundle
+from fye_rt.clips import write
 from fye_rt.landmarks import MAX_FRAMES
 from fye_rt.options import DEFAULT_FORECAST, DEFAULT_WINDOWS, WINDOWS, Options
 
@@ -35,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in WORDS:
         return WORDS[argv[0]](argv[1:])
     given = _parse(argv)
-    size = None if given.size is None else outputs.parse_size(given.size)
+    size = None if given.size is None else write.parse_size(given.size)
     with terminal.working(given.quiet) as bars:
         suite = Suite.load(given.suite)
         if given.pairs is not None:
@@ -72,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 def table(run: SavedRun) -> list[str]:
     """All metrics over all pairs, with their intervals, as lines of text."""
-    from fye_bench.evaluation.metrics import METRICS
+    from fye_bench.metrics.table import METRICS
 
     everyone = run.summary.get("all", {})
     lines = [f"{run.named('suite')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]

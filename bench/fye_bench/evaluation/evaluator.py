@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_bench.evaluation.clips import write_clip
-from fye_bench.evaluation.measures import Seen, ToolFiles, Tools, measure
+from fye_bench.metrics.measures import Seen, ToolFiles, Tools, measure
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import File, Pair
-from fye_rt import media, report
-from fye_rt.batch.maker import Engine
-from fye_rt.clip import Clip, evenly, read_motion
+from fye_rt import machine, media
+from fye_rt.batch.worker import Engine
+from fye_rt.clips.cache import Recent
+from fye_rt.clips.clip import Clip, evenly, read_motion
 from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
 from fye_rt.options import Options
-from fye_rt.recent import Recent
 from fye_rt.timings import Evaluations
 
 if TYPE_CHECKING:
-    from fye_bench.quality.judge import Judge, Scores
+    from fye_bench.metrics.judge import Judge, Scores
 
 Image = NDArray[np.uint8]
 Record = dict[str, Any]
@@ -108,7 +108,7 @@ class Evaluator:
                 record |= self._evaluate(pair, seconds)
         except (FyeError, OSError) as error:
             record["error"] = " ".join(str(error).split())
-        record["cost"] = {"seconds": seconds, "peak_memory_bytes": report.peak_memory()}
+        record["cost"] = {"seconds": seconds, "peak_memory_bytes": machine.peak_memory()}
         return record
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class Evaluator:
 
     def _compare(self, drawn: Any, frames: Image) -> "Scores":
         if self._judge is None:
-            from fye_bench.quality.judge import Judge
+            from fye_bench.metrics.judge import Judge
 
             self._judge = Judge()
         return self._judge.compare(drawn, frames)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fye_bench.first.record import Record
 
-TESTS = ("tests/fye_kernels", "tests/fye_rt/test_torch_backend.py")
+TESTS = ("tests/fye_kernels", "tests/fye_torch/test_engine.py")
 LEFT_OUT = ("test_aot", "test_launcher", "test_occupancy")  # need no GPU
 BACKEND = "test_every_graph_equals_onnx_runtime or float32_on_a_gpu or test_a_clip_equals_onnx_runtime_s"
 _SMALL = ("tests/fye_kernels/test_geglu.py",)

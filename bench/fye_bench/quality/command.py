@@ -7,17 +7,19 @@ from typing import Any
 
 from fye_bench import arguments
 from fye_bench.environment import environment
-from fye_bench.quality.judge import Judge
-from fye_bench.quality.models import Metric, identity_by, lpips_by
+from fye_bench.metrics.judge import Judge
+from fye_bench.metrics.models import Metric, identity_by, lpips_by
+from fye_bench.metrics.truth import CASES, FIRST_IDENTITY, FRAMES, STRIDE, Drawn, Image, suite
 from fye_bench.quality.report import VARIANTS, Measured, change_table, compare, describe, sheet, table
 from fye_bench.quality.run import Made, ceiling, check_folder, load, make, open_encoder, save
-from fye_bench.quality.suite import CASES, FIRST_IDENTITY, FRAMES, STRIDE, Drawn, Image, suite
-from fye_bench.statistics import summary
-from fye_bench.workload import describe_bundle
-from fye_rt import backends, media, outputs, report, terminal
+from fye_bench.speed.summary import summary
+from fye_bench.speed.workload import describe_bundle
+from fye_rt import backends, machine, media
 from fye_rt.animator import MAX_FRAMES, Animator
 from fye_rt.bundle import Bundle
-from fye_rt.demo import shipped_bundle
+from fye_rt.cli import terminal
+from fye_rt.cli.demo import shipped_bundle
+from fye_rt.clips import write
 from fye_rt.options import Options
 from fye_training.identity import FAMILIES
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     given = _parse(argv)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
-            outputs.check_output(path, suffixes)
+            write.check_output(path, suffixes)
     if given.save is not None:
         check_folder(given.save)
     more: list[Metric] = []
@@ -48,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         with Animator(bundle, given.backend, compute=given.compute, threads=given.threads) as animator:
             workload["backend"] = animator.backend
             clips = _make(animator, options, given, bars)
-        peak = report.peak_memory()
+        peak = machine.peak_memory()
         judge = Judge(more=more)
         measured = _measure(clips, judge, bars)
     made = [one.made for one in measured]
@@ -65,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     if given.save is not None:
         save(given.save, {one.drawn.case.number: one.made.frames for one in measured}, result)
     if given.json is not None:
-        report.write_json(given.json, result)
+        machine.write_json(given.json, result)
     if given.sheet is not None:
         media.write_image(given.sheet, sheet(measured))
     for line in table(result["summary"], ["all", *(name for name in FAMILIES if name in result["summary"])]):

@@ -14,14 +14,16 @@ import numpy as np
 
 from fye_bench import arguments
 from fye_bench.environment import environment
-from fye_bench.quality.images import distances, steadiness
-from fye_bench.quality.suite import FIRST_IDENTITY, FRAMES, Image
-from fye_bench.workload import describe_bundle
-from fye_rt import backends, media, outputs, report, terminal
+from fye_bench.metrics.images import distances, steadiness
+from fye_bench.metrics.truth import FIRST_IDENTITY, FRAMES, Image
+from fye_bench.speed.workload import describe_bundle
+from fye_rt import backends, machine, media
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle
-from fye_rt.clip import Clip, evenly
-from fye_rt.demo import shipped_bundle
+from fye_rt.cli import terminal
+from fye_rt.cli.demo import shipped_bundle
+from fye_rt.clips import write
+from fye_rt.clips.clip import Clip, evenly
 from fye_rt.landmarks import Motion
 from fye_training import face
 from fye_training.identity import FAMILIES, Identity, held_out, identity
@@ -81,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     given = _parse(argv)
     for path, suffixes in ((given.json, (".json",)), (given.sheet, tuple(media.images.WRITABLE))):
         if path is not None:
-            outputs.check_output(path, suffixes)
+            write.check_output(path, suffixes)
     rows: list[list[Image]] = []
     scores: dict[str, dict[str, dict[str, float]]] = {}
     with terminal.working(given.quiet) as bars:
@@ -105,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         "families": scores,
     }
     if given.json is not None:
-        report.write_json(given.json, result)
+        machine.write_json(given.json, result)
     if given.sheet is not None:
         labels = [label for family in FAMILIES for label in (f"{family}: landmarks; true frames; made", "", "")]
         media.write_image(given.sheet, media.contact_sheet(rows, labels))

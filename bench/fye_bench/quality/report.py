@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.evaluation import metrics
-from fye_bench.quality.expression import GROUPS
-from fye_bench.quality.images import psnr
-from fye_bench.quality.judge import Judge, Scores, change, summarise
+from fye_bench.metrics.expression import GROUPS
+from fye_bench.metrics.images import psnr
+from fye_bench.metrics.judge import Judge, Scores, change, summarise
+from fye_bench.metrics.statistics import Estimate, groups, mean
+from fye_bench.metrics.table import METRICS as MEASURES
+from fye_bench.metrics.truth import Drawn, Image
 from fye_bench.quality.run import Made, Saved
-from fye_bench.quality.statistics import Estimate, groups, mean
-from fye_bench.quality.suite import Drawn, Image
 from fye_rt import media
 
 # columns of the table: two anchors, the runtime, and the best that its VAE could do
 VARIANTS = {"copied": "portrait copied", "made": "made", "ceiling": "VAE ceiling", "true": "true frames"}
 # rows of the table
 METRICS = {
-    name: metrics.METRICS[name]
+    name: MEASURES[name]
     for name in (
         "l1",
         "psnr",

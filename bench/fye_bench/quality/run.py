@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.quality.suite import Drawn, Image
+from fye_bench.metrics.truth import Drawn, Image
 from fye_rt import backends
 from fye_rt.animator import Animator
 from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_folder
+from fye_rt.machine import write_json
 from fye_rt.options import Options
-from fye_rt.report import write_json
 
 FRAMES, RESULT = "frames.npz", "quality.json"
 

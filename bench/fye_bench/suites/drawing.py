@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fye_bench.quality.suite import FIRST_MOTION, STRIDE
+from fye_bench.metrics.truth import FIRST_MOTION, STRIDE
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.pairing import Plan, crossings, spread

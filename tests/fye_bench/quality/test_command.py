@@ -9,12 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from fye_bench.metrics.models import identity_by
+from fye_bench.metrics.truth import cases, draw
 from fye_bench.quality import command
-from fye_bench.quality.models import identity_by
 from fye_bench.quality.report import METRICS, VARIANTS
 from fye_bench.quality.run import RESULT
-from fye_bench.quality.suite import cases, draw
-from fye_rt import cli, commands, media
+from fye_rt import media
+from fye_rt.cli import commands, main
 from fye_rt.errors import InputError, OutputError
 
 SHORT = ["--cases", "2", "--frames", "2", "--steps", "1", "--threads", "1", "--quiet"]
@@ -25,7 +26,7 @@ def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with result.json, sheet.png and a kept run."""
     folder = tmp_path_factory.mktemp("quality")
     files = ["--json", str(folder / "result.json"), "--sheet", str(folder / "sheet.png"), "--save", str(folder / "run")]
-    assert cli.main(["bench", "quality", "--bundle", str(tiny_bundle), *SHORT, *files]) == 0
+    assert main.main(["bench", "quality", "--bundle", str(tiny_bundle), *SHORT, *files]) == 0
     return folder
 
 
@@ -107,7 +108,7 @@ def test_what_is_no_run_is_refused(content: str | None, tiny_bundle: Path, tmp_p
     ids=" ".join,
 )
 def test_a_wrong_option_is_one_line_and_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "quality", *arguments]) == 2
+    assert main.main(["bench", "quality", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("fye: ") and error.count("\n") == 1
 
@@ -125,8 +126,8 @@ def test_bench_alone_is_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(commands, "_optional", lambda module, extra: Recorded(module))
     for arguments in ([], ["--rounds", "2"], ["quality"], ["quality", "--cases", "2"]):
-        assert cli.main(["bench", *arguments]) == 0
-    latency, quality = "fye_bench.latency", "fye_bench.quality.command"
+        assert main.main(["bench", *arguments]) == 0
+    latency, quality = "fye_bench.speed.latency", "fye_bench.quality.command"
     assert called == [(latency, []), (latency, ["--rounds", "2"]), (quality, []), (quality, ["--cases", "2"])]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fye_bench.quality import cross
-from fye_rt import cli, media
+from fye_rt import media
+from fye_rt.cli.main import main
 from fye_rt.landmarks import draw, landmark_images
 from fye_training import face
 from fye_training.identity import FAMILIES
@@ -35,7 +36,7 @@ def test_the_command_reports_every_family_and_shows_them(
 ) -> None:
     files = ["--json", str(tmp_path / "cross.json"), "--sheet", str(tmp_path / "cross.png")]
     short = ["--frames", "2", "--steps", "1", "--threads", "1", "--quiet"]
-    assert cli.main(["bench", "cross", "--bundle", str(tiny_bundle), *short, *files]) == 0
+    assert main.main(["bench", "cross", "--bundle", str(tiny_bundle), *short, *files]) == 0
     result = json.loads((tmp_path / "cross.json").read_text())
     assert tuple(result["families"]) == FAMILIES
     for variants in result["families"].values():
@@ -47,6 +48,6 @@ def test_the_command_reports_every_family_and_shows_them(
 
 
 def test_more_frames_than_the_motion_has_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "cross", "--frames", "25"]) == 2
+    assert main.main(["bench", "cross", "--frames", "25"]) == 2
     error = capsys.readouterr().err
     assert "--frames" in error and error.count("\n") == 1

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from fye_rt import cli, media
+from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.batch import maker
-from fye_rt.batch.crew import Alone
+from fye_rt.batch import worker
 from fye_rt.batch.jobs import BadJob, Defaults, Job, read_jobs
-from fye_rt.batch.maker import Engine, Record
 from fye_rt.batch.run import RECORDS, RESULTS, SUMMARY, Folder, run
+from fye_rt.batch.worker import Engine, Record
+from fye_rt.batch.workers import Alone
 from fye_rt.bundle import Bundle
+from fye_rt.cli.main import main
 from fye_rt.errors import OutputError
 from fye_rt.options import DEFAULT_WINDOWS, Forecast, Options
 from tests.fye_rt.command_line import LANDMARKS, PORTRAIT, ROOT, TINY, Fye
@@ -77,7 +78,7 @@ def test_clips_are_made_and_a_portrait_is_encoded_once(
     assert len({one["sha256"] for one in found}) == 3
     for one in found:
         assert media.probe_video(tmp_path / "out" / one["output"]).frames == 1
-        assert maker.sha256(tmp_path / "out" / one["output"]) == one["sha256"]
+        assert worker.sha256(tmp_path / "out" / one["output"]) == one["sha256"]
     assert len(encoded) == 2
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert (summary["jobs"], summary["done"], summary["failed"], summary["workers"]) == (3, 3, 0, 1)
@@ -93,7 +94,7 @@ def test_bad_jobs_are_recorded_and_the_rest_is_made(
         {"name": "broken", "portrait": "broken.png"},
     )
     jobs = write_jobs(tmp_path, *bad, {"name": "good"})
-    assert cli.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
+    assert main.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"{tmp_path / 'out'}: 1 clips", f"{tmp_path / 'out' / RESULTS}: 3 failed of 4"]
     lines = said.err.splitlines()
@@ -108,7 +109,7 @@ def test_the_same_command_makes_nothing_again_and_mends_what_failed(
 ) -> None:
     late = tmp_path / "late.png"
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": str(late)})
-    assert cli.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
+    assert main.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     late.write_bytes(PORTRAIT.read_bytes())
     encoded.clear()
     assert "2 clips, 1 of them there already" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
@@ -124,7 +125,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, opencv: None) -> Path:
     folder = tmp_path_factory.mktemp("batch")
     (folder / "portrait.png").write_bytes(PORTRAIT.read_bytes())
     jobs = write_jobs(folder, *({"name": f"clip{n}", "portrait": "portrait.png", "seed": n} for n in range(12)))
-    assert cli.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 0
+    assert main.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 0
     return folder
 
 
@@ -156,7 +157,7 @@ def test_the_clip_of_a_job_that_fails_now_is_gone(finished: Path, tmp_path: Path
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     jobs = write_jobs(folder, {"name": "clip3", "motion": "gone.mp4"})
-    assert cli.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 1
+    assert main.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 1
     assert not (folder / "out" / "clip3.mp4").exists()
 
 
@@ -171,7 +172,7 @@ def test_a_killed_run_goes_on_with_the_same_result(finished: Path, tmp_path: Pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(cut.glob(f"{RECORDS}/clip*.json"))) < 12
-    assert cli.main(["batch", str(jobs), "-o", str(cut), *FAST]) == 0
+    assert main.main(["batch", str(jobs), "-o", str(cut), *FAST]) == 0
     assert (cut / RESULTS).read_bytes() == (finished / "out" / RESULTS).read_bytes()
     assert json.loads((cut / SUMMARY).read_text())["of_them_there_already"] >= 1
     for number in range(12):
@@ -255,7 +256,7 @@ def test_results_are_written_when_the_run_is_given_up(tmp_path: Path) -> None:
 def test_a_changed_file_of_the_same_size_is_another_input(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    first = maker.sha256(path)
+    first = worker.sha256(path)
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
-    assert maker.sha256(path) != first
+    assert worker.sha256(path) != first

@@ -1,0 +1,180 @@
+"""What a worker of a batch does: one job after another, with one Animator."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fye_rt import __version__, machine
+from fye_rt.animator import Animator
+from fye_rt.batch.jobs import Job
+from fye_rt.bundle import Bundle
+from fye_rt.clips import write
+from fye_rt.clips.cache import Recent
+from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
+from fye_rt.files import atomic_file, followed
+from fye_rt.timings import Evaluations
+
+RECORDS = "records"  # a folder in that of a batch
+Record = dict[str, Any]  # of a job: what became of it, as JSON holds it
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How a worker opens its Animator.
+
+    Attributes:
+        bundle: folder of the model.
+        backend, compute, threads, low_memory: see `Animator`.
+        landmarker: MediaPipe's model file, or None.
+    """
+
+    bundle: Path
+    backend: str = "auto"
+    compute: str = "auto"
+    threads: int = 0
+    low_memory: bool = False
+    landmarker: Path | None = None
+
+    def animator(self) -> Animator:
+        """Open it.
+
+        Raises:
+            FyeError: the bundle or the backend is at fault.
+        """
+        return Animator(
+            Bundle.load(self.bundle),
+            self.backend,
+            compute=self.compute,
+            threads=self.threads,
+            low_memory=self.low_memory,
+        )
+
+
+class Maker:
+    """Makes the clips of jobs; what is the same for clips one after another is done once.
+
+    Args:
+        engine: what makes them.
+        folder: where they go, as NAME.mp4, and their records, as records/NAME.json.
+    """
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine, self._folder = engine, folder
+        self._animator = engine.animator()
+        self._recent = Recent()
+
+    def __call__(self, job: Job) -> Record:
+        """Make a clip and write its record. A mistake in the job is returned alone; nothing is left of it then."""
+        start = time.perf_counter()
+        record: Record = {"name": job.name, "line": job.line}
+        try:
+            record["key"] = key(job, self._animator.bundle.digest, self._engine)
+            with memory_for("the clip", "a smaller --size"):
+                return self._make(job, record, start)
+        except (FyeError, OSError) as error:
+            self._path(job).unlink(missing_ok=True)  # of a job that was another one before
+            beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
+            return record | {"status": "failed", "error": f"{error}{', or fewer --workers' if beside_others else ''}"}
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._animator.close()
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.name}.mp4"
+
+    def _make(self, job: Job, record: Record, start: float) -> Record:
+        evaluations = Evaluations()
+        rendering = self._animator.render(
+            job.portrait,
+            job.motion,
+            job.settings.options,
+            size=job.settings.size,
+            frames=job.settings.frames,
+            landmarker=self._engine.landmarker,
+            portrait_landmarks=job.portrait_landmarks,
+            tell=evaluations,
+            recent=self._recent,
+        )
+        path = self._path(job)
+        with atomic_file(path) as hidden:
+            write.write_clip(rendering, hidden, None, None)
+            frames, height, width, _ = rendering.landmarks.shape
+            record = record | {
+                "status": "done",
+                "error": None,
+                "output": path.name,
+                "sha256": sha256(hidden),
+                "bytes": hidden.stat().st_size,
+                "frames": frames,
+                "size": [height, width],
+                "network_evaluations": evaluations.number,
+                "backend": self._animator.backend,
+                "notices": list(rendering.notices),
+                "seconds": {**rendering.timings, "all": time.perf_counter() - start},
+                "peak_memory_bytes": machine.peak_memory(),
+                "worker": os.getpid(),
+            }
+            # a process that is killed must leave no clip without its record, and no older clip with this one
+            followed(path).unlink(missing_ok=True)
+            machine.write_json(record_path(self._folder, job.name), record)
+        return record
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where the record of a job is kept in a batch's folder."""
+    return folder / RECORDS / f"{name}.json"
+
+
+def key(job: Job, bundle: str, engine: Engine) -> str:
+    """SHA-256 of all that a job's clip is made from, files included.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    settings = job.settings
+    facts = {
+        "fye_rt": __version__,
+        "bundle": bundle,
+        "engine": [engine.backend, engine.compute],
+        "inputs": [
+            None if path is None else _content(path) for path in (job.portrait, job.motion, job.portrait_landmarks)
+        ],
+        "options": settings.options.as_dict(),
+        "frames": settings.frames,
+        "size": settings.size,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        facts = path.stat()
+        return _sha256(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, size: int, changed: int, node: int) -> str:
+    """Of a file in this state; many jobs share a portrait or a motion."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content(path: Path) -> Any:
+    """Of a file, or of the files of a folder."""
+    if path.is_dir():
+        return [[file.name, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()]
+    return sha256(path)
