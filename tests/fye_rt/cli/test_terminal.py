@@ -134,8 +134,8 @@ import pwd, sys
 def nobody(user):
     raise KeyError(user)
 pwd.getpwuid = nobody  # as for a user of a container that no list of users has
-from fye_rt import cli
-sys.exit(cli.main())
+from fye_rt.cli.main import main
+sys.exit(main())
 """
 
 
