@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, folders that one run at a time writes into, and the cache's place.
+"""Files and folders that appear whole or not at all, and folders that one run at a time writes into.
 
 While it is written, a file has a hidden name beside its final one, and is locked by its process. The hidden name holds
 the identifier of this start of the system. The next run removes those of this start that nobody holds, and no others:
@@ -13,9 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import stat
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -242,67 +239,6 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for number in waiting:
             before[number](number, None)
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made or fetched again: $XDG_CACHE_HOME, else ~/.cache.
-
-    A user without a home folder has one of mode 0700 among the temporary files.
-    """
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):
-        return Path(named)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:  # neither $HOME nor an entry in the list of users
-        return temporary_cache()
-
-
-def ensure_home() -> None:
-    """Let $HOME name `temporary_cache` where there is no home folder: libraries fail to import without."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = str(temporary_cache())
-
-
-@cache
-def temporary_cache() -> Path:
-    """A folder of mode 0700 among the temporary files, which stays for the user's next process."""
-    folder = Path(tempfile.gettempdir()) / f"fye-{_user()}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        state = folder.lstat()
-        if stat.S_ISDIR(state.st_mode) and state.st_uid == _user() and not state.st_mode & 0o022:
-            return folder
-    return folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")  # nobody else can have filled it
-
-
-def place_for_matplotlib() -> None:
-    """Give Matplotlib, which MediaPipe imports, a folder where it would complain that it has none."""
-    if "matplotlib" in sys.modules or not sys.platform.startswith("linux"):
-        return
-    ensure_home()
-    if named := os.environ.get("MPLCONFIGDIR"):
-        folders = [Path(named)]
-    else:
-        bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
-        folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
-    if not all(map(_writable, folders)):
-        os.environ["MPLCONFIGDIR"] = str(temporary_cache() / "matplotlib")
-
-
-def _writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, which is made if it isn't there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-def _user() -> int:
-    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 @cache

@@ -15,7 +15,7 @@ from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
-from fye_rt.files import ensure_home
+from fye_rt.home import ensure_home
 
 Arrays = dict[str, NDArray[Any]]
 CPU_PIXELS = 2 * 128 * 128  # docs/performance.md

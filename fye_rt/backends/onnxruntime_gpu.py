@@ -25,7 +25,7 @@ from fye_rt.backends.onnxruntime import session_options
 from fye_rt.backends.onnxruntime_bound import OnnxRuntimeGpuEngine
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BackendError
-from fye_rt.files import cache_folder
+from fye_rt.home import cache_folder
 
 _DENOISERS = ("denoiser", "denoiser_cond")
 _CPU = "CPUExecutionProvider"
@@ -187,7 +187,7 @@ def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
 
 def _cache() -> Path:
     """Where ONNX Runtime keeps what TensorRT has built."""
-    return cache_folder() / "fye-rt" / "onnxruntime"
+    return cache_folder() / "onnxruntime"
 
 
 def _cache_name(bundle: Bundle, graph: str, compute: str) -> str:

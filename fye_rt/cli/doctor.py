@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fye_rt.errors import BackendError, FyeError, InputError
-from fye_rt.files import place_for_matplotlib
+from fye_rt.home import place_for_matplotlib
 from fye_rt.machine import environment, installed_version
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
-from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
+from fye_rt.files import refuse_pointer
+from fye_rt.home import cache_folder, place_for_matplotlib
 from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
@@ -39,7 +40,9 @@ Face = tuple[Array, Array]  # points (478, 3), blendshapes (51,)
 
 def cached_landmarker() -> Path:
     """Where face_landmarker.task lies in the user's cache, whether it is there or not."""
-    return cache_folder() / "fye" / "face_landmarker.task"
+    file = cache_folder() / "face_landmarker.task"
+    older = cache_folder().with_name("fye") / file.name  # ~/.cache/fye, where it was before all lay in one folder
+    return older if older.is_file() and not file.is_file() else file
 
 
 def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fye_rt.errors import BackendError, FyeError, OptionError
-from fye_rt.files import cache_folder, temporary
+from fye_rt.files import temporary
+from fye_rt.home import cache_folder
 from fye_rt.plans import files as plan_files
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.files import Content, PrivateRoot, Unusable
@@ -346,7 +347,7 @@ class PlanCache:
 def _default_root() -> Path:
     if root := os.environ.get("FYE_PLANS"):
         return Path(root)
-    return cache_folder() / "fye-rt" / "plans"
+    return cache_folder() / "plans"
 
 
 def _used(path: Path) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from fye_rt import files
 from fye_rt.errors import OutputError
-from fye_rt.files import alone, atomic_file, atomic_folder, cache_folder, remove_left_over, temporary
+from fye_rt.files import alone, atomic_file, atomic_folder, remove_left_over, temporary
 from tests.fye_rt.command_line import ROOT
 
 WRITER = """
@@ -278,44 +278,6 @@ def test_a_device_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=f"cannot write .*{name}: it exists and is not a file"):
             write(tmp_path / name)
     assert names(tmp_path) == ["folder.mp4", "link.mp4"] and Path("/dev/null").is_char_device()
-
-
-def homeless() -> Path:
-    raise RuntimeError("Could not determine home directory.")
-
-
-def test_the_cache_lies_where_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg"
-    for value in ("", "relative"):  # which the standard says to ignore
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder() == tmp_path / ".cache"
-
-
-@pytest.mark.parametrize("planted", ["nothing", "a link", "a folder of all", "a file"])
-def test_without_a_home_the_cache_is_a_folder_that_nobody_else_can_have_filled(
-    planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
-    files.temporary_cache.cache_clear()
-    usual = tmp_path / f"fye-{os.getuid()}"
-    match planted:
-        case "a link":
-            usual.symlink_to(tmp_path)
-        case "a folder of all":
-            usual.mkdir()
-            usual.chmod(0o777)
-        case "a file":
-            usual.touch()
-    folder = cache_folder()
-    files.temporary_cache.cache_clear()
-    if planted == "nothing":
-        assert folder == usual and usual.stat().st_mode & 0o777 == 0o700
-    else:
-        assert folder.parent == tmp_path and folder.name.startswith(f"{usual.name}-") and not folder.exists()
 
 
 def test_a_signal_waits_until_what_must_not_be_interrupted_is_done() -> None:

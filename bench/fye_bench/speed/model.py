@@ -18,7 +18,7 @@ from fye_export.export import export
 from fye_export.random_checkpoint import PRESETS, write
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BundleError, CheckpointError, OptionError
-from fye_rt.files import cache_folder
+from fye_rt.home import cache_folder
 from fye_rt.machine import installed_version
 
 PRESET, SEED = "mid", 0
@@ -74,8 +74,8 @@ def find_model(
 
 
 def cache() -> Path:
-    """Where models are kept: fye-rt/bench in the user's cache."""
-    return cache_folder() / "fye-rt" / "bench"
+    """Where models are kept: bench in the user's cache."""
+    return cache_folder() / "bench"
 
 
 def _made(folder: Path, precision: str, tell: Tell, fresh: bool) -> Model:

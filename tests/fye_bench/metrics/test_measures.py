@@ -146,7 +146,7 @@ def test_the_files_of_a_run_are_recorded_by_their_hashes(tmp_path: Path, monkeyp
     assert found == nothing | {"fvd": hashlib.sha256(b"features").hexdigest()}
     monkeypatch.setenv("FYE_LANDMARKER", str(path))
     assert ToolFiles().digests()["landmarker"] == found["fvd"]
-    cached = tmp_path / "cache" / "fye" / "face_landmarker.task"
+    cached = tmp_path / "cache" / "fye-rt" / "face_landmarker.task"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"cached")
     monkeypatch.delenv("FYE_LANDMARKER")

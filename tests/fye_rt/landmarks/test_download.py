@@ -94,7 +94,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FYE_LANDMARKER", raising=False)
     monkeypatch.setattr(download, "SHA256", SHA256)
-    return tmp_path / "cache" / "fye"
+    return tmp_path / "cache" / "fye-rt"
 
 
 @pytest.mark.parametrize("path", ["model", "unannounced", "moved"])
