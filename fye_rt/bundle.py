@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from fye_rt.errors import BundleError
-from fye_rt.files import atomic_file, refuse_pointer
+from fye_rt.files import atomic_file, refuse_pointer, sha256
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
@@ -232,12 +232,6 @@ def sealed(manifest: Mapping[str, Any]) -> str:
     """The text of bundle.json: `manifest`, and as its last entry the SHA-256 of what stands before that entry."""
     body = json.dumps(manifest, indent=1).removesuffix("\n}")
     return body + _SEAL.format(hashlib.sha256(body.encode()).hexdigest())
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits; 1.5 GB/s."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def shipped_bundles() -> Path:

@@ -8,14 +8,13 @@ all processes of one running system see each other's locks, whatever their conta
 import ctypes
 import errno
 import hashlib
+import json
 import logging
 import os
 import secrets
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from fye_rt.errors import FyeError, OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows; results appear whole there too, but who writes last wins
+except ImportError:  # Windows; results appear whole there too, and what killed writers left stays
     fcntl = None  # type: ignore[assignment]
 
 # what fsync says when data are lost; any other error says that the file system has no fsync
@@ -34,45 +33,30 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 64  # bytes of a name that its hidden name repeats; some file systems allow 143 in all
 _MOUNTED = (errno.EBUSY, errno.EXDEV)  # what rename says of a file that is mounted by itself, as containers do
-_locks: dict[Path, int] = {}  # of this process's hidden files: the descriptors that hold them
+_held: dict[Path, int] = {}  # of this process's hidden files: the descriptors that lock them
 _swept: set[str] = set()
 _unlocked: set[Path] = set()
 logger = logging.getLogger("fye_rt")
 
 
-@contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], mode: int = 0o666) -> AbstractContextManager[Path]:
     """Yield a temporary path beside `path`, with the same suffix; rename it to `path` on success.
 
     The temporary file is removed on any exception. After kill -9 it may remain until the next run, never a partial
     file under the final name. A symbolic link is followed: its target is replaced.
 
+    Args:
+        path: of the result.
+        mode: its access rights, less the umask.
+
     Raises:
         OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device. If the
             last step alone fails, the file stays under another name, which the message says.
     """
-    path = Path(path)
-    with ExitStack() as opened:
-        try:
-            final = followed(path)
-            if final.exists() and not final.is_file():
-                raise OutputError(f"cannot write {path}: it exists and is not a file")
-            hidden = opened.enter_context(temporary(final.parent, final.stem, final.suffix, mode=0o666))
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
-            ) from error
-        try:
-            yield hidden
-            _publish(hidden, final)
-        except OSError as error:
-            raise _output_error(path, error) from error
+    return _result(Path(path), mode, folder=False)
 
 
-@contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], mode: int = 0o777) -> AbstractContextManager[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` on success, replacing a folder that is there.
 
     Two writers may race: the last to finish wins, and what a reader opens is always one writer's complete work.
@@ -80,27 +64,47 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: as `atomic_file`, or `path` exists and is not a folder.
     """
-    path = Path(path)
+    return _result(Path(path), mode, folder=True)
+
+
+@contextmanager
+def _result(path: Path, mode: int, *, folder: bool) -> Iterator[Path]:
     with ExitStack() as opened:
         try:
             final = followed(path)
-            if final.exists() and not final.is_dir():
-                raise OutputError(f"cannot write {path}: it exists and is not a folder")
-            final.parent.mkdir(parents=True, exist_ok=True)
-            remove_left_over(final.parent)
-            hidden = opened.enter_context(temporary(final.parent, final.name, folder=True, mode=0o777))
+            if final.exists() and not (final.is_dir() if folder else final.is_file()):
+                raise OutputError(f"cannot write {path}: it exists and is not a {'folder' if folder else 'file'}")
+            if folder:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                remove_left_over(final.parent)
+            name, suffix = (final.name, "") if folder else (final.stem, final.suffix)
+            hidden = opened.enter_context(temporary(final.parent, name, suffix, folder=folder, mode=mode))
+        except OutputError:
+            raise
         except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose a folder that is writable") from error
+            place = "is writable" if folder else "exists and is writable"
+            raise OutputError(f"cannot write {path}: {error.strerror}; choose a folder that {place}") from error
         try:
             yield hidden
-            for file in hidden.rglob("*"):
+            for file in hidden.rglob("*") if folder else (hidden,):
                 if file.is_file():
                     _sync(file)
-            _replace_folder(hidden, final)
+            (_replace_folder if folder else _replace_file)(hidden, final)
+        except OutputError:
+            raise
         except OSError as error:
-            raise _output_error(path, error) from error
+            reason = error.strerror or error
+            raise OutputError(f"cannot write {path}: {reason}; nothing was left under that name") from error
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write indented JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    with atomic_file(path) as hidden:
+        hidden.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def followed(path: Path) -> Path:
@@ -129,14 +133,16 @@ def temporary(parent: Path, name: str, suffix: str = "", *, folder: bool = False
     hidden = _hidden(parent, name, owner, suffix)
     try:
         _make(hidden, folder, mode)
-        if owner and not _hold(hidden, folder):  # no locks on this file system, or taken for a leftover a moment ago
+        if owner and (handle := _hold(hidden)) is not None:
+            _held[hidden] = handle
+        elif owner:  # no locks on this file system, or taken for a left-over a moment ago
             _remove(hidden)
             hidden = _hidden(parent, name, "", suffix)
             _make(hidden, folder, mode)
         yield hidden
     finally:
         _remove(hidden)
-        if (handle := _locks.pop(hidden, None)) is not None:
+        if (handle := _held.pop(hidden, None)) is not None:
             os.close(handle)
 
 
@@ -148,97 +154,11 @@ def remove_left_over(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") and f".{owner}-" in entry.name:
-                with suppress(OSError):
-                    _remove_if_dead(Path(entry.path), entry.is_dir(follow_symlinks=False))
-
-
-def lock(file: int, *, wait: bool = False) -> bool | None:
-    """Lock an open file or folder, until it is closed.
-
-    Args:
-        file: its descriptor.
-        wait: until nobody else holds it.
-
-    Returns:
-        Whether it is locked now; None where there are no locks: on Windows, and on some network file systems.
-    """
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def unlock(file: int) -> None:
-    """Give back a lock, whoever else may have the file open."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def sync(file: int) -> None:
-    """Bring a file to the disk, on file systems that can.
-
-    Args:
-        file: its descriptor.
-
-    Raises:
-        OSError: data are lost.
-    """
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno in _LOST:
-            raise
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder: a hidden file in it is locked, by its process and no longer.
-
-    Where there are no locks, a warning on the logger "fye_rt" says so; on Windows nothing does.
-
-    Raises:
-        OutputError: another run writes there.
-        OSError: the folder is missing or read-only.
-    """
-    with (folder / ".lock").open("wb") as file:
-        held = lock(file.fileno())
-        if held is False:
-            raise OutputError(f"another run writes into {folder}; wait for it, or choose another folder")
-        if held is None:
-            warn_of_no_locks(folder)
-        yield
-
-
-def warn_of_no_locks(folder: Path) -> None:
-    """Log, once a folder, that nobody is kept out of it; not on Windows, where it is always so."""
-    if fcntl is not None and folder not in _unlocked:
-        _unlocked.add(folder)
-        logger.warning("%s lies where files cannot be locked; let no other run write there meanwhile", folder)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let signals that Python handles wait until the `with` block ends."""
-    waiting: list[int] = []
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows lacks one
-            if number is not None and callable(signal.getsignal(number)):
-                before[number] = signal.signal(number, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in waiting:
-            before[number](number, None)
+                path = Path(entry.path)
+                if (handle := _hold(path)) is not None:
+                    with suppress(OSError):
+                        _remove(path)
+                    os.close(handle)
 
 
 @cache
@@ -263,37 +183,106 @@ def _make(path: Path, folder: bool, mode: int) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode & 0o666))
 
 
-def _open(path: Path, folder: bool) -> int:
-    return os.open(path, (os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _hold(path: Path) -> int | None:
+    """Lock a hidden file or folder itself, with which its lock goes.
 
-
-def _hold(path: Path, folder: bool) -> bool:
-    """Lock a hidden file or folder that was just made; whether it is held now."""
+    Returns:
+        The descriptor, which locks it until it is closed; None if another holds it, or it cannot be locked.
+    """
+    kind = os.O_DIRECTORY | os.O_RDONLY if path.is_dir() and not path.is_symlink() else os.O_RDWR
     try:
-        handle = _open(path, folder)
+        handle = os.open(path, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
-    if lock(handle) and _is_at(handle, path):
-        _locks[path] = handle
-        return True
+        return None
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), path.lstat()):
+            return handle
     os.close(handle)
-    return False
+    return None
 
 
-def _is_at(handle: int, path: Path) -> bool:
+@contextmanager
+def locked(file: Path, wait: Callable[[], object] | None = None, mode: int = 0o666) -> Iterator[bool]:
+    """Hold a lock, until the `with` block ends or this process does, however it ends.
+
+    Where there are no locks, as on some network file systems, a warning on the logger "fye_rt" says so once a folder.
+
+    Args:
+        file: of the lock; it is made, and stays.
+        wait: called once if another holds it, before waiting for it; None: don't wait.
+        mode: access rights of the file, less the umask.
+
+    Yields:
+        Whether no other holds it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), mode))
+    lock = FileLock(file, thread_local=False, fallback_to_soft=False)  # a soft lock outlives a killed process
+    is_free = True
     try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
+        if issubclass(FileLock, SoftFileLock):
+            raise OSError("this system has no locks")
+        lock.acquire(timeout=0)
+    except Timeout:
+        is_free = wait is not None
+        if wait is not None:
+            wait()
+            lock.acquire()
     except OSError:
-        return False
-
-
-def _remove_if_dead(path: Path, folder: bool) -> None:
-    handle = _open(path, folder)
+        if file.parent not in _unlocked:
+            _unlocked.add(file.parent)
+            message = "%s lies where files cannot be locked; let no other run write there meanwhile"
+            logger.warning(message, file.parent)
     try:
-        if lock(handle) and _is_at(handle, path):
-            _remove(path)
+        yield is_free
     finally:
-        os.close(handle)
+        lock.release()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder: a hidden file in it is locked, by its process and no longer.
+
+    Raises:
+        OutputError: another run writes there.
+        OSError: the folder is missing or read-only.
+    """
+    with locked(folder / ".lock") as is_free:
+        if not is_free:
+            raise OutputError(f"another run writes into {folder}; wait for it, or choose another folder")
+        yield
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits; 1.5 GB/s.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def refuse_pointer(path: Path, error: type[FyeError]) -> None:
+    """Raise `error` if a file is a Git LFS pointer: a few lines of text in place of a file that was not downloaded.
+
+    A file that is missing or cannot be read passes: whoever reads it says so.
+    """
+    try:
+        # 1,024 bytes: the specification's limit for pointers
+        if not path.is_file() or path.stat().st_size > 1024:
+            return
+        with path.open("rb") as handle:
+            start = handle.read(len(_POINTER))
+    except OSError:
+        return
+    if start == _POINTER:
+        raise error(f"{path} is a Git LFS pointer in place of the file itself; get the file with: git lfs pull")
 
 
 def _remove(path: Path) -> None:
@@ -303,8 +292,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _publish(hidden: Path, path: Path) -> None:
-    _sync(hidden)
+def _sync(file: Path) -> None:
+    """Bring a file to the disk, on file systems that can."""
+    with file.open("rb") as handle:
+        try:
+            os.fsync(handle.fileno())
+        except OSError as error:
+            if error.errno in _LOST:
+                raise
+
+
+def _replace_file(hidden: Path, path: Path) -> None:
     try:
         hidden.replace(path)
     except OSError as error:
@@ -313,9 +311,9 @@ def _publish(hidden: Path, path: Path) -> None:
                 shutil.copyfile(hidden, path)
                 return
         raise _kept(hidden, path, error) from error
-    if path in _locks and hidden in _locks:  # `path` is a hidden file itself: it is a new one now, and held as before
-        os.close(_locks[path])
-        _locks[path] = _locks.pop(hidden)
+    if path in _held and hidden in _held:  # `path` is a hidden file itself: it is a new one now, and held as before
+        os.close(_held[path])
+        _held[path] = _held.pop(hidden)
 
 
 def _replace_folder(hidden: Path, path: Path) -> None:
@@ -371,31 +369,3 @@ def _kept(hidden: Path, path: Path, error: OSError) -> OSError:
     except OSError:
         return error
     return OutputError(f"cannot write {path}: {error.strerror}; it was written to {other}")
-
-
-def refuse_pointer(path: Path, error: type[FyeError]) -> None:
-    """Raise `error` if a file is a Git LFS pointer: a few lines of text in place of a file that was not downloaded.
-
-    A file that is missing or cannot be read passes: whoever reads it says so.
-    """
-    try:
-        # 1,024 bytes: the specification's limit for pointers
-        if not path.is_file() or path.stat().st_size > 1024:
-            return
-        with path.open("rb") as handle:
-            start = handle.read(len(_POINTER))
-    except OSError:
-        return
-    if start == _POINTER:
-        raise error(f"{path} is a Git LFS pointer in place of the file itself; get the file with: git lfs pull")
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as handle:
-        sync(handle.fileno())
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    if isinstance(error, OutputError):
-        return error
-    return OutputError(f"cannot write {path}: {error.strerror or error}; nothing was left under that name")

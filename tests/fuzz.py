@@ -391,7 +391,7 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("resume", lambda: Kept(folder, inputs).read(0))
 
     def fitted(rng: random.Random) -> Case:
-        from fye_rt.bundle import sha256
+        from fye_rt.files import sha256
         from fye_rt.forecasts import fitted
 
         folder = _linked(TINY, valid.path("fitted"))

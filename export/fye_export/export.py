@@ -19,9 +19,9 @@ from fye_export.config import MAX_FRAMES
 from fye_export.graphs import GraphSpec, graph_specs, unconditional_attention
 from fye_export.networks import UNet
 from fye_export.onnxruntime_graph import lowered
-from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256, symbols
+from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, symbols
 from fye_rt.errors import ExportError, OptionError, OutputError
-from fye_rt.files import atomic_folder
+from fye_rt.files import atomic_folder, sha256
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fye_rt import __version__, machine
+from fye_rt import __version__, files, machine
 from fye_rt.animator import Animator
 from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
@@ -169,8 +169,7 @@ def sha256(path: Path) -> str:
 @lru_cache(maxsize=100_000)
 def _sha256(path: Path, size: int, changed: int, node: int) -> str:
     """Of a file in this state; many jobs share a portrait or a motion."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def _content(path: Path) -> Any:

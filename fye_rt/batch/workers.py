@@ -16,8 +16,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from fye_rt.clips.write import uninterrupted
 from fye_rt.errors import FyeError, OptionError, OutOfMemoryError, memory_for
-from fye_rt.files import uninterrupted
 
 TRIES = 3  # of a task whose workers die
 

@@ -3,18 +3,20 @@
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from fye_rt import media
 from fye_rt.clips.clip import Image, Playback, Rendering, contact_sheet, evenly
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.files import followed, remove_left_over, uninterrupted
+from fye_rt.files import followed, remove_left_over
 from fye_rt.landmarks import Motion, overlay
 
 logger = logging.getLogger("fye_rt")
@@ -60,6 +62,25 @@ def extra(result: Path) -> Iterator[None]:
         yield
     except OutputError as error:
         logger.warning("%s; %s is there", error, result)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals that Python handles wait until the `with` block ends."""
+    waiting: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows lacks one
+            if number is not None and callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            before[number](number, None)
 
 
 def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet: Path | None, columns: int = 8) -> None:

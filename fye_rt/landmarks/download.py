@@ -5,11 +5,12 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, sha256
 from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker
 
 DOWNLOADS = ("landmarker",)  # names after `fye doctor --get`
@@ -42,8 +43,9 @@ def get_landmarker(
     url, path = url or LANDMARKER_URL, path or cached_landmarker()
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise OptionError(f"{url!r} is no address to download from; give one that begins with https://")
-    if _sha256(path) == SHA256:
-        return path
+    with suppress(OSError):  # not there, or to be written anew
+        if sha256(path) == SHA256:
+            return path
     content = _download(url, progress or (lambda done, total: None))
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise InputError(f"{url} is another file than face_landmarker.task (its hash differs); nothing was kept")
@@ -80,10 +82,3 @@ def _download(url: str, progress: Callable[[int, int], None]) -> bytes:
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{url} cannot be downloaded ({what}); {remedy}") from error
     return bytes(content)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:  # not there, or to be written anew
-        return ""

@@ -5,7 +5,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,17 +89,11 @@ def is_at(folder: int, name: str, within: int) -> bool:
 def write_private(path: Path, content: Content) -> None:
     """Write a file that appears whole or not at all, with mode 0600 at every moment, whatever the umask.
 
-    `fye_rt.files.atomic_file` gives its result the mode that the umask asks for.
-
     Raises:
         OSError: disk or permission.
     """
-    with files.temporary(path.parent, path.name) as hidden:
-        with hidden.open("wb") as file:
-            file.write(content)
-            file.flush()
-            files.sync(file.fileno())
-        hidden.replace(path)
+    with files.atomic_file(path, 0o600) as hidden:
+        hidden.write_bytes(content)
 
 
 def put_folder(source: Path, path: Path) -> None:
@@ -208,19 +202,10 @@ class PrivateRoot:
         Raises:
             OutputError: its file cannot be made.
         """
-        with self.writing():
-            handle = os.open(self.path / _LOCKS / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            held = files.lock(handle)
-            if held is None:
-                files.warn_of_no_locks(self.path)
-            if held is False and wait is not None:
-                wait()
-                held = files.lock(handle, wait=True)
-            yield held is not False
-        finally:
-            files.unlock(handle)  # a child process that was forked meanwhile has it open, too
-            os.close(handle)
+        with ExitStack() as opened:
+            with self.writing():
+                is_free = opened.enter_context(files.locked(self.path / _LOCKS / name, wait, 0o600))
+            yield is_free
 
     @contextmanager
     def alone(self) -> Iterator[None]:

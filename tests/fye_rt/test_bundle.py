@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt import backends
-from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, put_file, sealed, sha256, shipped_bundles
+from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, put_file, sealed, shipped_bundles
 from fye_rt.errors import BackendError, BundleError
+from fye_rt.files import sha256
 from fye_rt.schedule import SchedulerConfig
 
 Manifest = dict[str, Any]

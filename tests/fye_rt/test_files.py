@@ -3,8 +3,11 @@
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 
 from fye_rt import files
 from fye_rt.errors import OutputError
-from fye_rt.files import alone, atomic_file, atomic_folder, remove_left_over, temporary
+from fye_rt.files import alone, atomic_file, atomic_folder, locked, remove_left_over, temporary
 from tests.fye_rt.command_line import ROOT
 
 WRITER = """
@@ -106,7 +109,7 @@ def test_a_hidden_file_that_is_replaced_by_another_is_held_on(tmp_path: Path) ->
         remove_left_over(tmp_path)
         assert names(tmp_path) == [outer.name]
     assert names(tmp_path) == ["out.mp4"] and (tmp_path / "out.mp4").read_text() == "whole"
-    assert files._locks == {}
+    assert files._held == {}
 
 
 def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +119,58 @@ def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: 
             patch.undo()
             remove_left_over(tmp_path)
             assert hidden.exists()
+
+
+LONER = """
+import sys, time
+from pathlib import Path
+from fye_rt import files
+with files.alone(Path(sys.argv[1])):
+    print("alone", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_run_keeps_others_out_of_its_folder_and_lets_go_however_it_ends(tmp_path: Path) -> None:
+    for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LONER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        with process:
+            assert process.stdout is not None and process.stdout.readline() == b"alone\n"
+            with pytest.raises(OutputError, match="another run writes into"), alone(tmp_path):
+                pass
+            process.send_signal(end)
+            process.wait()
+        with alone(tmp_path):
+            assert names(tmp_path) == [".lock"]
+
+
+def test_who_waits_for_a_lock_has_it_alone(tmp_path: Path) -> None:
+    file, order = tmp_path / ".lock", list[str]()
+
+    def second() -> None:
+        with locked(file, lambda: order.append("waits")) as is_free:
+            order.append("second")
+            with locked(file) as is_free_for_third:
+                assert is_free and not is_free_for_third
+
+    with locked(file) as is_free:
+        assert is_free
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        while not order:
+            time.sleep(0.01)
+        order.append("first")
+    waiting.join(60)
+    assert order == ["waits", "first", "second"] and not waiting.is_alive()
+
+
+def test_the_file_of_a_lock_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"), alone(tmp_path):
+        pass
+    assert names(tmp_path) == [".lock"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
@@ -134,11 +189,13 @@ def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
 
 def test_where_there_is_no_flock_at_all_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "fcntl", None)
-    with alone(tmp_path):
-        write(tmp_path / "a.mp4")
+    files._this_start.cache_clear()
+    write(tmp_path / "a.mp4")
     with atomic_folder(tmp_path / "b") as hidden:
         (hidden / "c").touch()
-    assert names(tmp_path) == [".lock", "a.mp4", "b"]
+        assert "fye" not in hidden.name  # nobody may call it left over
+    files._this_start.cache_clear()
+    assert names(tmp_path) == ["a.mp4", "b"]
 
 
 @pytest.mark.parametrize("refused", ["chmod", "fchmod", "fsync"])
@@ -278,21 +335,3 @@ def test_a_device_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=f"cannot write .*{name}: it exists and is not a file"):
             write(tmp_path / name)
     assert names(tmp_path) == ["folder.mp4", "link.mp4"] and Path("/dev/null").is_char_device()
-
-
-def test_a_signal_waits_until_what_must_not_be_interrupted_is_done() -> None:
-    code = """
-import os, signal
-from fye_rt.files import uninterrupted
-signal.signal(signal.SIGINT, signal.default_int_handler)
-done = []
-try:
-    with uninterrupted():
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("work")
-    done.append("more")
-except KeyboardInterrupt:
-    print(done, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-"""
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.stdout == "['work'] True\n", result.stderr

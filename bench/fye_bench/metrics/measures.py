@@ -16,8 +16,8 @@ from fye_bench.metrics.models import Identity, Lpips
 from fye_bench.metrics.seams import warp_errors
 from fye_bench.metrics.texture import texture_error
 from fye_bench.metrics.truth import Image, Shown
-from fye_rt.bundle import sha256
 from fye_rt.errors import InputError
+from fye_rt.files import sha256
 from fye_rt.landmarks import Motion, cached_landmarker, detect_live, find_landmarker, retarget
 from fye_rt.landmarks.detect import LANDMARKER_VARIABLE
 from fye_training.masks import face_mask

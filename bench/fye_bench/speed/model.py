@@ -3,12 +3,10 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 import fye_export
 import fye_rt.bundle
@@ -18,6 +16,7 @@ from fye_export.export import export
 from fye_export.random_checkpoint import PRESETS, write
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BundleError, CheckpointError, OptionError
+from fye_rt.files import locked
 from fye_rt.home import cache_folder
 from fye_rt.machine import installed_version
 
@@ -66,7 +65,7 @@ def find_model(
         return model
     folder = cache() / _name(precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, tell):
+    with locked(_lock(folder), lambda: tell(f"wait for another process, which makes the model in {folder}")):
         model = _made(folder, precision, tell, fresh)
         os.utime(folder)
     _prune(folder)
@@ -126,23 +125,8 @@ def _sources() -> Iterable[Path]:
     return [*sorted(Path(fye_export.__file__).parent.rglob("*.py")), Path(fye_rt.bundle.__file__), Path(__file__)]
 
 
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
-
-
-@contextmanager
-def _locked(folder: Path, tell: Tell) -> Iterator[None]:
-    """Keep other processes from a folder; wait for one that is at it."""
-    lock = _lock(folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tell(f"wait for another process, which makes the model in {folder}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _prune(newest: Path) -> None:
@@ -150,5 +134,6 @@ def _prune(newest: Path) -> None:
     with suppress(OSError):
         others = (path for path in newest.parent.iterdir() if path.is_dir() and path != newest)
         for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
-            with suppress(Timeout), _lock(folder).acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+            with locked(_lock(folder)) as is_free:
+                if is_free:
+                    shutil.rmtree(folder, ignore_errors=True)

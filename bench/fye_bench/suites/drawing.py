@@ -16,9 +16,8 @@ from fye_bench.suites.pairing import Plan, crossings, spread
 from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt import media
 from fye_rt.animator import check_sides
-from fye_rt.bundle import sha256
 from fye_rt.errors import OptionError, OutputError
-from fye_rt.files import atomic_folder
+from fye_rt.files import atomic_folder, sha256
 from fye_rt.landmarks import MAX_FRAMES, Motion
 from fye_training import face
 from fye_training.identity import FAMILIES, held_out, identity

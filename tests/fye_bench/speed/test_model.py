@@ -13,6 +13,7 @@ from fye_export.checkpoint import Checkpoint
 from fye_export.random_checkpoint import PRESETS
 from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.errors import OptionError
+from fye_rt.files import locked
 
 
 class Making:
@@ -138,7 +139,7 @@ def test_the_models_used_least_recently_are_removed(making: Making, monkeypatch:
 
 def test_a_model_that_is_being_made_is_not_removed(making: Making, monkeypatch: pytest.MonkeyPatch) -> None:
     first = making.find()
-    with model._lock(first.bundle.parent):
+    with locked(model._lock(first.bundle.parent)):
         for seed in range(1, KEPT + 1):
             monkeypatch.setattr(model, "SEED", seed)
             making.find()

@@ -11,7 +11,8 @@ from fye_bench.speed.worker import Worker
 from fye_export import onnx_graph
 from fye_export.onnx_graph import Weight
 from fye_rt import backends
-from fye_rt.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, sealed, sha256
+from fye_rt.bundle import FORMAT, GRAPHS, MANIFEST, VERSION, sealed
+from fye_rt.files import sha256
 from fye_rt.schedule import SchedulerConfig
 
 WIDTH = 640

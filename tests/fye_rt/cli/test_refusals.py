@@ -14,8 +14,9 @@ import pytest
 
 from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.bundle import Bundle, sealed, sha256
+from fye_rt.bundle import Bundle, sealed
 from fye_rt.cli.main import main
+from fye_rt.files import sha256
 from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, Fye, in_a_process
 

@@ -111,3 +111,21 @@ def test_a_file_system_without_access_rights_fsync_and_locks_gets_its_clips(tmp_
     (warning,) = result.stderr.splitlines()
     assert "cannot be locked" in warning
     assert names(tmp_path / "out") == ["a.mp4", "records", "results.jsonl", "summary.json"]
+
+
+def test_a_signal_waits_until_what_must_not_be_interrupted_is_done() -> None:
+    code = """
+import os, signal
+from fye_rt.clips.write import uninterrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+done = []
+try:
+    with uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("work")
+    done.append("more")
+except KeyboardInterrupt:
+    print(done, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout == "['work'] True\n", result.stderr
