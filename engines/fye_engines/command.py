@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
 
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
@@ -127,14 +126,9 @@ def pruned(cache: PlanCache) -> Iterator[str]:
         return (key.sm, key.tensorrt, key.driver) == (here.sm, here.tensorrt, here.driver) and RECIPE in key.flags
 
     gone = cache.prune(keep, cache.limit)
-    for path in gone.removed:
-        yield f"removed {path}"
-    yield f"{cache.root}: {len(gone.removed)} plans removed, {gone.freed / 1e6:,.1f} MB"
-
-
-def trusted(cache: PlanCache, folder: Path) -> Iterator[str]:
-    """Take over somebody else's plan."""
-    yield f"{_told(cache.trust(folder))} is yours now"
+    for entry in gone:
+        yield f"removed {entry.path}"
+    yield f"{cache.root}: {len(gone)} plans removed, {sum(entry.size for entry in gone) / 1e6:,.1f} MB"
 
 
 def compile_kernels(cache: PlanCache, here: Machine) -> str:

@@ -332,10 +332,6 @@ def build(
     prune: Annotated[
         bool, typer.Option("--prune", help="Only remove plans of other GPUs, drivers and versions, and damaged ones.")
     ] = False,
-    trust: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Only take over a plan, which is a program, that somebody else built."),
-    ] = None,
     limit: Annotated[int, typer.Option(metavar="GB", min=0, help="For all plans; the least used go first.")] = 32,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -352,14 +348,12 @@ def build(
     command = _optional("fye_engines.command", "tensorrt")
     cache = PlanCache(limit=limit << 30)
     with terminal.working(quiet, verbose) as bars:
-        if trust is not None:
-            lines = command.trusted(cache, trust)
-        elif list_plans:
+        if list_plans:
             lines = command.listed(cache)
         elif prune:
             lines = command.pruned(cache)
         elif bundle is None:
-            raise OptionError("give a BUNDLE, or one of --list, --prune and --trust")
+            raise OptionError("give a BUNDLE, or one of --list and --prune")
         else:
             model = Bundle.load(bundle)
             request = command.request(

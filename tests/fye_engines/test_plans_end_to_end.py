@@ -492,7 +492,7 @@ def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) ->
     (task,) = tasks(tiny, request, cache, machine(here))
     with pytest.raises(KeyboardInterrupt):
         do(task, tiny, request, cache, here, tell)
-    assert {path.name for path in cache.root.iterdir()} == {".secret", ".locks"}
+    assert {path.name for path in cache.root.iterdir()} == {".locks"}
     assert make(tiny, graphs=("guider",))  # nor is it locked
 
 
@@ -610,11 +610,11 @@ def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fy
     assert "2 plans removed" in fye("build", "--prune") and PlanCache().entries() == []
 
 
-def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
+def test_a_plan_that_was_copied_in_is_listed(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
     folder = PlanCache().entries()[0].path
-    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "mine"))
-    assert "is yours now" in fye("build", "--trust", folder)
-    assert len(PlanCache().entries()) == 1
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path))
+    shutil.copytree(folder, tmp_path / folder.name)
+    assert "1 plans" in fye("build", "--list")
 
 
 @pytest.mark.parametrize(
