@@ -90,7 +90,7 @@ class PlanCache:
             with atomic_folder(folder, mode=0o700) as hidden:
                 plan_folder.write(hidden, key, content, facts)
                 moving.enter_context(self._locked("root", lambda: None))
-            with suppress(BackendError, OutputError):  # the plan is there: another one's eviction must not cost it
+            with suppress(BackendError, OSError):  # the plan is there: another one's eviction must not cost it
                 self._evict(self.limit, spared=key.digest)
         return folder
 
