@@ -1,22 +1,17 @@
 """Facts about a machine and a run, as they go into reports."""
 
-import json
 import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fye_rt import __version__
-from fye_rt.files import atomic_file
+from fye_rt.version import __version__
 
 if TYPE_CHECKING:
-    from fye_rt.animator import Animator
-    from fye_rt.clips.clip import Clip, Rendering
-    from fye_rt.options import Options
+    pass
 
 PACKAGES = (
     "numpy",
@@ -120,47 +115,6 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def describe(
-    animator: "Animator", clip: "Clip | Rendering", options: "Options", evaluations: int, seconds: float
-) -> dict[str, Any]:
-    """What was run, on what, and how fast.
-
-    Args:
-        animator: that made the clip.
-        clip: the result, or the rendering that made it.
-        options: it was made with.
-        evaluations: calls of the denoiser.
-        seconds: from portrait and motion to frames, graphs opened on the way; those of a rendering to its files.
-    """
-    bundle = animator.bundle
-    frames, height, width, _ = clip.landmarks.shape
-    return {
-        "environment": environment(),
-        "bundle": {"path": str(bundle.path), "digest": bundle.digest, "precision": bundle.precision},
-        "backend": animator.backend,
-        "options": options.as_dict(),
-        "frames": frames,
-        "size": [height, width],
-        "fps": clip.fps,
-        "network_evaluations": evaluations,
-        "timings": dict(clip.timings),
-        "seconds": seconds,
-        "frames_per_second": frames / seconds,
-        "peak_memory_bytes": peak_memory(),
-        "notices": list(clip.notices),
-    }
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file appears whole or not at all.
-
-    Raises:
-        OutputError: it could not be written.
-    """
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _memory() -> int | None:

@@ -39,7 +39,6 @@ from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.errors import FyeError
 from fye_rt.landmarks import Motion, load_template
 from fye_rt.media.checks import Limits
-from fye_rt.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "engines" / "bundles" / "tiny"
@@ -360,14 +359,15 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("bundle", lambda: Bundle.load(folder))
 
     def jobs(rng: random.Random) -> Case:
-        from fye_rt.batch.jobs import Defaults, read_jobs
+        from fye_rt.batch.jobs import read_jobs
 
+        bundle = Bundle.load(TINY, verify=False)
         job = {"name": "a", "portrait": "a.png", "motion": "b.npz", "frames": 2, "size": "64x64", "steps": 3, "seed": 1}
         job |= {"guidance": 3.5, "forecast": {"method": "fixed", "evaluations": 3}, "windows": "context"}
         lines = [json_text(rng, job) for _ in range(3)]
         content = b"\n".join(lines) if rng.random() < 0.7 else damaged(rng, [json.dumps(job).encode()])
         path = written("case.jsonl", content)
-        return Case("jobs", lambda: read_jobs(path, Defaults(Options(), None, None)))
+        return Case("jobs", lambda: read_jobs(path, {}, bundle))
 
     def suite(rng: random.Random) -> Case:
         from fye_bench.suites.suite import Suite, faults
@@ -381,14 +381,14 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("suite", lambda: list(faults(Suite.load(folder))))
 
     def resumed(rng: random.Random) -> Case:
-        from fye_rt.clips.resume import Kept
+        from fye_rt.clips.resume import PieceFolder
 
         folder, inputs = valid.path("kept"), {"bundle": "0" * 64, "steps": 3, "forecast": {"method": "off"}}
         shutil.rmtree(folder, ignore_errors=True)
-        Kept(folder, inputs)
+        PieceFolder(folder, inputs)
         file = next(path for path in folder.iterdir() if path.suffix == ".json")
         file.write_bytes(json_text(rng, json.loads(file.read_bytes())))
-        return Case("resume", lambda: Kept(folder, inputs).read(0))
+        return Case("resume", lambda: PieceFolder(folder, inputs).read(0))
 
     def fitted(rng: random.Random) -> Case:
         from fye_rt.files import sha256
@@ -655,7 +655,7 @@ def _run(arguments: list[str], folder: Path) -> None:
         os.dup2(nowhere.fileno(), 1)
         sys.stdout, sys.stderr = nowhere, os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         try:
-            code = main.main(arguments)
+            code = main(arguments)
         except SystemExit as error:  # argparse, after its own line
             code = error.code if isinstance(error.code, int) else 1
         finally:

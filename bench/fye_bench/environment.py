@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fye_rt import machine
-from fye_rt.cli import terminal
 
 _CHECKOUT = Path(__file__).parents[2]
 _BUSY = 0.1  # cores
@@ -56,6 +55,8 @@ class OtherLoad:
         wall, everyone, own = (after - before for before, after in zip(self._start, now, strict=True))
         cores = max(0.0, everyone - own) / wall
         if cores > _BUSY:
+            from fye_rt.cli import terminal  # needs packages that a machine with a GPU may lack
+
             terminal.note(f"other processes used {cores:.1f} cores meanwhile; measure again on a quiet machine")
         return cores
 

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
 from fye_engines.prepare import Range, Shapes
+from fye_rt import options
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
 from fye_rt.backends.tensorrt_kernels import compiled
 from fye_rt.bundle import Bundle
 from fye_rt.cli.terminal import Bars
-from fye_rt.clips import write
 from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
@@ -46,7 +46,7 @@ def request(
         OptionError: one that is not valid.
     """
     Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses what no clip can be made with
-    sizes = [write.parse_size(each) for each in size.split(":")] if size else [bundle.size]
+    sizes = [options.parse_size(each) for each in size.split(":")] if size else [bundle.size]
     if frames is None:
         frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
     heights, widths = zip(*sizes, strict=True)
@@ -85,10 +85,10 @@ def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) 
             yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
             continue
 
-        def tell(stage: str, done: float, total: float) -> None:
+        def progress(stage: str, done: float, total: float) -> None:
             bars(stage, round(100 * done / total), 100)
 
-        facts = do(task, bundle, request, cache, gpu, tell)
+        facts = do(task, bundle, request, cache, gpu, progress)
         worst = max(
             (each["relative_rms"] or 0.0 for one in facts["differences"].values() for each in one.values()), default=0.0
         )

@@ -59,7 +59,7 @@ def export(
     """Export a checkpoint in the released layout.
 
     Args:
-        checkpoint_dir: see docs/checkpoints.md.
+        checkpoint_dir: see docs/reference/checkpoints.md.
         output: folder of the bundle; a bundle that is there is replaced once the new one is complete.
         precision: in which weights are stored, "fp32" or "fp16".
         size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.

@@ -9,7 +9,7 @@ from fye_rt.batch.workers import Alone, Crew, Make, Processes, devices, threads_
 from fye_rt.errors import OptionError
 
 
-def crew_of(make: Callable[[int], Make], threads: int, workers: int | None, ray: str | None) -> Crew:
+def open_workers(make: Callable[[int], Make], threads: int, workers: int | None, ray: str | None) -> Crew:
     """The workers that were asked for.
 
     Args:
@@ -27,5 +27,5 @@ def crew_of(make: Callable[[int], Make], threads: int, workers: int | None, ray:
         return Alone(make(threads))
     gpus = devices(len(gpu.gpus().gpus))
     if gpus and workers > len(gpus):
-        raise OptionError(f"{workers} workers share {len(gpus)} GPUs; pass --workers {len(gpus)} or less")
+        raise OptionError(f"{workers} workers share {len(gpus)} GPUs; pass workers={len(gpus)} or less")
     return Processes(make(threads_each(threads, workers, machine.cores())), workers, gpus)

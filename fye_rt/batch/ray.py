@@ -67,7 +67,7 @@ class Cluster:
             self._ray.init(address=address, **settings)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BackendError(f"no Ray cluster at {address!r} ({reason}); start one, or pass --ray local") from error
+            raise BackendError(f"no Ray cluster at {address!r} ({reason}); start one, or pass ray='local'") from error
 
     def _result(self, reference: Any) -> Any:
         try:
@@ -105,11 +105,11 @@ def _shares(nodes: Sequence[Mapping[str, Any]], size: int, threads: int) -> tupl
     cores = [int(node.get("CPU", 0)) for node in alive]
     if gpus:
         if size > gpus:
-            raise OptionError(f"{size} workers share {gpus} GPUs; pass --workers {gpus} or less")
+            raise OptionError(f"{size} workers share {gpus} GPUs; pass workers={gpus} or less")
         return size or gpus, {"num_gpus": 1, "num_cpus": 1}
     most = max(cores, default=0)
     each = threads or (max(1, sum(cores) // size) if size else most)
     room = sum(count // each for count in cores) if 0 < each <= most else 0
     if not 0 < (size or 1) <= room:
-        raise OptionError(f"the cluster has room for {room} workers of {each} cores; pass less --workers or --threads")
+        raise OptionError(f"the cluster has room for {room} workers of {each} cores; pass fewer workers or threads")
     return size or room, {"num_cpus": each}

@@ -10,28 +10,28 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fye_rt import __version__, files, machine
+from fye_rt import files, machine
 from fye_rt.animator import Animator
 from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
 from fye_rt.clips import write
-from fye_rt.clips.cache import Recent
+from fye_rt.clips.cache import ClipCache
 from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
 from fye_rt.files import atomic_file, followed
 from fye_rt.timings import Evaluations
+from fye_rt.version import __version__
 
 RECORDS = "records"  # a folder in that of a batch
 Record = dict[str, Any]  # of a job: what became of it, as JSON holds it
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class AnimatorSpec:
     """How a worker opens its Animator.
 
     Attributes:
         bundle: folder of the model.
         backend, compute, threads, low_memory: see `Animator`.
-        landmarker: MediaPipe's model file, or None.
     """
 
     bundle: Path
@@ -39,7 +39,6 @@ class Engine:
     compute: str = "auto"
     threads: int = 0
     low_memory: bool = False
-    landmarker: Path | None = None
 
     def animator(self) -> Animator:
         """Open it.
@@ -56,7 +55,7 @@ class Engine:
         )
 
 
-class Maker:
+class ClipWorker:
     """Makes the clips of jobs; what is the same for clips one after another is done once.
 
     Args:
@@ -64,10 +63,10 @@ class Maker:
         folder: where they go, as NAME.mp4, and their records, as records/NAME.json.
     """
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: AnimatorSpec, folder: Path) -> None:
         self._engine, self._folder = engine, folder
         self._animator = engine.animator()
-        self._recent = Recent()
+        self._cache = ClipCache()
 
     def __call__(self, job: Job) -> Record:
         """Make a clip and write its record. A mistake in the job is returned alone; nothing is left of it then."""
@@ -75,12 +74,12 @@ class Maker:
         record: Record = {"name": job.name, "line": job.line}
         try:
             record["key"] = key(job, self._animator.bundle.digest, self._engine)
-            with memory_for("the clip", "a smaller --size"):
+            with memory_for("the clip", "a smaller size"):
                 return self._make(job, record, start)
         except (FyeError, OSError) as error:
             self._path(job).unlink(missing_ok=True)  # of a job that was another one before
             beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
-            return record | {"status": "failed", "error": f"{error}{', or fewer --workers' if beside_others else ''}"}
+            return record | {"status": "failed", "error": f"{error}{', or fewer workers' if beside_others else ''}"}
 
     def close(self) -> None:
         """Give the memory back."""
@@ -91,17 +90,7 @@ class Maker:
 
     def _make(self, job: Job, record: Record, start: float) -> Record:
         evaluations = Evaluations()
-        rendering = self._animator.render(
-            job.portrait,
-            job.motion,
-            job.settings.options,
-            size=job.settings.size,
-            frames=job.settings.frames,
-            landmarker=self._engine.landmarker,
-            portrait_landmarks=job.portrait_landmarks,
-            tell=evaluations,
-            recent=self._recent,
-        )
+        rendering = self._animator.render(job.request, progress=evaluations, cache=self._cache)
         path = self._path(job)
         with atomic_file(path) as hidden:
             write.write_clip(rendering, hidden, None, None)
@@ -123,7 +112,7 @@ class Maker:
             }
             # a process that is killed must leave no clip without its record, and no older clip with this one
             followed(path).unlink(missing_ok=True)
-            machine.write_json(record_path(self._folder, job.name), record)
+            files.write_json(record_path(self._folder, job.name), record)
         return record
 
 
@@ -132,23 +121,22 @@ def record_path(folder: Path, name: str) -> Path:
     return folder / RECORDS / f"{name}.json"
 
 
-def key(job: Job, bundle: str, engine: Engine) -> str:
+def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
     """SHA-256 of all that a job's clip is made from, files included.
 
     Raises:
         InputError: a file is missing.
     """
-    settings = job.settings
+    request = job.request
+    sources = (request.portrait, request.motion, request.portrait_landmarks)
     facts = {
         "fye_rt": __version__,
         "bundle": bundle,
         "engine": [engine.backend, engine.compute],
-        "inputs": [
-            None if path is None else _content(path) for path in (job.portrait, job.motion, job.portrait_landmarks)
-        ],
-        "options": settings.options.as_dict(),
-        "frames": settings.frames,
-        "size": settings.size,
+        "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
+        "options": request.options.as_dict(),
+        "frames": request.frames,
+        "size": request.size,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

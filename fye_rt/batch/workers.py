@@ -254,7 +254,7 @@ class Server:
         """The result, or `Died`, or `Refused`."""
         if self._worker is None:
             try:
-                with memory_for("opening the model", "--low-memory or fewer --workers"):
+                with memory_for("opening the model", "low_memory or fewer workers"):
                     self._worker = self._make()
             except OutOfMemoryError as error:  # others may have finished when the next task comes
                 return Died(f"{error}")
@@ -294,7 +294,7 @@ def threads_each(threads: int, workers: int, cores: int | None) -> int:
     if not cores:
         return 1
     if workers > cores:
-        raise OptionError(f"{workers} workers share {cores} cores; pass --workers {cores} or less, or --threads 1")
+        raise OptionError(f"{workers} workers share {cores} cores; pass workers={cores} or less, or threads=1")
     return cores // workers
 
 

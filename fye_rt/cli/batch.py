@@ -1,94 +1,65 @@
-"""`fye batch`: the command."""
+"""`fye batch`: many clips."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fye_rt.cli import terminal
-from fye_rt.cli.commands import DEFAULTS, Backend, Frames, Landmarker, Quiet, Verbose
-from fye_rt.options import COMPUTES, DEFAULT_FORECAST, DEFAULT_WINDOWS, FORECASTS, SOLVERS, WINDOWS, Forecast, Options
+from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, Verbose, takes_request
 
 Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1."),
 ]
 Ray = Annotated[
-    str | None, typer.Option(metavar="ADDRESS|local", help="Have the actors of a Ray cluster work, one for each GPU.")
+    str | None, typer.Option(metavar="ADDRESS|local", help="Work with the actors of a Ray cluster, one for each GPU.")
 ]
 
 
+@takes_request("portrait_landmarks")
 def batch(
-    jobs: Annotated[Path, typer.Argument(metavar="JOBS.jsonl", help="A line a clip; see docs/batches.md.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")],
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="The model; by default the shipped one.")] = None,
+    jobs: Annotated[
+        Path, typer.Argument(metavar="JOBS.jsonl", help="File with one clip a line; see docs/guide/batches.md.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write into.")],
+    settings: dict[str, Any],
+    bundle: BundleFolder = None,
     backend: Backend = "auto",
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = DEFAULTS.steps,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance scale; by default what suits the model.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = DEFAULTS.seed,
-    shared_noise: Annotated[
-        float | None, typer.Option(help="Part of the noise that all frames share; by default what suits the model.")
-    ] = None,
-    forecast: Annotated[
-        str | None, typer.Option(help=f"{', '.join(FORECASTS)}; by default {DEFAULT_FORECAST}, or off with --solver.")
-    ] = None,
-    solver: Annotated[str, typer.Option(help=", ".join(SOLVERS))] = DEFAULTS.solver,
-    windows: Annotated[str, typer.Option(help=", ".join(WINDOWS))] = DEFAULT_WINDOWS,
-    window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
-    window_overlap: Annotated[int, typer.Option(help="Frames neighbours share.")] = DEFAULTS.window_overlap,
-    compute: Annotated[str, typer.Option(help=", ".join(COMPUTES))] = DEFAULTS.compute,
-    threads: Annotated[int, typer.Option(min=0, help="Of a worker; 0: its share of the cores.")] = 0,
-    low_memory: Annotated[bool, typer.Option("--low-memory", help="Release graphs after their last use.")] = False,
-    frames: Frames = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the clips, multiples of 8.")] = None,
-    landmarker: Landmarker = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of a worker; 0 means its share of the cores.")] = 0,
+    low_memory: LowMemory = False,
     workers: Workers = None,
     ray: Ray = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the clips that JOBS.jsonl lists. Options are those of jobs that say nothing else.
+    """Make the clips that JOBS.jsonl lists. Options hold for jobs that do not set them.
 
     The same command goes on where it was cut short, and tries again what failed.
     Exit code 1 if any job failed; DIR/results.jsonl has the reasons.
     """
     from fye_rt import Bundle
-    from fye_rt.batch.jobs import Defaults, read_jobs
-    from fye_rt.batch.placement import crew_of
+    from fye_rt.batch.jobs import read_jobs
+    from fye_rt.batch.placement import open_workers
     from fye_rt.batch.run import RESULTS, Folder, run
-    from fye_rt.batch.worker import Engine, Maker
-    from fye_rt.cli.demo import shipped_bundle
-    from fye_rt.clips import write
+    from fye_rt.batch.worker import AnimatorSpec, ClipWorker
+    from fye_rt.bundle import shipped_bundle
+    from fye_rt.options import parse_request
 
-    method = forecast or (DEFAULT_FORECAST if solver == DEFAULTS.solver else "off")
-    options = Options(
-        steps=steps,
-        guidance=DEFAULTS.guidance if guidance is None else guidance,
-        seed=seed,
-        shared_noise=DEFAULTS.shared_noise if shared_noise is None else shared_noise,
-        forecast=Forecast(method=method),
-        solver=solver,
-        windows=windows,
-        window_size=window_size,
-        window_overlap=window_overlap,
-        compute=compute,
-    )
-    height_width = None if size is None else write.parse_size(size)
+    compute = parse_request({**settings, "portrait": "", "motion": ""}).options.compute  # and a mistake ends it all
     with terminal.working(quiet, verbose) as bars:
         model = Bundle.load(bundle or shipped_bundle())
-        options = model.suited(options, guidance=guidance, shared_noise=shared_noise)
-        listed = read_jobs(jobs, Defaults(options, frames, height_width))
-        engine = Engine(model.path.absolute(), backend, compute, threads, low_memory, landmarker)
+        listed = read_jobs(jobs, settings, model)
+        spec = AnimatorSpec(model.path.absolute(), backend, compute, threads, low_memory)
         with Folder(output.absolute()) as folder:
 
-            def maker(threads: int) -> Callable[[], Maker]:
-                return partial(Maker, replace(engine, threads=threads), folder.path)
+            def worker(threads: int) -> Callable[[], ClipWorker]:
+                return partial(ClipWorker, replace(spec, threads=threads), folder.path)
 
-            outcome = run(listed, folder, model.digest, engine, lambda: crew_of(maker, threads, workers, ray), bars)
+            outcome = run(listed, folder, model.digest, spec, lambda: open_workers(worker, threads, workers, ray), bars)
     for record in outcome.failed:
         terminal.note(f"line {record['line']}, {record['name']}: {record['error']}")
     again = f", {outcome.kept} of them there already" if outcome.kept else ""

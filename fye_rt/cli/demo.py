@@ -6,39 +6,26 @@ from pathlib import Path
 
 from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.bundle import MANIFEST, Bundle, shipped_bundles
+from fye_rt.bundle import Bundle, shipped_bundle, shipped_bundles
 from fye_rt.cli.terminal import Bars
 from fye_rt.clips.clip import Clip, Image
+from fye_rt.clips.report import describe
 from fye_rt.clips.write import extra
-from fye_rt.errors import BundleError, OutputError
-from fye_rt.machine import describe, write_json
+from fye_rt.errors import OutputError
+from fye_rt.files import write_json
 from fye_rt.options import DEFAULT_FORECAST, Options
 
-PREFERRED = ("mini", "tiny")
 FAMILIES = ("people", "cartoons", "sculptures", "animals")  # each a folder with portrait.png and landmarks/
 COLUMNS = 7  # frames of a clip on the contact sheet
 SHARED = ("environment", "bundle", "backend", "options")  # facts that are the same for every clip
 
 
-def shipped_bundle() -> Path:
-    """Folder of the bundle that is used when none is named.
-
-    Raises:
-        BundleError: this installation has none.
-    """
-    folder = shipped_bundles()
-    for name in PREFERRED:
-        if (folder / name / MANIFEST).is_file():
-            return folder / name
-    raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass --bundle DIR")
-
-
-def run(output: Path, tell: Bars, forecast: str = DEFAULT_FORECAST) -> tuple[Bundle, Mapping[str, Clip]]:
+def run(output: Path, progress: Bars, forecast: str = DEFAULT_FORECAST) -> tuple[Bundle, Mapping[str, Clip]]:
     """Animate the shipped portraits and write demo.mp4, contact_sheet.png and timings.json into `output`.
 
     Args:
         output: a folder, made if need be.
-        tell: shows progress.
+        progress: shows it.
         forecast: method of `Forecast`.
 
     Returns:
@@ -52,19 +39,19 @@ def run(output: Path, tell: Bars, forecast: str = DEFAULT_FORECAST) -> tuple[Bun
     except OSError as error:
         raise OutputError(f"cannot make the folder {output} ({error.strerror}); choose another with -o") from error
     bundle = Bundle.load(shipped_bundle())
-    options = bundle.suited(Options(forecast=forecast))
+    options = bundle.resolve(Options(forecast=forecast))
     clips, reports = {}, {}
     with Animator(bundle) as animator:
         for number, family in enumerate(FAMILIES):
-            tell("animate", number, len(FAMILIES), family)
+            progress("animate", number, len(FAMILIES), family)
             inputs = shipped_bundles() / "demo" / family
             start = time.perf_counter()
-            clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, tell=tell)
+            clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, progress=progress)
             seconds = time.perf_counter() - start
             clips[family] = clip
-            reports[family] = describe(animator, clip, options, tell.totals["denoise"], seconds)
-        tell("animate", len(FAMILIES), len(FAMILIES))
-    _write_video(output / "demo.mp4", list(clips.values()), tell)
+            reports[family] = describe(animator, clip, options, progress.totals["denoise"], seconds)
+        progress("animate", len(FAMILIES), len(FAMILIES))
+    _write_video(output / "demo.mp4", list(clips.values()), progress)
     with extra(output / "demo.mp4"):
         media.write_image(output / "contact_sheet.png", contact_sheet(clips))
     shared = {key: reports[FAMILIES[0]][key] for key in SHARED}
@@ -80,7 +67,7 @@ def contact_sheet(clips: Mapping[str, Clip]) -> Image:
     return media.contact_sheet(rows, [label for name in clips for label in (name, "")])
 
 
-def _write_video(path: Path, clips: list[Clip], tell: Bars) -> None:
+def _write_video(path: Path, clips: list[Clip], progress: Bars) -> None:
     """All clips side by side, equally long: portraits over landmarks over frames."""
     first = clips[0]
     pictures = (
@@ -93,4 +80,4 @@ def _write_video(path: Path, clips: list[Clip], tell: Bars) -> None:
         )
         for k in range(len(first.frames))
     )
-    first.write(path, pictures, tell)
+    first.write(path, pictures, progress)

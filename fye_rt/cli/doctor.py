@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fye_rt.errors import BackendError, FyeError, InputError
-from fye_rt.home import place_for_matplotlib
+from fye_rt.files import place_for_matplotlib
 from fye_rt.machine import environment, installed_version
 
 if TYPE_CHECKING:
@@ -249,16 +249,14 @@ def _run_graph(backend: str) -> str:
 
 @cache
 def _small_bundle() -> "Bundle":
-    from fye_rt.bundle import MANIFEST, Bundle, shipped_bundles
-    from fye_rt.cli.demo import shipped_bundle
+    from fye_rt.bundle import MANIFEST, Bundle, shipped_bundle, shipped_bundles
 
     tiny = shipped_bundles() / "tiny"
     return Bundle.load(tiny if (tiny / MANIFEST).is_file() else shipped_bundle())
 
 
 def _bundle() -> str:
-    from fye_rt.bundle import Bundle
-    from fye_rt.cli.demo import shipped_bundle
+    from fye_rt.bundle import Bundle, shipped_bundle
 
     bundle = Bundle.load(shipped_bundle())
     note = bundle.manifest.get("note", "")

@@ -10,22 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from fye_rt import __version__
 from fye_rt.cli import commands, terminal
+from fye_rt.cli.animate import animate
 from fye_rt.cli.batch import batch
+from fye_rt.cli.build import build
+from fye_rt.cli.calibrate import calibrate
+from fye_rt.cli.export import export
+from fye_rt.cli.landmarks import landmarks
 from fye_rt.errors import FyeError, memory_for
+from fye_rt.version import __version__
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
-for command in (
-    commands.demo,
-    commands.animate,
-    batch,
-    commands.landmarks,
-    commands.export,
-    commands.build,
-    commands.calibrate,
-    commands.verify,
-):
+for command in (commands.demo, animate, batch, landmarks, export, build, calibrate, commands.verify):
     app.command()(command)
 READS_ITS_OWN: Any = {"allow_extra_args": True, "ignore_unknown_options": True}  # options
 for name, own in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):

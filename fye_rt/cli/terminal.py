@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from fye_rt.cli.arguments import as_flags
 from fye_rt.errors import OutputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def note(text: str) -> None:
     """One line on stderr that starts with the program's name."""
     # file names and foreign messages may hold line breaks and escape sequences
     with suppress(OSError):
-        _print("fye: " + "".join(c if c.isprintable() else " " for c in text), sys.stderr)
+        _print("fye: " + "".join(c if c.isprintable() else " " for c in as_flags(text)), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:

@@ -1,7 +1,7 @@
 """Does a bundle run here: every graph once, on small random inputs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from fye_rt import backends
 from fye_rt.bundle import GRAPHS, Bundle, TensorSpec
+from fye_rt.engine import Arrays, Settings
 from fye_rt.errors import BundleError, NumericalError
+from fye_rt.timings import Progress, no_progress
 
 SIZES = {"frames": 2, "height": 64, "width": 64, "latent_height": 8, "latent_width": 8}
 
@@ -46,7 +48,7 @@ def table(checks: list[GraphCheck]) -> Iterator[str]:
 def verify(
     bundle: Bundle,
     backend: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
     graphs: Sequence[str] = GRAPHS,
 ) -> list[GraphCheck]:
     """Open and run graphs one after another; a graph is fed with what those before it returned.
@@ -54,7 +56,7 @@ def verify(
     Args:
         bundle: a verified bundle.
         backend: "auto", or one of `fye_rt.backends.BACKENDS`.
-        progress: called with (finished, all) graphs.
+        progress: called with ("run the graphs", done, total).
         graphs: names of those that are run, in this order.
 
     Raises:
@@ -64,7 +66,7 @@ def verify(
     """
     backend = backends.choose(backend, bundle)
     open_engine = backends.load(backend)
-    known: backends.Arrays = {}
+    known: Arrays = {}
     checks = []
     rng = np.random.default_rng(0)
     for index, name in enumerate(graphs):
@@ -73,16 +75,15 @@ def verify(
             if spec.name not in known:
                 known[spec.name] = _random(rng, spec)
         start = time.perf_counter()
-        engine = open_engine(bundle, name, backends.Settings())
+        opened_graph = open_engine(bundle, name, Settings())
         opened = time.perf_counter()
-        outputs = engine.run({spec.name: known[spec.name] for spec in graph.inputs})
+        outputs = opened_graph.run({spec.name: known[spec.name] for spec in graph.inputs})
         ran = time.perf_counter()
-        del engine  # one graph's weights in memory at a time
+        del opened_graph  # one graph's weights in memory at a time
         for spec in graph.outputs:
             _check_output(name, spec, outputs.get(spec.name))
         known |= outputs
-        if progress is not None:
-            progress(index + 1, len(graphs))
+        progress("run the graphs", index + 1, len(graphs))
         recorded = bundle.manifest["graphs"][name].get("error", {}).get("relative_rms")
         names = tuple(spec.name for spec in graph.inputs)
         checks.append(GraphCheck(name, names, opened - start, ran - opened, recorded))

@@ -13,7 +13,7 @@ MOST_FRAMES = 20_000  # of all motions together; a frame has 25 kB
 T = TypeVar("T")
 
 
-class Recent:
+class ClipCache:
     """Remembers the last portraits and motions; what is asked for again is not made again."""
 
     def __init__(self) -> None:

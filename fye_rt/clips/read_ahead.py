@@ -11,7 +11,7 @@ _POLL = 0.1  # seconds after which a reader that waits for room looks whether it
 
 
 @contextmanager
-def let_go(source: object) -> Iterator[None]:
+def closing_source(source: object) -> Iterator[None]:
     """Close a source that can be closed, as generators can, when the `with` block ends."""
     try:
         yield
@@ -21,7 +21,7 @@ def let_go(source: object) -> Iterator[None]:
             close()
 
 
-class Feed(Generic[T]):
+class ReadAhead(Generic[T]):
     """Items of a source in their order, a few of them ahead.
 
     When nobody takes them, the source has to wait; when the source stalls, the taker gets what there is. Close it when
@@ -75,7 +75,7 @@ class Feed(Generic[T]):
 
     def _read(self, source: Iterable[T]) -> None:
         try:
-            with let_go(source):
+            with closing_source(source):
                 for item in source:
                     if not self._put(item):
                         break

@@ -6,43 +6,24 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.arrays import Array
 from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_file, remove_left_over
 from fye_rt.forecast import Jump
+from fye_rt.progressive import PieceRecord
 
 FORMAT = 2
 _INPUTS = "clip.json"
 logger = logging.getLogger("fye_rt")
 
-Trajectories = Mapping[int, Mapping[int, Array]]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """What is left of a piece when it is finished; see `fye_rt.progressive`.
-
-    Attributes:
-        latents: float32 (1, 4, f, h, w), of the frames that are final with it.
-        trajectories: of the frames that later pieces are pinned to, by evaluated step: float32 (1, 4, 1, h, w).
-        jumps: the moves that all pieces follow; with the first piece alone.
-        end: float32 (1, 4, 1, h, w), what the piece made of its last frame, where the next one finishes that.
-    """
-
-    latents: Array
-    trajectories: Trajectories
-    jumps: tuple[Jump, ...] = ()
-    end: Array | None = None
-
-
-class Kept:
+class PieceFolder:
     """A folder with the finished pieces of one clip.
 
     Pieces appear whole or not at all, and carry their hash in their names: one that is damaged counts as not there.
@@ -86,7 +67,7 @@ class Kept:
                 "folder"
             )
 
-    def read(self, number: int) -> Record | None:
+    def read(self, number: int) -> PieceRecord | None:
         """A piece, or None if it isn't there."""
         for path in self._folder.glob(f"{number:05}.*.npz"):
             content = path.read_bytes()
@@ -94,7 +75,7 @@ class Kept:
                 return _unpacked(content)
         return None
 
-    def write(self, number: int, record: Record) -> None:
+    def write(self, number: int, record: PieceRecord) -> None:
         """Keep a piece. If the disk is full, or the folder gone, the clip goes on without: a warning is logged."""
         if self._failed:
             return
@@ -120,7 +101,7 @@ def _name(number: int, content: bytes) -> str:
     return f"{number:05}.{hashlib.sha256(content).hexdigest()}.npz"
 
 
-def _packed(record: Record) -> bytes:
+def _packed(record: PieceRecord) -> bytes:
     frames = list(record.trajectories)
     steps = list(record.trajectories[frames[0]]) if frames else []
     file = io.BytesIO()
@@ -136,11 +117,11 @@ def _packed(record: Record) -> bytes:
     return file.getvalue()
 
 
-def _unpacked(content: bytes) -> Record:
+def _unpacked(content: bytes) -> PieceRecord:
     with np.load(io.BytesIO(content), allow_pickle=False) as held:
         steps = held["steps"].tolist()
         ways = (dict(zip(steps, way, strict=True)) for way in held["trajectories"])
-        return Record(
+        return PieceRecord(
             held["latents"],
             dict(zip(held["frames"].tolist(), ways, strict=True)),
             tuple(_jump(values) for values in json.loads(str(held["jumps"]))),

@@ -2,10 +2,9 @@
 
 import logging
 import os
-import re
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -14,24 +13,13 @@ from typing import Any, Self
 import numpy as np
 
 from fye_rt import media
-from fye_rt.clips.clip import Image, Playback, Rendering, contact_sheet, evenly
+from fye_rt.clips.clip import Image, Rendering, contact_sheet, evenly
+from fye_rt.clips.live import Stream
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.files import followed, remove_left_over
-from fye_rt.landmarks import Motion, overlay
+from fye_rt.timings import Progress, no_progress
 
 logger = logging.getLogger("fye_rt")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of "HxW".
-
-    Raises:
-        OptionError: it reads otherwise.
-    """
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if found is None:
-        raise OptionError(f"--size {text!r} is not valid; give height and width in pixels, for instance 512x384")
-    return int(found[1]), int(found[2])
 
 
 def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = ()) -> None:
@@ -150,17 +138,14 @@ class _Beside:
             self._opened.close()
 
 
-def write_stream(
-    path: Path, playback: Playback, times: Iterable[float], pieces: Generator[Image], tell: Callable[[int], None]
-) -> int:
+def write_stream(path: Path, stream: Stream, frames: int | None = None, progress: Progress = no_progress) -> int:
     """Write frames as they are finished. Ctrl-C ends the clip there; what is finished is kept.
 
     Args:
         path: of the mp4.
-        playback: its rate and sound.
-        times: seconds of each frame.
-        pieces: uint8 (f, H, W, 3).
-        tell: called with the number of frames so far.
+        stream: the frames.
+        frames: how many are expected, if that is known.
+        progress: called with ("stream", done, total) frames.
 
     Returns:
         The number of frames.
@@ -170,15 +155,15 @@ def write_stream(
         FyeError: making or writing failed.
     """
     made = 0
-    with closing(pieces), ExitStack() as opened:
-        video = opened.enter_context(playback.writer(path, times))
+    with closing(stream), ExitStack() as opened:
+        video = opened.enter_context(stream.writer(path, stream.frame_times))
         try:
-            for piece in pieces:
+            for piece in stream:
                 with uninterrupted():  # a frame that is half encoded would spoil those after it
                     for frame in piece:
                         video.add(frame)
                         made += 1
-                tell(made)
+                progress("stream", made, max(made, frames or 0))
         except KeyboardInterrupt:
             if not made:
                 raise
@@ -187,30 +172,3 @@ def write_stream(
         with uninterrupted():
             opened.close()
     return made
-
-
-def write_overlay(path: Path, source: Path, motion: Motion) -> None:
-    """Draw a motion on the video or picture that it comes from; into a picture goes the first frame.
-
-    Raises:
-        InputError: `source` is neither.
-        OutputError: it could not be written.
-    """
-    marked = (
-        overlay(image, points[:, :2] * image.shape[1::-1])
-        for image, points in zip(_pictures(source, len(motion)), motion.points, strict=True)
-    )
-    if path.suffix.lower() == ".mp4":
-        media.write_video(path, marked, motion.fps, times=motion.times.tolist())
-    else:
-        media.write_image(path, next(marked))
-
-
-def _pictures(source: Path, frames: int) -> Iterator[Image]:
-    match media.kind_of(source):
-        case "motion" | "template":
-            raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
-        case "picture":
-            yield media.read_image(source)
-        case "video":
-            yield from (image for _, image in media.read_video(source, max_frames=frames))

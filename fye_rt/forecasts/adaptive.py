@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fye_rt.arrays import Array, weighted_sum
-from fye_rt.extrapolation import newton, reuse
-from fye_rt.forecast import Decide, Jump, conversion, jump
+from fye_rt.forecast import Decide, Evaluated, Jump, conversion, jump, newton, reuse
 from fye_rt.schedule import Schedule
 
 GROWTH = 2  # a jump is at most that many times as long as the one before: what is near says little of what is far
@@ -27,7 +26,7 @@ class Adaptive:
         schedule: the DDIM steps.
         tolerance: error of a jump that is accepted: root mean square over the clip's latents, whose noise has 1.
         max_evaluations: of the network, at least 2. When one is left, it is kept for the last step.
-        quantity: what is forecast, one of `fye_rt.forecast.QUANTITIES`.
+        quantity: what is forecast, "v", "x0" or "epsilon".
     """
 
     schedule: Schedule
@@ -37,16 +36,21 @@ class Adaptive:
 
     @property
     def ring(self) -> int:
-        """See `fye_rt.forecast.Method`."""
+        """See `fye_rt.forecast.Forecaster`."""
         return 2
 
     @property
     def evaluations(self) -> int:
-        """See `fye_rt.forecast.Method`."""
+        """See `fye_rt.forecast.Forecaster`."""
         return min(self.max_evaluations, len(self.schedule))
 
+    @property
+    def masked(self) -> bool:
+        """See `fye_rt.forecast.Forecaster`."""
+        return False
+
     def start(self) -> Decide:
-        """See `fye_rt.forecast.Method`."""
+        """See `fye_rt.forecast.Forecaster`."""
         return _Clip(self).decide
 
 
@@ -59,11 +63,11 @@ class _Clip:
         self._quantities: list[Array] = []  # the newest two
         self._proportion = 1.0  # of the error of order 1 to what it adds to order 0
 
-    def decide(self, step: int, prediction: Array, latents: Array) -> Jump:
+    def decide(self, step: int, evaluated: Evaluated) -> Jump:
         """Take in an evaluation; say where to go."""
         method = self._method
         weights = conversion(float(method.schedule.alpha_bar_t[step]), method.quantity)
-        quantity = weighted_sum((prediction, latents), weights)
+        quantity = weighted_sum((evaluated.prediction(), evaluated.read()), weights)
         if len(self._steps) >= 2:
             self._measure(step, quantity)
         self._steps, self._quantities = [step, *self._steps], [quantity, *self._quantities[:1]]

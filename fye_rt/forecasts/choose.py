@@ -1,4 +1,4 @@
-"""From options to the method that the loop runs."""
+"""From options to the forecaster that the loop follows."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -6,12 +6,21 @@ from dataclasses import dataclass, replace
 
 from fye_rt import forecast
 from fye_rt.errors import OptionError
-from fye_rt.extrapolation import PAPER_INTERVAL, PAPER_WARM_UP, Extrapolate, newton, published, reuse, taylor
-from fye_rt.forecast import Method, Plan
+from fye_rt.forecast import (
+    PAPER_INTERVAL,
+    PAPER_WARM_UP,
+    Extrapolate,
+    Forecaster,
+    JumpTable,
+    newton,
+    published,
+    reuse,
+    taylor,
+)
 from fye_rt.forecasts.adaptive import Adaptive
 from fye_rt.forecasts.fitted import Fitted, find
 from fye_rt.forecasts.solvers import SOLVERS
-from fye_rt.options import Forecast, Options
+from fye_rt.options import GUIDANCE, Forecast, Options
 from fye_rt.schedule import Schedule
 
 logger = logging.getLogger("fye_rt")
@@ -22,7 +31,7 @@ class Preset:
     """How often the network is evaluated, whatever the number of steps.
 
     Attributes:
-        calibrated: with a plan that was fitted to the model.
+        calibrated: with a table that was fitted to the model.
         otherwise: with first order on epsilon, where there is none.
     """
 
@@ -30,48 +39,48 @@ class Preset:
     otherwise: int
 
 
-# docs/performance.md: what each of them costs in quality
+# docs/measurements/index.md: what each of them costs in quality
 PRESETS = {"quality": Preset(8, 15), "balanced": Preset(6, 12), "fast": Preset(4, 8)}
 EVALUATED = 2 / 5  # of the steps, by default: as many as the published cache evaluates
-TOLERANCE = 0.005  # of the adaptive method, by default: docs/performance.md
+TOLERANCE = 0.005  # of the adaptive method, by default: docs/measurements/index.md
 
 
-def method(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]] = tuple) -> Method:
-    """What runs one clip.
+def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]] = tuple) -> Forecaster:
+    """The forecaster of one clip.
 
     Args:
         schedule: the DDIM steps.
         options: of the clip.
-        fitted: gives the plans that were fitted to the model; called where they are needed.
+        fitted: gives the tables that were fitted to the model; called where they are needed.
 
     Raises:
         OptionError: more evaluations than the schedule has steps.
     """
     settings = options.forecasting
     quantity = settings.quantity or "epsilon"
-    plan: Plan | None = None
+    table: JumpTable | None = None
     if settings.method == "off":
         return SOLVERS[options.solver](schedule)
     if settings.method == "paper":
         steps = _evaluated(_published(settings), len(schedule))
-        return forecast.plan(schedule, steps, published(), "v", reuse if settings.face_mask else None)
+        return forecast.jump_table(schedule, steps, published(), "v", reuse if settings.face_mask else None)
     if settings.method == "adaptive":
         most = settings.max_evaluations or len(schedule)
         return Adaptive(schedule, settings.tolerance or TOLERANCE, most, quantity)
     if settings.method in PRESETS:
         preset = PRESETS[settings.method]
         if preset.calibrated >= len(schedule):
-            return forecast.plan(schedule)
+            return forecast.jump_table(schedule)
         settings = Forecast(method="newton", evaluations=min(preset.otherwise, len(schedule)))
-        plan = _find(schedule, options, fitted, preset.calibrated, preset.otherwise)
+        table = _find(schedule, options, fitted, preset.calibrated, preset.otherwise)
     elif settings.method == "calibrated":
         evaluations = len(_evaluated(settings, len(schedule)))
-        plan = _find(schedule, options, fitted, evaluations, evaluations)
-    if plan is not None:
-        return plan
+        table = _find(schedule, options, fitted, evaluations, evaluations)
+    if table is not None:
+        return table
     extrapolate = _extrapolate(settings)
     outside = reuse if settings.face_mask else None
-    return forecast.plan(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
+    return forecast.jump_table(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
 
 
 def _find(
@@ -80,15 +89,16 @@ def _find(
     fitted: Callable[[], Iterable[Fitted]],
     evaluations: int,
     otherwise: int,
-) -> Plan | None:
-    plan = find(fitted(), len(schedule), options.guidance, evaluations)
-    if plan is None and otherwise < len(schedule):
+) -> JumpTable | None:
+    guidance = GUIDANCE if options.guidance is None else options.guidance
+    table = find(fitted(), len(schedule), guidance, evaluations)
+    if table is None and otherwise < len(schedule):
         logger.warning(
-            "the bundle has no plan for %d evaluations of %d steps at guidance %g: its cache is first order, with %d "
-            "evaluations; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
-            *(evaluations, len(schedule), options.guidance, otherwise, len(schedule), options.guidance),
+            "the bundle has no fitted table for %d evaluations of %d steps at guidance %g: its cache is first order, "
+            "with %d evaluations; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
+            *(evaluations, len(schedule), guidance, otherwise, len(schedule), guidance),
         )
-    return plan
+    return table
 
 
 def _published(settings: Forecast) -> Forecast:

@@ -13,23 +13,22 @@ as every forecast and every solver does. Plain least squares would blur what it 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.arrays import Array, weighted_sum
-from fye_rt.forecast import Jump, Plan, move
+from fye_rt.forecast import Jump, JumpTable, move
 from fye_rt.forecasts.fitted import Fitted
 from fye_rt.schedule import Schedule
+from fye_rt.timings import Progress, no_progress
 
 TAPS = 3  # predictions in a move: the newest and two before
-REFINED = 6  # evaluations in the largest plan whose steps are refined: with more, a move begins near the full run
+REFINED = 6  # evaluations in the largest table whose steps are refined: with more, a move begins near the full run
 _PATIENCE = 5  # a refinement evaluates each clip at most as often as so many full runs
 
 Predict = Callable[[Array, int], Array]  # (latents, step) to the guided prediction of a whole clip
 Matrix = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +46,13 @@ class Recorded:
     predictions: Array
 
 
-def record(
-    schedule: Schedule, predict: Predict, noise: Array, progress: Progress = lambda done, total: None
-) -> Recorded:
-    """Evaluate every step of a clip."""
+def record(schedule: Schedule, predict: Predict, noise: Array, progress: Progress = no_progress) -> Recorded:
+    """Evaluate every step of a clip; `progress` is called with ("record", finished, all) steps."""
     latents, predictions = [noise], []
     for step in range(len(schedule)):
         predictions.append(predict(latents[-1], step).copy())
         latents.append(weighted_sum((latents[-1], predictions[-1]), move(schedule, step, "v")))
-        progress(step + 1, len(schedule))
+        progress("record", step + 1, len(schedule))
     return Recorded(predict, np.stack(latents), np.stack(predictions))
 
 
@@ -65,7 +62,7 @@ def fit_all(
     guidance: tuple[float, float],
     evaluations: Sequence[int],
     taps: int = TAPS,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[Fitted]:
     """Choose steps and fit moves for each number of evaluations, and see how they do on clips they were not fitted to.
 
@@ -73,12 +70,12 @@ def fit_all(
         schedule: the DDIM steps.
         clips: what to fit to.
         guidance: least and greatest guidance scale of the clips.
-        evaluations: how many, for each plan.
+        evaluations: how many, for each table.
         taps: most predictions in a move.
-        progress: called with (finished, all) evaluations of the network.
+        progress: called with ("fit", finished, all) evaluations of the network.
 
     Returns:
-        For each plan its error on other clips: each half of them with the plan that was fitted to the other half. NaN
+        For each table its error on other clips: each half of them with the table that was fitted to the other half. NaN
         where there is one clip alone.
     """
     halves = [(clips[::2], clips[1::2]), (clips[1::2], clips[::2])] if len(clips) > 1 else []
@@ -86,29 +83,31 @@ def fit_all(
     refinements = sum(count <= REFINED for count in evaluations)
     done, total = 0, (1 + len(halves)) * len(clips) * sum(evaluations) + refinements * refinement
     fitted = []
+
+    def refined(stage: str, so_far: int, most: int) -> None:
+        progress("fit", done + so_far, total)
+
     for count in evaluations:
         steps = search(schedule, clips, count, taps)
         if count <= REFINED:
-            steps = refine(schedule, clips, steps, taps, partial(_go_on, progress, done, total))
+            steps = refine(schedule, clips, steps, taps, refined)
             done += refinement
-        plan, _ = fit(schedule, clips, steps, taps)
+        table, _ = fit(schedule, clips, steps, taps)
         done += len(clips) * count
-        progress(done, total)
+        progress("fit", done, total)
         errors = []
         for ours, others in halves:
             errors.append(distance(schedule, others, fit(schedule, ours, steps, taps)[0]) ** 2 * len(others))
             done += len(clips) * count
-            progress(done, total)
+            progress("fit", done, total)
         error = math.sqrt(sum(errors) / len(clips)) if halves else math.nan
-        fitted.append(Fitted(len(schedule), guidance, plan, error))
+        fitted.append(Fitted(len(schedule), guidance, table, error))
     return fitted
 
 
-def _go_on(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total)
-
-
-def fit(schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS) -> tuple[Plan, float]:
+def fit(
+    schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS
+) -> tuple[JumpTable, float]:
     """Fit the moves between the given steps.
 
     Args:
@@ -128,7 +127,7 @@ def refine(
     clips: Sequence[Recorded],
     steps: Sequence[int],
     taps: int = TAPS,
-    progress: Callable[[int], None] = lambda tried: None,
+    progress: Progress = no_progress,
 ) -> list[int]:
     """Steps near the given ones whose fitted moves lead nearer to the full runs.
 
@@ -141,9 +140,10 @@ def refine(
         clips: what to fit to.
         steps: to begin with, ascending from 0.
         taps: most predictions in a move.
-        progress: called with the evaluations of the network so far.
+        progress: called with ("refine", finished, most) evaluations of the network.
     """
     ways = _Ways(schedule, clips, taps)
+    most = _PATIENCE * len(schedule) * len(clips)
     best = tuple(steps)
     tried, error = {best}, ways.fit(best)[1]
     last = None
@@ -154,29 +154,29 @@ def refine(
                 way = (*best[:i], best[i] + by, *best[i + 1 :])
                 if way in tried or not way[i - 1] < way[i] < way[i + 1]:
                     continue
-                if ways.evaluations > (_PATIENCE * len(schedule) - len(steps)) * len(clips):
+                if ways.evaluations > most - len(steps) * len(clips):
                     return list(best)
                 tried.add(way)
                 found = ways.fit(way)[1]
                 if found < error:
                     best, error = way, found
                 ways.keep(best)
-                progress(ways.evaluations)
+                progress("refine", ways.evaluations, most)
     return list(best)
 
 
-def distance(schedule: Schedule, clips: Sequence[Recorded], plan: Plan) -> float:
-    """From a plan's results to those of the full runs, root mean square over all latents of all clips."""
+def distance(schedule: Schedule, clips: Sequence[Recorded], table: JumpTable) -> float:
+    """From a table's results to those of the full runs, root mean square over all latents of all clips."""
     loops = [_Loop(clip, clip.latents[0]) for clip in clips]
     for loop in loops:
-        for jump in plan.jumps:
-            loop.evaluate(jump.step, plan.ring)
+        for jump in table.jumps:
+            loop.evaluate(jump.step, table.ring)
             loop.move(jump)
     return _rms(loops)
 
 
 class _Ways:
-    """Clips on the ways of several plans; what these begin with in common is evaluated once."""
+    """Clips on the ways of several tables; what these begin with in common is evaluated once."""
 
     def __init__(self, schedule: Schedule, clips: Sequence[Recorded], taps: int) -> None:
         self._schedule, self._clips, self._taps = schedule, clips, taps
@@ -184,10 +184,10 @@ class _Ways:
         self._known: dict[tuple[int, ...], tuple[list[_Loop], tuple[Jump, ...]]] = {}
         self.evaluations = 0  # of the network, in all
 
-    def fit(self, steps: tuple[int, ...]) -> tuple[Plan, float]:
-        """The plan with these steps, and how far its results are from those of the full runs."""
+    def fit(self, steps: tuple[int, ...]) -> tuple[JumpTable, float]:
+        """The table with these steps, and how far its results are from those of the full runs."""
         loops, jumps = self._moved(steps, len(self._schedule))
-        return Plan(jumps), _rms(loops)
+        return JumpTable(jumps), _rms(loops)
 
     def keep(self, steps: tuple[int, ...]) -> None:
         """Forget all that does not lie on this way."""
@@ -216,7 +216,7 @@ class _Ways:
 
 
 class _Loop:
-    """One clip on the way of a plan."""
+    """One clip on the way of a table."""
 
     def __init__(self, clip: Recorded, latents: Array, ring: Sequence[Array] = ()) -> None:
         self._clip = clip

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import forecast
-from fye_rt.forecast import Jump, Plan, conversion
+from fye_rt.forecast import Jump, JumpTable, conversion
 from fye_rt.schedule import Schedule
 
 TERMINAL = 2.0**-24  # alpha_bar of pure noise, as diffusers has it for these two: its logarithm is finite
@@ -19,18 +19,18 @@ TERMINAL = 2.0**-24  # alpha_bar of pure noise, as diffusers has it for these tw
 Weights = NDArray[np.float64]  # (3,): of the newest x0, of the one before, and of the one before that
 
 
-def ddim(schedule: Schedule) -> Plan:
+def ddim(schedule: Schedule) -> JumpTable:
     """DDIM (Song et al. 2021), every step of the schedule."""
-    return forecast.plan(schedule)
+    return forecast.jump_table(schedule)
 
 
-def dpm(schedule: Schedule) -> Plan:
+def dpm(schedule: Schedule) -> JumpTable:
     """DPM-Solver++ 2M, midpoint (Lu et al. 2022, algorithm 2); the first step and the last are first order."""
     levels = _Levels(schedule)
-    return Plan(tuple(levels.jump(i, levels.predictor(i)) for i in range(len(schedule))))
+    return JumpTable(tuple(levels.jump(i, levels.predictor(i)) for i in range(len(schedule))))
 
 
-def unipc(schedule: Schedule) -> Plan:
+def unipc(schedule: Schedule) -> JumpTable:
     """UniPC of order 2, B2(h) (Zhao et al. 2023); the first step and the last are first order.
 
     Its corrector takes each step again once the prediction at its end is known, and goes on from there: a correction of
@@ -41,10 +41,10 @@ def unipc(schedule: Schedule) -> Plan:
     for i in range(1, len(schedule)):
         correction = levels.corrector(i - 1) - np.array([0, *levels.predictor(i - 1)[:2]])
         jumps.append(levels.jump(i, levels.predictor(i) + levels.ratio(i) * correction))
-    return Plan(tuple(jumps))
+    return JumpTable(tuple(jumps))
 
 
-SOLVERS: Mapping[str, Callable[[Schedule], Plan]] = {"ddim": ddim, "dpm": dpm, "unipc": unipc}
+SOLVERS: Mapping[str, Callable[[Schedule], JumpTable]] = {"ddim": ddim, "dpm": dpm, "unipc": unipc}
 
 
 class _Levels:

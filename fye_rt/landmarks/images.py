@@ -1,6 +1,7 @@
 """Landmark images of clips of any length, made when they are asked for."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ _SAMPLES = 8  # pictures of a folder that are looked at before work begins
 _BLACK = 24  # the noise of a JPEG around thin lines stays below
 _FAINT, _LEAST_LIGHT = 40, 2e-4  # level and share of pixels; lines that are thinner than a pixel are faint
 _EYES = ((32, 75), (106, 139))  # hues of eyes and brows: yellow-green and teal
+_REGION_MARGIN = 2  # latent pixels: as the public code dilates its face mask
 _IRISES_AND_LIPS = ((0, 9), (246, 256), (166, 196))  # red and violet
 
 
@@ -140,3 +142,41 @@ def _check_drawn(files: Sequence[Path], images: Sequence[Images]) -> None:
             f"{other} is no landmark image (eyes, brows and lips as coloured lines on black), and a folder must hold "
             "nothing else; make a video of photographs and give that"
         )
+
+
+def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the face is in landmark images: what is drawn, its convex hull, and two latent pixels around it.
+
+    Args:
+        images: uint8 (F, H, W, 3), H and W multiples of 8.
+
+    Returns:
+        bool (F, H/8, W/8); nothing where nothing is drawn.
+    """
+    frames, height, width, _ = images.shape
+    h, w = height // 8, width // 8
+    angles = np.arange(32) * np.pi / 16
+    normals = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    grid = np.indices((h, w)).transpose(1, 2, 0) @ normals.T
+    drawn = images.reshape(frames, h, 8, w, 8, 3).max(axis=(2, 4, 5)) > 0
+    face = np.zeros((frames, h, w), np.bool_)
+    margin = _REGION_MARGIN * np.abs(normals).sum(axis=1)  # a square of that half-width
+    for k in range(frames):
+        if drawn[k].any():
+            face[k] = (grid <= grid[drawn[k]].max(axis=0) + margin + 1e-9).all(axis=-1)
+    return face
+
+
+def movement(images: LandmarkImages) -> NDArray[np.float64]:
+    """How much landmark images change from each frame to the next, seen at an eighth of their size.
+
+    Args:
+        images: uint8 (F, H, W, 3), H and W multiples of 8; asked for one by one.
+
+    Returns:
+        float64 (F - 1,), mean absolute difference in levels, the same on every machine.
+    """
+    height, width = images.shape[1:3]
+    one_by_one = (images[k : k + 1] for k in range(len(images)))
+    small = (image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in one_by_one)
+    return np.array([np.abs(b - a).sum() / (height * width * 3) for a, b in pairwise(small)])

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fye_rt.errors import BackendError, OptionError, OutputError
-from fye_rt.files import atomic_file, atomic_folder, locked, remove_left_over, temporary
-from fye_rt.home import cache_folder
+from fye_rt.files import atomic_file, atomic_folder, cache_folder, locked, remove_left_over, temporary
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.folder import MANIFEST, Content, Plan, Unusable, check_folder, open_file
 from fye_rt.plans.key import PlanKey, differences

@@ -1,7 +1,7 @@
 """PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from.
 
-On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an evaluation of the denoiser and the move
-of the latents that follows it are replayed from one CUDA graph for each shape; frames are decoded on a second stream.
+On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an evaluation of the denoiser is replayed
+from one CUDA graph for each shape, and one kernel moves the latents after it; frames are decoded on a second stream.
 """
 
 import dataclasses
@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
-from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute
+from fye_rt.backends import resolve_compute
+from fye_rt.backends.jump_row import SLOTS
 from fye_rt.bundle import Bundle
-from fye_rt.errors import BackendError, NumericalError
+from fye_rt.engine import CPU_PIXELS, GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
+from fye_rt.errors import BackendError, not_finite
 from fye_torch import graphs
-from fye_torch import loop as device_loop
+from fye_torch.loop import Buffers, TorchWorkspace
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
-_GPU_PIXELS = 8 * 512 * 512
 _DENOISERS = ("denoiser", "denoiser_cond")
 _VARYING = 2  # of their inputs, the first ones: latents and timestep; the others are held
 
@@ -71,7 +72,7 @@ class _Float32:
 _float32 = _Float32()
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """One graph's module."""
 
     def __init__(
@@ -79,17 +80,18 @@ class TorchEngine:
     ) -> None:
         """Takes a module that lies on `device` in the precision of `compute`, and what it calls (`assemble`)."""
         self.compute, self._operations = compute, operations
-        self.pixels = CPU_PIXELS if device.type == "cpu" else _GPU_PIXELS
+        self.pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
         self.module, self._spec, self._device = module, spec, device
         replayed = device.type == "cuda" and spec.name in _DENOISERS
         self._memory = graphs.Memory() if replayed else None
         self._call = self._replayed(module, _VARYING)
-        self._workspaces: dict[Any, tuple[device_loop.Workspace, device_loop.Evaluated]] = {}
+        self._buffers: dict[Any, tuple[Buffers, Callable[..., Any]]] = {}
         self._stream: Any = None
+        self.decodes_beside = device.type == "cuda"
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
+        """See `fye_rt.engine.Engine`."""
         with self._precision():
             outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -97,30 +99,30 @@ class TorchEngine:
         return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
 
     @torch.inference_mode()
-    def hold(self, array: NDArray[np.float32]) -> Any:
-        """See `fye_rt.backends.Engine`."""
+    def to_device(self, array: NDArray[np.float32]) -> Any:
+        """See `fye_rt.engine.Engine`."""
         if self._device.type == "cpu":
             return array
         tensor = self._put(array)
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
-    @property
-    def loop(self) -> Callable[..., Any] | None:
-        """`fye_rt.denoise.denoise` with latents that stay on the device; None where there are no kernels.
-
-        Takes what gives the held inputs of some frames, and then what `denoise` takes after its network.
-        """
-        if self._operations is None:
+    def workspace(self, denoising: Denoising) -> Workspace | None:
+        """See `fye_rt.engine.Engine`: on a GPU, where there are kernels."""
+        if self._operations is None or denoising.ring > SLOTS:
             return None
-        return self._loop
 
-    @property
-    def decoding(self) -> Callable[[NDArray[np.float32]], Callable[[], NDArray[np.uint8]]] | None:
-        """See `fye_rt.backends.Engine`: of the decoder on a GPU."""
-        return self._decoding if self._device.type == "cuda" else None
+        def held(inputs: Mapping[str, Any]) -> list[Tensor]:
+            return [self._put(inputs[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
+
+        buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
+        network, step = partial(self._evaluate, self._call), self._operations.forecast_step
+        return TorchWorkspace(buffers, whole, network, step, held, denoising, self._precision)
 
     @torch.inference_mode()
-    def _decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
+    def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
+        """See `fye_rt.engine.Engine`: on a GPU, on a stream of its own."""
+        if not self.decodes_beside:
+            return super().begin_decoding(latents)
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())  # which may still bring the weights
@@ -135,20 +137,11 @@ class TorchEngine:
         def wait() -> NDArray[np.uint8]:
             done.synchronize()
             if not finite:
-                raise NumericalError("vae_decoder returned NaN or infinity; run again with --compute fp32")
+                raise not_finite("vae_decoder")
             made: NDArray[np.uint8] = pixels.numpy()
             return made
 
         return wait
-
-    @torch.inference_mode()
-    def _loop(self, inputs: Callable[[NDArray[np.int64]], Mapping[str, Any]], *given: Any) -> Any:
-        def held(frames: NDArray[np.int64]) -> list[Tensor]:
-            named = inputs(frames)
-            return [self._put(named[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
-
-        with self._precision():
-            return device_loop.denoise(self._workspace, partial(self._evaluate, self._call), held, *given)
 
     def _precision(self) -> AbstractContextManager[None]:
         """Open while the network runs, or is captured."""
@@ -160,18 +153,17 @@ class TorchEngine:
         outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
         return outputs if len(outputs) == 2 else (None, outputs[0])
 
-    def _workspace(
-        self, shape: tuple[int, ...], slots: int, masked: bool
-    ) -> tuple[device_loop.Workspace, device_loop.Evaluated]:
+    @torch.inference_mode()
+    def _buffers_for(self, shape: tuple[int, ...], slots: int, masked: bool) -> tuple[Buffers, Callable[..., Any]]:
         """What lies on the device for clips of a shape; of the last ones it stays there, with their CUDA graphs."""
         key = shape, slots, masked
-        if key not in self._workspaces:
-            while len(self._workspaces) >= graphs.SHAPES:
-                del self._workspaces[next(iter(self._workspaces))]
-            network = partial(self._evaluate, self.module)
-            workspace = device_loop.Workspace(network, self._operations, self._device, shape, slots, masked)
-            self._workspaces[key] = workspace, self._replayed(workspace.step, 0)
-        return self._workspaces[key]
+        if key not in self._buffers:
+            while len(self._buffers) >= graphs.SHAPES:
+                del self._buffers[next(iter(self._buffers))]
+            buffers = Buffers(self._device, shape, slots, masked)
+            whole = partial(self._evaluate, self.module, buffers.latents, buffers.timestep)
+            self._buffers[key] = buffers, self._replayed(whole, 0)
+        return self._buffers[key]
 
     def _replayed(self, function: Callable[..., Any], varying: int) -> Callable[..., Any]:
         return function if self._memory is None else graphs.Replayed(function, self._memory, varying)

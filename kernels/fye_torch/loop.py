@@ -1,10 +1,11 @@
-"""The loop over steps and windows of `fye_rt.denoise`, for a plan that stands, with latents that stay on a device.
+"""Latents that stay on a device while they are denoised: the workspace of the torch backend.
 
-A clip that is one window is evaluated and moved by one function (`Workspace.step`), which a GPU replays from one graph.
-Of more windows the predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
+A clip that is one window is evaluated by one function, which a GPU replays from one graph. Of more windows the
+predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fye_rt.arrays import Array
-from fye_rt.denoise import OnStep, Pins, Progress, not_finite
-from fye_rt.errors import InputError, NumericalError
-from fye_rt.forecast import Plan
-from fye_rt.schedule import Schedule
-from fye_rt.windows import Window
+from fye_kernels.forecast_step import Blend, blend, numbers
+from fye_rt.arrays import Array, accumulate, guide
+from fye_rt.backends.jump_row import ROW
+from fye_rt.engine import Denoising
+from fye_rt.forecast import Jump
 
 # (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) to v of both halves, or None and the conditional
 Network = Callable[..., tuple[Tensor | None, Tensor]]
-Held = Callable[[NDArray[np.int64]], Sequence[Tensor]]
-Evaluated = Callable[..., None]  # `Workspace.step` of one, as it is or replayed
 
 
-class Workspace:
-    """What lies on a device for clips of one shape.
+class Buffers:
+    """What lies on a device for clips of one shape, at addresses that stay.
 
     Attributes:
         latents: float32 (1, 4, F, h, w).
@@ -35,165 +33,147 @@ class Workspace:
         slot: int32 (1,), where the next one goes.
         numbers: float32 (2, ROW), of the jump (`fye_kernels.forecast_step.numbers`).
         face: bool (F, h, w), or None where all is moved alike.
-        finite: bool (), whether the last predictions were.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        operations: Any,
-        device: torch.device,
-        shape: tuple[int, ...],
-        slots: int,
-        masked: bool,
-    ) -> None:
-        """Takes the network and `fye_torch.modules.Operations`."""
-        from fye_rt.backends.jump_row import ROW
-
-        self._network, self._operations = network, operations
+    def __init__(self, device: torch.device, shape: tuple[int, ...], slots: int, masked: bool) -> None:
         self.latents, self.ring = torch.zeros(shape, device=device), torch.zeros((slots, *shape), device=device)
         self.timestep = torch.zeros(1, dtype=torch.int64, device=device)
         self.slot = torch.zeros(1, dtype=torch.int32, device=device)
         self.numbers = torch.zeros((2, ROW), device=device)
         self.face = torch.zeros(shape[2:], dtype=torch.bool, device=device) if masked else None
-        self.finite = torch.ones((), dtype=torch.bool, device=device)
-
-    def step(self, *held: Tensor) -> None:
-        """Evaluate the network, whose other inputs are given, and move the latents."""
-        unconditional, conditional = self._network(self.latents, self.timestep, *held)
-        self.finite.copy_(_finite(unconditional, conditional))
-        self.move(unconditional, conditional)
-
-    def move(self, unconditional: Tensor | None, conditional: Tensor, blend: Any = None) -> None:
-        """The latents to the next evaluated step; see `fye_kernels.forecast_step`."""
-        halves = (None if each is None else each.contiguous() for each in (unconditional, conditional))
-        self._operations.forecast_step(
-            self.latents, *halves, self.ring, self.slot, self.numbers, self.face, *() if blend is None else (blend,)
-        )
 
 
-@torch.inference_mode()
-def denoise(
-    workspace_of: Callable[[tuple[int, ...], int, bool], tuple[Workspace, Evaluated]],
-    network: Network,
-    held: Held,
-    schedule: Schedule,
-    plan: Plan,
-    windows: Sequence[Window],
-    noise: Array,
-    guidance: float,
-    on_step: OnStep | None = None,
-    progress: Progress | None = None,
-    face: NDArray[np.bool_] | None = None,
-    pins: Pins | None = None,
-) -> Array:
-    """Turn noise into latents; see `fye_rt.denoise.denoise`.
-
-    Nothing waits for the device until the end, but for `on_step` and `progress`, which tell what is finished.
+class TorchWorkspace:
+    """See `fye_rt.engine.Workspace`. Nothing waits for the device, but `prediction`, `read` and `fault`.
 
     Args:
-        workspace_of: gives what lies on the device for a shape, a number of slots, and a face mask or none.
+        buffers: for clips of this shape.
+        whole: evaluates a clip that is one window, from the buffers: gives v of both halves.
         network: evaluates one window of several.
-        held: gives the network's other inputs for some frames.
-        schedule: the steps.
-        plan: which of them are evaluated, over a ring of at most `fye_rt.backends.jump_row.SLOTS`.
-        windows: of one length, cover every frame of the clip.
-        noise: float32 (1, 4, F, h, w).
-        guidance: classifier-free guidance scale.
-        on_step: called after every evaluated step.
-        progress: called after every evaluation.
-        face: bool (F, h, w).
-        pins: frames that go the way they went before.
+        forecast_step: moves the latents; `fye_kernels.forecast_step`.
+        held: gives the network's other inputs from those that the clip names.
+        denoising: the clip.
+        precision: open while the network runs.
     """
-    from fye_kernels.forecast_step import numbers
 
-    masked = any(jump.outside is not None for jump in plan.jumps)
-    if masked and face is None:
-        raise InputError("this method tells the face from the rest; give its region")
-    work, evaluated = workspace_of(noise.shape, plan.ring, masked)
-    device = work.latents.device
-    work.latents.copy_(torch.tensor(noise))
-    if work.face is not None:
-        work.face.copy_(torch.tensor(face))
-    slots = torch.arange(len(plan.jumps), dtype=torch.int32, device=device)[:, None] % plan.ring
-    table = torch.stack([numbers(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)])
-    table = table.to(device)
-    timesteps = torch.tensor(schedule.timesteps, dtype=torch.int64, device=device)
-    finite = torch.ones((len(plan.jumps), len(windows)), dtype=torch.bool, device=device)
-    positions = None if pins is None else torch.tensor(pins.positions, device=device)
+    immediate = False
 
-    def told(jump: int, number: int) -> None:
-        if progress is not None:
-            _check(finite, schedule, plan, windows)
-            progress(jump * len(windows) + number + 1, finite.numel())
+    def __init__(
+        self,
+        buffers: Buffers,
+        whole: Callable[..., tuple[Tensor | None, Tensor]],
+        network: Network,
+        forecast_step: Callable[..., None],
+        held: Callable[[Mapping[str, Any]], Sequence[Tensor]],
+        denoising: Denoising,
+        precision: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._buffers, self._whole, self._network, self._held = buffers, whole, network, held
+        self._forecast_step, self._denoising, self._precision = forecast_step, denoising, precision
+        frames = [window.frames for window in denoising.windows]
+        self._one = len(frames) == 1 and np.array_equal(frames[0], np.arange(denoising.shape[2]))
+        with torch.inference_mode():
+            device = buffers.latents.device
+            self._timesteps = torch.tensor(denoising.timesteps, dtype=torch.int64, device=device)
+            self._indices = [torch.tensor(indices, device=device) for indices in frames]
+            self._blend = None
+            if not self._one:
+                tables = blend(denoising.windows, denoising.shape[2])
+                self._blend = Blend(*(table.to(device) for table in tables))
 
-    whole = len(windows) == 1 and np.array_equal(windows[0].frames, np.arange(noise.shape[2]))
-    step = _whole(work, evaluated, held(windows[0].frames)) if whole else _blended(work, network, held, windows)
-    for k, jump in enumerate(plan.jumps):
-        work.timestep.copy_(timesteps[jump.step : jump.step + 1])
-        work.slot.copy_(slots[k])
-        work.numbers.copy_(table[k])
-        for number in step(finite[k]):
-            told(k, number)
-        if pins is not None and jump.step in pins.after:
-            work.latents[:, :, positions] = torch.tensor(pins.after[jump.step], device=device)
-        if on_step is not None:
-            _check(finite, schedule, plan, windows)
-            copied = work.latents.cpu().numpy().copy()
-            copied.flags.writeable = False
-            on_step(jump.step, int(schedule.timesteps[jump.step]), copied)
-    _check(finite, schedule, plan, windows)
-    return work.latents.cpu().numpy().copy()
+    @torch.inference_mode()
+    def load(self, noise: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        buffers = self._buffers
+        buffers.latents.copy_(torch.tensor(noise))
+        if buffers.face is not None:
+            buffers.face.copy_(torch.tensor(self._denoising.face))
+        self._finite: list[Tensor] = []  # of the evaluations of windows since `fault` looked last
+        self._looked = 0  # at how many before them, all of which were finite
+        self._moves = 0
+        self._halves: tuple[Tensor | None, ...] = ()  # of the last evaluation, its windows side by side
+        self._inputs = self._held(self._denoising.inputs(self._denoising.windows[0].frames)) if self._one else ()
 
+    def evaluate(self, step: int) -> Iterator[None]:
+        """See `fye_rt.engine.Workspace`."""
+        with torch.inference_mode():
+            self._buffers.timestep.copy_(self._timesteps[step : step + 1])
+        for number in range(len(self._denoising.windows)):
+            with torch.inference_mode(), self._precision():
+                if self._one:
+                    self._halves = halves = self._whole(*self._inputs)
+                else:
+                    halves = self._window(number)
+                self._finite.append(_finite(*halves))
+            yield
 
-# moves a clip by one jump, after each evaluation tells the number of its window, and whether it was finite in `finite`
-_Step = Callable[[Tensor], Iterator[int]]
+    def _window(self, number: int) -> tuple[Tensor | None, Tensor]:
+        """Both halves of a window, which are laid beside those of the others."""
+        buffers, frames = self._buffers, self._denoising.windows[number].frames
+        latents = buffers.latents.index_select(2, self._indices[number])
+        halves = self._network(latents, buffers.timestep, *self._held(self._denoising.inputs(frames)))
+        if not self._halves:
+            count = len(self._denoising.windows)
+            self._halves = tuple(None if half is None else half.new_empty((count, *half.shape[1:])) for half in halves)
+        for whole, half in zip(self._halves, halves, strict=True):
+            if whole is not None and half is not None:
+                whole[number] = half[0]
+        return halves
 
-
-def _whole(work: Workspace, evaluated: Evaluated, held: Sequence[Tensor]) -> _Step:
-    def step(finite: Tensor) -> Iterator[int]:
-        evaluated(*held)
-        finite[0].copy_(work.finite)
-        yield 0
-
-    return step
-
-
-def _blended(work: Workspace, network: Network, held: Held, windows: Sequence[Window]) -> _Step:
-    from fye_kernels.forecast_step import Blend, blend
-
-    device = work.latents.device
-    shares = Blend(*(table.to(device) for table in blend(windows, work.latents.shape[2])))
-    indices = [torch.tensor(window.frames, device=device) for window in windows]
-    parts: list[Tensor | None] = []  # predictions of all windows, of both halves
-
-    def step(finite: Tensor) -> Iterator[int]:
-        for number, window in enumerate(windows):
-            given = work.latents.index_select(2, indices[number])
-            halves = network(given, work.timestep, *held(window.frames))
-            if not parts:
-                parts.extend(None if x is None else x.new_empty((len(windows), *x.shape[1:])) for x in halves)
-            for part, half in zip(parts, halves, strict=True):
-                if part is not None and half is not None:
-                    part[number] = half[0]
-            finite[number].copy_(_finite(*halves))
-            yield number
-        unconditional, conditional = parts
+    @torch.inference_mode()
+    def prediction(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        guidance = self._denoising.guidance
+        unconditional, conditional = (None if half is None else half.float().cpu().numpy() for half in self._halves)
         assert conditional is not None
-        work.move(unconditional, conditional, shares)
+        total = np.zeros(self._denoising.shape, np.float32)
+        for number, window in enumerate(self._denoising.windows):
+            part = conditional[number : number + 1]
+            if guidance > 1 and unconditional is not None:
+                part = guide(unconditional[number : number + 1], part, guidance)
+            accumulate(total, part, window.frames, window.weights)
+        return total
 
-    return step
+    @torch.inference_mode()
+    def advance(self, jump: Jump) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        buffers, slots = self._buffers, self._denoising.ring
+        slot = self._moves % slots
+        self._send(numbers(jump, self._denoising.guidance, slot, slots), buffers.numbers)
+        self._send(torch.tensor([slot], dtype=torch.int32), buffers.slot)
+        halves = (None if half is None else half.contiguous() for half in self._halves)
+        blended = () if self._blend is None else (self._blend,)
+        self._forecast_step(
+            buffers.latents, *halves, buffers.ring, buffers.slot, buffers.numbers, buffers.face, *blended
+        )
+        self._moves += 1
+
+    @torch.inference_mode()
+    def read(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        return self._buffers.latents.cpu().numpy().copy()
+
+    @torch.inference_mode()
+    def write(self, positions: NDArray[np.int64], latents: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        device = self._buffers.latents.device
+        self._buffers.latents[:, :, torch.tensor(positions, device=device)] = torch.tensor(latents, device=device)
+
+    @torch.inference_mode()
+    def fault(self) -> tuple[int, int] | None:
+        """See `fye_rt.engine.Workspace`."""
+        finite = torch.stack(self._finite).tolist() if self._finite else []
+        if not all(finite):
+            return divmod(self._looked + finite.index(False), len(self._denoising.windows))
+        self._looked += len(finite)
+        self._finite.clear()
+        return None
+
+    def _send(self, values: Tensor, place: Tensor) -> None:
+        """Queue a copy of a few numbers; from pinned memory, so that the host goes on."""
+        place.copy_(values.pin_memory() if place.is_cuda else values, non_blocking=True)
 
 
 def _finite(unconditional: Tensor | None, conditional: Tensor) -> Tensor:
-    found = conditional.isfinite().all()
-    return found if unconditional is None else found & unconditional.isfinite().all()
-
-
-def _check(finite: Tensor, schedule: Schedule, plan: Plan, windows: Sequence[Window]) -> None:
-    """Raise NumericalError if a prediction, of any jump (row) and window (column), was not finite."""
-    wrong = (~finite).nonzero().tolist()
-    if wrong:
-        jump, number = wrong[0]
-        step = plan.jumps[jump].step
-        raise NumericalError(not_finite(step, int(schedule.timesteps[step]), number, windows))
+    finite = conditional.isfinite().all()
+    return finite if unconditional is None else finite & unconditional.isfinite().all()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fye_rt import arrays
-from fye_rt.backends import Settings
 from fye_rt.backends.cubins import Kernels
 from fye_rt.backends.jump_row import GUIDANCE, ROW, A, B, C, D, W
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle, symbols
+from fye_rt.engine import Settings
 from tests.fye_engines import fake_behaviour, fake_cuda_core
 from tests.fye_engines.fake_runtime import Execution
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fye_rt import backends, machine
+from fye_rt.engine import Settings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells")
 
@@ -60,7 +61,7 @@ def test_a_control_group_s_quota_counts_wherever_it_is_set(system: Path, outer: 
 def test_where_the_system_does_not_tell_the_engine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cores() is None
-    assert (backends.Settings().threads, backends.Settings(threads=3).threads) == (0, 3)
+    assert (Settings().threads, Settings(threads=3).threads) == (0, 3)
 
 
 CONFINED = """
@@ -70,9 +71,10 @@ own = {min(os.sched_getaffinity(0))}
 os.sched_setaffinity(0, own)
 from fye_rt import backends
 from fye_rt.bundle import Bundle
-engine = backends.load(sys.argv[2])(Bundle.load(Path(sys.argv[1])), "denoiser", backends.Settings())
+from fye_rt.engine import Settings
+engine = backends.load(sys.argv[2])(Bundle.load(Path(sys.argv[1])), "denoiser", Settings())
 kept = [os.sched_getaffinity(int(thread)) == own for thread in os.listdir("/proc/self/task")]
-print(backends.Settings().threads, all(kept))
+print(Settings().threads, all(kept))
 """
 
 

@@ -1,5 +1,6 @@
 """The torch backend computes what ONNX Runtime computes, from the same file."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,16 @@ import pytest
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.arrays import to_uint8
-from fye_rt.denoise import denoise
+from fye_rt.backends.host import HostWorkspace
+from fye_rt.clips.frames import frames_of
+from fye_rt.denoise import Pins, denoise, predict
+from fye_rt.engine import Denoising, Engine, Settings
 from fye_rt.errors import BackendError, NumericalError
-from fye_rt.forecast import plan
+from fye_rt.forecast import Forecaster, jump_table
+from fye_rt.forecasts.adaptive import Adaptive
 from fye_rt.options import Forecast
-from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.windows import Window
+from fye_rt.schedule import Schedule, SchedulerConfig, schedule
+from fye_rt.windows import Window, blended_windows
 from tests.fye_rt.backends import imitated_cuda
 
 pytest.importorskip("torch")
@@ -51,7 +56,7 @@ def inputs(bundle: Bundle, graph: str) -> dict[str, Any]:
 def test_every_graph_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
     given = inputs(bundle, graph)
     made, expected = (
-        backends.load(name)(bundle, graph, backends.Settings(compute="fp32", threads=1)).run(given)
+        backends.load(name)(bundle, graph, Settings(compute="fp32", threads=1)).run(given)
         for name in ("torch", "onnxruntime")
     )
     assert list(made) == list(expected)
@@ -70,9 +75,9 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         test_every_graph_equals_onnx_runtime(bundle, graph)
-        opened = backend.open_engine(bundle, graph, backends.Settings())
+        opened = backend.open_engine(bundle, graph, Settings())
         assert any(isinstance(module, modules.Norm) for module in opened.module.modules())
-    denoiser = backend.open_engine(bundle, "denoiser", backends.Settings())
+    denoiser = backend.open_engine(bundle, "denoiser", Settings())
     assert isinstance(denoiser.module, modules.Denoiser)
     assert denoiser.module.guided
 
@@ -87,7 +92,7 @@ def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_
     def switches() -> tuple[str, str]:
         return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
 
-    engine = backend.open_engine(bundle, "guider", backends.Settings(compute="fp32", threads=1))
+    engine = backend.open_engine(bundle, "guider", Settings(compute="fp32", threads=1))
     forward, seen = engine.module.forward, []
     monkeypatch.setattr(
         engine.module, "forward", lambda *given: (seen.append(switches()), forward(*(x.float() for x in given)))[1]
@@ -178,13 +183,13 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
     monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for own in (True, False):
         if not own:
-            monkeypatch.setattr(backend.TorchEngine, "loop", None)
+            monkeypatch.setattr(backend.TorchEngine, "workspace", Engine.workspace)
         seen: list[Any] = []
         with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
             states = animator.encode_portrait(portrait), replace(animator.encode_motion(images), face=face)
             for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
-                monkeypatch.setattr(animator._engine(graph).module, "forward", partial(smooth, graph))
-            told: list[tuple[int, int]] = []
+                monkeypatch.setattr(animator.graphs.engine(graph).module, "forward", partial(smooth, graph))
+            told: list[tuple[str, int, int]] = []
             latents.append(
                 animator.denoise(
                     *states,
@@ -199,35 +204,122 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
     assert steps[0] == steps[1]
 
 
+def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
+    """In the denoiser's place: a frame depends on those before it."""
+    return latents.sin(), (latents.cumsum(2) + timestep / 1000).tanh()
+
+
+class Ways:
+    """A clip of random noise, on the device's workspace and on the host's, both with `network`."""
+
+    def __init__(self, windows: list[Window], frames: int, seen: dict[str, list[Any]] | None = None) -> None:
+        self.windows, self.seen = windows, seen if seen is not None else {"host": [], "device": []}
+        self.noise, self.face = (
+            np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32),
+            np.random.default_rng(2).random((frames, 5, 6)) < 0.5,
+        )
+
+    def host(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0) -> HostWorkspace:
+        import torch
+
+        def evaluate(latents: Any, timestep: int, frames: Any) -> Any:
+            self.seen["host"].append(frames.tolist())
+            unconditional, conditional = (half.numpy() for half in network(torch.from_numpy(latents), timestep))
+            return (unconditional if guidance > 1 else None), conditional
+
+        face = self.face if forecaster.masked else None
+        return HostWorkspace(evaluate, steps.timesteps.tolist(), self.windows, guidance, forecaster.ring, face)
+
+    def device(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0, operations: Any = None) -> Any:
+        import torch
+
+        modules = pytest.importorskip("fye_torch.modules")
+        from fye_torch.loop import Buffers, TorchWorkspace
+
+        def inputs(frames: Any) -> dict[str, Any]:
+            self.seen["device"].append(frames.tolist())
+            return {}
+
+        def halves(latents: Any, timestep: Any) -> Any:
+            unconditional, conditional = network(latents, timestep)
+            return (unconditional if guidance > 1 else None), conditional
+
+        face = self.face if forecaster.masked else None
+        given = self.noise.shape, self.windows, steps.timesteps.tolist(), guidance, forecaster.ring, face, inputs
+        buffers = Buffers(torch.device("cpu"), self.noise.shape, forecaster.ring, forecaster.masked)
+        whole = partial(halves, buffers.latents, buffers.timestep)
+        step = (operations or modules.PLAIN).forecast_step
+        return TorchWorkspace(buffers, whole, halves, step, lambda named: [], Denoising(*given), nullcontext)
+
+
 def test_the_only_window_may_show_frames_in_another_order() -> None:
-    import torch
-
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import loop
-
     steps, order = schedule(3, SchedulerConfig()), np.array([2, 0, 1])
-    noise = np.random.default_rng(1).standard_normal((1, 4, 3, 5, 6), dtype=np.float32)
-    seen: dict[str, list[Any]] = {"host": [], "device": []}
+    ways = Ways([Window(order, np.ones(3))], 3)
+    table = jump_table(steps)
+    made, expected = (
+        denoise(way(steps, table), steps, table, ways.windows, ways.noise) for way in (ways.device, ways.host)
+    )
+    np.testing.assert_allclose(made, expected, rtol=0, atol=2e-5)
+    assert ways.seen["host"] == ways.seen["device"] == 3 * [order.tolist()]
 
-    def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
-        return latents.sin(), latents.cumsum(2).tanh()  # a frame depends on those before it
 
-    def evaluate(latents: Any, timestep: int, frames: Any) -> Any:
-        seen["host"].append(frames.tolist())
-        return tuple(half.numpy() for half in network(torch.from_numpy(latents), timestep))
+@pytest.mark.parametrize(
+    ("guidance", "kernels"), [(1.0, False), (2.0, False), (2.0, True)], ids=["plain", "guided", "kernels"]
+)
+@pytest.mark.parametrize("size", [5, 3], ids=["one window", "several windows"])
+def test_the_device_decides_adaptively_and_holds_pins_as_the_host_does(
+    size: int, guidance: float, kernels: bool
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    steps = schedule(12, SchedulerConfig())
+    ways = Ways(list(blended_windows(5, "context", size, 1)), 5)
+    adaptive = Adaptive(steps, tolerance=0.1, max_evaluations=8)
+    fixed = np.random.default_rng(3).standard_normal((12, 1, 4, 2, 5, 6), dtype=np.float32)
+    pins = Pins(np.array([0, 3]), dict(enumerate(fixed)))
+    latents, counts, steps_seen = [], [], []
+    for way in (partial(ways.device, operations=modules.KERNELS if kernels else None), ways.host):
+        shown: list[Any] = []
+        counted: list[Any] = []
 
-    def held(frames: Any) -> list[Any]:
-        seen["device"].append(frames.tolist())
-        return []
+        def on_step(*step: Any, shown: list[Any] = shown) -> None:
+            shown.append(step)
 
-    def workspace_of(*given: Any) -> Any:
-        workspace = loop.Workspace(network, modules.PLAIN, torch.device("cpu"), *given)
-        return workspace, workspace.step
+        def progress(*count: Any, counted: list[Any] = counted) -> None:
+            counted.append(count)
 
-    given = steps, plan(steps), [Window(order, np.ones(3))], noise, 2.0
-    made = loop.denoise(workspace_of, network, held, *given)
-    np.testing.assert_allclose(made, denoise(evaluate, *given), rtol=0, atol=2e-5)
-    assert seen["host"] == seen["device"] == 3 * [order.tolist()]
+        workspace = way(steps, adaptive, guidance=guidance)
+        latents.append(denoise(workspace, steps, adaptive, ways.windows, ways.noise, on_step, progress, pins))
+        steps_seen.append([(number, timestep) for number, timestep, _ in shown])
+        counts.append(counted)
+        np.testing.assert_array_equal(shown[-1][2][:, :, [0, 3]], fixed[11])
+        np.testing.assert_array_equal(latents[-1], shown[-1][2])
+        assert not shown[-1][2].flags.writeable and not np.array_equal(shown[0][2], shown[-1][2])
+    assert steps_seen[0] == steps_seen[1] and counts[0] == counts[1]
+    assert 2 < len(steps_seen[0]) < 12  # some steps are skipped
+    np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
+
+
+def test_a_prediction_of_the_device_is_blended_and_guided_as_on_the_host() -> None:
+    steps = schedule(4, SchedulerConfig())
+    ways = Ways(list(blended_windows(9, "context", 4, 2)), 9)
+    for guidance in (1.0, 2.0):
+        made, expected = (
+            predict(way(steps, jump_table(steps), guidance), steps, ways.windows, ways.noise, 2)
+            for way in (ways.device, ways.host)
+        )
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
+    steps = schedule(3, SchedulerConfig())
+    ways, table = Ways([Window(np.arange(3), np.ones(3))], 3), jump_table(steps)
+    for way in (ways.device, ways.host):
+        workspace = way(steps, table)
+        first = denoise(workspace, steps, table, ways.windows, ways.noise)
+        workspace.load(np.full_like(ways.noise, np.inf))
+        for _ in workspace.evaluate(0):
+            assert workspace.fault() == workspace.fault() == (0, 0)
+        np.testing.assert_array_equal(denoise(workspace, steps, table, ways.windows, ways.noise), first)
 
 
 @pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
@@ -248,7 +340,7 @@ def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
             halves[half] = latents / (latents.abs() < 0)
             return halves[0], halves[1]
 
-        monkeypatch.setattr(animator._engine("denoiser").module, "forward", forward)
+        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
         with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
             animator.denoise(*states, options=Options(steps=3))
 
@@ -268,7 +360,7 @@ def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.
             calls += 1
             return latents, latents / (0 if calls == 4 else 1)
 
-        monkeypatch.setattr(animator._engine("denoiser").module, "forward", forward)
+        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
         with pytest.raises(NumericalError, match=r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"):
             animator.denoise(*states, options=Options(steps=3, window_size=4, window_overlap=2))
 
@@ -276,7 +368,7 @@ def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.
 def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
     from fye_torch.engine import open_engine
 
-    settings = backends.Settings(threads=1)
+    settings = Settings(threads=1)
     engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
     unets = {id(engine.module.unet) for engine in engines}
     assert len(unets) == 1
@@ -293,7 +385,7 @@ def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
     kept = backend._tensors
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | stored)
-    denoiser = backend.open_engine(bundle, "denoiser", backends.Settings(threads=1)).module
+    denoiser = backend.open_engine(bundle, "denoiser", Settings(threads=1)).module
     assert len(stored) == 16
     assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
 
@@ -322,12 +414,12 @@ def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pyte
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
     with pytest.raises(BackendError, match="weights don't fit the networks"):
-        backend.open_engine(bundle, "guider", backends.Settings())
+        backend.open_engine(bundle, "guider", Settings())
     monkeypatch.setattr(
         backend, "_tensors", lambda *given: {**kept(*given), "lmk_guider.more": next(iter(kept(*given).values()))}
     )
     with pytest.raises(BackendError, match="no network has more"):
-        backend.open_engine(bundle, "guider", backends.Settings())
+        backend.open_engine(bundle, "guider", Settings())
 
 
 def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,8 +494,8 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
     made: dict[bool, list[Any]] = {False: [], True: []}
     for replayed in made:
         with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
-            graph = "denoiser" if options.guidance > 1 else "denoiser_cond"
-            engine: Any = animator._engine(graph)
+            graph = "denoiser_cond" if options.guidance == 1 else "denoiser"
+            engine: Any = animator.graphs.engine(graph)
             monkeypatch.setattr(engine.module, "forward", partial(smooth, graph))
             if replayed:
                 engine._memory = Memory()
@@ -440,75 +532,87 @@ def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch
         animators = [Animator(bundle, "torch", compute="fp32", threads=1) for _ in methods[:1] * together or methods]
         for number, forecast in enumerate(methods):
             animator = animators[number % len(animators)]
-            monkeypatch.setattr(animator._engine("denoiser").module, "forward", partial(smooth, "denoiser"))
+            monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", partial(smooth, "denoiser"))
             states = (
                 animator.encode_portrait(images[0]),
                 replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99),
             )
             clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
         for animator in animators:
-            assert len(animator._engine("denoiser")._workspaces) == (4 if together else 1)  # type: ignore[attr-defined]
+            assert len(animator.graphs.engine("denoiser")._buffers) == (4 if together else 1)  # type: ignore[attr-defined]
     for one, other in zip(*made.values(), strict=True):
         np.testing.assert_array_equal(one, other)
-    engine: Any = animators[0]._engine("denoiser")
-    first = engine._workspace((1, 4, 3, 8, 8), 2, False)
+    engine: Any = animators[0].graphs.engine("denoiser")
+    first = engine._buffers_for((1, 4, 3, 8, 8), 2, False)
     for frames in range(SHAPES):
-        engine._workspace((1, 4, frames, 8, 8), 2, False)
-    assert len(engine._workspaces) == SHAPES and engine._workspace((1, 4, 3, 8, 8), 2, False) is not first
+        engine._buffers_for((1, 4, frames, 8, 8), 2, False)
+    assert len(engine._buffers) == SHAPES and engine._buffers_for((1, 4, 3, 8, 8), 2, False) is not first
 
 
-def test_evaluation_and_jump_are_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
     from fye_torch.graphs import Memory
 
-    jumps = []
+    evaluations, jumps = [], []
 
     def counted(*given: Any) -> None:
         jumps.append(given)
         modules.PLAIN.forecast_step(*given)
 
+    def forward(*given: Any) -> Any:
+        evaluations.append(given)
+        return smooth("denoiser", *given)
+
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_operations", lambda *given: replace(modules.PLAIN, forecast_step=counted))
     (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
-        animator._engine("denoiser")._memory = Memory()  # type: ignore[attr-defined]
+        engine: Any = animator.graphs.engine("denoiser")
+        engine._memory = Memory()
+        monkeypatch.setattr(engine.module, "forward", forward)
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
         for _ in range(3):
             animator.denoise(*states, options=Options(steps=7))
-    assert len(jumps) == 2  # the first as it is, the second captured
-    assert [graph.replays for graph in graphs] == [3 * 7 - 1]
+    assert len(evaluations) == 2  # the first as it is, the second captured
+    assert [graph.replays for graph in graphs] == [3 * 7 - 1] and len(jumps) == 3 * 7
 
 
 def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     imitated_cuda.install(monkeypatch)
-    engine = backends.load("torch")(bundle, "vae_decoder", backends.Settings(threads=1))
+    engine = backends.load("torch")(bundle, "vae_decoder", Settings(threads=1))
     given = inputs(bundle, "vae_decoder")
-    assert engine.decoding is None  # of a CPU, where nothing has to be copied
-    waits = [engine._decoding(latents) for latents in (given["latents"], given["latents"] + 1)]
     expected = to_uint8(engine.run(given)["frames"])
-    np.testing.assert_array_equal(waits[0](), expected)
-    assert not np.array_equal(waits[1](), expected)
-    with pytest.raises(NumericalError, match="vae_decoder returned NaN"):
-        engine._decoding(np.full_like(given["latents"], np.nan))()
+    assert not engine.decodes_beside  # on a CPU, where nothing has to be copied
+    for engine.decodes_beside in (False, True):
+        waits = [engine.begin_decoding(latents) for latents in (given["latents"], given["latents"] + 1)]
+        np.testing.assert_array_equal(waits[0](), expected)
+        assert not np.array_equal(waits[1](), expected)
+        with pytest.raises(NumericalError, match="vae_decoder returned NaN or infinity; run again with compute='fp32'"):
+            engine.begin_decoding(np.full_like(given["latents"], np.nan))()
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_a_piece_is_decoded_while_the_next_one_is_denoised(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool
 ) -> None:
-    from fye_torch import engine as backend
 
     imitated_cuda.install(monkeypatch)
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (20, 64, 64, 3), "u1")
     options, clips, events = Options(steps=2, windows="progressive", window_size=9), [], []
     for overlapped in (False, True):
-        if overlapped:
-            monkeypatch.setattr(backend.TorchEngine, "decoding", property(lambda self: self._decoding))
         with Animator(bundle, "torch", compute="fp32", threads=1, low_memory=low_memory) as animator:
+            opened = animator.graphs.open
+
+            def open_engine(*given: Any, opened: Any = opened, overlapped: bool = overlapped) -> Engine:
+                engine: Engine = opened(*given)
+                engine.decodes_beside = overlapped
+                return engine
+
+            animator.graphs.open = open_engine
             state = animator.encode_portrait(portrait)
-            begin, denoise = animator._decoding, animator._in_pieces
+            begin, denoise = animator.begin_decoding, animator.latents
 
             def decoding(latents: Any, begin: Any = begin) -> Any:
                 events.append("begin")
@@ -525,11 +629,12 @@ def test_a_piece_is_decoded_while_the_next_one_is_denoised(
                     events.append("denoise")
                     yield latents
 
-            monkeypatch.setattr(animator, "_decoding", decoding)
-            monkeypatch.setattr(animator, "_in_pieces", denoised)
+            monkeypatch.setattr(animator, "begin_decoding", decoding)
+            monkeypatch.setattr(animator, "latents", denoised)
             told: list[tuple[Any, ...]] = []
             events.clear()
-            clips.append(list(animator.frames(state, images, options, tell=lambda *each, told=told: told.append(each))))
+            progress = partial(lambda told, *each: told.append(each), told)
+            clips.append(list(frames_of(animator, state, images, options, progress)))
             pieces = len(clips[-1])
             one_by_one = ["denoise", "begin", "wait"] * pieces
             ahead = ["denoise", "begin"] + ["denoise", "begin", "wait"] * (pieces - 1) + ["wait"]
@@ -554,5 +659,6 @@ def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.Mon
             engine = backend.TorchEngine(torch.nn.Identity(), spec, torch.device(device), "fp16")
             wanted = device == "cuda" and name in ("denoiser", "denoiser_cond")
             assert isinstance(engine._call, Replayed) == wanted
-            assert engine.loop is None  # there are no kernels
-            assert (engine.decoding is not None) == (device == "cuda")
+            none = Denoising((1, 4, 1, 8, 8), [], [], 1.0, 1, None, lambda frames: {})
+            assert engine.workspace(none) is None  # there are no kernels
+            assert engine.decodes_beside == (device == "cuda")

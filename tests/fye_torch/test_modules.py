@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fye_export import graphs, networks, random_checkpoint
 from fye_rt.bundle import symbols
 from fye_torch.modules import KERNELS, PLAIN, Denoiser, Norm, Operations, Pointwise, Resnet, Temporal, switched
+from tests.fye_kernels.conftest import exact_float32, poisoned  # noqa: F401 (fixtures)
 
 CONFIG = random_checkpoint.PRESETS["tiny"]
 HEIGHT, WIDTH = 4, 6

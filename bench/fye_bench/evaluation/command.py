@@ -16,14 +16,12 @@ from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.measures import ToolFiles
 from fye_bench.suites.suite import Suite
 from fye_rt import backends
-from fye_rt.batch.placement import crew_of
-from fye_rt.batch.worker import Engine
-from fye_rt.bundle import Bundle
+from fye_rt.batch.placement import open_workers
+from fye_rt.batch.worker import AnimatorSpec
+from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.demo import shipped_bundle
-from fye_rt.clips import write
 from fye_rt.landmarks import MAX_FRAMES
-from fye_rt.options import DEFAULT_FORECAST, DEFAULT_WINDOWS, WINDOWS, Options
+from fye_rt.options import DEFAULT_WINDOWS, WINDOWS, Options
 
 WORDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": main_compare, "report": main_report}
 
@@ -37,27 +35,24 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in WORDS:
         return WORDS[argv[0]](argv[1:])
     given = _parse(argv)
-    size = None if given.size is None else write.parse_size(given.size)
     with terminal.working(given.quiet) as bars:
         suite = Suite.load(given.suite)
         if given.pairs is not None:
             suite = suite.first(given.pairs)
         bundle = Bundle.load(given.bundle or shipped_bundle())
-        options = _options(given, bundle)
+        request = arguments.request(given, bundle)
         backend = backends.choose(given.backend, bundle)
-        options = replace(options, compute=backends.resolve_compute(backend, given.compute))
-        engine = Engine(
-            bundle.path.absolute(), backend, options.compute, given.threads, given.low_memory, given.landmarker
-        )
+        options = replace(request.options, compute=backends.resolve_compute(backend, given.compute))
+        engine = AnimatorSpec(bundle.path.absolute(), backend, options.compute, given.threads, given.low_memory)
         tools = ToolFiles(given.landmarker, given.identity_model, given.lpips, given.fvd)
-        settings = Settings(engine, options, given.frames, size, tools)
+        settings = Settings(engine, options, request.frames, request.size, tools)
         folder = Folder(given.output.absolute(), _header(suite, bundle, settings))
 
         def crew(threads: int) -> Callable[[], Evaluator]:
             own = replace(settings, engine=replace(engine, threads=threads))
             return partial(Evaluator, own, folder.path)
 
-        make_crew = partial(crew_of, crew, given.threads, given.workers, given.ray)
+        make_crew = partial(open_workers, crew, given.threads, given.workers, given.ray)
         with folder.open():
             _, failed = evaluate(suite, folder, make_crew, given.threads, bars)
         page = write_report(folder.path) if len(failed) < len(suite.pairs) else None
@@ -102,9 +97,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--frames", **frames, help="that many first frames of a motion; by default all")
     parser.add_argument("--size", metavar="HxW", help="of the clips; by default the bundle's")
     arguments.add_options(parser)
-    parser.set_defaults(method=None)
     default = Options()
-    parser.add_argument("--windows", choices=WINDOWS, default=DEFAULT_WINDOWS)
+    parser.add_argument("--windows", choices=WINDOWS, help=DEFAULT_WINDOWS)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--window-size", **number, default=default.window_size, help="frames per network evaluation")
     parser.add_argument("--window-overlap", **number, default=default.window_overlap, help="frames neighbours share")
@@ -123,16 +117,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fvd", type=Path, metavar="ONNX", help="a network of video features")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
-
-
-def _options(given: argparse.Namespace, bundle: Bundle) -> Options:
-    """As `fye animate` would have them."""
-    if given.method is None:
-        given.method = DEFAULT_FORECAST if given.solver == Options().solver else "off"
-        if given.evaluations is not None and given.method != "off":
-            given.method = "calibrated"
-    windows = {"windows": given.windows, "window_size": given.window_size, "window_overlap": given.window_overlap}
-    return replace(arguments.options(given, bundle), **windows)
 
 
 def _header(suite: Suite, bundle: Bundle, settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fye_bench.evaluation.ranking import COMBINED
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.table import METRICS
-from fye_rt import machine
+from fye_rt import files
 from fye_rt.cli import terminal
 from fye_rt.clips import write
 from fye_rt.errors import OptionError
@@ -56,7 +56,7 @@ def main_compare(argv: Sequence[str]) -> int:
             write_comparison(found, a, b, given.html)
         text = table(found)
     if given.json is not None:
-        machine.write_json(given.json, found)
+        files.write_json(given.json, found)
     tell = terminal.show if given.html is None and given.json is None else terminal.say
     for line in text:
         tell(line)

@@ -28,8 +28,7 @@ from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Pair, Suite
 from fye_rt.batch.workers import Crew, Died, work
 from fye_rt.errors import InputError, OutputError
-from fye_rt.files import alone
-from fye_rt.machine import write_json
+from fye_rt.files import alone, write_json
 
 HEADER, PAIRS = "run.json", "pairs"
 

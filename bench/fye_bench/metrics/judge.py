@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from fye_bench.metrics.expression import GROUPS, expression_of, readable
 from fye_bench.metrics.images import distances, steadiness
-from fye_bench.metrics.models import Metric
 from fye_bench.metrics.statistics import Estimate, correlation, mean, paired, paired_correlation
 from fye_bench.metrics.texture import texture_error
 from fye_bench.metrics.truth import Image, Shown, Truth
@@ -53,15 +52,13 @@ class Judge:
 
     Args:
         reader: of expressions; by default the package's own.
-        more: further metrics, see `fye_bench.metrics.models`.
     """
 
-    def __init__(self, reader: "ExpressionReader | None" = None, more: Sequence[Metric] = ()) -> None:
+    def __init__(self, reader: "ExpressionReader | None" = None) -> None:
         # here, because PyTorch comes with it, and what only makes clips needs no PyTorch
         from fye_bench.metrics.expression_reader import ExpressionReader
 
         self._reader = reader or ExpressionReader.load()
-        self._more = more
 
     def compare(self, drawn: Truth, made: Image, face: Shown | None = None) -> Scores:
         """Measure a clip.
@@ -98,8 +95,6 @@ class Judge:
             visible = seen[:, columns]
             off = np.abs(read - truth)[:, columns][visible]
             numbers[f"{group}_error"] = float(off.mean()) if len(off) else float("nan")
-        for metric in self._more:
-            numbers |= metric(drawn, made, face)
         return Scores(numbers, truth, read, seen)
 
     def copied(self, drawn: Truth) -> Scores:

@@ -4,7 +4,7 @@ FVD, which is a number of many clips, is in `fye_bench.metrics.fvd`.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_bench.metrics.truth import Image, Shown, Truth
+from fye_bench.metrics.truth import Image
 from fye_rt.errors import BackendError, InputError
 from fye_training.topology import EYES, Array
 
@@ -20,8 +20,6 @@ from fye_training.topology import EYES, Array
 # J. Deng et al., "ArcFace", CVPR 2019
 PLACES = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
 SIDE = 112
-
-Metric = Callable[[Truth, Image, Shown], dict[str, float]]
 
 
 class Network:
@@ -149,27 +147,6 @@ class Lpips:
         with torch.inference_mode():  # a frame at a time: clips may be long
             found = [float(self._network(tensor(a), tensor(b))) for a, b in zip(made, true, strict=True)]
         return float(np.mean(found))
-
-
-def identity_by(path: Path) -> Metric:
-    """Mean cosine similarity of the made frames and of the portrait; see `Identity`."""
-    identity = Identity(path)
-
-    def measure(drawn: Truth, made: Image, face: Shown) -> dict[str, float]:
-        points = drawn.portrait_face.points[0]
-        return {"identity_cosine": identity.cosine(made, face.points, drawn.portrait, points)}
-
-    return measure
-
-
-def lpips_by(path: Path) -> Metric:
-    """Mean LPIPS to the true frames; see `Lpips`."""
-    lpips = Lpips(path)
-
-    def measure(drawn: Truth, made: Image, face: Shown) -> dict[str, float]:
-        return {"lpips": lpips(made, drawn.frames)}
-
-    return measure
 
 
 def _fits(found: Sequence[Any], wanted: Sequence[int | None]) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fye_bench.metrics.flow import Floats, flow, moved
 from fye_rt.errors import InputError
-from fye_rt.progressive import Piece
+from fye_rt.pieces import Piece
 from fye_rt.windows import Window
 
 Image = NDArray[np.uint8]

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from fye_bench.environment import OtherLoad, environment
-from fye_rt import arrays, machine
-from fye_rt.clips import write
+from fye_rt import arrays, files, machine, options
 
 NUMPY = "numpy"
 
@@ -89,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     twins = [NUMPY, *([] if arrays.native is None else reversed(arrays.native.instruction_sets()))]
     load = OtherLoad()
-    seconds = measure(operations(given.frames, write.parse_size(given.size)), twins, given.rounds)
+    seconds = measure(operations(given.frames, options.parse_size(given.size)), twins, given.rounds)
     busy = load.cores()
     print(f"{'milliseconds':<28}" + "".join(f"{each:>10}" for each in twins))
     for name, times in seconds.items():
@@ -105,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             },
             "seconds": seconds,
         }
-        machine.write_json(given.json, content)
+        files.write_json(given.json, content)
     return 0
 
 

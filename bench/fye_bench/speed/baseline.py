@@ -36,7 +36,7 @@ from fye_rt.denoise import OnStep
 from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.windows import plan
+from fye_rt.windows import blended_windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +178,7 @@ class Baseline:
         steps = schedule(options.steps, self.scheduler)
         for i, timestep in enumerate(map(int, steps.timesteps)):
             prediction = latents.new_zeros((2 if guided else 1, *latents.shape[1:]))
-            for window in plan(frames, options.windows, options.window_size, options.window_overlap):
+            for window in blended_windows(frames, options.windows, options.window_size, options.window_overlap):
                 index = window.frames.tolist()
                 v = self.evaluate(latents[:, :, index], timestep, features[:, :, index], portrait, guided=guided)
                 # with guidance of 1 or below the public code forgets these weights

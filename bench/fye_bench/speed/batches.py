@@ -15,18 +15,17 @@ from typing import Any
 from fye_bench import arguments
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.workload import describe_bundle
-from fye_rt import machine
-from fye_rt.batch.jobs import Defaults, Job, read_jobs
-from fye_rt.batch.placement import crew_of
+from fye_rt import files, machine
+from fye_rt.batch.jobs import Job, read_jobs
+from fye_rt.batch.placement import open_workers
 from fye_rt.batch.run import Folder
-from fye_rt.batch.worker import Engine, Maker
+from fye_rt.batch.worker import AnimatorSpec, ClipWorker
 from fye_rt.batch.workers import Make, work
-from fye_rt.bundle import Bundle, shipped_bundles
+from fye_rt.bundle import Bundle, shipped_bundle, shipped_bundles
 from fye_rt.cli import terminal
-from fye_rt.cli.demo import FAMILIES, shipped_bundle
+from fye_rt.cli.demo import FAMILIES
 from fye_rt.clips import write
 from fye_rt.errors import OptionError
-from fye_rt.options import DEFAULT_FORECAST, DEFAULT_WINDOWS, Forecast, Options
 
 CHORES = 1000  # tasks that do nothing
 
@@ -76,15 +75,13 @@ def main(argv: Sequence[str]) -> int:
     if cores == 1:
         raise OptionError("one core has no room for two workers; run this on a machine with more")
     bundle = Bundle.load(given.bundle or shipped_bundle())
-    options = Options(forecast=Forecast(method=DEFAULT_FORECAST), windows=DEFAULT_WINDOWS)
-    defaults = Defaults(bundle.suited(options), given.frames)
     load = OtherLoad()
     with tempfile.TemporaryDirectory() as place, terminal.working(given.quiet) as bars:
-        jobs = _jobs(Path(place), given.jobs, defaults)
+        jobs = _jobs(Path(place), given.jobs, given.frames, bundle)
         made, overheads = {}, {}
         for number, (name, way) in enumerate(ways.items()):
             bars("measure", number, len(ways), name)
-            made[name] = _clips(Path(place) / f"out{number}", jobs, Engine(bundle.path.absolute()), way)
+            made[name] = _clips(Path(place) / f"out{number}", jobs, AnimatorSpec(bundle.path.absolute()), way)
             overheads[name] = _overhead(jobs, way)
         bars("measure", len(ways), len(ways))
         written = _records(Path(place) / "records", jobs)
@@ -95,16 +92,16 @@ def main(argv: Sequence[str]) -> int:
         "workload": {
             "model": describe_bundle(bundle),
             "jobs": len(jobs),
-            "portraits": len({job.portrait for job in jobs}),
+            "portraits": len({job.request.portrait for job in jobs}),
             "frames": given.frames,
-            "options": defaults.options.as_dict(),
+            "options": replace(jobs[0].request.options, seed=0).as_dict(),
         },
         "clips": made,
         "overhead": overheads | {"a record": {"seconds_a_task": written}},
         "bytes": {"task": len(pickle.dumps(jobs[0])), "record": len(json.dumps(_nothing(Chore(jobs[0]))))},
     }
     if given.json is not None:
-        machine.write_json(given.json, result)
+        files.write_json(given.json, result)
     for line in table(result):
         terminal.say(line)
     return 0
@@ -137,7 +134,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _jobs(folder: Path, count: int, defaults: Defaults) -> list[Job]:
+def _jobs(folder: Path, count: int, frames: int, bundle: Bundle) -> list[Job]:
     """The shipped portraits in turn, with their own motions and other noise each time."""
     lines = []
     for number in range(count):
@@ -145,20 +142,21 @@ def _jobs(folder: Path, count: int, defaults: Defaults) -> list[Job]:
         files = {"portrait": str(inputs / "portrait.png"), "motion": str(inputs / "landmarks")}
         lines.append(json.dumps(files | {"name": f"clip{number}", "seed": number}))
     (folder / "jobs.jsonl").write_text("\n".join(lines))
-    return [job for job in read_jobs(folder / "jobs.jsonl", defaults) if isinstance(job, Job)]
+    jobs = read_jobs(folder / "jobs.jsonl", {"frames": frames}, bundle)
+    return [job for job in jobs if isinstance(job, Job)]
 
 
 def _clips(
-    folder: Path, jobs: Sequence[Job], engine: Engine, way: tuple[int, int | None, str | None]
+    folder: Path, jobs: Sequence[Job], engine: AnimatorSpec, way: tuple[int, int | None, str | None]
 ) -> dict[str, float]:
     """Make all clips. The rate is that between the first clip of the slowest worker to begin and the last clip."""
     start, times = time.perf_counter(), []
     with Folder(folder) as kept:
 
         def maker(threads: int) -> Make:
-            return partial(Maker, replace(engine, threads=threads), folder)
+            return partial(ClipWorker, replace(engine, threads=threads), folder)
 
-        crew = crew_of(maker, *way)
+        crew = open_workers(maker, *way)
         size, workers = crew.size, set()
         warm = 0
         for _, record in work(crew, jobs):
@@ -181,7 +179,7 @@ def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> d
     """Of tasks that do nothing, when all workers have begun."""
     chores = [Chore(jobs[i % len(jobs)]) for i in range(CHORES)]
     start, times = time.perf_counter(), []
-    for _ in work(crew_of(idle, *way), chores):
+    for _ in work(open_workers(idle, *way), chores):
         times.append(time.perf_counter() - start)
     half = len(times) // 2
     return {"first_seconds": times[0], "seconds_a_task": (times[-1] - times[half]) / (len(times) - 1 - half)}

@@ -7,7 +7,6 @@ four frames. In every round every chunk is measured once, another one first each
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,18 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from fye_bench.arguments import Between
+from fye_bench.arguments import Between, run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
-from fye_rt import backends, machine
-from fye_rt.animator import check_sides
-from fye_rt.backends import Settings
+from fye_rt import backends, files, options
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
 from fye_rt.clips import write
-from fye_rt.errors import FyeError
+from fye_rt.engine import Settings
+from fye_rt.options import check_sides
 
 THREADS = 2
 SIZES = ("128x128", "256x256")
@@ -102,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3, choices=Between(1, 100), metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
-    sizes = [write.parse_size(size) for size in arguments.size or SIZES]
+    sizes = [options.parse_size(size) for size in arguments.size or SIZES]
     for size in sizes:
         check_sides(size, "a frame")
     if arguments.json is not None:
@@ -130,13 +128,9 @@ def main(argv: Sequence[str]) -> int:
         )
     result["environment"]["other_processes_cores"] = others.cores()
     if arguments.json is not None:
-        machine.write_json(arguments.json, result)
+        files.write_json(arguments.json, result)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FyeError as error:
-        terminal.note(str(error))
-        sys.exit(2)
+    run(main)

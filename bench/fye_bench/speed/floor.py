@@ -20,9 +20,8 @@ from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
-from fye_rt import machine
+from fye_rt import files, options
 from fye_rt.bundle import symbols
-from fye_rt.clips import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--evaluations", type=int, default=6, help="of the network for the clip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     given = parser.parse_args(argv)
-    counted = operations(PRESETS[given.config], write.parse_size(given.size), given.frames)
+    counted = operations(PRESETS[given.config], options.parse_size(given.size), given.frames)
     for name, number in counted.items():
         print(f"{name:<16}{number / 1e12:>9.3f} T operations")
     clip = given.evaluations * counted["denoiser"] + counted["guider"] + counted["vae_decoder"]
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json is not None:
         workload = {key: getattr(given, key) for key in ("config", "size", "frames", "evaluations")}
         command = ["python", "-m", "fye_bench.speed.floor", *(sys.argv[1:] if argv is None else argv)]
-        machine.write_json(
+        files.write_json(
             given.json, {"command": command, "workload": workload, "operations": counted, "floors": floors}
         )
     return 0

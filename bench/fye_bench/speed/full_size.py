@@ -25,7 +25,7 @@ from fye_bench.speed.process import run
 from fye_bench.speed.session_options import Candidate
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, denoiser_inputs
-from fye_rt import machine, media
+from fye_rt import files, media
 from fye_rt.bundle import Bundle, shipped_bundles
 from fye_rt.cli import terminal
 from fye_rt.clips import write
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     result["memory_limit_bytes"] = LIMIT
     terminal.say(", ".join(f"{name} {size / 1e9:.2f} GB on disk" for name, size in result["disk_bytes"].items()))
     if arguments.json is not None:
-        machine.write_json(arguments.json, result)
+        files.write_json(arguments.json, result)
     difference = result["steps"]["compare"]["difference"]
     terminal.say(f"torch differs from onnxruntime by {difference:.1e} of the largest prediction")
     return int(result["peak_memory_bytes"] > LIMIT or difference > AGREEMENT)

@@ -32,17 +32,17 @@ from fye_bench.speed.floor import operations
 from fye_export import networks, random_checkpoint
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
-from fye_rt import machine
+from fye_rt import files
 from fye_rt.arrays import Array, to_uint8
-from fye_rt.clips import write
-from fye_rt.denoise import Evaluate, denoise
-from fye_rt.extrapolation import newton
-from fye_rt.forecast import even, plan
+from fye_rt.backends.host import HostWorkspace
+from fye_rt.denoise import denoise
+from fye_rt.engine import Workspace
+from fye_rt.forecast import even, jump_table, newton
 from fye_rt.network import Network, network
 from fye_rt.noise import frame_noise
-from fye_rt.options import Options
+from fye_rt.options import Options, parse_size
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.windows import plan as plan_windows
+from fye_rt.windows import blended_windows
 from fye_torch.engine import TorchEngine, assemble, with_kernels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,17 +89,15 @@ class Runtime:
         features = np.concatenate([chunk["landmark_features"] for chunk in chunks])
         engine = self.engines["denoiser"]
         tensors = self.engines["reference"].run({**latents, **tokens})
-        return network(engine, {name: engine.hold(array) for name, array in tensors.items()}, features)
+        return network(engine, {name: engine.to_device(array) for name, array in tensors.items()}, features)
 
     def decode(self, latents: Array) -> NDArray[np.uint8]:
         """Frames."""
         decoder = self.engines["vae_decoder"]
         chunk = max(1, decoder.pixels // (64 * latents.shape[3] * latents.shape[4]))
         pieces = [np.ascontiguousarray(latents[:, :, i : i + chunk]) for i in range(0, latents.shape[2], chunk)]
-        if decoder.decoding is not None:
-            begun = [decoder.decoding(piece) for piece in pieces]
-            return np.concatenate([wait() for wait in begun])
-        return to_uint8(np.concatenate([decoder.run({"latents": piece})["frames"] for piece in pieces]))
+        begun = [decoder.begin_decoding(piece) for piece in pieces]
+        return np.concatenate([finish() for finish in begun])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     result = _measure(given, device, random_checkpoint.PRESETS[given.config])
     if given.json is not None:
-        machine.write_json(
+        files.write_json(
             given.json, {"command": ["python", "-m", "fye_bench.speed.gpu", *(argv or sys.argv[1:])]} | result
         )
     wrong = strayed(result["against_float32"])
@@ -151,7 +149,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
 
     dtype = DTYPES[given.compute]
     options = Options(steps=given.steps, guidance=given.guidance)
-    inputs = random_inputs(config, write.parse_size(given.size), given.frames)
+    inputs = random_inputs(config, parse_size(given.size), given.frames)
     parts = random_networks(config, device)
     exactly = exact(config, parts, inputs)
     parts = {name: part.to(dtype) for name, part in parts.items()}
@@ -168,7 +166,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
         times = "  ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in found["median"].items())
         _say(f"{name:<28}{times}  {found['faster']:.2f}x")
     clips, rate = rivals.clips(options), _matrix_rate(device, dtype)
-    counted = operations(config, write.parse_size(given.size), given.frames)
+    counted = operations(config, parse_size(given.size), given.frames)
     for clip in clips:
         clip["frames_per_second"] = given.frames / clip["seconds"]
         clip["faster"] = clips[0]["seconds"] / clip["seconds"]
@@ -376,20 +374,23 @@ class Rivals:
 
     def _second(self, options: Options, evaluations: int | None) -> NDArray[np.uint8]:
         steps = schedule(options.steps, SchedulerConfig())
-        method = (
-            plan(steps) if evaluations is None else plan(steps, even(len(steps), evaluations), newton(1), "epsilon")
-        )
+        evaluated = None if evaluations is None else even(len(steps), evaluations)
+        table = jump_table(steps, evaluated, newton(1), "v" if evaluations is None else "epsilon")
         noise = self.inputs.noise
-        windows = plan_windows(noise.shape[2], "context", 32, 0)
-        return self.runtime.decode(denoise(self.network, steps, method, windows, noise, options.guidance))
+        windows = blended_windows(noise.shape[2], "context", 32, 0)
+        workspace = self.network.workspace(noise.shape, windows, steps, table, float(options.guidance or 0), None)
+        return self.runtime.decode(denoise(workspace, steps, table, windows, noise))
 
     def _latents(self, sizes: tuple[float, int], own: bool) -> Array:
-        """Of four steps with windows of a share of the frames and an overlap; with the engine's own loop or without."""
+        """Of four steps with windows of a share of the frames and an overlap; on the engine's device or on the host."""
         noise, steps = self.inputs.noise, schedule(4, SchedulerConfig())
         share, overlap = sizes
-        windows = plan_windows(noise.shape[2], "context", round(share * noise.shape[2]), overlap)
-        evaluate: Evaluate = self.network if own else lambda *given: self.network(*given)
-        return denoise(evaluate, steps, plan(steps, even(4, 3), newton(1), "epsilon"), windows, noise, 3.5)
+        windows = blended_windows(noise.shape[2], "context", round(share * noise.shape[2]), overlap)
+        table = jump_table(steps, even(4, 3), newton(1), "epsilon")
+        workspace: Workspace = HostWorkspace(self.network, steps.timesteps.tolist(), windows, 3.5, table.ring)
+        if own:
+            workspace = self.network.workspace(noise.shape, windows, steps, table, 3.5, None)
+        return denoise(workspace, steps, table, windows, noise)
 
     def evaluate(self) -> tuple[Array, Array]:
         """Both halves."""

@@ -26,9 +26,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fye_bench.environment import environment
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
 from fye_kernels.tiles import Tiles, split
-from fye_rt import machine
+from fye_rt import files
 from fye_rt.forecast import Jump
-from fye_rt.windows import plan as plan_windows
+from fye_rt.windows import blended_windows
 
 # tokens, head dimension of each level at 512x512; 8 heads
 LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
@@ -374,7 +374,7 @@ def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
     ring = torch.randn((2, *shape), device=bench.device)
     slot = torch.ones(1, dtype=torch.int32, device=bench.device)
     row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
-    windows = plan_windows(frames, "context", size, 4 if not small else 1)
+    windows = blended_windows(frames, "context", size, 4 if not small else 1)
     shares = forecast_step.Blend(*(table.to(bench.device) for table in forecast_step.blend(windows, frames)))
     for blend in (None, shares):
         parts = shape if blend is None else (len(windows), 4, size, side, side)
@@ -474,7 +474,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ceilings": {"copy_bytes_per_second": bench.copy_rate, "matrix_flop_per_second": bench.matrix_rate},
             "kernels": [asdict(row) for row in rows],
         }
-        machine.write_json(given.json, content)
+        files.write_json(given.json, content)
     wrong = [row for row in rows if not row.error <= BOUNDS[bench.dtype]]
     for row in wrong:
         print(f"fye: {row.kernel} at {row.shape} is {row.error:.1e} away from float32", file=sys.stderr)

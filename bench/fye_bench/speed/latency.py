@@ -23,7 +23,7 @@ from fye_bench.speed.pipeline import BASELINE, STAGES, Array, TimedClip, Variant
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, describe_bundle
-from fye_rt import backends, machine
+from fye_rt import backends, files, options
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
 from fye_rt.clips import write
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         FyeError: an option, a file or a backend is at fault.
     """
     arguments = _parse(argv)
-    size = write.parse_size(arguments.size)
+    size = options.parse_size(arguments.size)
     workload = Workload(frames=arguments.frames, size=size, steps=arguments.steps, threads=arguments.threads)
     variants = [Variant(BASELINE)]
     for backend in arguments.backend or backends.installed():
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         profiles = _profile(variants, workload, model, bars) if arguments.profile else {}
     result |= _describe(Bundle.load(model.bundle, verify=False), workload, measured) | profiles
     if arguments.json is not None:
-        machine.write_json(arguments.json, result)
+        files.write_json(arguments.json, result)
     for line in _table(result["variants"]):
         terminal.say(line)
     return 0

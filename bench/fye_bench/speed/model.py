@@ -16,8 +16,7 @@ from fye_export.export import export
 from fye_export.random_checkpoint import PRESETS, write
 from fye_rt.bundle import Bundle
 from fye_rt.errors import BundleError, CheckpointError, OptionError
-from fye_rt.files import locked
-from fye_rt.home import cache_folder
+from fye_rt.files import cache_folder, locked
 from fye_rt.machine import installed_version
 
 PRESET, SEED = "mid", 0

@@ -12,8 +12,8 @@ from typing import Any
 
 from fye_bench.speed.pipeline import BASELINE, Pipeline, Variant
 from fye_bench.speed.workload import Workload, denoiser_inputs
-from fye_rt.backends import Arrays, Settings
 from fye_rt.bundle import Bundle
+from fye_rt.engine import Arrays, Settings
 
 _RUNS = 5  # after one that is not counted
 Profile = list[dict[str, Any]]

@@ -7,7 +7,6 @@ compared with the graphs' weights in float32. Then its evaluations alternate wit
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fye_bench.arguments import run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.memory import anonymous
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, denoiser_inputs, describe_bundle
-from fye_rt import backends, machine
-from fye_rt.backends import Arrays, Engine, Settings
+from fye_rt import backends, files
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
-from fye_rt.errors import FyeError
+from fye_rt.engine import Arrays, Engine, Settings
 
 GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder")
 THREADS = 2
@@ -207,13 +206,9 @@ def main(argv: Sequence[str]) -> int:
         )
     result["environment"]["other_processes_cores"] = others.cores()
     if arguments.json is not None:
-        machine.write_json(arguments.json, result)
+        files.write_json(arguments.json, result)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FyeError as error:
-        terminal.note(str(error))
-        sys.exit(2)
+    run(main)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import windows
-from fye_rt.animator import check_sides
 from fye_rt.bundle import Bundle, symbols
-from fye_rt.options import Options
+from fye_rt.options import Options, check_sides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class Workload:
     def windows(self) -> int:
         """Network evaluations of one step."""
         options = self.options()
-        return len(windows.plan(self.frames, options.windows, options.window_size, options.window_overlap))
+        return len(windows.blended_windows(self.frames, options.windows, options.window_size, options.window_overlap))
 
 
 @dataclass(frozen=True, slots=True)

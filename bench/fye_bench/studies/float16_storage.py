@@ -2,7 +2,7 @@
 
     python -m fye_bench.studies.float16_storage BUNDLE DIR [--seed 0]
     fye export DIR -o TWIN --precision fp32
-    fye eval compare ...    (docs/evaluation.md)
+    fye eval compare ...    (docs/measurements/backends.md)
 
 The weights that a float16 bundle was made of are often gone. Each of them lay somewhere between the two midpoints to
 its neighbours; this draws all of them evenly from there. The bundle is then as far from the twin as it is, in
@@ -10,17 +10,18 @@ distribution, from what it was rounded from. No training is involved.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fye_bench.arguments import run
 from fye_export import layout, weights
 from fye_export.config import ModelConfig
 from fye_rt import Bundle
-from fye_rt.errors import BundleError, FyeError
+from fye_rt.errors import BundleError
 
 
 def write(bundle: Bundle, path: str | Path, *, seed: int = 0) -> None:
@@ -59,7 +60,8 @@ def unrounded(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.where(drawn.astype(np.float16) == values, drawn, exact)
 
 
-def _main() -> int:
+def main(argv: Sequence[str]) -> int:
+    """Write the twin; see the module."""
     parser = argparse.ArgumentParser(
         prog="python -m fye_bench.studies.float16_storage",
         description="Write a checkpoint in float32 whose weights round to those of a float16 bundle.",
@@ -67,14 +69,10 @@ def _main() -> int:
     parser.add_argument("bundle", metavar="BUNDLE")
     parser.add_argument("path", metavar="DIR", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    try:
-        write(Bundle.load(arguments.bundle), arguments.path, seed=arguments.seed)
-    except FyeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    arguments = parser.parse_args(argv)
+    write(Bundle.load(arguments.bundle), arguments.path, seed=arguments.seed)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    run(main)

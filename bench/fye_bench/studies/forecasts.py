@@ -1,4 +1,4 @@
-"""`fye bench forecast`: every way to fewer evaluations of the network, on the suite of `fye bench quality`.
+"""`fye bench forecast`: every way to fewer evaluations of the network, on drawn clips with known truth.
 
 Each way makes every case with every seed, and so does the full run, which evaluates every step. What was measured is
 appended to a log, line by line; the same command goes on where it stopped.
@@ -19,15 +19,15 @@ from fye_bench import arguments
 from fye_bench.environment import environment
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.judge import Judge
-from fye_bench.metrics.truth import Image, cases, draw
+from fye_bench.metrics.truth import cases, draw
 from fye_bench.speed.workload import describe_bundle
 from fye_bench.studies.forecasts_plot import draw_front
 from fye_bench.studies.lossless import CONTROLS, FULL, Measured, summarise, table
-from fye_rt import backends, machine
-from fye_rt.animator import Animator, MotionState, PortraitState
-from fye_rt.bundle import Bundle
+from fye_bench.studies.making import make
+from fye_rt import backends, files
+from fye_rt.animator import Animator
+from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.demo import shipped_bundle
 from fye_rt.clips import write
 from fye_rt.errors import InputError
 from fye_rt.options import Forecast, Options
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         if path is not None:
             write.check_output(path, suffixes)
     bundle = Bundle.load(given.bundle or shipped_bundle())
-    options = arguments.options(given, bundle)
+    options = arguments.request(given, bundle, **arguments.EVERY_STEP).options
     compared = [way for way in ways(options, given.budgets or BUDGETS) if way.method in (given.methods or METHODS)]
     header = {"bundle": bundle.digest, "frames": given.frames, "backend": given.backend, "options": options.as_dict()}
     found = _resume(given.log, header)
@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         "methods": {name: methods[name] for name in METHODS if name in methods},
     }
     if given.json is not None:
-        machine.write_json(given.json, result)
+        files.write_json(given.json, result)
     if given.plot is not None:
         draw_front(given.plot, result["methods"])
     for line in table(result["methods"]):
@@ -176,27 +176,13 @@ def _measure(
                 continue
             drawn = draw(case, animator.bundle.size, given.frames)
             states = animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks)
-            evaluations, pace, full = _made(animator, *states, replace(options, seed=seed))
+            full = make(animator, *states, replace(options, seed=seed))
+            pace, frames = full.seconds, full.frames
             if (case.number, seed, FULL) not in done:
-                scores = judge.compare(drawn, full)
-                yield Measured(case.number, seed, FULL, evaluations, pace, pace, psnr(full, full), scores)
+                scores = judge.compare(drawn, frames)
+                yield Measured(case.number, seed, FULL, full.evaluations, pace, pace, psnr(frames, frames), scores)
             for i in np.random.default_rng((case.number, seed)).permutation(len(todo)):
                 way = todo[int(i)]
-                evaluations, seconds, frames = _made(animator, *states, replace(way.options, seed=seed))
-                distance, scores = psnr(frames, full), judge.compare(drawn, frames)
-                yield Measured(case.number, seed, str(way), evaluations, seconds, pace, distance, scores)
-
-
-def _made(
-    animator: Animator, portrait: PortraitState, motion: MotionState, options: Options
-) -> tuple[int, float, Image]:
-    evaluations = 0
-
-    def count(done: int, total: int) -> None:
-        nonlocal evaluations
-        evaluations = done
-
-    start = time.perf_counter()
-    latents = animator.denoise(portrait, motion, options=options, progress=count)
-    seconds = time.perf_counter() - start
-    return evaluations, seconds, animator.decode_pixels(latents)
+                made = make(animator, *states, replace(way.options, seed=seed))
+                distance, scores = psnr(made.frames, full.frames), judge.compare(drawn, made.frames)
+                yield Measured(case.number, seed, str(way), made.evaluations, made.seconds, pace, distance, scores)

@@ -9,7 +9,6 @@ fast an engine is with them.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -19,9 +18,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from fye_bench.arguments import Between
+from fye_bench.arguments import Between, run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.judge import Judge, Scores, change, summarise
@@ -32,24 +30,24 @@ from fye_bench.metrics.truth import (
     FIRST_IDENTITY,
     FRAMES,
     STRIDE,
+    Drawn,
     Image,
     calibration_clips,
     suite,
 )
-from fye_bench.quality.run import make
 from fye_bench.speed.workload import describe_bundle
+from fye_bench.studies.making import Made, make
 from fye_engines import quantize
 from fye_engines.checking import FIRST_TIMESTEP, compare, exact_engine, random_inputs
 from fye_engines.precision import PRODUCTS, set_precision
 from fye_engines.quantize import BASE, KINDS, Ranges
-from fye_rt import machine
+from fye_rt import files
 from fye_rt.animator import Animator
-from fye_rt.backends import CPU_PIXELS, Arrays, Engine, Settings
 from fye_rt.bundle import GRAPHS, Bundle, symbols
 from fye_rt.cli import terminal
 from fye_rt.clips import write
-from fye_rt.errors import FyeError
-from fye_rt.options import DEFAULT_FORECAST, Forecast, Options
+from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
+from fye_rt.options import DEFAULT_FORECAST, Options
 
 THREADS = 1
 PRECISIONS = (BASE, *KINDS)
@@ -59,8 +57,8 @@ CALLS = 2 * CLIP_STEPS  # of a graph, at most, that its error is measured on
 DENOISER = "denoiser"
 
 
-class Simulated:
-    """A graph in another precision, on the CPU: an `Engine`."""
+class Simulated(Engine):
+    """A graph in another precision, on the CPU."""
 
     compute = BASE
     pixels = CPU_PIXELS
@@ -71,13 +69,9 @@ class Simulated:
         self._outputs = [each.name for each in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
+        """See `fye_rt.engine.Engine`."""
         given = {name: array.astype(np.float16) if name in self._low else array for name, array in inputs.items()}
         return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
-
-    def hold(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `fye_rt.backends.Engine`."""
-        return array
 
 
 class Mixed(Animator):
@@ -85,12 +79,12 @@ class Mixed(Animator):
 
     def __init__(self, bundle: Bundle, denoiser: Engine) -> None:
         super().__init__(bundle, "onnxruntime", threads=THREADS)
-        opened = self._open
+        opened = self.graphs.open
 
         def open_engine(bundle: Bundle, graph: str, settings: Settings) -> Engine:
             return denoiser if graph == DENOISER else opened(bundle, graph, settings)
 
-        self._open = open_engine
+        self.graphs.open = open_engine
 
 
 def lowered(bundle: Bundle, graph: str, precision: str, ranges: Ranges) -> tuple[bytes, dict[str, float]]:
@@ -157,7 +151,7 @@ def measure_graph(
     bundle: Bundle, graph: str, measured: Sequence[tuple[Image, Image]], held: Sequence[tuple[Image, Image]]
 ) -> tuple[Ranges, list[dict[str, Any]]]:
     """A graph's ranges and its errors."""
-    options = bundle.suited(Options(steps=CLIP_STEPS), guidance=1.0 if graph == "denoiser_cond" else None)
+    options = bundle.resolve(Options(steps=CLIP_STEPS, guidance=1.0 if graph == "denoiser_cond" else None))
     inputs = quantize.record(bundle, graph, measured, options, THREADS)
     ranges = quantize.calibrate(bundle, graph, inputs, THREADS)
     options = replace(options, seed=MEASURED)  # of noise that no range was measured on either
@@ -172,14 +166,14 @@ def quality(
     drawn = list(suite(cases, bundle.size))
     judge = Judge()
     with Animator(bundle, "onnxruntime", threads=THREADS) as animator:
-        made = [make(animator, one, options) for one in drawn]
+        made = [_make(animator, one, options) for one in drawn]
     frames = [one.frames for one in made]
     scores = [judge.compare(one, clip) for one, clip in zip(drawn, frames, strict=True)]
     terminal.say(f"suite, fp32: {cases} cases, {made[0].evaluations} evaluations each")
     found = []
     for precision in PRECISIONS:
         with Mixed(bundle, Simulated(bundle, lowered(bundle, DENOISER, precision, ranges)[0])) as animator:
-            others = [make(animator, one, options).frames for one in drawn]
+            others = [_make(animator, one, options).frames for one in drawn]
         theirs: list[Scores] = [judge.compare(one, clip) for one, clip in zip(drawn, others, strict=True)]
         distances = [psnr(one, other) for one, other in zip(others, frames, strict=True)]
         distance = mean(distances)
@@ -187,6 +181,10 @@ def quality(
         found.append({"precision": precision, **differences})
         terminal.say(f"suite, {precision}: {distance['mean']:.1f} dB from fp32, least {min(distances):.1f} dB")
     return {"network_evaluations": made[0].evaluations, "summary": summarise(scores)}, found
+
+
+def _make(animator: Animator, drawn: Drawn, options: Options) -> Made:
+    return make(animator, animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks), options)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -202,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.json is not None:
         write.check_output(arguments.json, (".json",))
     bundle, *more = [Bundle.load(path) for path in (arguments.bundle, *arguments.also)]
-    options = bundle.suited(Options(forecast=Forecast(method=DEFAULT_FORECAST)))
+    options = bundle.resolve(Options(forecast=DEFAULT_FORECAST))
     result: dict[str, Any] = {
         "command": ["python", "-m", "fye_bench.studies.quantization", *argv],
         "environment": environment(THREADS),
@@ -241,13 +239,9 @@ def main(argv: Sequence[str]) -> int:
     result["fp32"], result["quality"] = quality(bundle, denoiser, options, arguments.cases)
     result["environment"]["other_processes_cores"] = others.cores()
     if arguments.json is not None:
-        machine.write_json(arguments.json, result)
+        files.write_json(arguments.json, result)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FyeError as error:
-        terminal.note(str(error))
-        sys.exit(2)
+    run(main)

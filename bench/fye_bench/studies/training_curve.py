@@ -5,29 +5,25 @@ python -m fye_bench.studies.training_curve RUN -o curve.png
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fye_bench.arguments import run
 from fye_rt.clips import write
-from fye_rt.errors import FyeError, InputError
+from fye_rt.errors import InputError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+def main(argv: Sequence[str]) -> int:
+    """Draw the curve; see the module."""
     parser = argparse.ArgumentParser(
         prog="python -m fye_bench.studies.training_curve", description="Draw a run's logs."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="with STAGE.jsonl of one stage or more")
     parser.add_argument("-o", "--output", metavar="PNG", type=Path, required=True)
-    given = parser.parse_args(arguments)
-    try:
-        write.check_output(given.output, (".png", ".svg"))
-        draw(given.output, read(given.run))
-    except FyeError as error:
-        print(error, file=sys.stderr)
-        return 2
+    given = parser.parse_args(argv)
+    write.check_output(given.output, (".png", ".svg"))
+    draw(given.output, read(given.run))
     return 0
 
 
@@ -74,4 +70,4 @@ def draw(path: Path, stages: dict[str, list[dict[str, Any]]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

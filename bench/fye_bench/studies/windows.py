@@ -20,15 +20,17 @@ from fye_bench.metrics.truth import Image
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
 from fye_bench.studies.long_clips import LEAD, Long, clips
-from fye_rt import backends, machine, media, progressive, windows
-from fye_rt.animator import MAX_FRAMES, Animator
-from fye_rt.bundle import Bundle
+from fye_rt import backends, files, media, pieces, windows
+from fye_rt.animator import Animator
+from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.demo import shipped_bundle
 from fye_rt.clips import write
+from fye_rt.clips.frames import frames_of
+from fye_rt.clips.live import live_frames
 from fye_rt.errors import OptionError
 from fye_rt.landmarks import movement
 from fye_rt.options import Forecast, Options
+from fye_rt.pieces import MAX_FRAMES
 
 STREAM = "stream"
 KINDS = ("reference", "context", "progressive", STREAM)
@@ -91,16 +93,15 @@ def main(argv: Sequence[str]) -> int:
             write.check_output(path, suffixes)
     path = given.bundle or shipped_bundle()
     bundle = Bundle.load(path)
-    options = replace(
-        arguments.options(given, bundle), window_size=given.window_size, window_overlap=given.window_overlap
-    )
+    request = arguments.request(given, bundle, **arguments.EVERY_STEP)
+    options = request.options
     full = replace(options, forecast=Forecast())
     if given.full and options.forecasting == full.forecasting:
         raise OptionError("--full compares a forecast with every step evaluated; give one with --forecast")
     settings = (given.backend, given.compute, given.threads)
     found: dict[str, list[Measured]] = {}
     with terminal.working(given.quiet) as bars:
-        drawn = list(clips(given.clips, write.parse_size(given.size) if given.size else bundle.size, given.frames))
+        drawn = list(clips(given.clips, request.size or bundle.size, given.frames))
         total = len(drawn) * len(KINDS)
         for number, kind in enumerate(KINDS):
             with Worker() as worker:
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
         "windows": summary,
     }
     if given.json is not None:
-        machine.write_json(given.json, result)
+        files.write_json(given.json, result)
     if given.picture is not None:
         media.write_image(given.picture, picture(drawn[0], {kind: ones[0] for kind, ones in found.items()}))
     for line in table(summary):
@@ -181,19 +182,19 @@ def _make(portrait: Image, landmarks: Image, options: Options, kind: str) -> tup
     """Frames, seconds to the first and to the last of them."""
     state = _animator.encode_portrait(portrait)
     start = time.perf_counter()
-    pieces: Iterator[Image]
+    parts: Iterator[Image]
     if kind == STREAM:
-        pieces = _animator.stream(state, landmarks, options)
+        parts = live_frames(_animator, state, landmarks, options)
     else:
-        pieces = _animator.frames(state, landmarks, replace(options, windows=kind))
-    made = [next(pieces)]
+        parts = frames_of(_animator, state, landmarks, replace(options, windows=kind))
+    made = [next(parts)]
     first = time.perf_counter() - start
-    made += pieces
+    made += parts
     return np.concatenate(made), first, time.perf_counter() - start
 
 
 def _measure(clip: Long, made: Made, options: Options, kind: str) -> Measured:
-    borders, evaluations = plan(clip.landmarks, options, kind)
+    borders, evaluations = layout(clip.landmarks, options, kind)
     return Measured(
         made=made,
         borders=borders,
@@ -206,17 +207,17 @@ def _measure(clip: Long, made: Made, options: Options, kind: str) -> Measured:
     )
 
 
-def plan(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]:
+def layout(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]:
     """Borders of a clip's windows, and how many frames the network sees at each evaluated step."""
     frames, size, overlap = len(landmarks), options.window_size, options.window_overlap
     if kind in ("progressive", STREAM):
         if kind == STREAM:
             starts = [0, *range(size, frames, size - overlap), frames]
-            pieces = tuple(progressive.stream(np.diff(starts).tolist(), overlap))
+            clip = tuple(pieces.live_pieces(np.diff(starts).tolist(), overlap))
         else:
-            pieces = progressive.plan(frames, size, movement(landmarks))
-        return piece_borders(pieces, frames), progressive.evaluations(pieces)
-    blended = windows.plan(frames, kind, size, overlap)
+            clip = pieces.key_frame_pieces(frames, size, movement(landmarks))
+        return piece_borders(clip, frames), pieces.evaluations(clip)
+    blended = windows.blended_windows(frames, kind, size, overlap)
     return blended_borders(blended, frames), sum(len(window.frames) for window in blended)
 
 

@@ -48,7 +48,7 @@ def said(suite: Path, tools: Path) -> str:
         lines: list[str] = []
         patch.setattr("fye_rt.cli.terminal.note", lines.append)
         patch.setattr("fye_rt.cli.terminal.say", lines.append)
-        assert main.main(["suite", "init", str(suite), "--landmarker", str(tools), "--quiet"]) == 0
+        assert main(["suite", "init", str(suite), "--landmarker", str(tools), "--quiet"]) == 0
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def found(said: str, suite: Path, tools: Path, tmp_path_factory: pytest.TempPath
     run = tmp_path_factory.mktemp("runs") / "real"
     options = ["--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64"]
     arguments = ["--frames", "2", "--landmarker", str(tools), "--quiet"]
-    assert main.main(["eval", str(suite), "-o", str(run), *options, *arguments]) == 0
+    assert main(["eval", str(suite), "-o", str(run), *options, *arguments]) == 0
     return {one["pair"]: one for one in json.loads((run / "results.json").read_text())["pairs"]}
 
 

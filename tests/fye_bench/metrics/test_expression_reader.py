@@ -107,7 +107,7 @@ def test_training_with_the_same_seed_gives_the_same_reader(monkeypatch: pytest.M
 
 
 def test_other_weights_are_refused_with_the_command_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run: python -m fye_bench\.quality\.expression_reader"):
+    with pytest.raises(InputError, match=r"run: python -m fye_bench\.metrics\.expression_reader"):
         ExpressionReader.load(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", weight=np.zeros(3))
     with pytest.raises(InputError, match="not an expression reader's weights"):

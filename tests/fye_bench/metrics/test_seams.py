@@ -3,30 +3,30 @@ import pytest
 
 from fye_bench.metrics.drift import drift
 from fye_bench.metrics.seams import blended_borders, piece_borders, ratio, steps, warp_errors
-from fye_rt import progressive, windows
+from fye_rt import pieces, windows
 from fye_rt.errors import InputError
 
 
 def test_windows_that_share_nothing_have_a_border_between_them() -> None:
-    plan = windows.plan(72, "reference", 24, 0)
+    plan = windows.blended_windows(72, "reference", 24, 0)
     assert np.flatnonzero(blended_borders(plan, 72)).tolist() == [23, 47]
 
 
 def test_the_whole_of_a_cross_fade_is_a_border() -> None:
-    plan = windows.plan(44, "context", 24, 4)  # frames 20 to 23 are in both
+    plan = windows.blended_windows(44, "context", 24, 4)  # frames 20 to 23 are in both
     assert np.flatnonzero(blended_borders(plan, 44)).tolist() == [19, 20, 21, 22, 23]
 
 
 def test_key_frames_have_a_border_on_either_side() -> None:
-    pieces = progressive.plan(40, 24)
-    keys = pieces[0].frames[1:-1].tolist()
+    clip = pieces.key_frame_pieces(40, 24)
+    keys = clip[0].frames[1:-1].tolist()
     inner = {step for key in keys for step in (key - 1, key)}
-    assert set(np.flatnonzero(piece_borders(pieces, 40)).tolist()) == {0, 38} | inner
+    assert set(np.flatnonzero(piece_borders(clip, 40)).tolist()) == {0, 38} | inner
 
 
 def test_a_stream_has_one_border_a_window() -> None:
-    pieces = tuple(progressive.stream([24, 20, 6], 4))
-    assert np.flatnonzero(piece_borders(pieces, 50)).tolist() == [23, 43]
+    clip = tuple(pieces.live_pieces([24, 20, 6], 4))
+    assert np.flatnonzero(piece_borders(clip, 50)).tolist() == [23, 43]
 
 
 def test_the_ratio_compares_borders_with_what_is_beside_them() -> None:

@@ -20,10 +20,11 @@ from fye_export.checkpoint import Checkpoint
 from fye_export.config import NETWORKS, CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
 from fye_export.graphs import LAYER_LEVELS, Denoiser, ImageEncoder, LandmarkGuider, Reference, VAEDecoder, VAEEncoder
 from fye_rt import denoise, forecast
+from fye_rt.backends import host
 from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.windows import plan
+from fye_rt.windows import blended_windows
 
 # Two orders of float32 summation in values of size 1; the recordings agree to 7e-6
 ROUNDING = 1e-4
@@ -205,7 +206,9 @@ def test_loop_equals_the_runtimes_loop(baseline: Baseline, portrait: Portrait, g
         v = baseline.evaluate(torch.from_numpy(x), timestep, features[:, :, frames.tolist()], portrait)
         return v[:1].numpy(), v[1:].numpy()
 
-    expected = denoise.denoise(evaluate, steps, forecast.plan(steps), plan(5, "context", 3, 1), noise, options.guidance)
+    windows = blended_windows(5, "context", 3, 1)
+    workspace = host.HostWorkspace(evaluate, steps.timesteps.tolist(), windows, guidance)
+    expected = denoise.denoise(workspace, steps, forecast.jump_table(steps), windows, noise)
     assert_near(baseline.denoise(portrait, features, noise, options), expected, ROUNDING)
 
 

@@ -20,7 +20,7 @@ def test_every_way_has_its_rate_and_its_overhead(
     monkeypatch.setattr(machine, "cores", lambda: 2)  # a worker of the tests may have one
     path, cores = tmp_path / "batch.json", 2
     arguments = ["--bundle", str(TINY), "--jobs", "4", "--frames", "1", "--json", str(path), "--quiet"]
-    assert main.main(["bench", "batch", *arguments]) == 0
+    assert main(["bench", "batch", *arguments]) == 0
     result = json.loads(path.read_text())
     ways = {"one process, one thread": 1, "one process, all cores": 1, f"{cores} processes": cores}
     assert {name: row["workers"] for name, row in result["clips"].items()} == ways

@@ -13,7 +13,7 @@ from fye_bench.studies.forecasts import Way, ways
 from fye_bench.studies.lossless import FULL, Measured, summarise, table
 from fye_rt import media
 from fye_rt.cli.main import main
-from fye_rt.forecasts.choose import method
+from fye_rt.forecasts.choose import choose_forecast
 from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig, schedule
 
@@ -71,7 +71,7 @@ def test_every_way_to_a_budget_evaluates_that_often() -> None:
     assert len({str(way) for way in found}) == len(found) > 40
     for way in found:
         if way.method != "adaptive":
-            chosen = method(schedule(way.options.steps, config), way.options)
+            chosen = choose_forecast(schedule(way.options.steps, config), way.options)
             assert chosen.evaluations == way.budget, way
     assert {way.options.solver for way in found} == {"ddim", "dpm", "unipc"}
 
@@ -80,7 +80,7 @@ def test_every_way_to_a_budget_evaluates_that_often() -> None:
 def log(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("front")
     files = ["--log", str(folder / "log.jsonl"), "--json", str(folder / "r.json"), "--plot", str(folder / "r.png")]
-    assert main.main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *files]) == 0
+    assert main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *files]) == 0
     return folder / "log.jsonl"
 
 
@@ -99,7 +99,7 @@ def test_it_goes_on_with_what_is_missing(log: Path, tiny_bundle: Path, tmp_path:
     whole = log.read_text().splitlines(keepends=True)
     (tmp_path / "part.jsonl").write_text("".join(whole[:5]))
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(tmp_path / "part.jsonl")]
-    assert main.main(arguments) == 0
+    assert main(arguments) == 0
     ours = [Measured.parse(line) for line in (tmp_path / "part.jsonl").read_text().splitlines()[1:]]
     theirs = {one.way: one for one in map(Measured.parse, whole[1:])}
     assert {one.way for one in ours} == set(theirs) and len(ours) == len(theirs)
@@ -110,14 +110,14 @@ def test_it_goes_on_with_what_is_missing(log: Path, tiny_bundle: Path, tmp_path:
 def test_only_the_methods_asked_for_are_measured(tiny_bundle: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     chosen = ["--log", str(log), "--methods", "UniPC 2", "calibrated"]
-    assert main.main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *chosen]) == 0
+    assert main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *chosen]) == 0
     lines = log.read_text().splitlines()[1:]
     assert {json.loads(line)["way"] for line in lines} == {FULL, "UniPC 2 @ 3", "calibrated @ 3"}
 
 
 def test_a_log_of_another_run_is_refused(log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(log), "--guidance", "2"]
-    assert main.main(arguments) == 2
+    assert main(arguments) == 2
     assert "another run" in capsys.readouterr().err
 
 

@@ -9,8 +9,8 @@ import pytest
 from fye_bench.studies import quantization
 from fye_engines.quantize import BASE, BOUNDS
 from fye_rt import backends
-from fye_rt.backends import Engine, Settings
 from fye_rt.bundle import Bundle
+from fye_rt.engine import Engine, Settings
 from fye_rt.errors import OutputError
 
 GRAPH = "image_encoder"  # opens in a second; ONNX Runtime takes ten for a denoiser in float16

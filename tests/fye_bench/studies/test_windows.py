@@ -27,7 +27,7 @@ def test_a_long_clip_is_in_motion_from_its_first_frame_to_its_last() -> None:
 @pytest.mark.parametrize(("kind", "most"), [("reference", 1.2), ("context", 1.23), ("progressive", 1.15)])
 def test_evaluations_of_a_frame(kind: str, most: float) -> None:
     landmarks = np.zeros((300, *SIZE, 3), np.uint8)
-    borders, evaluations = windows.plan(landmarks, Options(), kind)
+    borders, evaluations = windows.layout(landmarks, Options(), kind)
     assert borders.shape == (299,) and 10 < borders.sum() < 100
     assert 1 <= evaluations / 300 <= most
 
@@ -38,7 +38,7 @@ def test_the_command_measures_every_kind_and_what_a_forecast_costs_there(
     files = ["--json", str(tmp_path / "windows.json"), "--picture", str(tmp_path / "windows.png")]
     small = ["--clips", "1", "--frames", "50", "--size", "64x72", "--threads", "1", "--window-size", "12", "--quiet"]
     forecast = ["--steps", "4", "--forecast", "reuse", "--evaluations", "2", "--full"]
-    assert main.main(["bench", "windows", "--bundle", str(tiny_bundle), *small, *forecast, *files]) == 0
+    assert main(["bench", "windows", "--bundle", str(tiny_bundle), *small, *forecast, *files]) == 0
     result = json.loads((tmp_path / "windows.json").read_text())
     assert result["workload"]["size"] == [64, 72]
     assert tuple(result["windows"]) == windows.KINDS
@@ -57,6 +57,6 @@ def test_the_command_measures_every_kind_and_what_a_forecast_costs_there(
 
 @pytest.mark.parametrize("wrong", [("--frames", "20"), ("--full",), ("--size", "64")])
 def test_a_wrong_argument_is_one_line(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["bench", "windows", *wrong]) == 2
+    assert main(["bench", "windows", *wrong]) == 2
     error = capsys.readouterr().err
     assert wrong[0] in error and error.count("\n") == 1 and len(error) < 200

@@ -166,7 +166,7 @@ def step() -> None:
 def step_of_windows() -> None:
     x, row = torch.zeros(1, 4, 3, 20, 20), forecast_step.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
     slot, parts = torch.zeros(1, dtype=torch.int32), torch.zeros(2, 4, 2, 20, 20, dtype=torch.bfloat16)
-    blend = forecast_step.blend(windows.plan(3, "context", 2, 1), 3)
+    blend = forecast_step.blend(windows.blended_windows(3, "context", 2, 1), 3)
     forecast_step.forecast_step(x, None, parts, torch.zeros(2, *x.shape), slot, row, None, blend)
 
 

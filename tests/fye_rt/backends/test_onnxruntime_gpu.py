@@ -16,11 +16,11 @@ from onnx import helper, numpy_helper
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu, onnxruntime_gpu
-from fye_rt.backends.onnxruntime_bound import Held
+from fye_rt.backends.onnxruntime_bound import DeviceInput
 from fye_rt.backends.onnxruntime_gpu import CUDA, RTX, TENSORRT, Provider
 from fye_rt.backends.onnxruntime_norms import as_layer_norms
-from fye_rt.bundle import GRAPHS, symbols
-from fye_rt.cli.demo import shipped_bundle
+from fye_rt.bundle import GRAPHS, shipped_bundle, symbols
+from fye_rt.engine import Settings
 from fye_rt.errors import BackendError
 
 HERE = replace(CUDA, name="CPUExecutionProvider", device="cpu")
@@ -56,7 +56,7 @@ def relative(made: np.ndarray, expected: np.ndarray) -> float:
 def test_every_graph_says_what_it_says_on_the_cpu(graph: str, tiny: Bundle) -> None:
     inputs = given(tiny, graph)
     made = HERE.open_here(tiny, graph, "fp32").run(inputs)
-    expected = backends.load("onnxruntime")(tiny, graph, backends.Settings(threads=1)).run(inputs)
+    expected = backends.load("onnxruntime")(tiny, graph, Settings(threads=1)).run(inputs)
     assert set(made) == set(expected)
     for name, array in expected.items():
         # norms of this bundle's random weights amplify rounding: PyTorch and OpenVINO differ from the CPU by 5e-5 too
@@ -68,7 +68,7 @@ def test_in_float16_it_is_near(graph: str) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
     engine = HERE.open_here(mini, graph, "fp16")
     inputs = given(mini, graph)
-    held = {name: array if name in EVERY_RUN else engine.hold(array) for name, array in inputs.items()}
+    held = {name: array if name in EVERY_RUN else engine.to_device(array) for name, array in inputs.items()}
     made = engine.run(held if graph == "denoiser_cond" else inputs)
     exact = HERE.open_here(mini, graph, "fp32").run(inputs)
     for name, array in exact.items():
@@ -96,11 +96,16 @@ def test_what_is_held_is_copied_when_it_changes_and_no_place_moves(
     one, other, short = given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond", 2)
     other["reference_key.0"] = other["reference_key.0"] + 1
     copied: list[int] = []
-    value = Held.value
-    monkeypatch.setattr(Held, "value", lambda self, dtype, device: copied.append(1) or value(self, dtype, device))
+    value = DeviceInput.value
+
+    def counted(self: DeviceInput, dtype: Any, device: str) -> Any:
+        copied.append(1)
+        return value(self, dtype, device)
+
+    monkeypatch.setattr(DeviceInput, "value", counted)
 
     def held(inputs: dict[str, Any]) -> dict[str, Any]:
-        return {name: x if name in EVERY_RUN else engine.hold(x) for name, x in inputs.items()}
+        return {name: x if name in EVERY_RUN else engine.to_device(x) for name, x in inputs.items()}
 
     def copies() -> int:
         number = len(copied)
@@ -117,7 +122,8 @@ def test_what_is_held_is_copied_when_it_changes_and_no_place_moves(
     np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
     copies()
     # of another length of window only what depends on its length is copied: the portrait is there already
-    fewer = {name: short[name] for name in EVERY_RUN} | {"landmark_features": engine.hold(short["landmark_features"])}
+    features = engine.to_device(short["landmark_features"])
+    fewer = {name: short[name] for name in EVERY_RUN} | {"landmark_features": features}
     engine.run(first | fewer)
     assert copies() == 1
     np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
@@ -297,10 +303,10 @@ def test_without_a_gpu_or_its_provider_it_says_so(name: str, tiny: Bundle, monke
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
     with pytest.raises(BackendError, match="there is no NVIDIA driver"):
-        backends.load(name)(tiny, "guider", backends.Settings())
+        backends.load(name)(tiny, "guider", Settings())
     monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
     with pytest.raises(BackendError, match=r"\w+ExecutionProvider( is not installed)?; run: pip"):
-        backends.load(name)(tiny, "guider", backends.Settings())
+        backends.load(name)(tiny, "guider", Settings())
 
 
 def test_a_driver_that_is_too_old_and_a_library_that_is_missing_are_told(
@@ -343,10 +349,10 @@ def test_without_onnx_ir_graphs_stay_in_float32(
     assert backends.computes("onnxruntime-cuda") == ("fp32",)
     with pytest.raises(BackendError, match=r"computes in fp32 here, not in fp16; .* run: pip install onnx-ir$"):
         backends.resolve_compute("onnxruntime-cuda", "fp16")
-    engine = backends.load("onnxruntime-cuda")(tiny, "denoiser_cond", backends.Settings())
+    engine = backends.load("onnxruntime-cuda")(tiny, "denoiser_cond", Settings())
     assert engine.compute == "fp32" and "run: pip install onnx-ir" in caplog.text
     inputs = given(tiny, "denoiser_cond")
-    expected = backends.load("onnxruntime")(tiny, "denoiser_cond", backends.Settings()).run(inputs)["v_conditional"]
+    expected = backends.load("onnxruntime")(tiny, "denoiser_cond", Settings()).run(inputs)["v_conditional"]
     np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
 
 

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_rt import Bundle, backends
+from fye_rt import Bundle
+from fye_rt.engine import Settings
 
 openvino = pytest.importorskip("openvino")
 
@@ -38,7 +39,7 @@ def inputs(bundle: Bundle, frames: int, height: int, width: int) -> dict[str, An
 def run(bundle: Bundle, compute: str, *cases: dict[str, Any]) -> list[dict[str, Any]]:
     from fye_rt.backends.openvino import open_engine
 
-    engine = open_engine(bundle, "denoiser", backends.Settings(compute=compute))
+    engine = open_engine(bundle, "denoiser", Settings(compute=compute))
     assert engine.compute == compute
     return [engine.run(case) for case in cases]
 

@@ -112,5 +112,5 @@ def test_workers_share_the_cores() -> None:
         5,
         1,
     ]
-    with pytest.raises(OptionError, match="3 workers share 2 cores; pass --workers 2 or less, or --threads 1"):
+    with pytest.raises(OptionError, match="3 workers share 2 cores; pass workers=2 or less, or threads=1"):
         threads_each(0, 3, 2)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fye_rt import media
-from fye_rt.bundle import Bundle
-from fye_rt.cli import demo, main
+from fye_rt.bundle import Bundle, shipped_bundle
+from fye_rt.cli import demo
+from fye_rt.cli.main import main
 from fye_rt.clips.clip import Clip
 from fye_rt.errors import BundleError
 from fye_rt.forecasts.choose import PRESETS
@@ -45,7 +46,7 @@ def test_the_demo_runs_anywhere_without_mediapipe_opencv_and_torch(tmp_path: Pat
         assert clip["frames"] == len(frames)
         assert f"{family}: {len(frames)} frames" in result.stdout
 
-    note = Bundle.load(demo.shipped_bundle()).manifest.get("note", "")
+    note = Bundle.load(shipped_bundle()).manifest.get("note", "")
     assert note in result.stdout
 
 
@@ -58,7 +59,7 @@ def test_the_stand_in_bundle_says_that_its_picture_is_noise() -> None:
 
 def test_the_shipped_model_has_a_card_and_no_file_over_20_mb() -> None:
     mini = INPUTS.parent / "mini"
-    assert demo.shipped_bundle() == mini
+    assert shipped_bundle() == mini
     card = (mini / "README.md").read_text()
     assert "Drawn faces only" in card and "Apache-2.0" in card
     bundle = Bundle.load(mini)
@@ -98,17 +99,17 @@ def test_the_demo_s_sheet_shows_portraits_landmarks_and_frames() -> None:
 
 
 def test_the_trained_bundle_is_preferred_once_it_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "shipped_bundles", lambda: tmp_path)
-    with pytest.raises(BundleError, match="--bundle"):
-        demo.shipped_bundle()
+    monkeypatch.setattr("fye_rt.bundle.shipped_bundles", lambda: tmp_path)
+    with pytest.raises(BundleError, match="pass bundle=DIR"):
+        shipped_bundle()
     for name in ("tiny", "mini"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "bundle.json").touch()
-        assert demo.shipped_bundle() == tmp_path / name
+        assert shipped_bundle() == tmp_path / name
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert main.main(["demo", "-o", str(tmp_path / "file")]) == 2
+    assert main(["demo", "-o", str(tmp_path / "file")]) == 2
     error = capsys.readouterr().err
     assert "file" in error and error.startswith("fye: ") and error.count("\n") == 1

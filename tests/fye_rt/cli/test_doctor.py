@@ -14,9 +14,10 @@ import fye_rt
 from fye_rt import machine
 from fye_rt.animator import Animator
 from fye_rt.backends import gpu
-from fye_rt.cli import doctor, main
+from fye_rt.cli import doctor
 from fye_rt.cli.doctor import ABSENT, FACT, FAILED, OK, Line
-from fye_rt.options import Options
+from fye_rt.cli.main import main
+from fye_rt.options import ClipRequest, Options
 from tests.fye_rt.command_line import BUNDLES, ROOT, TINY, Fye
 
 CORE = ("numpy", "onnxruntime", "av", "pillow", "opencv-contrib-python", "opencv", "pictures", "videos")
@@ -76,7 +77,7 @@ def test_what_is_not_installed_is_absent_and_its_extra_is_named(monkeypatch: pyt
         )
     assert lines["backend openvino"].state == ABSENT
     assert lines["backend openvino"].how.endswith("run: pip install 'fye-rt[openvino]'")
-    assert lines["fye-rt"].state == FACT and fye_rt.__version__ in lines["fye-rt"].how
+    assert lines["fye-rt"].state == FACT and fye_rt.version.__version__ in lines["fye-rt"].how
     assert lines["backend onnxruntime-cuda"].how == "not usable: there is no NVIDIA driver"
     assert not [line for line in lines.values() if line.broken]
 
@@ -96,7 +97,7 @@ def test_a_pyav_that_does_not_work_is_told_in_one_line(
         raise error
 
     monkeypatch.setattr(av, "open", broken)
-    assert main.main(["doctor"]) == 1
+    assert main(["doctor"]) == 1
     output = capsys.readouterr().out.splitlines()
     (line,) = (line for line in output if line.startswith("videos"))
     assert told in line and line[29:].startswith(FAILED) and len(line) < 400
@@ -200,4 +201,5 @@ def test_all_that_ships_is_animated_without_the_face_model(
     motions = sorted((BUNDLES / "demo").glob("*/landmarks"))
     assert len(portraits) == len(motions) == 4
     for portrait, motion in zip(portraits, [*motions[1:], motions[0]], strict=True):
-        assert len(animator.animate(portrait, motion, Options(steps=1), frames=1)) == 1
+        request = ClipRequest(portrait=portrait, motion=motion, options=Options(steps=1), frames=1)
+        assert len(animator.animate(request)) == 1

@@ -14,13 +14,14 @@ from PIL import Image
 import fye_rt
 from fye_rt import media
 from fye_rt.bundle import MANIFEST, Bundle, sealed
+from fye_rt.cli.commands import BENCHMARKS
 from fye_rt.cli.main import main
 from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, TINY, Fye
 
 
 def test_the_version_is_the_package_s(fye: Fye) -> None:
-    assert fye("--version") == f"fye-rt {fye_rt.__version__}\n"
+    assert fye("--version") == f"fye-rt {fye_rt.version.__version__}\n"
 
 
 def test_without_a_command_it_lists_the_commands(fye: Fye) -> None:
@@ -49,7 +50,7 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     assert facts["bundle"]["digest"] == Bundle.load(TINY).digest
     assert facts["backend"] in ("onnxruntime", "openvino")
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
-    assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.__version__
+    assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.version.__version__
 
 
 def test_what_suits_the_model_is_used_where_nothing_is_named(fye: Fye, tmp_path: Path) -> None:
@@ -213,11 +214,21 @@ def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any])
     assert said.startswith("out: ") and "MB" in said
 
 
-def test_bench_hands_all_its_arguments_on(fye: Fye, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_alone_is_latency_and_takes_all_arguments(fye: Fye, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setitem(sys.modules, "fye_bench.speed.latency", SimpleNamespace(main=seen.append))
     fye("bench", "--frames", "3", "DIR", "--help")
     assert seen == [["--frames", "3", "DIR", "--help"]]
+
+
+@pytest.mark.parametrize(("word", "module"), BENCHMARKS.items())
+def test_a_word_after_bench_names_another_benchmark(
+    word: str, module: str, fye: Fye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(main=seen.append))
+    fye("bench", word, "--frames", "3", word)
+    assert seen == [["--frames", "3", word]]
 
 
 def test_progress_is_shown_on_a_terminal_and_not_with_quiet(
@@ -242,6 +253,6 @@ def test_a_logged_warning_becomes_one_line_once(tmp_path: Path, capsys: pytest.C
     pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     pictures[0].save(moving, save_all=True, append_images=pictures[1:])
     for _ in range(2):
-        assert main.main(["animate", str(moving), "/no/such", "-o", str(tmp_path / "out.mp4"), *FAST]) == 2
+        assert main(["animate", str(moving), "/no/such", "-o", str(tmp_path / "out.mp4"), *FAST]) == 2
         warning, mistake = capsys.readouterr().err.splitlines()
         assert warning.startswith("fye: ") and "holds several pictures" in warning and "/no/such" in mistake

@@ -43,7 +43,7 @@ def test_a_wrong_call_is_one_line_that_names_the_help(fye: Fye, arguments: list[
         ("--guidance", "nan", "guidance"),
         ("--seed", "-1", "seed"),
         ("--window-size", "33", "1 to 32"),
-        ("--window-overlap", "24", "window_overlap"),
+        ("--window-overlap", "24", "--window-overlap 24 is not valid"),
         ("--windows", "doors", "context, reference, tiles"),
         ("--forecast", "crystal-ball", "off, reuse"),
         ("--order", "2", "it takes no settings"),
@@ -312,7 +312,7 @@ def test_ctrl_c_ends_quietly_with_130(
 
     monkeypatch.setattr(Animator, "decode_pixels", interrupt)
     arguments = ["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]
-    assert main.main(arguments) == 130
+    assert main(arguments) == 130
     out, err = capsys.readouterr()
     assert (out, err.strip()) == ("", "")
     assert not list(tmp_path.iterdir())
@@ -321,7 +321,7 @@ def test_ctrl_c_ends_quietly_with_130(
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Animator, "decode_pixels", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        main.main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST])
+        main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST])
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,8 @@ SIGNALS = pytest.mark.parametrize("number", CODES, ids=lambda number: number.nam
 # a process that gets signals in the middle of its work
 STRUCK = """
 import os, signal, sys
-from fye_rt import cli, outputs
+from fye_rt.cli.main import main
+from fye_rt.clips import write
 from fye_rt.animator import Animator
 if int(signal.SIGINT) in NUMBERS:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without one
@@ -35,12 +36,12 @@ def struck(function):
         return result
     return call
 WHERE
-sys.exit(cli.main())
+sys.exit(main())
 """
 IN_ANIMATE = "Animator.decode_pixels = struck(Animator.decode_pixels)"
 IN_STREAM = """
-write_stream = outputs.write_stream
-outputs.write_stream = lambda *arguments: write_stream(*arguments[:-1], struck(arguments[-1]))
+write_stream = write.write_stream
+write.write_stream = lambda *arguments: write_stream(*arguments[:-1], struck(arguments[-1]))
 """
 
 
@@ -97,7 +98,7 @@ def test_a_stream_that_is_stopped_plays_as_far_as_it_was_written(
 
 
 def test_a_landmark_file_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
-    where = "from fye_rt import clip\nclip.read_motion = struck(lambda *_: None)"
+    where = "from fye_rt.clips import driving\ndriving.read_motion = struck(lambda *_: None)"
     result = struck(where, (signal.SIGTERM,), "landmarks", PORTRAIT, "-o", tmp_path / "m.npz")
     assert (result.returncode, result.stdout, result.stderr) == (143, "", "")
     assert not list(tmp_path.iterdir())
@@ -114,14 +115,14 @@ def test_python_s_handlers_are_left_alone_where_the_command_line_is_called_from_
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Animator, "decode_pixels", look)
-    assert main.main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]) == 130
+    assert main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]) == 130
     assert seen == handlers
 
 
 def test_the_process_s_own_command_line_gives_its_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = [signal.getsignal(number) for number in CODES]
     monkeypatch.setattr(sys, "argv", ["fye", "--version"])
-    assert main.main() == 0
+    assert main() == 0
     assert [signal.getsignal(number) for number in CODES] == handlers
 
 
@@ -185,5 +186,5 @@ def test_workers_end_with_their_batch_and_leave_no_clip_without_its_record(how: 
     if how == "kill -9":
         short = tmp_path / "short.jsonl"
         short.write_text(jobs.read_text().splitlines()[0])
-        assert main.main(["batch", str(short), "-o", str(out), *options[:-2], "--quiet"]) == 0
+        assert main(["batch", str(short), "-o", str(out), *options[:-2], "--quiet"]) == 0
     assert not [path for path in out.rglob(".*") if path.name != ".lock"]

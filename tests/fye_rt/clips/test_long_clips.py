@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from fye_rt import Animator, Options
-from fye_rt import animator as module
+from fye_rt import Animator, Options, stages
+from fye_rt.clips.frames import frames_of
 from tests.fye_rt.command_line import ROOT, TINY
 
 # landmark images as a motion gives them, made when they are asked for
@@ -15,6 +15,7 @@ PEAK = """
 import sys
 import numpy as np
 from fye_rt import Animator, Bundle, Options
+from fye_rt.clips.frames import frames_of
 from fye_rt.machine import peak_memory
 
 class Images:
@@ -28,7 +29,7 @@ class Images:
 with Animator(Bundle.load(sys.argv[1]), "onnxruntime", threads=1) as animator:
     portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
     options = Options(steps=2, windows="progressive", forecast="reuse")
-    made = sum(len(piece) for piece in animator.frames(portrait, Images(), options))
+    made = sum(len(piece) for piece in frames_of(animator, portrait, Images(), options))
 assert made == len(Images())
 print(peak_memory())
 """
@@ -54,8 +55,8 @@ def test_features_that_are_not_kept_change_nothing(
     images = random.integers(0, 256, (11, 64, 64, 3), np.uint8)
     portrait = animator.encode_portrait(images[0])
     options = Options(steps=2, windows=windows, window_size=5, window_overlap=2)
-    kept = np.concatenate(list(animator.frames(portrait, images, options)))
+    kept = np.concatenate(list(frames_of(animator, portrait, images, options)))
     assert len(kept) == 11
-    monkeypatch.setattr(module, "_KEPT_FEATURES", 0)
+    monkeypatch.setattr(stages, "_KEPT_FEATURES", 0)
     monkeypatch.setattr(Animator, "encode_motion", None)  # it would keep them
-    np.testing.assert_array_equal(np.concatenate(list(animator.frames(portrait, images, options))), kept)
+    np.testing.assert_array_equal(np.concatenate(list(frames_of(animator, portrait, images, options))), kept)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from fye_rt.clips.read_ahead import Feed
+from fye_rt.clips.read_ahead import ReadAhead
 
 
 def test_items_come_in_order_and_nothing_comes_after_the_last() -> None:
-    feed = Feed(range(10), 3)
+    feed = ReadAhead(range(10), 3)
     assert [feed.take(4), feed.take(4), feed.take(4), feed.take(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], []]
 
 
@@ -20,7 +20,7 @@ def test_a_source_that_is_not_emptied_has_to_wait() -> None:
             given.append(k)
             yield k
 
-    feed = Feed(source(), 3)
+    feed = ReadAhead(source(), 3)
     for count in (4, 6):  # three in the queue, and one that waits for room
         while len(given) < count:
             time.sleep(0.01)
@@ -40,7 +40,7 @@ def test_a_stall_gives_what_there_is_but_never_nothing() -> None:
         time.sleep(0.5)  # longer than anybody's patience, but there is nothing to give yet
         yield 3
 
-    feed = Feed(source(), 8)
+    feed = ReadAhead(source(), 8)
     assert stalls.wait(60)
     assert feed.take(3, patience=0.2) == [1, 2]
     go_on.set()
@@ -53,7 +53,7 @@ def test_an_error_of_the_source_comes_after_the_items_before_it() -> None:
         yield from (1, 2)
         raise ValueError("camera lost")
 
-    feed = Feed(source(), 8)
+    feed = ReadAhead(source(), 8)
     assert feed.take(5) == [1, 2]
     with pytest.raises(ValueError, match="camera lost"):
         feed.take(5)
@@ -68,7 +68,7 @@ def test_closing_closes_the_source() -> None:
         finally:
             closed.set()
 
-    feed = Feed(source(), 2)
+    feed = ReadAhead(source(), 2)
     assert feed.take(1) == [0]
     assert not closed.is_set()
     feed.close()

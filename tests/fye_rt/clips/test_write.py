@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from fye_rt import media
 from fye_rt.clips import write
-from fye_rt.clips.clip import Rendering
+from fye_rt.clips.clip import Playback, Rendering
 from fye_rt.errors import OutputError
 from fye_rt.media import VideoWriter
 from fye_rt.timings import Timings
@@ -25,8 +24,7 @@ IMAGE = np.full((64, 64, 3), 90, np.uint8)
 
 def rendering(frames: int = 3) -> Rendering:
     landmarks = np.stack([IMAGE] * frames)
-    pieces: Iterator[Any] = iter([np.stack([IMAGE] * frames)])
-    return Rendering(fps=10, portrait=IMAGE, landmarks=landmarks, notices=(), _pieces=pieces, _timings=Timings())
+    return Rendering(Playback(fps=10), IMAGE, landmarks, (), iter([landmarks]), Timings())
 
 
 def names(folder: Path) -> list[str]:

@@ -3,41 +3,40 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_rt import forecast, windows
+from fye_rt import forecast
 from fye_rt.arrays import Array
-from fye_rt.denoise import denoise
 from fye_rt.errors import InputError, OptionError
-from fye_rt.forecast import Method
+from fye_rt.forecast import Forecaster, JumpTable
 from fye_rt.forecasts.adaptive import Adaptive
-from fye_rt.forecasts.choose import PRESETS, method
+from fye_rt.forecasts.choose import PRESETS, choose_forecast
 from fye_rt.forecasts.fitted import Fitted
 from fye_rt.noise import frame_noise
 from fye_rt.options import Forecast, Options
 from fye_rt.schedule import SchedulerConfig, schedule
+from tests.fye_rt.networks import denoised, smooth
 
 TABLE = schedule(30, SchedulerConfig())
 NOISE = frame_noise(0, range(6), 8, 8)
 
 
-def smooth(latents: Array, timestep: int) -> Array:
-    mixed = np.stack([latents[:, 1] - latents[:, 3], latents[:, 0] / 2, latents[:, 2], latents[:, 1] / 3], axis=1)
-    return np.tanh(mixed + np.float32(np.sin(timestep / 300)), dtype=np.float32)
+def slow(latents: Array, timestep: int) -> Array:
+    return smooth(latents, timestep, 300.0)
 
 
-def run(chosen: Method, noise: Array = NOISE, seen: list[int] | None = None, **more: Any) -> Array:
+def run(chosen: Forecaster, noise: Array = NOISE, seen: list[int] | None = None, **more: Any) -> Array:
     def evaluate(latents: Array, timestep: int, frames: Any) -> tuple[None, Array]:
         if seen is not None and frames[0] == 0:
             seen.append(int(np.flatnonzero(TABLE.timesteps == timestep)[0]))
-        return None, smooth(latents, timestep)
+        return None, slow(latents, timestep)
 
-    return denoise(evaluate, TABLE, chosen, windows.plan(noise.shape[2], "context", 24, 4), noise, 1.0, **more)
-
-
-def of(**settings: Any) -> Method:
-    return method(TABLE, Options(forecast=Forecast(**settings)))
+    return denoised(evaluate, TABLE, chosen, None, noise, **more)
 
 
-def steps(chosen: Method) -> list[int]:
+def of(**settings: Any) -> Forecaster:
+    return choose_forecast(TABLE, Options(forecast=Forecast(**settings)))
+
+
+def steps(chosen: Forecaster) -> list[int]:
     seen: list[int] = []
     run(chosen, seen=seen)
     return seen
@@ -59,7 +58,7 @@ def test_a_method_evaluates_the_steps_that_its_settings_name(settings: dict[str,
     assert steps(of(**settings)) == evaluated
 
 
-def test_by_default_as_many_as_the_published_cache() -> None:
+def test_polynomials_evaluate_as_often_as_the_published_cache_by_default() -> None:
     for name in ("reuse", "taylor", "newton"):
         assert of(method=name).evaluations == of(method="paper").evaluations == 12
 
@@ -76,7 +75,7 @@ def test_higher_order_forecasts_come_nearer_to_the_full_run() -> None:
 
 @pytest.mark.parametrize("quantity", ["v", "x0", "epsilon"])
 @pytest.mark.parametrize("name", ["reuse", "taylor", "newton"])
-def test_every_step_evaluated_is_no_cache_to_the_last_bit(name: str, quantity: str) -> None:
+def test_a_method_that_evaluates_every_step_is_plain_ddim(name: str, quantity: str) -> None:
     everything = run(of(method=name, quantity=quantity, evaluations=30))
     if quantity == "v":
         np.testing.assert_array_equal(everything, FULL)
@@ -84,17 +83,9 @@ def test_every_step_evaluated_is_no_cache_to_the_last_bit(name: str, quantity: s
 
 
 def test_one_evaluated_step_is_one_step_of_the_first_prediction() -> None:
-    from fye_rt.forecasts.solvers import ddim
-
     single = schedule(1, SchedulerConfig())
-    expected = denoise(
-        lambda latents, timestep, frames: (None, smooth(latents, timestep)),
-        single,
-        ddim(single),
-        windows.plan(6, "context", 24, 4),
-        NOISE,
-        1.0,
-    )
+    ddim = forecast.jump_table(single)
+    expected = denoised(lambda latents, timestep, frames: (None, slow(latents, timestep)), single, ddim, None, NOISE)
     # x0 that is reused on the way arrives where one step of it goes
     np.testing.assert_allclose(run(of(method="reuse", evaluations=1, quantity="x0")), expected, rtol=0, atol=1e-5)
 
@@ -131,21 +122,22 @@ def test_adaptive_evaluates_more_for_a_smaller_tolerance_and_comes_nearer() -> N
 
 
 def test_adaptive_stays_within_its_evaluations_and_keeps_the_last_for_the_last_step() -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     seen: list[int] = []
-    run(of(method="adaptive", tolerance=1e-6, max_evaluations=7), seen=seen, progress=lambda *done: told.append(done))
+    chosen = of(method="adaptive", tolerance=1e-6, max_evaluations=7)
+    run(chosen, seen=seen, progress=lambda *step: progress.append(step))
     assert len(seen) == 7 and seen[-1] == 29
-    assert told[-1] == (7, 7)
+    assert progress[-1] == ("denoise", 7, 7)
 
 
 def test_adaptive_reports_at_the_end_how_many_it_took() -> None:
-    told: list[tuple[int, int]] = []
-    run(of(method="adaptive", tolerance=0.1), progress=lambda *done: told.append(done))
-    assert told[0] == (1, 30)
-    assert told[-1][0] == told[-1][1] < 30
+    progress: list[tuple[str, int, int]] = []
+    run(of(method="adaptive", tolerance=0.1), progress=lambda *step: progress.append(step))
+    assert progress[0] == ("denoise", 1, 30)
+    assert progress[-1][1] == progress[-1][2] < 30
 
 
-def test_nothing_leaks_from_one_clip_into_the_next() -> None:
+def test_a_forecaster_keeps_nothing_of_one_clip_for_the_next() -> None:
     other = frame_noise(5, range(6), 8, 8) * 2
     for chosen in (of(method="adaptive", tolerance=0.02), of(method="newton", order=2, evaluations=9)):
         first = run(chosen)
@@ -162,7 +154,7 @@ def test_nothing_leaks_from_one_clip_into_the_next() -> None:
         np.testing.assert_array_equal(run(chosen), first)
 
 
-def test_interleaved_clips_of_one_method_do_not_disturb_each_other() -> None:
+def test_interleaved_clips_of_one_forecaster_do_not_disturb_each_other() -> None:
     chosen = of(method="adaptive", tolerance=0.02)
     other = frame_noise(5, range(6), 8, 8) * 2
     expected, inner = run(chosen), run(chosen, other)
@@ -179,29 +171,29 @@ def test_a_tolerance_of_nothing_is_plain_ddim_but_for_rounding() -> None:
     np.testing.assert_allclose(run(chosen), FULL, rtol=0, atol=1e-5)
 
 
-def test_a_calibrated_plan_is_taken_where_one_fits() -> None:
-    plan = forecast.plan(TABLE, [0, 5, 29])
-    fitted = [Fitted(30, (1.0, 2.0), plan, 0.0)]
+def test_a_calibrated_table_is_taken_where_one_fits() -> None:
+    table = forecast.jump_table(TABLE, [0, 5, 29])
+    fitted = [Fitted(30, (1.0, 2.0), table, 0.0)]
     settings = Forecast(method="calibrated", evaluations=3)
-    assert method(TABLE, Options(guidance=2.0, forecast=settings), lambda: fitted) is plan
+    assert choose_forecast(TABLE, Options(guidance=2.0, forecast=settings), lambda: fitted) is table
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_takes_its_fitted_plan(name: str) -> None:
+def test_a_preset_takes_its_fitted_table(name: str) -> None:
     evaluations = PRESETS[name].calibrated
-    fitted = [Fitted(30, (1.0, 2.0), forecast.plan(TABLE, forecast.even(30, n)), 0.0) for n in range(2, 20)]
-    chosen = method(TABLE, Options(guidance=1.5, forecast=name), lambda: fitted)
+    fitted = [Fitted(30, (1.0, 2.0), forecast.jump_table(TABLE, forecast.even(30, n)), 0.0) for n in range(2, 20)]
+    chosen = choose_forecast(TABLE, Options(guidance=1.5, forecast=name), lambda: fitted)
     assert chosen.evaluations == evaluations
-    assert chosen in [one.plan for one in fitted]
+    assert chosen in [entry.table for entry in fitted]
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_without_a_plan_a_preset_evaluates_more_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_preset_without_a_table_evaluates_more_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
     preset = PRESETS[name]
     assert preset.otherwise > preset.calibrated
     chosen = of(method=name)
     assert chosen == of(method="newton", evaluations=preset.otherwise)
-    assert f"no plan for {preset.calibrated} evaluations of 30 steps" in caplog.text
+    assert f"no fitted table for {preset.calibrated} evaluations of 30 steps" in caplog.text
     assert f"first order, with {preset.otherwise} evaluations" in caplog.text
 
 
@@ -209,7 +201,8 @@ def test_a_preset_evaluates_every_one_of_few_steps(caplog: pytest.LogCaptureFixt
     for count in (2, 5, 8):
         few = schedule(count, SchedulerConfig())
         for name in PRESETS:
-            chosen = method(few, Options(steps=count, forecast=name))
+            chosen = choose_forecast(few, Options(steps=count, forecast=name))
+            assert isinstance(chosen, JumpTable)
             assert [jump.step for jump in chosen.jumps] == list(range(count))
     assert not caplog.text
 
@@ -218,9 +211,11 @@ def test_an_adaptive_jump_is_at_most_twice_as_long_as_the_one_before() -> None:
     assert steps(of(method="adaptive", tolerance=1e9)) == [0, 1, 3, 7, 15, 29]
 
 
-def test_without_a_fitting_plan_it_is_first_order_on_epsilon_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_calibrated_without_a_table_is_first_order_on_epsilon_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     settings = Forecast(method="calibrated", evaluations=6)
-    chosen = method(TABLE, Options(forecast=settings))
+    chosen = choose_forecast(TABLE, Options(forecast=settings))
     assert chosen == of(method="newton", order=1, quantity="epsilon", evaluations=6)
     assert "fye calibrate BUNDLE --steps 30 --guidance 3.5" in caplog.text
 

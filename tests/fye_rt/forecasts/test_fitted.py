@@ -8,8 +8,7 @@ import pytest
 from fye_rt import Bundle
 from fye_rt import bundle as bundle_module
 from fye_rt.errors import BundleError
-from fye_rt.extrapolation import newton
-from fye_rt.forecast import even, plan
+from fye_rt.forecast import even, jump_table, newton
 from fye_rt.forecasts import fitted
 from fye_rt.forecasts.fitted import Fitted
 from fye_rt.schedule import SchedulerConfig, schedule
@@ -19,7 +18,7 @@ TABLE = schedule(30, SchedulerConfig())
 
 
 def some(evaluations: int, low: float = 1.5, high: float = 3.5) -> Fitted:
-    return Fitted(30, (low, high), plan(TABLE, even(30, evaluations), newton(1), "v"), 0.01)
+    return Fitted(30, (low, high), jump_table(TABLE, even(30, evaluations), newton(1), "v"), 0.01)
 
 
 @pytest.fixture
@@ -34,13 +33,13 @@ def change(folder: Path, **entries: object) -> None:
     bundle_module.put_file(folder, fitted.FILE, json.dumps(content).encode())
 
 
-def test_plans_come_back_as_they_were_and_the_bundle_still_checks_every_file(folder: Path) -> None:
+def test_tables_come_back_as_they_were_and_the_bundle_still_checks_every_file(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert fitted.read(bundle) == ()
-    plans = [some(5), some(8)]
-    fitted.write(bundle, plans, {"clips": 3})
+    tables = [some(5), some(8)]
+    fitted.write(bundle, tables, {"clips": 3})
     again = Bundle.load(folder)
-    assert fitted.read(again) == tuple(plans)
+    assert fitted.read(again) == tuple(tables)
     fitted.write(again, [some(4)], {})
     assert fitted.read(Bundle.load(folder)) == (some(4),)
     (folder / fitted.FILE).write_text("{}")
@@ -48,14 +47,14 @@ def test_plans_come_back_as_they_were_and_the_bundle_still_checks_every_file(fol
         Bundle.load(folder)
 
 
-def test_a_plan_is_found_by_steps_evaluations_and_guidance() -> None:
+def test_a_table_is_found_by_steps_evaluations_and_guidance() -> None:
     wide, narrow = some(6, 1.0, 5.0), some(6, 2.0, 3.0)
-    plans = [wide, narrow, some(8, 1.0, 5.0)]
-    assert fitted.find(plans, 30, 2.5, 6) is narrow.plan
-    assert fitted.find(plans, 30, 3.5, 6) is wide.plan
-    assert fitted.find(plans, 30, 5.1, 6) is None
-    assert fitted.find(plans, 20, 2.5, 6) is None
-    assert fitted.find(plans, 30, 2.5, 7) is None
+    tables = [wide, narrow, some(8, 1.0, 5.0)]
+    assert fitted.find(tables, 30, 2.5, 6) is narrow.table
+    assert fitted.find(tables, 30, 3.5, 6) is wide.table
+    assert fitted.find(tables, 30, 5.1, 6) is None
+    assert fitted.find(tables, 20, 2.5, 6) is None
+    assert fitted.find(tables, 30, 2.5, 7) is None
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,14 @@
 import numpy as np
 import pytest
 
-from fye_rt import windows
 from fye_rt.arrays import Array
-from fye_rt.denoise import denoise
-from fye_rt.extrapolation import newton
-from fye_rt.forecast import Method, even, plan
+from fye_rt.forecast import Forecaster, even, jump_table, newton
 from fye_rt.forecasts.fitting import Recorded, distance, fit, fit_all, record, refine, search, solve
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
+from tests.fye_rt.networks import denoised, smooth, smooth_network
 
 TABLE = schedule(30, SchedulerConfig())
-
-
-def smooth(latents: Array, timestep: int) -> Array:
-    mixed = np.stack([latents[:, 1] - latents[:, 3], latents[:, 0] / 2, latents[:, 2], latents[:, 1] / 3], axis=1)
-    return np.tanh(mixed + np.float32(np.sin(timestep / 100)), dtype=np.float32)
 
 
 def clip(seed: int) -> Recorded:
@@ -24,15 +17,8 @@ def clip(seed: int) -> Recorded:
     )
 
 
-def distance_of(method: Method, held_out: Recorded) -> float:
-    result = denoise(
-        lambda latents, timestep, frames: (None, smooth(latents, timestep)),
-        TABLE,
-        method,
-        windows.plan(4, "context", 24, 4),
-        held_out.latents[0],
-        1.0,
-    )
+def distance_of(forecaster: Forecaster, held_out: Recorded) -> float:
+    result = denoised(smooth_network, TABLE, forecaster, None, held_out.latents[0])
     return float(np.sqrt(np.square(result - held_out.latents[-1]).mean()))
 
 
@@ -43,17 +29,17 @@ OTHERS = [clip(seed) for seed in range(10, 13)]
 def test_a_recorded_clip_is_plain_ddim() -> None:
     assert CLIPS[0].latents.shape == (31, 1, 4, 4, 8, 8)
     assert CLIPS[0].predictions.shape == (30, 1, 4, 4, 8, 8)
-    assert distance_of(plan(TABLE), CLIPS[0]) == 0
+    assert distance_of(jump_table(TABLE), CLIPS[0]) == 0
 
 
 @pytest.mark.parametrize("evaluations", [4, 6, 8])
 def test_fitted_jumps_beat_first_order_on_other_clips(evaluations: int) -> None:
     steps = even(30, evaluations)
     fitted, error = fit(TABLE, CLIPS, steps)
-    assert error == pytest.approx(np.sqrt(np.mean([distance_of(fitted, one) ** 2 for one in CLIPS])), rel=1e-4)
+    assert error == pytest.approx(np.sqrt(np.mean([distance_of(fitted, clip) ** 2 for clip in CLIPS])), rel=1e-4)
     of_fitted, of_first_order = (
-        np.mean([distance_of(method, other) for other in OTHERS])
-        for method in (fitted, plan(TABLE, steps, newton(1), "epsilon"))
+        np.mean([distance_of(forecaster, other) for other in OTHERS])
+        for forecaster in (fitted, jump_table(TABLE, steps, newton(1), "epsilon"))
     )
     assert of_fitted < of_first_order
 
@@ -69,15 +55,15 @@ def test_searched_steps_beat_even_ones() -> None:
 
 @pytest.mark.parametrize("evaluations", [5, 6, 8])
 def test_refined_steps_beat_searched_ones_also_on_other_clips(evaluations: int) -> None:
-    asked: list[int] = []
+    asked: list[tuple[str, int, int]] = []
     searched = search(TABLE, CLIPS, evaluations)
-    refined = refine(TABLE, CLIPS, searched, progress=asked.append)
+    refined = refine(TABLE, CLIPS, searched, progress=lambda *step: asked.append(step))
     assert refined != searched and [refined[0], refined[-1], len(refined)] == [0, 29, evaluations]
     before, after = (fit(TABLE, CLIPS, steps) for steps in (searched, refined))
     assert after[1] < before[1]
     assert distance(TABLE, OTHERS, after[0]) < distance(TABLE, OTHERS, before[0])
     assert refine(TABLE, CLIPS, refined) == refined
-    assert 0 < asked[-1] <= 5 * 30 * len(CLIPS)
+    assert asked[-1][::2] == ("refine", 5 * 30 * len(CLIPS)) and 0 < asked[-1][1] <= asked[-1][2]
 
 
 def test_refinement_evaluates_only_what_it_has_not_evaluated() -> None:
@@ -87,11 +73,11 @@ def test_refinement_evaluates_only_what_it_has_not_evaluated() -> None:
         called.append(step)
         return smooth(latents, TABLE.timesteps[step])
 
-    asked: list[int] = []
+    asked: list[tuple[str, int, int]] = []
     clip = Recorded(counted, CLIPS[0].latents, CLIPS[0].predictions)
-    refine(TABLE, [clip], [0, 9, 19, 29], progress=asked.append)
-    assert called.count(0) == 1 and len(called) == asked[-1]
-    assert refine(TABLE, [clip], [0, 1, 2], progress=asked.append) == [0, 1, 2]  # there is no room
+    refine(TABLE, [clip], [0, 9, 19, 29], progress=lambda *step: asked.append(step))
+    assert called.count(0) == 1 and len(called) == asked[-1][1]
+    assert refine(TABLE, [clip], [0, 1, 2], progress=lambda *step: asked.append(step)) == [0, 1, 2]  # there is no room
 
 
 def test_a_point_whose_x0_and_epsilon_stand_still_arrives_exactly() -> None:
@@ -115,19 +101,19 @@ def test_all_steps_evaluated_has_nothing_to_fit() -> None:
     assert fitted.evaluations == 30
 
 
-def test_a_plan_s_distance_is_that_of_the_clips_it_makes() -> None:
+def test_the_distance_of_a_table_is_that_of_the_clips_it_makes() -> None:
     fitted, error = fit(TABLE, CLIPS, even(30, 7))
     assert distance(TABLE, CLIPS, fitted) == pytest.approx(error, rel=1e-6)
     assert distance(TABLE, OTHERS[:1], fitted) == pytest.approx(distance_of(fitted, OTHERS[0]), rel=1e-4)
 
 
-def test_calibration_gives_a_plan_for_each_number_of_evaluations_with_its_error_on_other_clips() -> None:
-    told: list[tuple[int, int]] = []
-    found = fit_all(TABLE, CLIPS, (1.0, 2.0), [4, 8], progress=lambda *done: told.append(done))
-    assert [one.plan.evaluations for one in found] == [4, 8]
-    assert found[1].error < found[0].error
-    assert all(one.guidance == (1.0, 2.0) and one.steps == 30 for one in found)
-    assert told == sorted(told) and told[-1] == (3 * 3 * 12 + 5 * 30 * 3,) * 2
-    for one in found:
-        assert one.error == pytest.approx(distance(TABLE, OTHERS, one.plan), rel=0.5)
+def test_calibration_gives_a_table_for_each_number_of_evaluations_with_its_error_on_other_clips() -> None:
+    progress: list[tuple[str, int, int]] = []
+    fitted = fit_all(TABLE, CLIPS, (1.0, 2.0), [4, 8], progress=lambda *step: progress.append(step))
+    assert [entry.table.evaluations for entry in fitted] == [4, 8]
+    assert fitted[1].error < fitted[0].error
+    assert all(entry.guidance == (1.0, 2.0) and entry.steps == 30 for entry in fitted)
+    assert progress == sorted(progress) and progress[-1] == ("fit", *(3 * 3 * 12 + 5 * 30 * 3,) * 2)
+    for entry in fitted:
+        assert entry.error == pytest.approx(distance(TABLE, OTHERS, entry.table), rel=0.5)
     assert np.isnan(fit_all(TABLE, CLIPS[:1], (1.0, 1.0), [4])[0].error)

@@ -3,13 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_rt import windows
 from fye_rt.arrays import Array
-from fye_rt.denoise import denoise
 from fye_rt.forecasts.solvers import SOLVERS
 from fye_rt.noise import frame_noise
 from fye_rt.options import SOLVERS as NAMES
 from fye_rt.schedule import SchedulerConfig, schedule
+from tests.fye_rt.networks import denoised, smooth, smooth_network
 
 CONFIG = SchedulerConfig()
 STEPS = (1, 2, 3, 4, 5, 6, 8, 12, 15, 30)
@@ -19,21 +18,9 @@ ORACLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def smooth(latents: Array, timestep: int) -> Array:
-    mixed = np.stack([latents[:, 1] - latents[:, 3], latents[:, 0] / 2, latents[:, 2], latents[:, 1] / 3], axis=1)
-    return np.tanh(mixed + np.float32(np.sin(timestep / 100)), dtype=np.float32)
-
-
 def run(solver: str, steps: int, noise: Array) -> Array:
     table = schedule(steps, CONFIG)
-    return denoise(
-        lambda latents, timestep, frames: (None, smooth(latents, timestep)),
-        table,
-        SOLVERS[solver](table),
-        windows.plan(noise.shape[2], "context", 24, 4),
-        noise,
-        1.0,
-    )
+    return denoised(smooth_network, table, SOLVERS[solver](table), None, noise)
 
 
 @pytest.mark.parametrize("steps", STEPS)

@@ -91,9 +91,9 @@ def test_a_frame_s_landmarks_do_not_depend_on_other_frames(carphone: Video, driv
 
 
 def test_progress_counts_every_frame(carphone: Video, landmarker: Path) -> None:
-    counted: list[int] = []
-    detect_frames(carphone[:3], FPS, landmarker, progress=counted.append)
-    assert counted == [1, 2, 3]
+    progress: list[tuple[str, int, int]] = []
+    detect_frames(carphone[:3], FPS, landmarker, progress=lambda *step: progress.append(step), total=3)
+    assert progress == [("landmarks", k, 3) for k in (1, 2, 3)]
 
 
 def test_a_short_gap_is_interpolated_in_time_and_reported(carphone: Video, driving: Motion, landmarker: Path) -> None:
@@ -212,7 +212,7 @@ def test_the_landmarker_is_found_by_argument_then_variable_then_cache(
     places = [tmp_path / "argument.task", tmp_path / "variable.task", tmp_path / "fye-rt" / "face_landmarker.task"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("FYE_LANDMARKER", str(places[1]))
-    for place, origin in ((places[0], "drop --landmarker"), (None, "unset FYE_LANDMARKER")):
+    for place, origin in ((places[0], "leave landmarker out"), (None, "unset FYE_LANDMARKER")):
         with pytest.raises(InputError, match=f"run: fye doctor --get landmarker, and {origin}$"):
             find_landmarker(place)
     monkeypatch.delenv("FYE_LANDMARKER")

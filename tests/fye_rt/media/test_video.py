@@ -8,6 +8,7 @@ import pytest
 
 from fye_rt.errors import InputError
 from fye_rt.media import LIMITS, Limits, check_times, probe_video, read_video, video, write_image, write_video
+from fye_rt.media import frames as frames_module
 from tests.fye_rt.media.media_files import Pictures, Track, bar, number, numbered, woven, write_film
 
 
@@ -52,8 +53,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("step", ["_rgb", "_Deinterlacer"])
-def test_a_frame_that_cannot_be_converted_is_named(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize(("module", "step"), [(video, "to_rgb"), (frames_module, "_Deinterlacer")])
+def test_a_frame_that_cannot_be_converted_is_named(tmp_path, monkeypatch, module, step):
     from av.error import BlockingIOError as Again  # what swscale says without memory for its threads
 
     def fail(*given: object) -> None:
@@ -62,7 +63,7 @@ def test_a_frame_that_cannot_be_converted_is_named(tmp_path, monkeypatch, step):
     frames = woven([bar(index) for index in range(8)])
     options = {"flags": "+ildct+ilme"}
     path = write_film(tmp_path / "a.mpg", "mpeg", Pictures(frames, codec="mpeg2video", options=options))
-    monkeypatch.setattr(video, step, fail)
+    monkeypatch.setattr(module, step, fail)
     message = refusal(path)
     assert "frame 0 cannot be converted (Resource temporarily unavailable)" in message
 
@@ -503,9 +504,9 @@ def test_subtitles_and_attachments_do_not_matter(tmp_path):
 
 def test_a_refusal_for_length_says_how_many_frames_can_be_used(clip):
     for limits in (Limits(max_frames=20), Limits(max_seconds=0.78)):
-        assert "--frames 20," in refusal(clip, limits)
+        assert "frames=20," in refusal(clip, limits)
         assert len(list(read_video(clip, limits, max_frames=20))) == 20
-    assert "--frames" in refusal(clip, Limits(max_file=1000))
+    assert "frames=N" in refusal(clip, Limits(max_file=1000))
     assert len(list(read_video(clip, Limits(max_file=1000), max_frames=3))) == 3
 
 

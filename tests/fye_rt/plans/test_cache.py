@@ -14,9 +14,8 @@ from typing import BinaryIO
 
 import pytest
 
-from fye_rt import files
 from fye_rt.errors import BackendError, OptionError, OutputError
-from fye_rt.files import locked
+from fye_rt.files import locked, results
 from fye_rt.plans import PlanCache
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.folder import open_file
@@ -166,7 +165,7 @@ def test_an_older_plan_that_cannot_be_moved_stays_and_the_newer_one_is_removed_a
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
+    monkeypatch.setattr(results, "_exchanged", lambda hidden, path: False)
     with pytest.raises(OutputError, match="Operation not permitted; it was written to"):
         cache.publish(KEY, NEWER, {})
     assert cache.prune(lambda _: False) == []

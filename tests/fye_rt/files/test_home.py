@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fye_rt import home
-from fye_rt.home import cache_folder
+from fye_rt.files import cache_folder, home
 
 
 def homeless(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:

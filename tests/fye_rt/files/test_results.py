@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from fye_rt import files
 from fye_rt.errors import OutputError
-from fye_rt.files import alone, atomic_file, atomic_folder, locked, remove_left_over, temporary
+from fye_rt.files import alone, atomic_file, atomic_folder, locked, remove_left_over, results, temporary
 from tests.fye_rt.command_line import ROOT
 
 WRITER = """
@@ -82,7 +81,7 @@ def test_only_hidden_names_of_this_start_of_the_system_are_removed(
 ) -> None:
     with temporary(tmp_path, "out", ".mp4") as hidden:
         own = hidden.name
-    other = own.replace(files._this_start(), "fye" + 12 * "0")
+    other = own.replace(results._this_start(), "fye" + 12 * "0")
     foreign = [other, ".out.0a1b2c3d.mp4", ".out.abcd_123.mp4", own.removeprefix("."), ".fye"]
     for name in (own, *foreign):
         (tmp_path / name).write_text("a film")
@@ -109,12 +108,12 @@ def test_a_hidden_file_that_is_replaced_by_another_is_held_on(tmp_path: Path) ->
         remove_left_over(tmp_path)
         assert names(tmp_path) == [outer.name]
     assert names(tmp_path) == ["out.mp4"] and (tmp_path / "out.mp4").read_text() == "whole"
-    assert files._held == {}
+    assert results._held == {}
 
 
 def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(files.fcntl, "flock", failing(errno.ENOLCK))
+        patch.setattr(results.fcntl, "flock", failing(errno.ENOLCK))
         with temporary(tmp_path, "out", ".mp4") as hidden:
             patch.undo()
             remove_left_over(tmp_path)
@@ -177,7 +176,7 @@ def test_the_file_of_a_lock_is_no_link(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files.fcntl, "flock", failing(code))
+    monkeypatch.setattr(results.fcntl, "flock", failing(code))
     with caplog.at_level(logging.WARNING, "fye_rt"):
         for _ in range(2):
             with alone(tmp_path):
@@ -188,13 +187,13 @@ def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
 
 
 def test_where_there_is_no_flock_at_all_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "fcntl", None)
-    files._this_start.cache_clear()
+    monkeypatch.setattr(results, "fcntl", None)
+    results._this_start.cache_clear()
     write(tmp_path / "a.mp4")
     with atomic_folder(tmp_path / "b") as hidden:
         (hidden / "c").touch()
         assert "fye" not in hidden.name  # nobody may call it left over
-    files._this_start.cache_clear()
+    results._this_start.cache_clear()
     assert names(tmp_path) == ["a.mp4", "b"]
 
 
@@ -256,7 +255,7 @@ def test_a_folder_that_cannot_be_renamed_is_kept_under_another_name_and_the_olde
 
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "old").touch()
-    monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
+    monkeypatch.setattr(results, "_exchanged", lambda hidden, path: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match="it was written to"), atomic_folder(tmp_path / "bundle") as hidden:
         (hidden / "new").touch()
@@ -270,7 +269,7 @@ def test_a_folder_takes_the_place_of_an_older_one(
     exchanging: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchanging:
-        monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
+        monkeypatch.setattr(results, "_exchanged", lambda hidden, path: False)
     for name in ("old", "new"):
         with atomic_folder(tmp_path / "bundle") as hidden:
             (hidden / name).touch()
@@ -284,7 +283,7 @@ def test_what_is_mounted_by_itself_is_filled_in_its_place(
     write(tmp_path / "a.mp4", "older and longer")
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "old")
-    monkeypatch.setattr(files, "_exchanged", lambda hidden, path: False)
+    monkeypatch.setattr(results, "_exchanged", lambda hidden, path: False)
     monkeypatch.setattr(Path, "replace", failing(code))
     monkeypatch.setattr(Path, "rename", failing(code))
     file, folder = (tmp_path / "a.mp4").stat().st_ino, (tmp_path / "b").stat().st_ino
