@@ -4,6 +4,7 @@
 #   make test-versions   smoke tests at the lowest and the newest version of everything that is installed
 #   make test-all        both              make fuzz   random tests with new examples; SEED=N brings them back
 #   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
+#   make docs   the documentation as a site, build/site/index.html
 #   make aot    all GPU kernels as cubins into build/kernels (no GPU needed)
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -16,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/native/*)
 
-.PHONY: demo test test-versions test-all fuzz lint bench aot clean
+.PHONY: demo test test-versions test-all fuzz lint bench docs aot clean
 .NOTPARALLEL:
 demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
@@ -45,6 +46,9 @@ lint: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/fye bench $(ARGS)
 
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
 aot: .venv/.dev
 	PYTHONPATH=.:kernels $(BIN)/python -m fye_kernels.aot --out build/kernels $(ARGS)
 
@@ -68,5 +72,5 @@ clean:
 
 .venv/.dev: $(BUILD) .venv/constraints.txt
 	$(PIP) install '$(TORCH)'
-	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,kernels,cluster,bench,dev]'
+	$(PIP) install -c .venv/constraints.txt -e '.[export,openvino,landmarks,kernels,cluster,bench,docs,dev]'
 	@touch .venv/.demo $@

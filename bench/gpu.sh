@@ -4,9 +4,9 @@
 #   bench/gpu.sh first     all that a GPU alone can show, in one run of at most 590 seconds: one line of JSON after the
 #                          other in $OUT/results.jsonl; further arguments go to fye_bench.first
 #   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's; further arguments go to
-#                          fye_bench.kernels
+#                          fye_bench.speed.kernels
 #   bench/gpu.sh model     the full-size model with random weights: the torch backend against float32, then its times
-#                          against the public code's way; further arguments go to fye_bench.gpu
+#                          against the public code's way; further arguments go to fye_bench.speed.gpu
 #   bench/gpu.sh dry-run   as first, on a CPU, with small shapes and a small model: does everything run?
 # Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
 # taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
@@ -43,13 +43,13 @@ train() {
 
 kernels() {
     local status=0
-    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_kernels || status=1
-    "$PYTHON" -m fye_bench.kernels --json "$OUT/kernels.json" "$@" || status=1
+    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_torch/test_modules.py tests/fye_kernels || status=1
+    "$PYTHON" -m fye_bench.speed.kernels --json "$OUT/kernels.json" "$@" || status=1
     return "$status"
 }
 
 model() {
-    "$PYTHON" -m fye_bench.gpu --json "$OUT/gpu.json" "$@"
+    "$PYTHON" -m fye_bench.speed.gpu --json "$OUT/gpu.json" "$@"
 }
 
 first() {

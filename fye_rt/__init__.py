@@ -10,19 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import FyeError
-from fye_rt.options import Forecast, Options
+from fye_rt.options import ClipRequest, Control, Crop, Forecast, Options
+from fye_rt.version import __version__
 
 if TYPE_CHECKING:
-    from fye_rt.animator import Animator, MotionState, PortraitState
+    from fye_rt.animator import Animator
     from fye_rt.bundle import Bundle
-    from fye_rt.clip import Clip
+    from fye_rt.clips.clip import Clip
     from fye_rt.landmarks import Motion
+    from fye_rt.network import MotionState, PortraitState
 
-__version__ = "0.1.0"
 __all__ = [
     "Animator",
     "Bundle",
     "Clip",
+    "ClipRequest",
+    "Control",
+    "Crop",
     "Forecast",
     "FyeError",
     "Motion",
@@ -35,9 +39,9 @@ __all__ = [
 # loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
 _LAZY = {
     "Animator": "fye_rt.animator",
-    "Clip": "fye_rt.clip",
-    "MotionState": "fye_rt.animator",
-    "PortraitState": "fye_rt.animator",
+    "Clip": "fye_rt.clips.clip",
+    "MotionState": "fye_rt.network",
+    "PortraitState": "fye_rt.network",
     "Bundle": "fye_rt.bundle",
     "Motion": "fye_rt.landmarks",
 }

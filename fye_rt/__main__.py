@@ -2,6 +2,6 @@
 
 import sys
 
-from fye_rt.cli import main
+from fye_rt.cli.main import main
 
 sys.exit(main())

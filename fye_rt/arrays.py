@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import NumericalError
+from fye_rt.errors import InputError, not_finite
+from fye_rt.options import check_sides
 
 Array = NDArray[np.float32]
 
@@ -97,5 +98,18 @@ def to_uint8(frames: Array) -> NDArray[np.uint8]:
             if not np.isnan(frames).any():
                 raise
     if np.isnan(frames).any():
-        raise NumericalError("the decoded frames contain NaN; run again with --compute fp32")
+        raise not_finite("vae_decoder")
     return np.clip(frames * np.float32(255), 0, 255).astype(np.uint8)
+
+
+def check_images(images: NDArray[np.uint8], name: str) -> None:
+    """Raise InputError unless images are uint8 (F, H, W, 3) of sides that a clip can have."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise InputError(f"{name} is {images.dtype}, each of shape {images.shape[1:]}; give uint8 (H, W, 3)")
+    check_sides(images.shape[1:3], name)
+
+
+def check_floats(array: Array, shape: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless an array is float32 of that shape."""
+    if array.shape != shape or array.dtype != np.float32:
+        raise InputError(f"{name} is {array.dtype} {array.shape}; give float32 {shape}")

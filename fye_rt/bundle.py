@@ -1,6 +1,6 @@
 """A bundle on disk: bundle.json, graphs, weights. Opened only after every byte has been checked.
 
-The format is described in docs/bundle.md.
+The format is described in docs/reference/bundle.md.
 """
 
 import hashlib
@@ -8,13 +8,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
 from fye_rt.errors import BundleError
-from fye_rt.files import atomic_file, refuse_pointer
+from fye_rt.files import atomic_file, refuse_pointer, sha256
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
@@ -132,13 +132,9 @@ class Bundle:
             raise BundleError(f"cannot read {path}: {error}") from error
         return bundle
 
-    def suited(self, options: Options, *, guidance: float | None = None, shared_noise: float | None = None) -> Options:
-        """`options` with these settings, and with those that suit the model in place of None."""
-        return replace(
-            options,
-            guidance=self.guidance if guidance is None else guidance,
-            shared_noise=self.shared_noise if shared_noise is None else shared_noise,
-        )
+    def resolve(self, options: Options) -> Options:
+        """`options` with what suits the model in place of None."""
+        return options.resolved(self.guidance, self.shared_noise)
 
     @classmethod
     def _parse(cls, path: Path, raw: bytes, manifest: dict[str, Any]) -> Self:
@@ -234,18 +230,12 @@ def sealed(manifest: Mapping[str, Any]) -> str:
     return body + _SEAL.format(hashlib.sha256(body.encode()).hexdigest())
 
 
-def sha256(file: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits; 1.5 GB/s."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def shipped_bundles() -> Path:
     """The folder of the bundles that come with fye-rt: package data, or engines/bundles in a source checkout."""
     for folder in _shipped_candidates():
         if folder.is_dir():
             return folder
-    raise BundleError("this installation has no shipped bundles; install fye-rt again, or pass --bundle DIR")
+    raise BundleError("this installation has no shipped bundles; install fye-rt again, or pass bundle=DIR")
 
 
 def _shipped_candidates() -> Iterator[Path]:
@@ -305,3 +295,19 @@ def _graph(name: str, entry: Mapping[str, Any]) -> Graph:
         return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[key])
 
     return Graph(name, entry["file"], MappingProxyType(dict(entry["variants"])), tensors("inputs"), tensors("outputs"))
+
+
+PREFERRED = ("mini", "tiny")
+
+
+def shipped_bundle() -> Path:
+    """Folder of the bundle that is used when none is named.
+
+    Raises:
+        BundleError: this installation has none.
+    """
+    folder = shipped_bundles()
+    for name in PREFERRED:
+        if (folder / name / MANIFEST).is_file():
+            return folder / name
+    raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass bundle=DIR")

@@ -64,6 +64,11 @@ class OutOfMemoryError(FyeError, MemoryError):
     """Memory ran out, the machine's or a GPU's, or the system refused a thread; the message says at what work."""
 
 
+def not_finite(what: str, where: str = "") -> NumericalError:
+    """The error of a network whose output holds NaN or infinity; `where` follows, such as " at step 3"."""
+    return NumericalError(f"{what} returned NaN or infinity{where}; run again with compute='fp32'")
+
+
 # Libraries raise types of their own, or RuntimeError, and say so only in words: C++, ONNX Runtime, OpenVINO, PyTorch,
 # TensorRT, the CUDA driver, cuBLAS and cuDNN, OpenCV, the dynamic linker
 _NO_MEMORY = re.compile(

@@ -5,7 +5,7 @@ Guidance, window blending, forecasting and DDIM (eta 0) are linear, so a move ov
     q_0 = c v + d x                  the forecast quantity at the evaluated step: v, x0 or epsilon
     x  <- a x + b v + sum_j w_j q_j  q_j was written j evaluations ago
 
-The steps in between cost nothing at all. A method is a table of these host numbers, in float64; the loop in denoise.py
+The steps in between cost nothing at all. A forecaster is a table of these numbers, in float64; the loop in denoise.py
 runs any table.
 """
 
@@ -19,10 +19,13 @@ import numpy as np
 
 from fye_rt.arrays import Array
 from fye_rt.errors import OptionError
-from fye_rt.extrapolation import Extrapolate, reuse
 from fye_rt.schedule import Schedule
 
-QUANTITIES = ("v", "x0", "epsilon")
+Weights = list[float]
+Extrapolate = Callable[[Sequence[int], int], Weights]  # (evaluated steps, the newest first; a later step); sum to 1
+
+# the published cache: the first steps are evaluated, then every third; before the threshold plain reuse
+PAPER_WARM_UP, PAPER_INTERVAL, PAPER_THRESHOLD = 2, 3, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,21 @@ class Jump:
     outside: tuple[float, ...] | None = None
 
 
-Decide = Callable[[int, Array, Array], Jump]  # (step, prediction, latents) to the move from there
+class Evaluated(Protocol):
+    """What a decision can be made from: the clip at a step that was evaluated."""
+
+    def prediction(self) -> Array:
+        """The guided prediction of v, float32 (1, 4, F, h, w)."""
+
+    def read(self) -> Array:
+        """The latents, float32 (1, 4, F, h, w)."""
 
 
-class Method(Protocol):
-    """What the loop runs: a table that stands, or one that is made as the clip goes on."""
+Decide = Callable[[int, Evaluated], Jump]  # (step, what was evaluated there) to the move from there
+
+
+class Forecaster(Protocol):
+    """What the loop follows: a table that stands, or one that is made as the clip goes on."""
 
     @property
     def ring(self) -> int:
@@ -64,12 +77,16 @@ class Method(Protocol):
     def evaluations(self) -> int:
         """How often the network is evaluated, at most."""
 
+    @property
+    def masked(self) -> bool:
+        """Whether it tells the face from the rest."""
+
     def start(self) -> Decide:
         """What decides in one clip."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JumpTable:
     """A table that stands: the evaluated steps in order; all windows of a clip follow it.
 
     Attributes:
@@ -80,34 +97,84 @@ class Plan:
 
     @property
     def ring(self) -> int:
-        """See `Method`."""
+        """See `Forecaster`."""
         return max(len(row) for jump in self.jumps for row in (jump.w, jump.outside or ()))
 
     @property
     def evaluations(self) -> int:
-        """See `Method`."""
+        """See `Forecaster`."""
         return len(self.jumps)
 
+    @property
+    def masked(self) -> bool:
+        """See `Forecaster`."""
+        return any(jump.outside is not None for jump in self.jumps)
+
     def start(self) -> Decide:
-        """See `Method`."""
+        """See `Forecaster`."""
         jumps = {jump.step: jump for jump in self.jumps}
-        return lambda step, prediction, latents: jumps[step]
+        return lambda step, evaluated: jumps[step]
 
 
-def plan(
+def reuse(history: Sequence[int], at: int) -> Weights:
+    """The newest one as it is."""
+    return [1.0]
+
+
+def newton(order: int) -> Extrapolate:
+    """The polynomial through the newest `order` + 1, exact for polynomials of that degree at any spacing."""
+
+    def weights(history: Sequence[int], at: int) -> Weights:
+        known = history[: order + 1]
+        return [math.prod((at - other) / (one - other) for other in known if other != one) for one in known]
+
+    return weights
+
+
+def taylor(order: int) -> Extrapolate:
+    """The Taylor series at the newest one, its derivatives from differences of differences.
+
+    That is how the published cache goes, but for dividing each difference by its interval. A backward difference is the
+    derivative half an interval back, so from order 2 on it is not exact, not even for a parabola; `newton` is.
+    """
+
+    def weights(history: Sequence[int], at: int) -> Weights:
+        known = history[: order + 1]
+        rows = np.eye(len(known))
+        total, distance = rows[0].copy(), float(at - known[0])
+        for degree in range(1, len(known)):
+            intervals = -np.diff(known[: len(rows)]).astype(float)
+            rows = (rows[:-1] - rows[1:]) / intervals[:, None]
+            total += rows[0] * distance**degree / math.factorial(degree)
+        return list(total.tolist())
+
+    return weights
+
+
+def published(threshold: int = PAPER_THRESHOLD) -> Extrapolate:
+    """Reuse before step `threshold`, first order from there on."""
+    first = taylor(1)
+
+    def weights(history: Sequence[int], at: int) -> Weights:
+        return reuse(history, at) if at < threshold else first(history, at)
+
+    return weights
+
+
+def jump_table(
     schedule: Schedule,
     evaluated: Iterable[int] | None = None,
     extrapolate: Extrapolate = reuse,
     quantity: str = "v",
     outside: Extrapolate | None = None,
-) -> Plan:
-    """The table of a method.
+) -> JumpTable:
+    """The table of evaluated steps and of weights that forecast the others.
 
     Args:
         schedule: the DDIM steps.
         evaluated: steps at which the network is evaluated, in order, from 0 on; by default all: plain DDIM.
         extrapolate: weights of the quantity at evaluated steps that forecast it at a later one; by default reuse.
-        quantity: what is forecast, one of QUANTITIES.
+        quantity: what is forecast, "v", "x0" or "epsilon".
         outside: in place of `extrapolate`, outside of the face mask.
 
     Raises:
@@ -121,7 +188,7 @@ def plan(
     if outside is not None:
         others = [jump(schedule, steps[i::-1], end, outside, quantity) for i, end in enumerate(ends)]
         rows = [replace(row, outside=other.w) for row, other in zip(rows, others, strict=True)]
-    return Plan(tuple(rows))
+    return JumpTable(tuple(rows))
 
 
 def jump(schedule: Schedule, history: Sequence[int], end: int, extrapolate: Extrapolate, quantity: str) -> Jump:

@@ -1,15 +1,19 @@
-"""The denoiser's graph on an engine, for one portrait and one motion."""
+"""What is known of a portrait and of a motion, and the denoiser of both: its graph on an engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
-from fye_rt.backends import Engine
+from fye_rt.backends.host import HostWorkspace
+from fye_rt.engine import Denoising, Engine, Workspace
+from fye_rt.errors import InputError
+from fye_rt.forecast import Forecaster
+from fye_rt.schedule import Schedule
+from fye_rt.windows import Window
 
 Frames = NDArray[np.int64]
 
@@ -33,9 +37,44 @@ class Features:
         return self.compute(frames)
 
 
+@dataclass(frozen=True, slots=True)
+class PortraitState:
+    """What the denoiser knows of a portrait.
+
+    Attributes:
+        tensors: K and V of 16 layers for the reference and for CLIP, by graph input name.
+        size: (height, width) of the portrait in pixels.
+    """
+
+    tensors: Mapping[str, Array]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MotionState:
+    """What the denoiser knows of a motion.
+
+    Attributes:
+        features: float32 (F, C, H/8, W/8), or what gives the frames of an index array int64 (f,).
+        size: (height, width) of the landmark images in pixels.
+        face: bool (F, H/8, W/8), where the face is; needed for `Forecast.face_mask`.
+        movement: float64 (F - 1,), how much the landmarks move from frame to frame; progressive windows set their key
+            frames by it, or evenly without it.
+    """
+
+    features: Array | Features
+    size: tuple[int, int]
+    face: NDArray[np.bool_] | None = None
+    movement: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.features)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """`Evaluate` of `fye_rt.denoise`.
+    """The denoiser of one portrait and one motion.
 
     Attributes:
         engine: of the graph.
@@ -48,32 +87,50 @@ class Network:
     features: Callable[[Frames], Any]
 
     def __call__(self, latents: Array, timestep: int, frames: Frames) -> tuple[Array | None, Array]:
-        """One evaluation of a window."""
+        """One evaluation of a window; see `fye_rt.backends.host.HostWorkspace`."""
         inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **self.inputs(frames)}
         outputs = self.engine.run(inputs)
         return outputs.get("v_unconditional"), outputs["v_conditional"]
 
-    @property
-    def loop(self) -> Callable[..., Array] | None:
-        """The engine's own, where it has one: latents then stay on its device."""
-        loop = getattr(self.engine, "loop", None)
-        return None if loop is None else partial(loop, self.inputs)
+    def workspace(
+        self,
+        shape: tuple[int, ...],
+        windows: Sequence[Window],
+        schedule: Schedule,
+        forecaster: Forecaster,
+        guidance: float,
+        face: NDArray[np.bool_] | None,
+    ) -> Workspace:
+        """Where latents of `shape` lie: on the engine's device if it has a place for them, or else on the host.
+
+        The other arguments are those of `fye_rt.denoise`; `face` is bool (F, h, w), where the face is.
+
+        Raises:
+            InputError: the forecaster tells the face from the rest, and its region was not given.
+        """
+        if forecaster.masked and face is None:
+            raise InputError("this forecaster tells the face from the rest; give its region")
+        face = face if forecaster.masked else None
+        timesteps = schedule.timesteps.tolist()
+        denoising = Denoising(shape, windows, timesteps, guidance, forecaster.ring, face, self.inputs)
+        own = self.engine.workspace(denoising)
+        return own or HostWorkspace(self, timesteps, windows, guidance, forecaster.ring, face)
 
     def of(self, frames: Frames) -> "Network":
         """With indices that count within `frames`."""
         return replace(self, features=lambda within: self.features(frames[within]))
 
     def inputs(self, frames: Frames) -> dict[str, Any]:
-        """Of the graph, for some frames: all but latents and timestep."""
+        """Inputs of the graph for some frames: all but latents and timestep."""
         return {"landmark_features": self.features(frames), **self.portrait}
 
 
 def network(engine: Engine, portrait: Mapping[str, Any], features: Array | Features) -> Network:
-    """Of a motion; where the engine has memory of its own, features of a window go there once, not at every step.
+    """The denoiser for a motion. Where the engine has memory of its own, features of a window go there once.
 
     Args:
         engine: of the denoiser's graph.
-        portrait: as the engine holds it.
+        portrait: its other inputs, as the engine holds them.
         features: of the motion; those that are computed when they are asked for are not kept.
     """
     windows: dict[bytes, Any] = {}
@@ -83,9 +140,9 @@ def network(engine: Engine, portrait: Mapping[str, Any], features: Array | Featu
         if key in windows:
             return windows[key]
         array = features[frames]
-        there = engine.hold(array)
-        if there is not array and isinstance(features, np.ndarray):
-            windows[key] = there
-        return there
+        held_array = engine.to_device(array)
+        if held_array is not array and isinstance(features, np.ndarray):
+            windows[key] = held_array
+        return held_array
 
     return Network(engine, portrait, held)

@@ -1,11 +1,22 @@
-"""What a caller can choose about one clip, validated once."""
+"""What a caller can choose about one clip, validated once. Every surface is a parser of `ClipRequest`."""
 
 import math
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Union
 
-from fye_rt.errors import OptionError
+from fye_rt.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fye_rt.landmarks.motion import Motion
+
+ImageSource = Union[str, os.PathLike[str], "NDArray[np.uint8]"]
+MotionSource = Union[str, os.PathLike[str], "Motion", "NDArray[np.uint8]"]
 
 BLENDED = ("context", "reference", "tiles")
 WINDOWS = (*BLENDED, "progressive")
@@ -22,14 +33,15 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "balanced": (),
     "fast": (),
 }
-DEFAULT_WINDOWS = "progressive"  # of the command line: for clips of any length; one window is the same in all kinds
-DEFAULT_FORECAST = "balanced"  # of the command line: the fastest that costs no quality; `Options` forecasts nothing
+DEFAULT_WINDOWS = "progressive"  # of `parse_request`: for long clips; one window is the same in all kinds
+DEFAULT_FORECAST = "balanced"  # of `parse_request`: the fastest that costs no quality; `Options` forecasts nothing
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
 GUIDANCE = 3.5  # the public code's
 COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 MAX_WINDOW = 32  # the motion modules' positional encoding ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends, and something between them
+MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,7 @@ class Forecast:
             ones. "paper": the published cache, 12 of 30 steps, its slope corrected. "calibrated": jumps that
             `fye calibrate` has fitted to the model, or else first order. "adaptive": first order, from step
             to step as far as an estimate of the error allows. "quality", "balanced", "fast": presets of
-            `fye_rt.methods.PRESETS`.
+            `fye_rt.forecasts.choose.PRESETS`.
         evaluations: of the network, 1 to as many as there are steps, evenly spread; 2 of 5 steps by default.
         interval: in place of `evaluations`: every so many steps.
         warm_up: first steps that are all evaluated, 1 by default.
@@ -84,8 +96,9 @@ class Forecast:
         if self.evaluations is not None and self.interval is not None:
             raise OptionError("evaluations and interval say the same thing twice; give one of them")
         tolerance = self.tolerance
-        number = isinstance(tolerance, int | float) and 0 < tolerance < math.inf
-        _require(tolerance is None or number, "tolerance", tolerance, "above 0")
+        _require(
+            tolerance is None or (_number(tolerance) and 0 < tolerance < math.inf), "tolerance", tolerance, "above 0"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """What was set, by name, for reports."""
@@ -98,10 +111,11 @@ class Options:
 
     Attributes:
         steps: steps of the solver, 1 to 1000.
-        guidance: classifier-free guidance scale; at 1 or below only the conditional half is evaluated.
+        guidance: classifier-free guidance scale, 0 to 100; at 1 or below only the conditional half is evaluated. None:
+            what the bundle says.
         seed: of the per-frame noise, 0 to 2**64 - 1.
         shared_noise: part of its variance that all frames share, 0 to 1: for a model that was trained so, it makes
-            clips steadier. 0 is the public code's.
+            clips steadier. 0 is the public code's. None: what the bundle says.
         forecast: which steps are evaluated and how the others are forecast: a `Forecast`, or the name of its method;
             "off" evaluates all.
         solver: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc" (UniPC of order 2); the last two are for fewer steps.
@@ -118,9 +132,9 @@ class Options:
     """
 
     steps: int = 30
-    guidance: float = GUIDANCE
+    guidance: float | None = None
     seed: int = 0
-    shared_noise: float = 0.0
+    shared_noise: float | None = None
     forecast: Forecast | str = "off"
     solver: str = "ddim"
     windows: str = "context"
@@ -132,17 +146,16 @@ class Options:
         for name in ("steps", "seed", "window_size", "window_overlap"):
             _require(_whole(getattr(self, name)), name, getattr(self, name), "a whole number")
         _require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
-        number = isinstance(self.guidance, int | float)
-        _require(number and 0 <= self.guidance <= 100, "guidance", self.guidance, "0 to 100")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
-        number = isinstance(self.shared_noise, int | float)
-        _require(number and 0 <= self.shared_noise <= 1, "shared_noise", self.shared_noise, "0 to 1")
+        for name, highest in (("guidance", 100), ("shared_noise", 1)):
+            value = getattr(self, name)
+            _require(value is None or (_number(value) and 0 <= value <= highest), name, value, f"0 to {highest}")
         _require(1 <= self.window_size <= MAX_WINDOW, "window_size", self.window_size, f"1 to {MAX_WINDOW}")
         _require(
             0 <= self.window_overlap < self.window_size,
             "window_overlap",
             self.window_overlap,
-            f"0 to window_size - 1 = {self.window_size - 1}",
+            f"0 to {self.window_size - 1}, below window_size={self.window_size}",
         )
         _require(self.solver in SOLVERS, "solver", self.solver, ", ".join(SOLVERS))
         if self.forecasting.method != "off" and self.solver != "ddim":
@@ -160,14 +173,156 @@ class Options:
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
         return settings | {"forecast": self.forecasting.as_dict()}
 
+    def resolved(self, guidance: float = GUIDANCE, shared_noise: float = 0.0) -> "Options":
+        """These options with values in place of None."""
+        return replace(
+            self,
+            guidance=guidance if self.guidance is None else self.guidance,
+            shared_noise=shared_noise if self.shared_noise is None else self.shared_noise,
+        )
+
     @property
     def forecasting(self) -> Forecast:
         """`forecast` with its settings, where only its name was given too."""
         return self.forecast if isinstance(self.forecast, Forecast) else Forecast(method=self.forecast)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """How the motion is changed before it moves the portrait. Nothing can be chosen yet: it is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """Which part of the picture is animated. Nothing can be chosen yet: all of it, fitted into the clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipRequest:
+    """What clip is asked for. The command line, batches and evaluations are parsers of it (`parse_request`).
+
+    With `windows="reference"` the public code's habits are kept: the first frame of a motion only anchors it and is
+    dropped, the portrait's darkest 63 levels are one lower, and a portrait without a face that MediaPipe finds gets
+    the driving face's landmarks where they are (all frames, and a notice).
+
+    Attributes:
+        portrait: a file, or uint8 (H, W, 3) RGB; it is fitted to `size`, black outside.
+        motion: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that are already the
+            portrait's: a folder of pictures in the order of the numbers in their names, or uint8 (F, H, W, 3). A file's
+            content says what it is, not its name.
+        options: how to denoise.
+        control: how the motion is changed.
+        crop: which part of the picture is animated.
+        size: (height, width) of the clip, multiples of 8, 64 to 2048; None: the bundle's, or that of landmark images.
+        frames: use that many first frames of the motion; None: all.
+        portrait_landmarks: the portrait's landmarks, a Motion of one frame or its file (.npz, .npy), in place of
+            detection. They belong to the fitted portrait.
+        landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
+            the one that was downloaded.
+
+    Raises:
+        OptionError: a value outside its range.
+        InputError: a size that no clip can have.
+    """
+
+    portrait: ImageSource
+    motion: MotionSource
+    options: Options = field(default_factory=Options)
+    control: Control = field(default_factory=Control)
+    crop: Crop = field(default_factory=Crop)
+    size: tuple[int, int] | None = None
+    frames: int | None = None
+    portrait_landmarks: "str | os.PathLike[str] | Motion | None" = None
+    landmarker: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.frames is None or (_whole(self.frames) and self.frames >= 1), "frames", self.frames, "1 or more")
+        if self.size is not None:
+            check_sides(self.size, "the clip")
+
+
+_SOURCES = ("portrait", "motion", "portrait_landmarks", "landmarker")
+_OPTIONS = tuple(f.name for f in fields(Options) if f.name != "forecast")
+FORECAST_SETTINGS = tuple(f.name for f in fields(Forecast) if f.name != "method")
+SETTINGS = (*_SOURCES, "size", "frames", "forecast", *_OPTIONS, *FORECAST_SETTINGS)  # that `parse_request` takes
+
+
+def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
+    """A request from settings by name, as the command line and files hold them.
+
+    Args:
+        settings: of SETTINGS; what is None, or not there, is as `ClipRequest` has it. But windows are progressive, and
+            the forecast is balanced, or off with another solver than DDIM, or calibrated where `evaluations` are given.
+            `size` may be "HxW", and `forecast` a method or an object of `Forecast`'s fields.
+
+    Raises:
+        OptionError: an unknown setting, or a value outside its range.
+        InputError: a size that no clip can have.
+    """
+    known = {name: value for name, value in settings.items() if value is not None}
+    if unknown := [name for name in known if name not in SETTINGS]:
+        raise OptionError(f"{', '.join(map(repr, unknown))} is not known; there are: {', '.join(SETTINGS)}")
+    size = known.get("size")
+    if isinstance(size, str):
+        size = parse_size(size)
+    elif size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_whole, size))):
+        raise OptionError(f'size={size!r} is not valid; give "HxW"')
+    try:
+        options = Options(
+            forecast=_forecast(known),
+            **{"windows": DEFAULT_WINDOWS} | {name: known[name] for name in _OPTIONS if name in known},
+        )
+    except TypeError as error:
+        raise OptionError(f"an option is of the wrong type ({error})") from error
+    return ClipRequest(
+        portrait=known.get("portrait", ""),
+        motion=known.get("motion", ""),
+        portrait_landmarks=known.get("portrait_landmarks"),
+        landmarker=known.get("landmarker"),
+        options=options,
+        size=None if size is None else (size[0], size[1]),
+        frames=known.get("frames"),
+    )
+
+
+def _forecast(settings: Mapping[str, Any]) -> Forecast:
+    method = settings.get("forecast")
+    if isinstance(method, Forecast):
+        return method
+    if isinstance(method, Mapping):
+        if unknown := [name for name in method if name not in ("method", *FORECAST_SETTINGS)]:
+            raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
+        return Forecast(**method)
+    if method is None:
+        plain = settings.get("solver", "ddim") == "ddim"
+        method = ("calibrated" if "evaluations" in settings else DEFAULT_FORECAST) if plain else "off"
+    return Forecast(method=method, **{name: settings[name] for name in FORECAST_SETTINGS if name in settings})
+
+
+def check_sides(size: tuple[int, ...], name: str) -> None:
+    """Raise InputError unless the sides of `size` (height, width) are multiples of 8, 64 to 2048."""
+    if any(side % 8 or not MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise InputError(f"{name} is {size[0]}x{size[1]}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "HxW".
+
+    Raises:
+        OptionError: it reads otherwise.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise OptionError(f"size={text!r} is not valid; give height and width in pixels, for instance 512x384")
+    return int(found[1]), int(found[2])
+
+
 def _whole(value: object) -> bool:
-    return isinstance(value, int)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require(valid: bool, name: str, value: object, allowed: str) -> None:

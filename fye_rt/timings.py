@@ -1,8 +1,14 @@
 """What a clip takes: seconds of its stages, evaluations of the network."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+Progress = Callable[[str, int, int], None]  # (stage, done, total): the one signature of progress
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Take no note of progress."""
 
 
 class Timings:
@@ -25,7 +31,7 @@ class Timings:
 
 
 class Evaluations:
-    """Counts the network's evaluations of one clip; to be given to `Animator` as `tell`.
+    """Counts the network's evaluations of one clip; to be given to `Animator` as `progress`.
 
     Attributes:
         number: of them, so far.

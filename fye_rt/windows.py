@@ -28,7 +28,7 @@ class Window:
         self.weights.flags.writeable = False
 
 
-def plan(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
+def blended_windows(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
     """The windows of a clip, the same at every step. A clip of at most `size` frames is one window.
 
     Args:
@@ -48,7 +48,7 @@ def plan(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
     if not 1 <= size <= MAX_WINDOW:
         raise OptionError(f"window_size={size} is not valid; allowed: 1 to {MAX_WINDOW}")
     if not 0 <= overlap < size:
-        raise OptionError(f"window_overlap={overlap} is not valid; allowed: 0 to window_size - 1 = {size - 1}")
+        raise OptionError(f"window_overlap={overlap} is not valid; allowed: 0 to {size - 1}, below window_size={size}")
     match kind:
         case "reference":
             indices = [np.array(window, dtype=np.int64) for window in uniform(frames, size)]
@@ -64,6 +64,11 @@ def plan(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
         case _:
             raise OptionError(f"windows={kind!r} is not valid; allowed: {', '.join(BLENDED)}")
     return _normalised(frames, [np.arange(start, start + min(size, frames)) for start in starts], weights)
+
+
+def whole_window(frames: int) -> Window:
+    """The one window of frames that the network sees together."""
+    return Window(np.arange(frames), np.ones(frames))
 
 
 def uniform(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fye_rt import report
+from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def torch_threads() -> Iterator[None]:
     """Threads of PyTorch are set for its process: more than cores would make all later tests a hundred times slower."""
     yield
-    if "torch" in sys.modules and (cores := report.cores()):
+    if "torch" in sys.modules and (cores := machine.cores()):
         sys.modules["torch"].set_num_threads(cores)
 
 

@@ -39,7 +39,6 @@ from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.errors import FyeError
 from fye_rt.landmarks import Motion, load_template
 from fye_rt.media.checks import Limits
-from fye_rt.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "engines" / "bundles" / "tiny"
@@ -360,14 +359,15 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("bundle", lambda: Bundle.load(folder))
 
     def jobs(rng: random.Random) -> Case:
-        from fye_rt.batch.jobs import Defaults, read_jobs
+        from fye_rt.batch.jobs import read_jobs
 
+        bundle = Bundle.load(TINY, verify=False)
         job = {"name": "a", "portrait": "a.png", "motion": "b.npz", "frames": 2, "size": "64x64", "steps": 3, "seed": 1}
         job |= {"guidance": 3.5, "forecast": {"method": "fixed", "evaluations": 3}, "windows": "context"}
         lines = [json_text(rng, job) for _ in range(3)]
         content = b"\n".join(lines) if rng.random() < 0.7 else damaged(rng, [json.dumps(job).encode()])
         path = written("case.jsonl", content)
-        return Case("jobs", lambda: read_jobs(path, Defaults(Options(), None, None)))
+        return Case("jobs", lambda: read_jobs(path, {}, bundle))
 
     def suite(rng: random.Random) -> Case:
         from fye_bench.suites.suite import Suite, faults
@@ -381,29 +381,29 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("suite", lambda: list(faults(Suite.load(folder))))
 
     def resumed(rng: random.Random) -> Case:
-        from fye_rt.resume import Kept
+        from fye_rt.clips.resume import PieceFolder
 
         folder, inputs = valid.path("kept"), {"bundle": "0" * 64, "steps": 3, "forecast": {"method": "off"}}
         shutil.rmtree(folder, ignore_errors=True)
-        Kept(folder, inputs)
+        PieceFolder(folder, inputs)
         file = next(path for path in folder.iterdir() if path.suffix == ".json")
         file.write_bytes(json_text(rng, json.loads(file.read_bytes())))
-        return Case("resume", lambda: Kept(folder, inputs).read(0))
+        return Case("resume", lambda: PieceFolder(folder, inputs).read(0))
 
     def fitted(rng: random.Random) -> Case:
-        from fye_rt import calibrated
-        from fye_rt.bundle import sha256
+        from fye_rt.files import sha256
+        from fye_rt.forecasts import fitted
 
         folder = _linked(TINY, valid.path("fitted"))
         jump = {"step": 0, "end": 2, "a": 1.0, "w": [0.5, 0.5]}
         plan = {"steps": 2, "guidance": [1.0, 4.0], "evaluations": 1, "error": 0.1, "jumps": [jump]}
-        content = {"format": calibrated.FORMAT, "version": calibrated.VERSION, "fitted": {}, "plans": [plan]}
-        file = folder / calibrated.FILE
+        content = {"format": fitted.FORMAT, "version": fitted.VERSION, "fitted": {}, "plans": [plan]}
+        file = folder / fitted.FILE
         file.write_bytes(json_text(rng, content | {"source": valid.manifest["source"]}))
-        entry = {calibrated.FILE: {"bytes": file.stat().st_size, "sha256": sha256(file)}}
+        entry = {fitted.FILE: {"bytes": file.stat().st_size, "sha256": sha256(file)}}
         (folder / MANIFEST).unlink()
         (folder / MANIFEST).write_text(sealed(valid.manifest | {"files": valid.manifest["files"] | entry}))
-        return Case("fitted", lambda: calibrated.read(Bundle.load(folder)))
+        return Case("fitted", lambda: fitted.read(Bundle.load(folder)))
 
     def checkpoint(rng: random.Random) -> Case:
         import torch
@@ -487,7 +487,13 @@ def _link(source: Path, target: Path) -> None:
 
 def commands(valid: Valid) -> dict[str, Make]:
     """What makes a whole command, by name."""
-    for module in ("fye_rt.animator", "fye_rt.backends.onnxruntime", "fye_bench.latency", "fye_engines.plans", "cv2"):
+    for module in (
+        "fye_rt.animator",
+        "fye_rt.backends.onnxruntime",
+        "fye_bench.speed.latency",
+        "fye_engines.plans",
+        "cv2",
+    ):
         with suppress(ImportError):
             importlib.import_module(module)  # once, not in every fork
     landmarks = valid.path("landmarks")
@@ -640,7 +646,7 @@ def commands(valid: Valid) -> dict[str, Make]:
 
 def _run(arguments: list[str], folder: Path) -> None:
     """Run a command as a process would; raise AssertionError unless it ends as documented."""
-    from fye_rt import cli
+    from fye_rt.cli.main import main
 
     heard = folder / "stderr"
     saved = os.dup(1), os.dup(2), sys.stdout, sys.stderr
@@ -649,7 +655,7 @@ def _run(arguments: list[str], folder: Path) -> None:
         os.dup2(nowhere.fileno(), 1)
         sys.stdout, sys.stderr = nowhere, os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         try:
-            code = cli.main(arguments)
+            code = main(arguments)
         except SystemExit as error:  # argparse, after its own line
             code = error.code if isinstance(error.code, int) else 1
         finally:

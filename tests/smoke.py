@@ -87,7 +87,7 @@ def test_the_package_under_test_is_the_installed_one() -> None:
     script = shutil.which("fye", path=str(Path(sys.executable).parent))
     assert script is not None
     told = subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout
-    assert told == f"fye-rt {fye_rt.__version__}\n"
+    assert told == f"fye-rt {fye_rt.version.__version__}\n"
 
 
 def test_a_still_picture_follows_a_small_motion(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from packaging.requirements import Requirement
 
 import fye_rt
-from fye_rt import cli
+from fye_rt.cli.main import app
 from tests import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_every_pinned_version_lies_in_its_range() -> None:
 def test_documents_install_a_clone_with_extras_that_there_are() -> None:
     extras = set(PROJECT["project"]["optional-dependencies"])
     seen = 0
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = document.read_text()
         assert not re.search(r"pip install '?fye-rt", text), f"{document.name}: nothing is published yet"
         for listed in re.findall(r"pip install '\.\[([^\]]*)\]'", text):
@@ -153,9 +153,9 @@ def test_the_command_line_entry_point_exists() -> None:
 
 
 def test_every_command_in_the_documents_is_one() -> None:
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(app).commands
     seen = 0
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for line in re.findall(r"^ {4}fye .*$|`fye [a-z][^`]*`", document.read_text(), re.MULTILINE):
             words = line.strip("` ").partition("  #")[0].split()
             if len(words) < 2 or commands[words[1]].context_settings.get("ignore_unknown_options"):

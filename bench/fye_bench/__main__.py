@@ -8,21 +8,21 @@ DIR, and decode_chunks_full.json of that model.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from fye_bench import decode_chunks, full_size, latency, session_options
-from fye_bench.model import find_model
-from fye_rt import terminal
-from fye_rt.errors import FyeError
+from fye_bench.arguments import run
+from fye_bench.speed import decode_chunks, full_size, latency, session_options
+from fye_bench.speed.model import find_model
+from fye_rt.cli import terminal
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the benchmarks one after another; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("bench/results"), metavar="DIR")
     parser.add_argument("--full", type=Path, metavar="DIR", help="also measure the full-size model, made below DIR")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def result(name: str) -> list[str]:
         return ["--json", str(arguments.results / name)]
@@ -40,8 +40,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FyeError as error:
-        terminal.note(str(error))
-        sys.exit(2)
+    run(main)

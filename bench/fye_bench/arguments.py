@@ -1,14 +1,28 @@
-"""Arguments of the benchmarks that are words of `fye`."""
+"""Arguments of the benchmarks, and how those that are no words of `fye` are run."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import fields
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fye_rt.bundle import Bundle
-from fye_rt.errors import OptionError
-from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SOLVERS, Forecast, Options
+from fye_rt.errors import FyeError, OptionError
+from fye_rt.options import COMPUTES, FORECASTS, QUANTITIES, SETTINGS, SOLVERS, ClipRequest, Options, parse_request
+
+EVERY_STEP = {"forecast": "off", "windows": "context"}  # of `parse_request`: for what measures the network itself
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a benchmark with the process's arguments and end with its exit code; an error is one line and code 2."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FyeError as error:
+        from fye_rt.cli import terminal  # what GPUs are measured with needs no package of the command line
+
+        terminal.note(str(error))
+        sys.exit(2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compute", choices=COMPUTES, default=default.compute)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     group = parser.add_argument_group("forecast")
-    group.add_argument("--forecast", dest="method", choices=FORECASTS, default="off")
+    group.add_argument("--forecast", choices=FORECASTS)
     group.add_argument("--evaluations", **number, help="of the network, evenly spread")
     group.add_argument("--interval", **number, help="evaluate every N-th step instead")
     group.add_argument("--warm-up", **number, help="first steps that are all evaluated")
@@ -64,12 +78,18 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lpips", type=Path, metavar="WEIGHTS", help='state dict of lpips.LPIPS(net="alex")')
 
 
-def options(given: argparse.Namespace, bundle: Bundle) -> Options:
-    """What `add_options` was given, for a bundle.
+def request(given: argparse.Namespace, bundle: Bundle, **defaults: Any) -> ClipRequest:
+    """The clip that the arguments of a command ask for, by their names; its sources are left open.
+
+    Args:
+        given: its arguments.
+        bundle: which says what is left open of the options.
+        defaults: settings of `fye_rt.options.parse_request`, where the arguments have none.
 
     Raises:
         OptionError: a value outside its range.
+        InputError: a size that no clip can have.
     """
-    forecast = Forecast(**{field.name: getattr(given, field.name) for field in fields(Forecast)})
-    options = Options(steps=given.steps, solver=given.solver, seed=given.seed, compute=given.compute, forecast=forecast)
-    return bundle.suited(options, guidance=given.guidance, shared_noise=given.shared_noise)
+    named = {name: getattr(given, name, None) for name in SETTINGS}
+    parsed = parse_request(defaults | {name: value for name, value in named.items() if value is not None})
+    return replace(parsed, options=bundle.resolve(parsed.options))

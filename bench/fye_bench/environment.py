@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fye_rt import report, terminal
+from fye_rt import machine
 
 _CHECKOUT = Path(__file__).parents[2]
 _BUSY = 0.1  # cores
@@ -17,12 +17,12 @@ def environment(threads: int = 0) -> dict[str, Any]:
     """Machine, versions and commit.
 
     Args:
-        threads: that the measured code uses; 0: as many as engines take by themselves (`fye_rt.report.cores`).
+        threads: that the measured code uses; 0: as many as engines take by themselves (`fye_rt.machine.cores`).
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **report.environment(),
-        "threads": threads or report.cores() or 0,
+        **machine.environment(),
+        "threads": threads or machine.cores() or 0,
         "commit": commit(),
     }
 
@@ -55,6 +55,8 @@ class OtherLoad:
         wall, everyone, own = (after - before for before, after in zip(self._start, now, strict=True))
         cores = max(0.0, everyone - own) / wall
         if cores > _BUSY:
+            from fye_rt.cli import terminal  # needs packages that a machine with a GPU may lack
+
             terminal.note(f"other processes used {cores:.1f} cores meanwhile; measure again on a quiet machine")
         return cores
 

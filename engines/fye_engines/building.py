@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fye_engines.prepare import Prepared
-from fye_rt.backends.tensorrt import messages, quoted
+from fye_rt.backends.tensorrt_messages import messages, quoted
 from fye_rt.errors import BackendError, OptionError
 
 LEVELS = range(6)
 
-# (what is being done, finished, all)
-Tell = Callable[[str, float, float], None]
+# (stage, done, total): parts of a step, too, where `fye_rt.timings.Progress` has whole numbers
+Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Built:
 
 
 def build(
-    prepared: Prepared, weights: Path, settings: Settings, timing: bytes | None = None, tell: Tell | None = None
+    prepared: Prepared, weights: Path, settings: Settings, timing: bytes | None = None, progress: Progress | None = None
 ) -> Built:
     """Let TensorRT build a plan for the GPU that is current.
 
@@ -72,7 +72,7 @@ def build(
         weights: the bundle's weights file.
         settings: how.
         timing: from an earlier build with the same TensorRT on the same kind of GPU.
-        tell: called as work goes on.
+        progress: called as work goes on.
 
     Raises:
         BackendError: TensorRT refuses the graph or finds no way to run it; with its own words.
@@ -103,15 +103,15 @@ def build(
     if settings.stripped:
         config.set_flag(tensorrt.BuilderFlag.STRIP_PLAN)
     _set_timing_cache(config, timing)
-    progress = _Progress(prepared.name, tell or (lambda stage, done, total: None))
-    config.progress_monitor = _monitor(tensorrt, progress)
-    plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
-    if progress.error is not None:
-        raise progress.error
+    phases = _Phases(prepared.name, progress or (lambda stage, done, total: None))
+    config.progress_monitor = _monitor(tensorrt, phases)
+    plan = _interruptible(lambda: builder.build_serialized_network(network, config), phases)
+    if phases.error is not None:
+        raise phases.error
     if plan is None:
         raise BackendError(
             f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {quoted(log.said)}; with less memory "
-            "than it needs, give --workspace or close what else uses the GPU"
+            "than it needs, give a workspace or close what else uses the GPU"
         )
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
 
@@ -171,7 +171,7 @@ def _set_timing_cache(config: Any, timing: bytes | None) -> None:
             return
 
 
-def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:
+def _interruptible(work: Callable[[], Any], phases: "_Phases") -> Any:
     """What `work` returns; it runs in a thread, since Python hears Ctrl-C only between its own instructions."""
     result: list[Any] = []
     finished = threading.Event()
@@ -180,7 +180,7 @@ def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:
         try:
             result.append(work())
         except BaseException as error:  # it belongs to whoever waits
-            progress.error = progress.error or error
+            phases.error = phases.error or error
         finally:
             finished.set()
 
@@ -189,66 +189,66 @@ def _interruptible(work: Callable[[], Any], progress: "_Progress") -> Any:
         try:
             finished.wait()  # not Thread.join, which takes an interrupted thread for a finished one in Python 3.11
         except KeyboardInterrupt as error:
-            progress.error = error
+            phases.error = error
     return result[0] if result else None
 
 
 @dataclass(slots=True, eq=False)
-class _Progress:
-    """How far a build is. TensorRT's phases lie in each other; the outermost one is told, with parts of its steps.
+class _Phases:
+    """How far a build is. TensorRT's phases lie in each other; the outermost one is reported, with parts of its steps.
 
     Attributes:
         graph: its name.
-        tell: whom.
+        progress: called as they go on.
         error: why to stop: TensorRT swallows what is raised in its monitor.
-        phases: open ones by name: the one around it, its steps, those that are finished.
+        open: those that are, by name: the one around it, its steps, those that are finished.
     """
 
     graph: str
-    tell: Tell
+    progress: Progress
     error: BaseException | None = None
-    phases: dict[str, tuple[str | None, int, int]] = field(default_factory=dict)
+    open: dict[str, tuple[str | None, int, int]] = field(default_factory=dict)
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        self.phases[name] = (parent, max(1, steps), 0)
+        self.open[name] = (parent, max(1, steps), 0)
         self._report(name)
 
     def step(self, name: str, step: int) -> bool:
         """Whether to go on."""
-        if name in self.phases:
-            parent, steps, _ = self.phases[name]
-            self.phases[name] = (parent, steps, step + 1)
+        if name in self.open:
+            parent, steps, _ = self.open[name]
+            self.open[name] = (parent, steps, step + 1)
             self._report(name)
         return self.error is None
 
     def finish(self, name: str) -> None:
-        self.phases.pop(name, None)
+        self.open.pop(name, None)
 
     def _report(self, name: str) -> None:
-        parent, steps, done = self.phases[name]
+        parent, steps, done = self.open[name]
         part = done / steps
-        while parent in self.phases:
+        while parent in self.open:
             name = parent
-            parent, steps, done = self.phases[name]
+            parent, steps, done = self.open[name]
             part = min(1.0, (done + part) / steps)
         try:
-            self.tell(f"build {self.graph}: {name}", part * steps, steps)
+            self.progress(f"build {self.graph}: {name}", part * steps, steps)
         except BaseException as error:
             self.error = error
 
 
-def _monitor(tensorrt: Any, progress: _Progress) -> Any:
+def _monitor(tensorrt: Any, phases: _Phases) -> Any:
     class Monitor(tensorrt.IProgressMonitor):
         def __init__(self) -> None:
             tensorrt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            progress.start(phase_name, parent_phase, num_steps)
+            phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return progress.step(phase_name, step)
+            return phases.step(phase_name, step)
 
         def phase_finish(self, phase_name: str) -> None:
-            progress.finish(phase_name)
+            phases.finish(phase_name)
 
     return Monitor()

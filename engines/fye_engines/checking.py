@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_engines.quantize import BOUNDS
-from fye_rt.backends import Arrays, Engine, Settings
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle
+from fye_rt.engine import Arrays, Engine, Settings
 
 LEAST_COSINE, MOST_RMS = 0.999, 1e-2
 FIRST_TIMESTEP = 999  # where nothing but noise is left; float16 is in most danger there

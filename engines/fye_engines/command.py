@@ -6,21 +6,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
-from pathlib import Path
 
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
 from fye_engines.prepare import Range, Shapes
-from fye_rt import outputs
+from fye_rt import options
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import machine
 from fye_rt.backends.tensorrt_kernels import compiled
 from fye_rt.bundle import Bundle
+from fye_rt.cli.terminal import Bars
 from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
-from fye_rt.terminal import Bars
 
 KERNELS = "_fp32,to_uint8"  # of our own, what the runtime launches beside plans, whose outputs are float32
 
@@ -47,7 +46,7 @@ def request(
         OptionError: one that is not valid.
     """
     Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses what no clip can be made with
-    sizes = [outputs.parse_size(each) for each in size.split(":")] if size else [bundle.size]
+    sizes = [options.parse_size(each) for each in size.split(":")] if size else [bundle.size]
     if frames is None:
         frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
     heights, widths = zip(*sizes, strict=True)
@@ -86,10 +85,10 @@ def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) 
             yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
             continue
 
-        def tell(stage: str, done: float, total: float) -> None:
+        def progress(stage: str, done: float, total: float) -> None:
             bars(stage, round(100 * done / total), 100)
 
-        facts = do(task, bundle, request, cache, gpu, tell)
+        facts = do(task, bundle, request, cache, gpu, progress)
         worst = max(
             (each["relative_rms"] or 0.0 for one in facts["differences"].values() for each in one.values()), default=0.0
         )
@@ -127,14 +126,9 @@ def pruned(cache: PlanCache) -> Iterator[str]:
         return (key.sm, key.tensorrt, key.driver) == (here.sm, here.tensorrt, here.driver) and RECIPE in key.flags
 
     gone = cache.prune(keep, cache.limit)
-    for path in gone.removed:
-        yield f"removed {path}"
-    yield f"{cache.root}: {len(gone.removed)} plans removed, {gone.freed / 1e6:,.1f} MB"
-
-
-def trusted(cache: PlanCache, folder: Path) -> Iterator[str]:
-    """Take over somebody else's plan."""
-    yield f"{_told(cache.trust(folder))} is yours now"
+    for entry in gone:
+        yield f"removed {entry.path}"
+    yield f"{cache.root}: {len(gone)} plans removed, {sum(entry.size for entry in gone) / 1e6:,.1f} MB"
 
 
 def compile_kernels(cache: PlanCache, here: Machine) -> str:

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fye_engines.building import Settings, Tell, build, refit
+from fye_engines.building import Progress, Settings, build, refit
 from fye_engines.checking import compare, exact_engine, random_inputs, refusal
 from fye_engines.prepare import Prepared, Shapes, check_names, prepare
 from fye_engines.quantize import kept
-from fye_rt.animator import DECODER_CHUNK, GUIDER_CHUNK
-from fye_rt.backends import GPU_PIXELS
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import TensorRTEngine
 from fye_rt.bundle import GRAPHS, Bundle
+from fye_rt.engine import GPU_PIXELS
 from fye_rt.errors import BackendError, FyeError, OptionError
 from fye_rt.plans import PlanCache, PlanKey, profile
 from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key, precision_of, rebuild_command
+from fye_rt.stages import DECODER_CHUNK, GUIDER_CHUNK
 
 REFIT = "refit"
 logger = logging.getLogger("fye_rt")
@@ -116,7 +116,7 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
     return [_task(bundle, graph, request, cache, machine, there) for graph in request.graphs]
 
 
-def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu, tell: Tell) -> dict[str, Any]:
+def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu, progress: Progress) -> dict[str, Any]:
     """Carry a task out: the plan is made, compared with ONNX Runtime in float32, and published.
 
     Of two processes that want the same plan one builds it, and the other takes it.
@@ -127,7 +127,7 @@ def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu,
         request: likewise.
         cache: likewise.
         gpu: that the plan is for.
-        tell: called with (what, finished, all).
+        progress: called with (stage, done, total).
 
     Returns:
         Facts about the plan; see `fye_rt.plans.Plan`.
@@ -137,7 +137,7 @@ def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu,
         OutputError: the cache cannot be written.
         KeyboardInterrupt: Ctrl-C; nothing is published.
     """
-    with cache.lock(task.key, lambda line: tell(line, 0, 1)):
+    with cache.lock(task.key, lambda line: progress(line, 0, 1)):
         if not request.rebuild:
             try:
                 return dict(cache.open(task.key, "").facts)
@@ -145,12 +145,12 @@ def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu,
                 pass  # that is why we are here
         began = time.monotonic()
         prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
-        plan = _made(task, bundle, request, cache, prepared, tell)
+        plan = _made(task, bundle, request, cache, prepared, progress)
         bare = plan if STRIPPED in task.key.flags else None
         if bare is not None:
             plan = refit(prepared, bundle.path / bundle.weights, bare)
         key = _with_weights(task.key, bundle)
-        found = _compared(bundle, task, key, plan, gpu, cache, tell)
+        found = _compared(bundle, task, key, plan, gpu, cache, progress)
         facts = {"action": task.action, "seconds": round(time.monotonic() - began, 1), "differences": found}
         if bare is not None:
             cache.publish(task.key, bare, facts)
@@ -191,16 +191,18 @@ def _with_weights(key: PlanKey, bundle: Bundle) -> PlanKey:
     return replace(key, weights=weights, flags=tuple(flag for flag in key.flags if flag != STRIPPED))
 
 
-def _made(task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepared: Prepared, tell: Tell) -> bytes:
+def _made(
+    task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepared: Prepared, progress: Progress
+) -> bytes:
     weights = bundle.path / bundle.weights
     if task.source is not None:
-        tell(f"refit {task.graph}", 0, 1)
+        progress(f"refit {task.graph}", 0, 1)
         source = cache.open(task.source, rebuild_command(bundle, task.graph, {}, request.precision)).content
         plan = refit(prepared, weights, source)
-        tell(f"refit {task.graph}", 1, 1)
+        progress(f"refit {task.graph}", 1, 1)
         return plan
     sm, tensorrt = task.key.sm, task.key.tensorrt
-    built = build(prepared, weights, request.settings, cache.read_timing(sm, tensorrt), tell)
+    built = build(prepared, weights, request.settings, cache.read_timing(sm, tensorrt), progress)
     try:
         cache.write_timing(sm, tensorrt, built.timing)
     except FyeError as error:  # it spares the next build some time; this one is done
@@ -209,7 +211,7 @@ def _made(task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepar
 
 
 def _compared(
-    bundle: Bundle, task: Task, key: PlanKey, plan: bytes, gpu: Gpu, cache: PlanCache, tell: Tell
+    bundle: Bundle, task: Task, key: PlanKey, plan: bytes, gpu: Gpu, cache: PlanCache, progress: Progress
 ) -> dict[str, Any]:
     """How far a plan's outputs are from ONNX Runtime's, by shape and output; at the usual shapes and the smallest."""
     exact, engine = exact_engine(bundle, task.graph), TensorRTEngine(bundle, task.graph, key, [key], gpu, cache)
@@ -218,14 +220,14 @@ def _compared(
     different = [sizes for sizes in (usual, smallest) if sizes is usual or sizes != usual]
     found = {}
     for number, sizes in enumerate(different):
-        tell(f"check {task.graph}", number, len(different))
+        progress(f"check {task.graph}", number, len(different))
         inputs = random_inputs(bundle, task.graph, sizes)
         name = f"{sizes['frames']} of {sizes['height']}x{sizes['width']}"
         found[name] = compare(engine.run(inputs), exact.run(inputs))
         if wrong := refusal(found[name], key.precision):
             raise BackendError(
-                f"the plan of {task.graph} is not published: at {name} {wrong}; build it with --precision fp32 or "
-                "bf16, or with --attention written-out"
+                f"the plan of {task.graph} is not published: at {name} {wrong}; build it with "
+                "precision='fp32' or 'bf16', or with attention='written-out'"
             )
-    tell(f"check {task.graph}", len(different), len(different))
+    progress(f"check {task.graph}", len(different), len(different))
     return found

@@ -20,8 +20,8 @@ write a file of weights of their own.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -33,11 +33,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from fye_engines.precision import PRODUCTS
 from fye_rt.animator import Animator
-from fye_rt.backends import Arrays, Engine, Settings
 from fye_rt.backends.onnxruntime import session_options
 from fye_rt.bundle import Bundle, put_file
+from fye_rt.engine import Arrays, Engine, Settings
 from fye_rt.errors import BundleError, ExportError, NumericalError, OptionError
 from fye_rt.options import Options
+from fye_rt.timings import Progress, no_progress
 
 STEPS = 8  # of a clip that ranges are measured on
 KINDS = {"int8": ir.DataType.INT8, "fp8": ir.DataType.FLOAT8E4M3FN}
@@ -70,7 +71,7 @@ def record(
             and `encode_motion` take them.
         options: of the clips, the next seed for each. Eight steps without a forecast show the denoiser what it sees in
             thirty, the first, in which nothing but noise is left, included.
-        threads: as in `fye_rt.backends.Settings`.
+        threads: as in `fye_rt.engine.Settings`.
 
     Yields:
         Named arrays, one call of the graph after another.
@@ -79,10 +80,9 @@ def record(
         OptionError: the other denoiser runs at this guidance.
         FyeError: as `Animator`.
     """
-    if graph in GRAPHS and graph != GRAPHS[options.guidance <= 1]:
-        raise OptionError(
-            f"guidance={options.guidance} runs {GRAPHS[options.guidance <= 1]}, not {graph}; give another"
-        )
+    guidance = bundle.resolve(options).guidance or 0
+    if graph in GRAPHS and graph != GRAPHS[guidance <= 1]:
+        raise OptionError(f"guidance={guidance} runs {GRAPHS[guidance <= 1]}, not {graph}; give another")
     with _Recorder(bundle, graph, threads) as animator:
         for number, (image, landmarks) in enumerate(clips):
             animator.heard.clear()
@@ -103,7 +103,7 @@ def calibrate(bundle: Bundle, graph: str, inputs: Iterable[Mapping[str, Any]], t
         bundle: with the graph.
         graph: its name.
         inputs: of the graph, by name; see `record`.
-        threads: as in `fye_rt.backends.Settings`.
+        threads: as in `fye_rt.engine.Settings`.
 
     Returns:
         By name, of each tensor before a product that `quantize` would lower; empty where no product is worth it.
@@ -149,7 +149,7 @@ def measure(
     clips: Sequence[tuple[Image, Image]],
     guidance: Sequence[float],
     threads: int = 0,
-    tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> dict[str, Ranges]:
     """Measure the ranges of the denoisers on clips, and put them into the bundle beside those of other graphs.
 
@@ -157,8 +157,8 @@ def measure(
         bundle: to measure, and to write to.
         clips: see `record`.
         guidance: guidance scales; which denoiser is measured depends on them.
-        threads: as in `fye_rt.backends.Settings`.
-        tell: called with (stage, finished, all).
+        threads: as in `fye_rt.engine.Settings`.
+        progress: called with (stage, done, total).
 
     Returns:
         What was measured, by the graph.
@@ -170,11 +170,11 @@ def measure(
     for graph in GRAPHS:
         scales = [scale for scale in guidance if graph == GRAPHS[scale <= 1]]
         if scales:
-            chosen = [bundle.suited(Options(steps=STEPS), guidance=scale) for scale in scales]
+            chosen = [bundle.resolve(Options(steps=STEPS, guidance=scale)) for scale in scales]
             given = chain.from_iterable(record(bundle, graph, clips, options, threads) for options in chosen)
-            tell(f"measure {graph}", 0, 1)
+            progress(f"measure {graph}", 0, 1)
             found[graph] = calibrate(bundle, graph, given, threads)
-            tell(f"measure {graph}", 1, 1)
+            progress(f"measure {graph}", 1, 1)
     there = {graph: kept(bundle, graph) for graph in _kept_graphs(bundle)}
     keep(bundle, there | found)
     return found
@@ -309,7 +309,7 @@ def session(bundle: Bundle, onnx: bytes, threads: int = 0) -> onnxruntime.Infere
     Args:
         bundle: with the weights.
         onnx: the model.
-        threads: as in `fye_rt.backends.Settings`.
+        threads: as in `fye_rt.engine.Settings`.
     """
     options = session_options(threads)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
@@ -323,33 +323,25 @@ class _Recorder(Animator):
     def __init__(self, bundle: Bundle, graph: str, threads: int) -> None:
         super().__init__(bundle, "onnxruntime", threads=threads)
         self.heard: list[Arrays] = []
-        opened = self._open
+        opened = self.graphs.open
 
         def open_engine(bundle: Bundle, name: str, settings: Settings) -> Engine:
             engine = opened(bundle, name, settings)
             return _Listening(engine, self.heard) if name == graph else engine
 
-        self._open = open_engine
+        self.graphs.open = open_engine
 
 
-@dataclass(slots=True, eq=False)
-class _Listening:
+class _Listening(Engine):
     """An engine that keeps its inputs."""
 
-    engine: Engine
-    heard: list[Arrays]
-    compute: str = field(init=False)
-    pixels: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.compute, self.pixels = self.engine.compute, self.engine.pixels
+    def __init__(self, engine: Engine, heard: list[Arrays]) -> None:
+        self.compute, self.pixels = engine.compute, engine.pixels
+        self._engine, self._heard = engine, heard
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        self.heard.append(dict(inputs))
-        return self.engine.run(inputs)
-
-    def hold(self, array: NDArray[np.float32]) -> Any:
-        return self.engine.hold(array)
+        self._heard.append(dict(inputs))
+        return self._engine.run(inputs)
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""The released checkpoint: found, checked key for key, and read as it is (docs/checkpoints.md)."""
+"""The released checkpoint: found, checked key for key, and read as it is (docs/reference/checkpoints.md)."""
 
 import hashlib
 import json

@@ -19,9 +19,9 @@ from fye_export.config import MAX_FRAMES
 from fye_export.graphs import GraphSpec, graph_specs, unconditional_attention
 from fye_export.networks import UNet
 from fye_export.onnxruntime_graph import lowered
-from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, sha256, symbols
+from fye_rt.bundle import FORMAT, MANIFEST, PRECISIONS, VERSION, Bundle, sealed, symbols
 from fye_rt.errors import ExportError, OptionError, OutputError
-from fye_rt.files import atomic_folder
+from fye_rt.files import atomic_folder, sha256
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
@@ -59,7 +59,7 @@ def export(
     """Export a checkpoint in the released layout.
 
     Args:
-        checkpoint_dir: see docs/checkpoints.md.
+        checkpoint_dir: see docs/reference/checkpoints.md.
         output: folder of the bundle; a bundle that is there is replaced once the new one is complete.
         precision: in which weights are stored, "fp32" or "fp16".
         size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.

@@ -1,4 +1,4 @@
-"""Writing a checkpoint in the released layout (docs/checkpoints.md), the inverse of `fye_export.checkpoint`."""
+"""Write a checkpoint in the released layout (docs/reference/checkpoints.md), the inverse of `fye_export.checkpoint`."""
 
 import json
 from collections.abc import Callable, Mapping

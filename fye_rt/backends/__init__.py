@@ -1,75 +1,20 @@
-"""Backends behind one small interface: open a graph of a bundle, run it on named arrays."""
+"""The registry of backends: which there are, which work here, and what opens a graph with them."""
 
-import ctypes
 import importlib
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fye_rt import report
 from fye_rt.backends import gpu
 from fye_rt.bundle import Bundle
+from fye_rt.engine import Engine, Settings
 from fye_rt.errors import BackendError
 from fye_rt.files import ensure_home
-
-Arrays = dict[str, NDArray[Any]]
-CPU_PIXELS = 2 * 128 * 128  # docs/performance.md
-GPU_PIXELS = 8 * 512 * 512
-
-
-class Engine(Protocol):
-    """One graph, ready to run. Serves one call at a time.
-
-    One whose outputs lie on a GPU may also have `loop`, which takes the place of `fye_rt.denoise.denoise`, and, of the
-    decoder, either `pixels_of`: latents to frames in uint8, as `arrays.to_uint8` makes them, or `decoding`, which only
-    begins with that, beside what else the GPU has to do, and gives what waits for the frames. Each may be None.
-
-    Attributes:
-        compute: the precision it computes in, "fp32", "bf16" or "fp16".
-        pixels: that the decoder should make in one call. More are no faster, and take memory in proportion.
-    """
-
-    compute: str
-    pixels: int
-
-    def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """Outputs by name; they belong to the caller. `inputs` are C-contiguous arrays, or held ones, by name."""
-        ...
-
-    def hold(self, array: NDArray[np.float32]) -> Any:
-        """An input of many runs, where the engine reads it: in a GPU's memory, or the array itself."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an engine is opened with.
-
-    Attributes:
-        compute: "auto", "fp32", "bf16" or "fp16".
-        threads: of the CPU; 0 becomes one per physical core that this process can keep busy (`report.cores`), and
-            stays 0, what the engine makes of it, where the system does not tell how many these are.
-        shared: where the engines of one Animator keep what they share, such as a GPU's memory.
-    """
-
-    compute: str = "auto"
-    threads: int = 0
-    shared: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # ONNX Runtime alone would take all cores there are, and bind its threads to those the process was kept from
-        object.__setattr__(self, "threads", self.threads or report.cores() or 0)
-
 
 # module (or what it has under a name) and package of each backend, in the order in which "auto" looks at them
 BACKENDS = {
     "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
-    "torch": ("fye_rt.backends.torch", "torch"),
+    "torch": ("fye_torch.engine", "torch"),
     "onnxruntime-cuda": ("fye_rt.backends.onnxruntime_gpu:CUDA", "onnxruntime"),
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
@@ -180,22 +125,13 @@ def resolve_compute(name: str, compute: str) -> str:
     if compute == "auto":
         return able[-1]
     if compute not in able:
-        other = ", or use --backend openvino for bf16" if compute == "bf16" and name != "openvino" else ""
+        other = ", or use backend='openvino' for bf16" if compute == "bf16" and name != "openvino" else ""
         if compute == "fp16" and name in _RETYPED:
             other = ", or run: pip install onnx-ir"  # an extra would bring the CPU's onnxruntime back
-        raise BackendError(f"{name} computes in {' or '.join(able)} here, not in {compute}; drop --compute{other}")
+        raise BackendError(
+            f"{name} computes in {' or '.join(able)} here, not in {compute}; drop compute={compute!r}{other}"
+        )
     return compute
-
-
-def return_freed_memory() -> None:
-    """Give what opening a graph has freed, copies of weights above all, back to the system; glibc's allocator keeps it.
-
-    Of a mid-size model, anonymous memory was 1.35 times the weights after opening it from float16 with ONNX Runtime,
-    and is 1.10 times with this; with OpenVINO it takes 0.07 to 0.09 times the weights less, first run included.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _module(name: str) -> Any:

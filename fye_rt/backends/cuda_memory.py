@@ -156,7 +156,7 @@ def part(buffer: Any, size: int) -> Any:
     return type(buffer).from_handle(buffer.handle, size, owner=buffer)
 
 
-def lowered(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+def as_tensorrt_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     """Numbers as TensorRT reads them.
 
     Args:

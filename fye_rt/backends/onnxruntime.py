@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
-from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute, return_freed_memory
+from fye_rt.backends import resolve_compute
 from fye_rt.bundle import Bundle
+from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings, return_freed_memory
 from fye_rt.errors import BackendError
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Engine):
     """One inference session."""
 
     compute = "fp32"
@@ -28,12 +27,8 @@ class OnnxRuntimeEngine:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
+        """See `fye_rt.engine.Engine`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
-
-    def hold(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `fye_rt.backends.Engine`."""
-        return array
 
 
 def computes() -> tuple[str, ...]:
@@ -55,7 +50,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """The options every session is opened with; `threads` as in `fye_rt.backends.Settings`."""
+    """The options every session is opened with; `threads` as in `fye_rt.engine.Settings`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from fye_rt.backends import GPU_PIXELS, Arrays, return_freed_memory
 from fye_rt.bundle import Graph
+from fye_rt.engine import GPU_PIXELS, Arrays, Engine, return_freed_memory
 from fye_rt.errors import BackendError
 
 Shape = tuple[int, ...]
@@ -24,7 +24,7 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(in
 logger = logging.getLogger("fye_rt")
 
 
-class Held:
+class DeviceInput:
     """An input of many runs; it goes to the device when it is first read, in the type in which the graph reads it."""
 
     def __init__(self, array: NDArray[np.float32]) -> None:
@@ -40,7 +40,7 @@ class Held:
         return self._there
 
 
-class OnnxRuntimeGpuEngine:
+class OnnxRuntimeGpuEngine(Engine):
     """One graph.
 
     Args:
@@ -72,7 +72,7 @@ class OnnxRuntimeGpuEngine:
         self._open()
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`.
+        """See `fye_rt.engine.Engine`.
 
         Raises:
             BackendError: it cannot be run, for want of memory above all.
@@ -85,14 +85,14 @@ class OnnxRuntimeGpuEngine:
             if not self._replayed:
                 raise BackendError(
                     f"{self._backend} cannot run {self._graph.name}: {reason}; make smaller clips, or use "
-                    "--backend onnxruntime"
+                    "backend='onnxruntime'"
                 ) from error
         self._give_up_replay(reason)
         return self.run(inputs)
 
-    def hold(self, array: NDArray[np.float32]) -> Held:
-        """See `fye_rt.backends.Engine`."""
-        return Held(array)
+    def to_device(self, array: NDArray[np.float32]) -> DeviceInput:
+        """See `fye_rt.engine.Engine`."""
+        return DeviceInput(array)
 
     def _open(self) -> None:
         self._places: dict[tuple[str, Shape], _Place] = {}
@@ -154,11 +154,11 @@ class _Place:
     def __init__(self, shape: Shape, dtype: Any, device: str) -> None:
         self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
         self._dtype, self._device = dtype, device
-        self._holds: Held | None = None
+        self._holds: DeviceInput | None = None
 
     def put(self, given: Any) -> None:
         """Copy an array or a held one, unless it is there already."""
-        if not isinstance(given, Held):
+        if not isinstance(given, DeviceInput):
             self.value.update_inplace(np.ascontiguousarray(given, self._dtype))
             self._holds = None
         elif self._holds is not given:

@@ -20,10 +20,11 @@ from typing import Any
 
 import onnxruntime
 
-from fye_rt.backends import ONNXRUNTIME_GPU, Settings, gpu, resolve_compute
+from fye_rt.backends import ONNXRUNTIME_GPU, gpu, resolve_compute
 from fye_rt.backends.onnxruntime import session_options
 from fye_rt.backends.onnxruntime_bound import OnnxRuntimeGpuEngine
 from fye_rt.bundle import Bundle
+from fye_rt.engine import Settings
 from fye_rt.errors import BackendError
 from fye_rt.files import cache_folder
 
@@ -133,7 +134,7 @@ class Provider:
     def _model(self, bundle: Bundle, graph: str, compute: str) -> bytes:
         if not _rewrites():
             return bundle.file(graph, self.variant).read_bytes()
-        from fye_engines.prepare import typed
+        typed = importlib.import_module("fye_engines.prepare").typed
         from fye_rt.backends.onnxruntime_norms import as_layer_norms
 
         model = typed(bundle, graph, compute, self.variant)
@@ -187,7 +188,7 @@ def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
 
 def _cache() -> Path:
     """Where ONNX Runtime keeps what TensorRT has built."""
-    return cache_folder() / "fye-rt" / "onnxruntime"
+    return cache_folder() / "onnxruntime"
 
 
 def _cache_name(bundle: Bundle, graph: str, compute: str) -> str:
@@ -207,7 +208,7 @@ def _rtx_devices() -> list[Any]:
         onnxruntime.register_execution_provider_library(name, library.get_library_path())
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
     if not devices:
-        raise BackendError("onnxruntime-rtx serves none of these GPUs; use --backend auto")
+        raise BackendError("onnxruntime-rtx serves none of these GPUs; use backend='auto'")
     return devices[:1]  # it refuses more than one
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 from openvino import opset13
 
-from fye_rt.backends import CPU_PIXELS, Arrays, Settings, resolve_compute, return_freed_memory
+from fye_rt.backends import resolve_compute
 from fye_rt.bundle import Bundle
+from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings, return_freed_memory
 from fye_rt.errors import BackendError
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -20,7 +20,7 @@ _SHORT_ROW = 32  # keys: all of temporal attention, at most 32 frames, whose sco
 _SMALL_PLANE = 64  # positions
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """One graph, compiled for all shapes, or for the shapes of its last run.
 
     Args:
@@ -53,7 +53,7 @@ class OpenVinoEngine:
             return_freed_memory()
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
+        """See `fye_rt.engine.Engine`."""
         if self._static and (shapes := {name: array.shape for name, array in inputs.items()}) != self._shapes:
             self._request = None  # gives its memory back before the next takes its own
             self._request, self._shapes = self._compile_static(shapes), shapes
@@ -61,10 +61,6 @@ class OpenVinoEngine:
         results = self._request.infer(dict(inputs), share_inputs=True)
         # the request reuses its output buffers
         return {name: np.array(results[name]) for name in self._outputs}
-
-    def hold(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `fye_rt.backends.Engine`."""
-        return array
 
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.backends import GPU_PIXELS, Arrays, Settings, resolve_compute, tensorrt_kernels
-from fye_rt.backends.cuda_memory import INSTALL, Gpu, Place, lowered
+from fye_rt.backends import resolve_compute, tensorrt_kernels
+from fye_rt.backends.cuda_memory import INSTALL, Gpu, Place, as_tensorrt_dtype
+from fye_rt.backends.tensorrt_messages import messages, quoted
 from fye_rt.bundle import Bundle
+from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, lacking
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.key import Shape
@@ -32,12 +34,11 @@ from fye_rt.plans.matching import (
 )
 
 _OPENED_SHAPES = 16  # of a graph: each has a context of its own; progressive windows have some dozen lengths
-_SAID = 5  # messages of TensorRT's that an error quotes at most
 
 logger = logging.getLogger("fye_rt")
 
 
-class Held:
+class DeviceInput:
     """An input of many runs. It goes to the GPU when it is first read, since only then its type is known."""
 
     def __init__(self, array: NDArray[np.float32]) -> None:
@@ -48,11 +49,11 @@ class Held:
     def buffer(self, gpu: Gpu, dtype: str) -> Any:
         """Where it lies on the GPU."""
         if self._array is not None:
-            self._buffer, self._array = gpu.put(lowered(self._array, dtype)), None
+            self._buffer, self._array = gpu.put(as_tensorrt_dtype(self._array, dtype)), None
         return self._buffer
 
 
-class TensorRTEngine:
+class TensorRTEngine(Engine):
     """One graph."""
 
     pixels = GPU_PIXELS
@@ -63,63 +64,72 @@ class TensorRTEngine:
         self._bundle, self._graph, self._wanted, self._keys = bundle, graph, wanted, keys
         self.gpu, self._cache = gpu, cache
         self._plans: dict[PlanKey, _Plan] = {}
-        self._shaped: dict[tuple[tuple[str, Shape], ...], Shaped] = {}
+        self._bound_plans: dict[tuple[tuple[str, Shape], ...], BoundPlan] = {}
         self._kernels: Mapping[str, Any] | None = None
         self.places: dict[str, Place] = {}
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.backends.Engine`."""
+        """See `fye_rt.engine.Engine`."""
         self.gpu.enter()
-        shaped = self.shaped({name: tuple(given.shape) for name, given in inputs.items()})
-        for name in shaped.plan.inputs:
-            self.put(shaped, name, inputs[name])
-        shaped.run()
-        for name in shaped.outputs:
+        bound = self.bound({name: tuple(given.shape) for name, given in inputs.items()})
+        for name in bound.plan.inputs:
+            self.put(bound, name, inputs[name])
+        bound.run()
+        for name in bound.outputs:
             self.places[name].download()
         self.gpu.wait()
-        return {name: self.places[name].array(shape) for name, shape in shaped.outputs.items()}
+        return {name: self.places[name].array(shape) for name, shape in bound.outputs.items()}
 
-    def hold(self, array: NDArray[np.float32]) -> Held:
-        """See `fye_rt.backends.Engine`."""
-        return Held(array)
+    def to_device(self, array: NDArray[np.float32]) -> DeviceInput:
+        """See `fye_rt.engine.Engine`."""
+        return DeviceInput(array)
 
-    @property
-    def loop(self) -> Callable[..., Any] | None:
-        """`fye_rt.denoise.denoise` with latents that stay on the GPU; None where its kernel was not compiled for it.
+    def workspace(self, denoising: Denoising) -> Workspace | None:
+        """See `fye_rt.engine.Engine`: of clips that are one window, where the kernel was compiled for them."""
+        kernels = self._compiled()
+        if not kernels or not tensorrt_kernels.takes(denoising):
+            return None
+        return tensorrt_kernels.TensorRTWorkspace(self.gpu, self.places, kernels, denoising, self._bind)
 
-        Takes what gives the held inputs of some frames, and then what `denoise` takes after its network.
-        """
-        return self._with_kernels(tensorrt_kernels.denoise)
+    def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
+        """See `fye_rt.engine.Engine`."""
+        kernels = self._compiled()
+        if not kernels:
+            return super().begin_decoding(latents)
+        return partial(tensorrt_kernels.decode_pixels, self.gpu, self.places, kernels, self._bind, latents)
 
-    @property
-    def pixels_of(self) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None:
-        """Latents to frames in uint8, if this is the decoder; None where its kernel was not compiled."""
-        return self._with_kernels(tensorrt_kernels.pixels_of)
-
-    def _with_kernels(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
+    def _compiled(self) -> Mapping[str, Any]:
+        """Kernels of ours that were compiled for this GPU; none if there are none."""
         if self._kernels is None:
             self._kernels = tensorrt_kernels.compiled(self._cache, self.gpu.device, self._wanted.sm)
-        return partial(function, self, self._kernels) if self._kernels else None
+        return self._kernels
 
-    def shaped(self, shapes: dict[str, Shape]) -> "Shaped":
+    def _bind(self, shapes: dict[str, Shape], inputs: Mapping[str, Any]) -> "BoundPlan":
+        """Ready to run on inputs of these shapes, some of which are put there."""
+        bound = self.bound(shapes)
+        for name in inputs.keys() & set(bound.plan.inputs):
+            self.put(bound, name, inputs[name])
+        return bound
+
+    def bound(self, shapes: dict[str, Shape]) -> "BoundPlan":
         """Ready to run on inputs of these shapes.
 
         Raises:
             BackendError: there is no plan for them, or no memory.
         """
         key = tuple(sorted(shapes.items()))
-        if key not in self._shaped:
-            while len(self._shaped) >= _OPENED_SHAPES:
-                del self._shaped[next(iter(self._shaped))]
-            self._shaped[key] = Shaped(self.gpu, self.places, self._plan(shapes), shapes)
-        self._shaped[key].reserve()
-        return self._shaped[key]
+        if key not in self._bound_plans:
+            while len(self._bound_plans) >= _OPENED_SHAPES:
+                del self._bound_plans[next(iter(self._bound_plans))]
+            self._bound_plans[key] = BoundPlan(self.gpu, self.places, self._plan(shapes), shapes)
+        self._bound_plans[key].reserve()
+        return self._bound_plans[key]
 
-    def put(self, shaped: "Shaped", name: str, given: Any) -> None:
+    def put(self, bound: "BoundPlan", name: str, given: Any) -> None:
         """Queue the copy of an input to where it is read."""
-        place, dtype = self.places[name], shaped.plan.types[name]
-        if not isinstance(given, Held):
-            place.upload(lowered(given, dtype))
+        place, dtype = self.places[name], bound.plan.types[name]
+        if not isinstance(given, DeviceInput):
+            place.upload(as_tensorrt_dtype(given, dtype))
         elif place.holds is not given:
             place.copy(given.buffer(self.gpu, dtype))
             place.holds = given
@@ -185,7 +195,7 @@ class _Plan:
         return answer
 
 
-class Shaped:
+class BoundPlan:
     """A plan for inputs of certain shapes. From the second run on it is replayed from a CUDA graph.
 
     Attributes:
@@ -336,28 +346,3 @@ def _missing(cache: PlanCache, wanted: PlanKey, bundle: Bundle) -> str:
 
 def _keys(cache: PlanCache) -> list[PlanKey]:
     return [entry.key for entry in cache.entries() if entry.key is not None]
-
-
-def messages(tensorrt: Any) -> Any:
-    """A logger for TensorRT, which keeps its errors in `said`."""
-    severity = tensorrt.ILogger.Severity
-    grave = (severity.INTERNAL_ERROR, severity.ERROR)
-
-    class Messages(tensorrt.ILogger):
-        def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
-            self.said: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in grave:
-                self.said.append(msg)
-            logger.debug("TensorRT: %s", msg)
-
-    return Messages()
-
-
-def quoted(said: list[str]) -> str:
-    """What TensorRT said, in one line."""
-    lines = [" ".join(each.split()) for each in dict.fromkeys(said)]
-    more = f"; and {len(lines) - _SAID} more" if len(lines) > _SAID else ""
-    return "; ".join(lines[:_SAID]) + more if lines else "it does not say why"

@@ -1,31 +1,39 @@
 """What is done on the GPU beside TensorRT's plans, by kernels of our own that were compiled ahead of time."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt import denoise as host
-from fye_rt.arrays import Array
-from fye_rt.backends.cuda_memory import Place
-from fye_rt.errors import BackendError, InputError, NumericalError
-from fye_rt.forecast import Plan
+from fye_rt.arrays import Array, guide
+from fye_rt.backends.cubins import ALIGNMENT, Kernels
+from fye_rt.backends.cuda_memory import Gpu, Place
+from fye_rt.backends.jump_row import SLOTS, rows
+from fye_rt.engine import Denoising
+from fye_rt.errors import BackendError, not_finite
+from fye_rt.forecast import Jump
 from fye_rt.plans import PlanCache
-from fye_rt.schedule import Schedule
-from fye_rt.windows import Window
-
-if TYPE_CHECKING:
-    from fye_rt.backends.tensorrt import TensorRTEngine
 
 logger = logging.getLogger("fye_rt")
 
-DECODED_WRONG = "vae_decoder returned NaN or infinity; run again with --compute fp32"
-PACKAGED = "cubins"  # the folder in fye_kernels, where the package was built with -C cmake.define.FYE_CUBINS=ON
+PACKAGED = Path(__file__).parents[1] / "cubins"  # there if the package was built with -C cmake.define.FYE_CUBINS=ON
 
-Inputs = Callable[[NDArray[np.int64]], Mapping[str, Any]]
+
+class Bound(Protocol):
+    """A plan that is ready to run on inputs of certain shapes, which lie where it reads them."""
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Their shapes, by name."""
+
+    def run(self) -> None:
+        """Queue a run."""
+
+
+Bind = Callable[[dict[str, tuple[int, ...]], Mapping[str, Any]], Bound]  # (shapes, inputs to be put there)
 
 
 def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
@@ -34,11 +42,7 @@ def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
     Returns:
         None of them where there are neither.
     """
-    import fye_kernels
-    from fye_kernels.launcher import Kernels
-
-    packaged = Path(fye_kernels.__file__).parent / PACKAGED
-    for folder in (packaged, cache.kernels(sm)):
+    for folder in (PACKAGED, cache.kernels(sm)):
         if folder is not None and folder.is_dir():
             try:
                 return Kernels.load(folder, device)
@@ -47,124 +51,122 @@ def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
     return {}
 
 
-def denoise(
-    engine: "TensorRTEngine",
-    kernels: Mapping[str, Any],
-    inputs: Inputs,
-    schedule: Schedule,
-    plan: Plan,
-    windows: Sequence[Window],
-    noise: Array,
-    guidance: float,
-    on_step: host.OnStep | None = None,
-    progress: host.Progress | None = None,
-    face: NDArray[np.bool_] | None = None,
-    pins: host.Pins | None = None,
-) -> Array:
-    """Turn noise into latents, which stay on the GPU, where the denoiser reads them; see `fye_rt.denoise.denoise`.
+def takes(denoising: Denoising) -> bool:
+    """Whether the kernel can move these latents: one window, as every piece of a progressive or live clip is."""
+    frames = denoising.shape[2]
+    whole = len(denoising.windows) == 1 and np.array_equal(denoising.windows[0].frames, np.arange(frames))
+    return whole and denoising.ring <= SLOTS and int(np.prod(denoising.shape)) % ALIGNMENT == 0
 
-    It takes clips that are one window, as every piece of a progressive or live clip is, and whose latents are a
-    multiple of 16 in number, for which the kernel was compiled. All others go through the host.
+
+class TensorRTWorkspace:
+    """Latents on the GPU, where the denoiser reads them.
 
     Args:
-        engine: of the denoiser.
+        gpu: on which the denoiser's plan runs.
+        places: of its inputs and outputs, by name.
         kernels: those of `fye_kernels`, compiled.
-        inputs: gives the held inputs of some frames.
-        schedule: the steps.
-        plan: which of them are evaluated.
-        windows: cover every frame of the clip.
-        noise: float32 (1, 4, F, h, w).
-        guidance: classifier-free guidance scale.
-        on_step: called after every evaluated step.
-        progress: called after every evaluation.
-        face: bool (F, h, w).
-        pins: frames that go the way they went before.
+        denoising: the clip.
+        bind: makes the plan ready.
     """
-    from fye_kernels.jump_row import SLOTS, rows
-    from fye_kernels.launcher import ALIGNMENT
 
-    def through_the_host() -> Array:
-        def evaluate(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[Array | None, Array]:
-            given = {"latents": latents, "timestep": np.array([timestep], np.int64), **inputs(frames)}
-            outputs = engine.run(given)
-            return outputs.get("v_unconditional"), outputs["v_conditional"]
+    immediate = True
 
-        return host.denoise(evaluate, schedule, plan, windows, noise, guidance, on_step, progress, face, pins)
+    def __init__(
+        self, gpu: Gpu, places: Mapping[str, Place], kernels: Mapping[str, Any], denoising: Denoising, bind: Bind
+    ) -> None:
+        self._gpu, self._places, self._denoising, self._bind = gpu, places, denoising, bind
+        self._guided, self._count = denoising.guidance > 1, int(np.prod(denoising.shape))
+        kind = ("guided" if self._guided else "plain") + ("" if denoising.face is None else "_masked")
+        self._kernel = kernels[f"forecast_step_{kind}_fp32"]
+        self._numbers, self._slot, self._mask = Place(gpu, np.float32), Place(gpu, np.int32), Place(gpu, np.uint8)
+        self._moves = 0
 
-    frames = np.arange(noise.shape[2])
-    whole = len(windows) == 1 and np.array_equal(windows[0].frames, frames)
-    if not whole or plan.ring > SLOTS or noise.size % ALIGNMENT:
-        return through_the_host()
-    masked = any(jump.outside is not None for jump in plan.jumps)
-    if masked and face is None:
-        raise InputError("this method tells the face from the rest; give its region")
-    gpu, held = engine.gpu, dict(inputs(frames))
-    gpu.enter()
-    shaped = engine.shaped({"latents": noise.shape, "timestep": (1,)} | {name: x.shape for name, x in held.items()})
-    for name in held.keys() & set(shaped.plan.inputs):
-        engine.put(shaped, name, held[name])
-    guided = guidance > 1
-    kernel = kernels[f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}_fp32"]
-    latents, conditional = engine.places["latents"], engine.places["v_conditional"]
-    ring = gpu.allocate(plan.ring * noise.nbytes)
-    numbers, slot, mask = Place(gpu, np.float32), Place(gpu, np.int32), Place(gpu, np.uint8)
-    table = np.array([rows(jump, guidance, k % plan.ring, plan.ring) for k, jump in enumerate(plan.jumps)], np.float32)
-    numbers.reserve(table[0].shape)
-    slot.reserve((1,))
-    if masked and face is not None:
-        mask.reserve(face.shape)
-        mask.upload(face.view(np.uint8))
-    latents.upload(noise)
+    def load(self, noise: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        face, self._moves = self._denoising.face, 0
+        inputs = self._denoising.inputs(np.arange(noise.shape[2]))
+        self._gpu.enter()
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        self._bound = self._bind({"latents": noise.shape, "timestep": (1,)} | shapes, inputs)
+        self._ring = self._gpu.allocate(self._denoising.ring * noise.nbytes)
+        self._numbers.reserve(np.shape(rows(Jump(0, 1, 1.0, ()), 1.0, 0, 1)))
+        self._slot.reserve((1,))
+        if face is not None:
+            self._mask.reserve(face.shape)
+            self._mask.upload(face.view(np.uint8))
+        self._places["latents"].upload(noise)
 
-    def moved() -> None:
-        kernel.launch(
-            gpu.stream,
+    def evaluate(self, step: int) -> Iterator[None]:
+        """See `fye_rt.engine.Workspace`."""
+        self._places["timestep"].upload(np.array([self._denoising.timesteps[step]], np.int64))
+        self._bound.run()
+        self._gpu.wait()  # what is uploaded next lies where the numbers of the last move were
+        yield
+
+    def prediction(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        shape, conditional = self._denoising.shape, self._places["v_conditional"]
+        conditional.download()
+        if not self._guided:
+            self._gpu.wait()
+            plain: Array = conditional.array(shape)
+            return plain
+        unconditional = self._places["v_unconditional"]
+        unconditional.download()
+        self._gpu.wait()
+        return guide(unconditional.array(shape), conditional.array(shape), self._denoising.guidance)
+
+    def advance(self, jump: Jump) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        denoising, slot = self._denoising, self._moves % self._denoising.ring
+        self._numbers.upload(np.array(rows(jump, denoising.guidance, slot, denoising.ring), np.float32))
+        self._slot.upload(np.array([slot], np.int32))
+        latents, conditional = self._places["latents"].address, self._places["v_conditional"].address
+        self._kernel.launch(
+            self._gpu.stream,
             {
-                "latents": latents.address,
-                "unconditional": (engine.places["v_unconditional"] if guided else conditional).address,
-                "conditional": conditional.address,
-                "ring": int(ring.handle),
-                "slot": slot.address,
-                "numbers": numbers.address,
-                "face": mask.address if masked else latents.address,
-                "count": noise.size,
-                "plane": face.size if masked and face is not None else 1,
+                "latents": latents,
+                "unconditional": self._places["v_unconditional"].address if self._guided else conditional,
+                "conditional": conditional,
+                "ring": int(self._ring.handle),
+                "slot": self._slot.address,
+                "numbers": self._numbers.address,
+                "face": latents if denoising.face is None else self._mask.address,
+                "count": self._count,
+                "plane": 1 if denoising.face is None else denoising.face.size,
             },
         )
+        self._moves += 1
 
-    def seen() -> Array:
-        latents.download()
-        gpu.wait()
-        array: Array = latents.array(noise.shape)
-        return array
+    def read(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        place = self._places["latents"]
+        place.download()
+        self._gpu.wait()
+        latents: Array = place.array(self._denoising.shape)
+        return latents
 
-    for k, jump in enumerate(plan.jumps):
-        engine.places["timestep"].upload(np.array([schedule.timesteps[jump.step]], np.int64))
-        numbers.upload(table[k])
-        slot.upload(np.array([k % plan.ring], np.int32))
-        shaped.run()
-        moved()
-        gpu.wait()  # what is uploaded next lies where this step's numbers were
-        if pins is not None and jump.step in pins.after:
-            array = seen()
-            array[:, :, pins.positions] = pins.after[jump.step]
-            latents.upload(array)
-        if progress is not None:
-            progress(k + 1, len(plan.jumps))
-        if on_step is not None:
-            array = seen()
-            array.flags.writeable = False
-            on_step(jump.step, int(schedule.timesteps[jump.step]), array)
-    result = seen()
-    return result if np.isfinite(result).all() else through_the_host()  # which says at what step it happened
+    def write(self, positions: NDArray[np.int64], latents: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        whole = self.read()
+        whole[:, :, positions] = latents
+        self._places["latents"].upload(whole)
+
+    def fault(self) -> tuple[int, int] | None:
+        """See `fye_rt.engine.Workspace`; it shows after the move that follows."""
+        return None if not self._moves or np.isfinite(self.read()).all() else (self._moves - 1, 0)
 
 
-def pixels_of(engine: "TensorRTEngine", kernels: Mapping[str, Any], latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+def decode_pixels(
+    gpu: Gpu, places: dict[str, Place], kernels: Mapping[str, Any], bind: Bind, latents: Array
+) -> NDArray[np.uint8]:
     """Decode latents to frames, as `fye_rt.arrays.to_uint8` makes them.
 
     Args:
-        engine: of the decoder.
+        gpu: on which the decoder's plan runs.
+        places: of its inputs and outputs, by name.
         kernels: those of `fye_kernels`, compiled.
+        bind: makes the plan ready.
         latents: float32 (1, 4, f, h, w).
 
     Returns:
@@ -173,21 +175,19 @@ def pixels_of(engine: "TensorRTEngine", kernels: Mapping[str, Any], latents: NDA
     Raises:
         NumericalError: the decoder returned NaN or infinity.
     """
-    gpu = engine.gpu
     gpu.enter()
-    shaped = engine.shaped({"latents": latents.shape})
-    engine.put(shaped, "latents", latents)
-    shaped.run()
-    shape = shaped.outputs["frames"]
-    pixels = engine.places.setdefault("frames, uint8", Place(gpu, np.uint8))
-    wrong = engine.places.setdefault("frames, wrong", Place(gpu, np.int32))
+    bound = bind({"latents": latents.shape}, {"latents": latents})
+    bound.run()
+    shape = bound.outputs["frames"]
+    pixels = places.setdefault("frames, uint8", Place(gpu, np.uint8))
+    wrong = places.setdefault("frames, wrong", Place(gpu, np.int32))
     pixels.reserve(shape)
     wrong.reserve((1,))
     wrong.upload(np.zeros(1, np.int32))
     kernels["to_uint8"].launch(
         gpu.stream,
         {
-            "x": engine.places["frames"].address,
+            "x": places["frames"].address,
             "out": pixels.address,
             "wrong": wrong.address,
             "count": int(np.prod(shape)),
@@ -197,6 +197,6 @@ def pixels_of(engine: "TensorRTEngine", kernels: Mapping[str, Any], latents: NDA
     wrong.download()
     gpu.wait()
     if wrong.array((1,))[0]:
-        raise NumericalError(DECODED_WRONG)
-    array: NDArray[np.uint8] = pixels.array(shape)
-    return array
+        raise not_finite("vae_decoder")
+    frames: NDArray[np.uint8] = pixels.array(shape)
+    return frames

@@ -11,13 +11,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fye_rt.errors import FyeError, InputError, OptionError
-from fye_rt.options import Forecast, Options
-from fye_rt.outputs import parse_size
+from fye_rt.bundle import Bundle
+from fye_rt.errors import FyeError, InputError
+from fye_rt.options import FORECAST_SETTINGS, SETTINGS, ClipRequest, parse_request
 
 MAX_LINE = 65536  # bytes
 MAX_JOBS = 1_000_000
@@ -27,23 +27,8 @@ _PART = 40  # letters, and _PART_BYTES, of a portrait's or motion's name in that
 _PART_BYTES = 90
 
 _PATHS = ("portrait", "motion", "portrait_landmarks")
-_OPTIONS = tuple(field.name for field in fields(Options) if field.name != "compute")  # all jobs share the engines
-FIELDS = (*_PATHS, "name", "frames", "size", *_OPTIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a job doesn't say.
-
-    Attributes:
-        options: of the loop.
-        frames: how many first frames of a motion are used; None: all.
-        size: height and width of the clip; None: what suits the bundle or the landmark images.
-    """
-
-    options: Options
-    frames: int | None = None
-    size: tuple[int, int] | None = None
+_SHARED = ("compute", "landmarker")  # by all jobs: that of the command
+FIELDS = (*(name for name in SETTINGS if name not in _SHARED), "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +38,17 @@ class Job:
     Attributes:
         line: in its file, from 1.
         name: its files are called so.
-        portrait: a picture.
-        motion: as `fye animate` takes it.
-        portrait_landmarks: in place of detection, or None.
-        settings: options, frames and size.
+        request: the clip; its portrait, motion and landmarks are files.
     """
 
     line: int
     name: str
-    portrait: Path
-    motion: Path
-    portrait_landmarks: Path | None
-    settings: Defaults
+    request: ClipRequest
 
     @property
     def group(self) -> str:
         """Jobs of one group share an encoded portrait."""
-        return repr((self.portrait, self.settings.size))
+        return repr((self.request.portrait, self.request.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +66,27 @@ class BadJob:
     error: str
 
 
-def read_jobs(path: Path, defaults: Defaults) -> list[Job | BadJob]:
+def read_jobs(path: Path, settings: Mapping[str, Any], bundle: Bundle) -> list[Job | BadJob]:
     """Read a file of jobs; empty lines are skipped.
+
+    Args:
+        path: the file.
+        settings: of `fye_rt.options.parse_request`, for jobs that do not set them.
+        bundle: which says what is left open.
 
     Raises:
         InputError: it cannot be read, holds no line, or more than a million.
     """
-    found: list[Job | BadJob] = []
+    jobs: list[Job | BadJob] = []
     names: dict[str, int] = {}
     for number, line in _lines(path):
-        job = _parse(number, line, path.parent, defaults, names)
+        job = _parse(number, line, path.parent, settings, bundle, names)
         if isinstance(job, Job):
             names[_folded(job.name)] = number
-        found.append(job)
-    if not found:
+        jobs.append(job)
+    if not jobs:
         raise InputError(f'{path} has no jobs; give one a line: {{"portrait": "face.png", "motion": "wave.mp4"}}')
-    return found
+    return jobs
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -122,17 +106,24 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"{path}: {error.strerror}; give a file with one job a line") from error
 
 
-def _parse(line: int, raw: bytes, folder: Path, defaults: Defaults, names: Mapping[str, int]) -> Job | BadJob:
+def _parse(
+    line: int, raw: bytes, folder: Path, settings: Mapping[str, Any], bundle: Bundle, names: Mapping[str, int]
+) -> Job | BadJob:
     name = f"line-{line}"
     try:
-        given = _object(raw)
-        if unknown := [key for key in given if key not in FIELDS]:
+        fields = _object(raw)
+        if unknown := [key for key in fields if key not in FIELDS]:
             raise InputError(f"{', '.join(map(repr, unknown))} is not known; a job has {', '.join(FIELDS)}")
-        portrait, motion, landmarks = (_path(given, key, folder) for key in _PATHS)
+        paths = {key: _path(fields, key, folder) for key in _PATHS}
+        portrait, motion = paths["portrait"], paths["motion"]
         if portrait is None or motion is None:
             raise InputError(f"{'portrait' if portrait is None else 'motion'} is missing")
-        name = _name(given, line, portrait, motion, names)
-        return Job(line, name, portrait, motion, landmarks, _settings(given, defaults))
+        name = _name(fields, line, portrait, motion, names)
+        if fields.get("forecast") is not None:  # with settings of its own, not with those of another forecast
+            settings = {key: value for key, value in settings.items() if key not in FORECAST_SETTINGS}
+        own = {key: value for key, value in fields.items() if value is not None and key != "name"}
+        request = parse_request({**settings, **own, **paths})
+        return Job(line, name, replace(request, options=bundle.resolve(request.options)))
     except FyeError as error:
         return BadJob(line, name, f"{error}")
 
@@ -204,30 +195,3 @@ def _part(stem: str) -> str:
     stem = unicodedata.normalize("NFC", stem)
     safe = "".join(c if _is_letter(c) or c in "._-" else " " for c in stem)
     return re.sub(" +", "_", safe)[:_PART].encode()[:_PART_BYTES].decode(errors="ignore")
-
-
-def _settings(given: Mapping[str, Any], defaults: Defaults) -> Defaults:
-    frames, size = given.get("frames", defaults.frames), given.get("size")
-    if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
-        raise OptionError(f"frames={frames!r} is not valid; give 1 or more")
-    if size is not None and not isinstance(size, str):
-        raise OptionError(f'size={size!r} is not valid; give "HxW"')
-    options = {key: given[key] for key in _OPTIONS if key in given}
-    if isinstance(options.get("forecast"), dict):
-        options["forecast"] = _forecast(options["forecast"])
-    if flags := [key for key, value in options.items() if isinstance(value, bool)]:
-        raise OptionError(f"{flags[0]}={options[flags[0]]!r} is not valid")
-    try:
-        changed = replace(defaults.options, **options)
-    except TypeError as error:
-        raise OptionError(f"an option is of the wrong type ({error})") from error
-    return Defaults(changed, frames, defaults.size if size is None else parse_size(size))
-
-
-def _forecast(given: Mapping[str, Any]) -> Forecast:
-    if unknown := [key for key in given if key not in Forecast.__dataclass_fields__]:
-        raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
-    try:
-        return Forecast(**given)
-    except TypeError as error:
-        raise OptionError(f"forecast is not valid ({error})") from error

@@ -14,19 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fye_rt import report
-from fye_rt.batch.crew import Crew, Died, work
+from fye_rt import machine
 from fye_rt.batch.jobs import BadJob, Job
-from fye_rt.batch.maker import RECORDS, Engine, Record, key, record_path
+from fye_rt.batch.worker import RECORDS, AnimatorSpec, Record, key, record_path
+from fye_rt.batch.workers import Crew, Died, work
+from fye_rt.clips.write import extra
 from fye_rt.errors import FyeError, OutputError
-from fye_rt.files import alone, atomic_file, remove_left_over
-from fye_rt.outputs import extra
-from fye_rt.report import write_json
+from fye_rt.files import alone, atomic_file, remove_left_over, write_json
+from fye_rt.timings import Progress
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 _TOLD = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
-
-Tell = Callable[[str, int, int, str], None]  # (stage, finished, all, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Folder:
         for folder in (self.path, self._records):
             remove_left_over(folder)
 
-    def finished(self, job: Job, bundle: str, engine: Engine) -> Record | None:
+    def finished(self, job: Job, bundle: str, engine: AnimatorSpec) -> Record | None:
         """The record of a clip that is there, made from the very same."""
         record = self._read(job.name)
         if record is None or record.get("status") != "done":
@@ -116,9 +114,9 @@ def run(
     jobs: Sequence[Job | BadJob],
     folder: Folder,
     bundle: str,
-    engine: Engine,
+    engine: AnimatorSpec,
     crew: Callable[[], Crew],
-    tell: Tell,
+    progress: Progress,
 ) -> Outcome:
     """Make what is not made yet.
 
@@ -128,7 +126,7 @@ def run(
         bundle: digest of the model.
         engine: that makes them.
         crew: is called if there is anything to do.
-        tell: shows progress.
+        progress: called with (stage, done, total) jobs.
 
     Raises:
         FyeError: a worker could not be made, or a result not be written.
@@ -137,19 +135,19 @@ def run(
     records: dict[int, Record] = {}
     todo: list[Job] = []
     for number, job in enumerate(jobs):
-        tell("check", number, len(jobs), "")
+        progress("check", number, len(jobs))
         if isinstance(job, BadJob):
             records[job.line] = {"name": job.name, "line": job.line, "status": "failed", "error": job.error}
         elif (there := folder.finished(job, bundle, engine)) is not None:
             records[job.line] = there
         else:
             todo.append(job)
-    tell("check", len(jobs), len(jobs), "")
+    progress("check", len(jobs), len(jobs))
     kept = sum(record["status"] == "done" for record in records.values())
     workers = 0
     try:
         if todo:
-            workers, made = _work(crew(), todo, tell)
+            workers, made = _work(crew(), todo, progress)
             with closing(made):
                 for record in made:
                     if record["status"] != "done":
@@ -164,11 +162,11 @@ def run(
     return Outcome(len(ordered) - len(failed), kept, failed)
 
 
-def _work(crew: Crew, todo: Sequence[Job], tell: Tell) -> tuple[int, Generator[Record]]:
+def _work(crew: Crew, todo: Sequence[Job], progress: Progress) -> tuple[int, Generator[Record]]:
     def records() -> Generator[Record]:
-        tell("make", 0, len(todo), "")
+        progress("make", 0, len(todo))
         for number, (job, result) in enumerate(work(crew, todo), 1):
-            tell("make", number, len(todo), job.name)
+            progress("make", number, len(todo))
             if isinstance(result, Died):
                 yield {"name": job.name, "line": job.line, "status": "failed", "error": result.reason}
             else:
@@ -192,5 +190,5 @@ def _summary(
         "seconds": seconds,
         "clips_per_hour": 3600 * made / seconds if made else None,
         "peak_memory_bytes": max((record["peak_memory_bytes"] for record in done), default=None),
-        "environment": report.environment(),
+        "environment": machine.environment(),
     }

@@ -12,10 +12,10 @@ from fye_rt.landmarks.detect import (
     detect_live,
     find_landmarker,
 )
-from fye_rt.landmarks.draw import draw, face_region, landmark_images, movement, overlay
+from fye_rt.landmarks.draw import draw, landmark_images, overlay
+from fye_rt.landmarks.images import Drawn, LandmarkImages, Pictures, face_region, movement
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
 from fye_rt.landmarks.retarget import Retargeter, retarget
-from fye_rt.landmarks.sequence import Drawn, LandmarkImages, Pictures
 from fye_rt.landmarks.template import load_template
 
 __all__ = [

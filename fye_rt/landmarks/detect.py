@@ -4,42 +4,38 @@ Every frame is searched on its own (MediaPipe's IMAGE mode), as the reference do
 not depend on the frames before it, nor on their timing.
 """
 
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import BackendError, FaceNotFoundError, InputError
+from fye_rt.errors import BackendError, InputError
 from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
 from fye_rt.landmarks.draw import load_cv2
+from fye_rt.landmarks.gaps import MOST_LISTED, Face, bridge, check_gaps, more, ranges, runs_of
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
-from fye_rt.landmarks.rotation import slerp
+from fye_rt.timings import Progress, no_progress
 
 LANDMARKER_VARIABLE = "FYE_LANDMARKER"
 LANDMARKER_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
-MAX_GAP = 0.5  # seconds without a face that are bridged
 MAX_FACES = 4  # searched for, so that the largest can be told from the others
-SMALLEST_FACE = 0.11  # of the picture's longer side: faces of 0.08 are never found, of 0.11 always, at any resolution
-MOST_LISTED = 8  # runs of frames in one message
 KEEP_FACE = 1.5  # another face must be this much larger than the one followed so far to take its place
 
 Array = NDArray[np.float64]
-Face = tuple[Array, Array]  # points (478, 3), blendshapes (51,)
 
 
 def cached_landmarker() -> Path:
     """Where face_landmarker.task lies in the user's cache, whether it is there or not."""
-    return cache_folder() / "fye" / "face_landmarker.task"
+    file = cache_folder() / "face_landmarker.task"
+    older = cache_folder().with_name("fye") / file.name  # ~/.cache/fye, where it was before all lay in one folder
+    return older if older.is_file() and not file.is_file() else file
 
 
 def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
@@ -50,13 +46,13 @@ def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
     """
     variable = os.environ.get(LANDMARKER_VARIABLE)
     if path is not None:
-        found, origin, then = Path(path), "--landmarker", ", and drop --landmarker"
+        found, origin, then = Path(path), "the given landmarker", ", and leave landmarker out"
     elif variable:
         origin, then = f"the environment variable {LANDMARKER_VARIABLE}", f", and unset {LANDMARKER_VARIABLE}"
         found = Path(variable)
     else:
         found, origin = cached_landmarker(), "the user's cache"
-        then = f", or name it with --landmarker or {LANDMARKER_VARIABLE}"
+        then = f", or name it with landmarker=FILE or {LANDMARKER_VARIABLE}"
     if not found.is_file():
         raise InputError(
             f"MediaPipe's face_landmarker.task is not at {found} ({origin}); run: fye doctor --get landmarker{then}"
@@ -87,7 +83,8 @@ def detect_frames(
     frames: Iterable[tuple[float, NDArray[np.uint8]]],
     fps: float,
     landmarker: Path,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = no_progress,
+    total: int = 0,
     source: str = "the video",
 ) -> Motion:
     """Landmarks of the largest face in every frame of a video; it is followed until another is much larger.
@@ -99,7 +96,8 @@ def detect_frames(
             in memory at a time.
         fps: nominal frames per second.
         landmarker: face_landmarker.task, from `find_landmarker`.
-        progress: called with the number of frames done after each.
+        progress: called with ("landmarks", done, total) after each frame.
+        total: how many frames there are, for `progress`.
         source: the video's name, for messages.
 
     Returns:
@@ -128,25 +126,24 @@ def detect_frames(
             followed = face or followed
             times.append(time)
             faces.append(face)
-            if progress:
-                progress(len(times))
+            progress("landmarks", len(times), total)
     if size is None:
         raise InputError(f"{source} has no frames; give one that does")
-    gaps = _runs([face is None for face in faces])
-    _check_gaps(faces, gaps, np.array(times), fps, source, size)
+    gaps = runs_of([face is None for face in faces])
+    check_gaps(faces, gaps, np.array(times), fps, source, size)
     motion = _to_motion(faces, times, fps, size, geometry)
     notices = []
     if gaps:
-        notices.append(f"{source}: no face in frames {_ranges(gaps)}; these were interpolated")
+        notices.append(f"{source}: no face in frames {ranges(gaps)}; these were interpolated")
     if crowded:
-        runs = _runs(np.isin(np.arange(len(times)), crowded).tolist())
+        runs = runs_of(np.isin(np.arange(len(times)), crowded).tolist())
         where, kept = "", ""
         if len(times) > 1:
-            where = f" in frames {_ranges(runs)}"
+            where = f" in frames {ranges(runs)}"
             kept = f", and kept until another was {KEEP_FACE:g} times as large"
         notices.append(f"{source}: several faces{where}; the largest was taken{kept}")
     notices += cut_notices(motion, source)
-    return _bridge(motion, gaps, tuple(notices))
+    return bridge(motion, gaps, tuple(notices))
 
 
 def cut_notices(motion: Motion, source: str) -> list[str]:
@@ -155,7 +152,7 @@ def cut_notices(motion: Motion, source: str) -> list[str]:
     if not cuts:
         return []
     places = [f"{cut} ({motion.times[cut] - motion.times[0]:.2f} s)" for cut in cuts[:MOST_LISTED]]
-    frames = f"frame{'s' * (len(cuts) > 1)} {', '.join(places)}{_more(cuts)}"
+    frames = f"frame{'s' * (len(cuts) > 1)} {', '.join(places)}{more(cuts)}"
     return [f"{source}: another face or framing from {frames} on, where the portrait jumps; cut the video there"]
 
 
@@ -281,77 +278,8 @@ def _to_motion(
     )
 
 
-def _bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]) -> Motion:
-    """Interpolate the gaps that have a neighbour on both sides; at the ends the nearest face stays."""
-    fields = {name: getattr(motion, name).copy() for name in ("points", "mesh", "pose", "blendshapes")}
-    for start, stop in gaps:
-        if start == 0 or stop == len(motion):
-            continue
-        before, after = start - 1, stop
-        for frame in range(start, stop):
-            fraction = (motion.times[frame] - motion.times[before]) / (motion.times[after] - motion.times[before])
-            for array in fields.values():
-                array[frame] = (1.0 - fraction) * array[before] + fraction * array[after]
-            rotation = slerp(motion.pose[before, :3, :3], motion.pose[after, :3, :3], float(fraction))
-            fields["pose"][frame, :3, :3] = rotation
-    return replace(motion, **fields, notices=notices)
-
-
-def _runs(missing: list[bool]) -> list[tuple[int, int]]:
-    """Runs [start, stop) of True."""
-    runs = ((gap, [index for index, _ in run]) for gap, run in groupby(enumerate(missing), key=lambda item: item[1]))
-    return [(indices[0], indices[-1] + 1) for gap, indices in runs if gap]
-
-
-def _check_gaps(
-    faces: list[Face | None],
-    gaps: list[tuple[int, int]],
-    times: Array,
-    fps: float,
-    source: str,
-    size: tuple[int, int],
-) -> None:
-    frames, least = len(times), math.ceil(SMALLEST_FACE * max(size))
-    pixels = f"{least} pixels wide of these {size[1]}x{size[0]}"
-    if gaps == [(0, frames)]:
-        what = "in it" if frames == 1 else f"in any of its {frames} frames"
-        raise FaceNotFoundError(
-            f"{source}: no face {what}; a face is found when it is seen from the front, well lit, and at least "
-            f"{pixels}: crop to the face if it is smaller"
-        )
-    ends = np.append(times, times[-1] + 1.0 / fps)  # a frame lasts until the next one
-    # half a millisecond: time stamps are rounded to the container's time base
-    long = [(start, stop) for start, stop in gaps if ends[stop] - ends[start] > MAX_GAP + 5e-4]
-    if not long:
-        return
-
-    def part(run: tuple[int, int]) -> str:
-        return f"{_ranges([run])} ({ends[run[0]] - times[0]:.2f}-{ends[run[1]] - times[0]:.2f} s)"
-
-    borders = zip([0, *(stop for _, stop in long)], [*(start for start, _ in long), frames], strict=True)
-    start, stop = max(borders, key=lambda run: ends[run[1]] - ends[run[0]])
-    remedy = "use a video where the face stays in view"
-    if ends[stop] - ends[start] > MAX_GAP:
-        remedy = f"cut the video to a part with a face, frames {part((start, stop))} for instance, or {remedy}"
-    widths = [float(np.ptp(face[0][:, 0])) * size[1] for face in faces if face is not None]
-    if np.median(widths) < 1.5 * least:
-        remedy += f", or crop it to the face, which must be at least {pixels}"
-    raise FaceNotFoundError(
-        f"{source}: no face in frames {', '.join(map(part, long[:MOST_LISTED]))}{_more(long)}, and only gaps up to "
-        f"{MAX_GAP} s are bridged; {remedy}"
-    )
-
-
 def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"{source} is {image.dtype} {image.shape}, landmarks are found in uint8 (H, W, 3)")
     if size is not None and image.shape[:2] != size:
         raise InputError(f"{source} changes its size from {size} to {image.shape[:2]} on its way; cut it there")
-
-
-def _ranges(runs: list[tuple[int, int]]) -> str:
-    return ", ".join(str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs)
-
-
-def _more(listed: Sized) -> str:
-    return f" and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""

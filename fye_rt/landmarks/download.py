@@ -4,13 +4,14 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fye_rt.errors import InputError, OptionError, OutputError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, sha256
 from fye_rt.landmarks.detect import LANDMARKER_URL, cached_landmarker
+from fye_rt.timings import Progress, no_progress
 
 DOWNLOADS = ("landmarker",)  # names after `fye doctor --get`
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
@@ -22,14 +23,14 @@ _PART = 1 << 16  # bytes that are read at once
 def get_landmarker(
     url: str | None = None,
     path: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Path:
     """Download face_landmarker.task; nothing is downloaded if it is there already.
 
     Args:
         url: where from, http or https; by default Google's address, a mirror otherwise.
         path: where to; by default the user's cache, where `find_landmarker` looks.
-        progress: called with (bytes so far, bytes in all).
+        progress: called with ("download", done, total) bytes.
 
     Returns:
         The file's path. It appears whole, with the hash of Google's file, or not at all.
@@ -42,9 +43,10 @@ def get_landmarker(
     url, path = url or LANDMARKER_URL, path or cached_landmarker()
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise OptionError(f"{url!r} is no address to download from; give one that begins with https://")
-    if _sha256(path) == SHA256:
-        return path
-    content = _download(url, progress or (lambda done, total: None))
+    with suppress(OSError):  # not there, or to be written anew
+        if sha256(path) == SHA256:
+            return path
+    content = _download(url, progress)
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise InputError(f"{url} is another file than face_landmarker.task (its hash differs); nothing was kept")
     try:
@@ -56,7 +58,7 @@ def get_landmarker(
     return path
 
 
-def _download(url: str, progress: Callable[[int, int], None]) -> bytes:
+def _download(url: str, progress: Progress) -> bytes:
     remedy = f"try again, or download it elsewhere and copy it to {cached_landmarker()}"
     content = bytearray()
     try:
@@ -66,7 +68,7 @@ def _download(url: str, progress: Callable[[int, int], None]) -> bytes:
                 content += part
                 if max(announced, len(content)) > MAX_BYTES:
                     raise InputError(f"{url} has more than {MAX_BYTES / 1e6:g} MB; it is another file")
-                progress(len(content), max(announced, len(content)))
+                progress("download", len(content), max(announced, len(content)))
         if len(content) < announced:  # urllib says nothing when a connection ends early
             raise InputError(f"{url}: {len(content)} of {announced} bytes came; {remedy}")
     except urllib.error.HTTPError as error:
@@ -80,10 +82,3 @@ def _download(url: str, progress: Callable[[int, int], None]) -> bytes:
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{url} cannot be downloaded ({what}); {remedy}") from error
     return bytes(content)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:  # not there, or to be written anew
-        return ""

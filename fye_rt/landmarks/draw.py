@@ -1,6 +1,5 @@
 """Landmark images: what the guider reads, and what a person looks at to judge landmarks."""
 
-from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
 
 if TYPE_CHECKING:
-    from fye_rt.landmarks.sequence import LandmarkImages
+    pass
 
 Colour = tuple[int, int, int]
 
@@ -49,8 +48,6 @@ EDGES: tuple[tuple[int, int, Colour], ...] = tuple(
 IRIS_POINTS = (473, 468)
 IRIS_COLOUR: Colour = (255, 0, 0)
 IRIS_HALF_WIDTH = 3
-
-_REGION_MARGIN = 2  # latent pixels: as the public code dilates its face mask
 
 
 def landmark_images(
@@ -142,41 +139,3 @@ def _draw_square(image: NDArray[np.uint8], point: NDArray[np.float64], half_widt
     if half_width <= x < width + half_width and half_width <= y < height + half_width:
         left, top = int(x) - half_width, int(y) - half_width
         image[top : top + 2 * half_width, left : left + 2 * half_width] = IRIS_COLOUR
-
-
-def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where the face is in landmark images: what is drawn, its convex hull, and two latent pixels around it.
-
-    Args:
-        images: uint8 (F, H, W, 3), H and W multiples of 8.
-
-    Returns:
-        bool (F, H/8, W/8); nothing where nothing is drawn.
-    """
-    frames, height, width, _ = images.shape
-    h, w = height // 8, width // 8
-    angles = np.arange(32) * np.pi / 16
-    normals = np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    grid = np.indices((h, w)).transpose(1, 2, 0) @ normals.T
-    drawn = images.reshape(frames, h, 8, w, 8, 3).max(axis=(2, 4, 5)) > 0
-    face = np.zeros((frames, h, w), np.bool_)
-    margin = _REGION_MARGIN * np.abs(normals).sum(axis=1)  # a square of that half-width
-    for k in range(frames):
-        if drawn[k].any():
-            face[k] = (grid <= grid[drawn[k]].max(axis=0) + margin + 1e-9).all(axis=-1)
-    return face
-
-
-def movement(images: "LandmarkImages") -> NDArray[np.float64]:
-    """How much landmark images change from each frame to the next, seen at an eighth of their size.
-
-    Args:
-        images: uint8 (F, H, W, 3), H and W multiples of 8; asked for one by one.
-
-    Returns:
-        float64 (F - 1,), mean absolute difference in levels, the same on every machine.
-    """
-    height, width = images.shape[1:3]
-    one_by_one = (images[k : k + 1] for k in range(len(images)))
-    small = (image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in one_by_one)
-    return np.array([np.abs(b - a).sum() / (height * width * 3) for a, b in pairwise(small)])

@@ -5,14 +5,13 @@ import os
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
 from fye_rt.files import atomic_file, refuse_pointer
-from fye_rt.landmarks.npy import read_header
 
 POINTS = 478  # MediaPipe's 468 mesh points, then 5 points of the right iris and 5 of the left
 MESH_POINTS = 468
@@ -235,3 +234,17 @@ def _is_rigid(pose: NDArray[np.float64]) -> bool:
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InputError(f"{message}; find the landmarks again with `fye landmarks`")
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype; the stream is left at the first byte of the data.
+
+    Raises:
+        ValueError: not a .npy stream of format version 1 or 2.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f".npy format version {version[0]}.{version[1]} is not known")

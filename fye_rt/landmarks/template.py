@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
 from fye_rt.files import refuse_pointer
-from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion, check_frames
-from fye_rt.landmarks.npy import read_header
+from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion, check_frames, read_header
 
 TEMPLATE_FPS = 7.0  # templates carry no frame rate; the reference writes its results at this one
 MAX_BYTES = 256 << 20  # about 5,800 frames of 46 kB

@@ -3,14 +3,12 @@
 import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +16,8 @@ from numpy.typing import NDArray
 from fye_rt.errors import InputError, OutOfMemoryError, lacking
 from fye_rt.media import times
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
+from fye_rt.media.frames import believed, converting, degrees, deinterlaced, display_matrix, displayed, to_rgb, turn
 from fye_rt.media.streams import (
-    ACCURATE_ROUNDING,
-    BICUBIC,
-    FULL_CHROMA,
     fraction,
     open_media,
     picture_stream,
@@ -34,8 +30,6 @@ if TYPE_CHECKING:
 UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs of which a packet may show nothing
 MARGIN = 256  # packets read beyond the frames that are used: they come in another order than they are shown
 SETTLED = 33  # frames after which it is known whether their times hold
-SQUARE = Fraction(1, 100)  # pixels are taken as square if they are so within 1 %: scaling would only blur
-WIDEST = 4  # ratio of a pixel's sides beyond which it is not believed; television has 0.75 to 2.2
 
 logger = logging.getLogger("fye_rt")
 
@@ -86,7 +80,7 @@ def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frame
             the part that is used, or outside `limits`.
     """
     partly = limits if max_frames is None else replace(limits, max_file=sys.maxsize)
-    path = check_file(path, partly, "pass --frames N for its first frames alone, or cut it")
+    path = check_file(path, partly, "pass frames=N for its first frames alone, or cut it")
     packets = _read_packets(path, limits, max_frames)
     first = next(_frames(path, limits))
     ticks, end, whole = packets.ticks, packets.end, packets.whole
@@ -103,15 +97,15 @@ def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frame
         end = ticks[-1] + max(round(1 / fps / packets.tick), 1)
     since = tuple((tick - ticks[0]) * packets.tick for tick in ticks[:used])
     _check_length(path, since, whole, limits)
-    matrix = _display_matrix(first)
-    width, height = _displayed(first.width, first.height, packets.aspect)
+    matrix = display_matrix(first)
+    width, height = displayed(first.width, first.height, packets.aspect)
     return VideoInfo(
         width=height if matrix[1] else width,
         height=width if matrix[1] else height,
         fps=fps,
         frames=used,
         seconds=float((end - ticks[0]) * packets.tick),
-        rotation=_degrees(matrix),
+        rotation=degrees(matrix),
         has_audio=packets.has_audio,
         variable_rate=times.varies(ticks),
         start=ticks[0] * packets.tick,
@@ -184,7 +178,7 @@ def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packet
         stream = picture_stream(container, path)
         aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
         context = stream.codec_context
-        check_size(path, *_displayed(context.width, context.height, aspect), limits)
+        check_size(path, *displayed(context.width, context.height, aspect), limits)
         is_mov = container.format.name.startswith("mov")
         plain = context.codec.canonical_name not in UNEVEN_PACKETS
         reordered = bool(context.has_b_frames)
@@ -243,7 +237,7 @@ def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[l
 def _check_length(path: Path, since: tuple[Fraction, ...], whole: bool, limits: Limits) -> None:
     """Refuse frames, whose seconds since the first are given, over the limits; the message says how many are not."""
     allowed = sum(time <= limits.max_seconds for time in since[: limits.max_frames])
-    remedy = f"pass --frames {allowed}, or cut it"
+    remedy = f"pass frames={allowed}, or cut it"
     if len(since) > limits.max_frames:
         count = f"{len(since):,}" if whole else f"over {limits.max_frames:,}"
         raise InputError(f"{path} has {count} frames; the limit is {limits.max_frames:,}: {remedy}")
@@ -256,14 +250,14 @@ def _check_length(path: Path, since: tuple[Fraction, ...], whole: bool, limits: 
 def _read(
     path: Path, limits: Limits, info: VideoInfo, max_frames: int | None
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    if info.pixel_aspect != 1 and _believed(info.pixel_aspect) is None:
+    if info.pixel_aspect != 1 and believed(info.pixel_aspect) is None:
         logger.warning(
             "%s states pixels of %s to 1, which no picture has; they are taken as square", path, info.pixel_aspect
         )
     time, tick = Fraction(0), -1
-    for index, frame in enumerate(_deinterlaced(islice(_frames(path, limits), max_frames), path)):
-        with _converting(path, index):
-            image = _turn(_rgb(frame, info.pixel_aspect), _display_matrix(frame))
+    for index, frame in enumerate(deinterlaced(islice(_frames(path, limits), max_frames), path)):
+        with converting(path, index):
+            image = turn(to_rgb(frame, info.pixel_aspect), display_matrix(frame))
         if image.shape != (info.height, info.width, 3):
             size = f"{image.shape[1]}x{image.shape[0]}"
             raise InputError(f"{path}: frame {index} is {size}, the first is {info.width}x{info.height}; convert it")
@@ -280,7 +274,7 @@ def _read(
         if index >= limits.max_frames or time > limits.max_seconds:
             raise InputError(
                 f"{path}: over the limit of {limits.max_frames} frames or {limits.max_seconds:.0f} seconds at frame "
-                f"{index}: pass --frames {index}, or cut it"
+                f"{index}: pass frames={index}, or cut it"
             )
         yield float(time), image
 
@@ -311,127 +305,5 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
         raise InputError(f"{path} has no frame that can be decoded")
 
 
-@contextmanager
-def _converting(path: Path, index: int) -> Iterator[None]:
-    """Turn what FFmpeg says of a frame that it decoded into an InputError."""
-    import av
-
-    try:
-        yield
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{path}: frame {index} cannot be converted ({error.strerror}); copy or record the video again"
-        ) from error
-
-
-def _deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoFrame"]:
-    """Frames, those that are interlaced deinterlaced; progressive ones come through untouched."""
-    deinterlacer: _Deinterlacer | None = None
-    index = 0
-    for index, frame in enumerate(frames):
-        with _converting(path, index):
-            if deinterlacer is not None and not deinterlacer.takes(frame):
-                yield from deinterlacer.rest()
-                deinterlacer = None
-            if deinterlacer is None and frame.interlaced_frame:
-                logger.warning("%s is interlaced; its frames are deinterlaced", path)
-                deinterlacer = _Deinterlacer(frame)
-            if deinterlacer is None:
-                yield frame
-            else:
-                yield from deinterlacer.add(frame)
-    if deinterlacer is not None:
-        with _converting(path, index):
-            yield from deinterlacer.rest()
-
-
-class _Deinterlacer:
-    """FFmpeg's filter bwdif: a frame out for a frame in, one later, as it looks at the next one."""
-
-    def __init__(self, frame: "VideoFrame") -> None:
-        from av.filter import Graph
-
-        self._layout = _layout(frame)
-        self._graph = Graph()
-        size, tick = f"{frame.width}x{frame.height}", time_base(frame)
-        form = f"video_size={size}:pix_fmt={frame.format.name}:time_base={tick.numerator}/{tick.denominator}"
-        source, sink = self._graph.add("buffer", form), self._graph.add("buffersink")
-        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-        source.link_to(deinterlace)
-        deinterlace.link_to(sink)
-        self._graph.configure()
-        self._times: deque[tuple[int | None, Any]] = deque()
-
-    def takes(self, frame: "VideoFrame") -> bool:
-        return _layout(frame) == self._layout
-
-    def add(self, frame: "VideoFrame") -> Iterator["VideoFrame"]:
-        self._times.append((frame.pts, frame.time_base))
-        self._graph.vpush(frame)
-        return self._finished()
-
-    def rest(self) -> Iterator["VideoFrame"]:
-        self._graph.vpush(None)
-        return self._finished()
-
-    def _finished(self) -> Iterator["VideoFrame"]:
-        import av
-
-        while self._times:
-            try:
-                frame = self._graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            frame.pts, frame.time_base = self._times.popleft()  # the filter counts in halves
-            yield frame
-
-
-def _layout(frame: "VideoFrame") -> tuple[int, int, str]:
-    return frame.width, frame.height, frame.format.name
-
-
 def _time(frame: "VideoFrame") -> Fraction | None:
     return None if frame.pts is None else frame.pts * time_base(frame)
-
-
-def _believed(aspect: Fraction) -> Fraction | None:
-    return aspect if Fraction(1, WIDEST) <= aspect <= WIDEST else None
-
-
-def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Width and height in square pixels: the side along which pixels are longer grows, to an even number."""
-    aspect = _believed(aspect) or Fraction(1)
-    if abs(aspect - 1) < SQUARE:
-        return width, height
-    return (2 * round(width * aspect / 2), height) if aspect > 1 else (width, 2 * round(height / aspect / 2))
-
-
-def _rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
-    width, height = _displayed(frame.width, frame.height, aspect)
-    # FFmpeg's fast path is one level too dark and doubles chroma pixels
-    accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
-    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=accurate)
-    return image.astype(np.uint8, copy=False)
-
-
-def _display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
-    """The signs (a, b, c, d) of (x, y) -> (a x + c y, b x + d y): the nearest right-angled turn or mirroring."""
-    side_data: Any = frame.side_data
-    data = side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return 0, 1 if b > 0 else -1, 1 if c > 0 else -1, 0
-    return 1 if a >= 0 else -1, 0, 0, 1 if d >= 0 else -1
-
-
-def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    a, b, c, d = matrix
-    if b:
-        image = image.transpose(1, 0, 2)
-    return np.ascontiguousarray(image[:: b + d, :: a + c])
-
-
-def _degrees(matrix: tuple[int, int, int, int]) -> int:
-    return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[matrix[:2]]

@@ -1,38 +1,37 @@
 """The folder of a user's plans."""
 
+import errno
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fye_rt.errors import BackendError, FyeError, OptionError
-from fye_rt.files import cache_folder, temporary
-from fye_rt.plans import files as plan_files
+from fye_rt.errors import BackendError, OptionError, OutputError
+from fye_rt.files import atomic_file, atomic_folder, cache_folder, locked, remove_left_over, temporary
 from fye_rt.plans import folder as plan_folder
-from fye_rt.plans.files import Content, PrivateRoot, Unusable
-from fye_rt.plans.folder import MANIFEST, Plan, Unsigned
+from fye_rt.plans.folder import MANIFEST, Content, Plan, Unusable, check_folder, open_file
 from fye_rt.plans.key import PlanKey, differences
 
+_LOCKS = ".locks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIMING_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
-_LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}")  # of a writer that was killed
+# of a writer that was killed, or that could not rename its result; and the key of signatures, which plans had once
+_LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}|[0-9a-f]{64}-[0-9a-f]{8}|\.secret")
 _LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be at work on it
 _ELSEWHERE = "choose another folder with FYE_PLANS"
-_BUILD = "fye build BUNDLE"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A folder in the cache.
+    """A folder in the cache, or what is left of one.
 
     Attributes:
-        path: the folder.
+        path: of the folder.
         key: None where the plan is not usable.
         size: bytes on disk.
         used: when it was last opened or else published, seconds since 1970.
@@ -46,22 +45,14 @@ class Entry:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What `PlanCache.prune` removed, and how many bytes that were."""
-
-    removed: tuple[Path, ...]
-    freed: int
-
-
 class PlanCache:
     """Plans of one user in one folder.
 
-    Several processes may read, build, publish and prune at once. A reader finds a complete plan or none.
+    Several processes may read, build, publish and prune at once. A reader finds a complete plan or none. All that
+    writes raises an OutputError if the root cannot be written, and a BackendError if others can write to it.
 
     Args:
-        root: made when first written to, with mode 0700; by default $FYE_PLANS, else fye-rt/plans in $XDG_CACHE_HOME
-            or ~/.cache.
+        root: made when first written to, with mode 0700; by default $FYE_PLANS, else `plans` in the user's cache.
         limit: bytes on disk; publishing a plan evicts others until it is met.
 
     Raises:
@@ -71,14 +62,13 @@ class PlanCache:
     def __init__(self, root: Path | None = None, limit: int = 32 << 30) -> None:
         if limit < 0:
             raise OptionError(f"limit: {limit} bytes of plans; give 0 or more")
-        self.root = _default_root() if root is None else Path(root)
-        self._private = PrivateRoot(self.root, _ELSEWHERE)
+        self.root = Path(root or os.environ.get("FYE_PLANS") or cache_folder() / "plans")
         self.limit = limit
 
     def publish(self, key: PlanKey, content: Content, facts: Mapping[str, Any]) -> Path:
-        """Sign a plan and keep it, in place of an older one of the same key.
+        """Keep a plan, in place of an older one of the same key.
 
-        If the limit is exceeded then, plans go whose last use is longest ago; not this one, and none that is locked.
+        If the limit is exceeded then, the least recently used plans are removed; not this one, and none that is locked.
 
         Args:
             key: what it was built for.
@@ -90,17 +80,17 @@ class PlanCache:
 
         Raises:
             OptionError: JSON cannot hold the facts.
-            OutputError: it cannot be written; nothing is left then, and an older plan stays.
-            BackendError: others can write to the root.
+            OutputError: it cannot be written; an older plan stays.
         """
-        secret = self._private.ready()
         folder = self.root / key.digest
-        with self._private.writing(), temporary(self.root, key.digest, folder=True) as stage:
-            plan_folder.write(stage, secret, key, content, facts)
-            with self._private.alone():
-                plan_files.put_folder(stage, folder)
-                with suppress(FyeError):  # the plan is there: another one's eviction must not cost it
-                    self._evict(self.limit, spared=key.digest)
+        with self._writing(), ExitStack() as moving:
+            if folder.is_symlink() or folder.is_file():
+                folder.unlink()
+            with atomic_folder(folder, mode=0o700) as hidden:
+                plan_folder.write(hidden, key, content, facts)
+                moving.enter_context(self._locked("root", lambda: None))
+            with suppress(BackendError, OSError):  # the plan is there: another one's eviction must not cost it
+                self._evict(self.limit, spared=key.digest)
         return folder
 
     def open(self, key: PlanKey, rebuild: str) -> Plan:
@@ -111,8 +101,8 @@ class PlanCache:
             rebuild: the command that builds it, for the message.
 
         Raises:
-            BackendError: there is none (see `missing_message`), it is damaged, was altered or renamed, was built by
-                somebody else, or others can write to it.
+            BackendError: there is none (see `missing_message`), it is damaged, belongs to somebody else, or others can
+                write to it.
         """
         folder = self.root / key.digest
         try:
@@ -120,15 +110,11 @@ class PlanCache:
         except FileNotFoundError:
             raise BackendError(self.missing_message(key, rebuild)) from None
         except Unusable as error:
-            trust = f", or if you trust it: fye build --trust {folder}" if isinstance(error, Unsigned) else ""
             raise BackendError(
                 f"the plan of {key.graph} in {folder} is refused: {error}; build it again with: {rebuild} --rebuild"
-                f"{trust}"
             ) from error
-        try:
+        with suppress(OSError):  # a disk that cannot be written keeps no times
             os.utime(folder / MANIFEST, follow_symlinks=False)
-        except OSError:
-            pass  # a disk that cannot be written keeps no times
         return plan
 
     def missing_message(self, key: PlanKey, rebuild: str) -> str:
@@ -144,32 +130,6 @@ class PlanCache:
             f"{', '.join(here)}; build it with: {rebuild}"
         )
 
-    def trust(self, folder: Path) -> PlanKey:
-        """Take over a plan that somebody else built, and sign it as this user's own.
-
-        A plan can do whatever this user can. Its size and hash are checked, which says that it is complete, not that
-        it is harmless.
-
-        Args:
-            folder: with plan.trt and plan.json; it is left as it is.
-
-        Returns:
-            What it was built for.
-
-        Raises:
-            BackendError: it holds no plan, or a damaged one.
-            OutputError: as `publish`.
-        """
-        try:
-            with plan_files.opened_folder(folder, mine=False) as handle:
-                plan = plan_folder.read(handle, None, mine=False)
-        except FileNotFoundError as error:
-            raise BackendError(f"{folder} holds no plan: there is no {error.filename}; build one: {_BUILD}") from error
-        except Unusable as error:
-            raise BackendError(f"{folder} is not imported: {error}; copy it again, or build one: {_BUILD}") from error
-        self.publish(plan.key, plan.content, plan.facts)
-        return plan.key
-
     @contextmanager
     def lock(self, key: PlanKey, tell: Callable[[str], object] | None = None) -> Iterator[None]:
         """Be the only one who builds a plan. Who had to wait should look first whether it is there now.
@@ -179,38 +139,31 @@ class PlanCache:
         Args:
             key: of the plan.
             tell: called with a line, once, if another process has to be waited for.
-
-        Raises:
-            OutputError: the root cannot be written.
-            BackendError: others can write to the root.
         """
-        self._private.ready()
 
         def waiting() -> None:
             if tell is not None:
                 tell(f"another process is building the plan of {key.graph}; waiting for it")
 
-        with self._private.lock(key.digest, waiting):
+        with ExitStack() as opened:
+            with self._writing():
+                opened.enter_context(self._locked(key.digest, waiting))
             yield
 
     def kernels(self, sm: str) -> Path | None:
         """The folder of this user's compiled kernels; None where there is none that nobody else can have written."""
-        name = f"kernels.{sm}"
+        folder = self.root / f"kernels.{sm}"
         try:
-            with plan_files.opened_folder(self.root) as root, plan_files.opened_folder(name, root):
-                return self.root / name
+            check_folder(self.root, follow=True)
+            check_folder(folder)
         except (OSError, Unusable):
             return None
+        return folder
 
     def place_for_kernels(self, sm: str) -> Path:
-        """Where they are to be written to; the root is made.
-
-        Raises:
-            OutputError: the root cannot be written.
-            BackendError: others can write to the root.
-        """
-        self._private.ready()
-        return self.root / f"kernels.{sm}"
+        """Where they are to be written to; the root is made."""
+        with self._writing():
+            return self.root / f"kernels.{sm}"
 
     def entries(self, *, verify: bool = False) -> list[Entry]:
         """All plans of the cache, usable or not, by the names of their folders.
@@ -221,47 +174,47 @@ class PlanCache:
         Raises:
             BackendError: the root cannot be read.
         """
-        found = []
+        entries = []
         for path in self._children():
-            if _DIGEST.fullmatch(path.name):
-                try:
-                    found.append(self._entry(path, verify))
-                except FileNotFoundError:
-                    continue  # removed meanwhile
-        return found
+            if not _DIGEST.fullmatch(path.name):
+                continue
+            size, used = _size(path), _used(path)
+            try:
+                entries.append(Entry(path, self._read(path.name, verify).key, size, used, ""))
+            except Unusable as error:
+                entries.append(Entry(path, None, size, used, str(error)))
+            except FileNotFoundError:
+                pass  # removed meanwhile
+        return entries
 
-    def prune(self, keep: Callable[[PlanKey], bool], limit: int | None = None) -> Pruned:
+    def prune(self, keep: Callable[[PlanKey], bool], limit: int | None = None) -> list[Entry]:
         """Remove plans that are not usable, those not to be kept, and what killed writers left a day ago or earlier.
 
         Every plan is read, to compare its hash.
 
         Args:
             keep: whether a plan is to be kept.
-            limit: bytes on disk; of those kept, the ones go whose last use is longest ago until it is met.
+            limit: bytes on disk; of those kept, the least recently used are removed until it is met.
 
-        Raises:
-            OutputError: the root cannot be written.
-            BackendError: others can write to the root or read its secret; nothing is removed.
+        Returns:
+            What was removed.
         """
-        self._private.ready()
-        with self._private.alone():
-            removed = self._remove_left_over()
-            for entry in self.entries(verify=True):
-                if (entry.key is None or not keep(entry.key)) and self._remove(entry):
-                    removed.append((entry.path, entry.size))
+        with self._writing(), self._locked("root", lambda: None):
+            left = [path for path in self._children() if _LEFT_OVER.fullmatch(path.name)]
+            entries = [Entry(path, None, _size(path), _used(path), "left over") for path in left]
+            removed = [entry for entry in entries if entry.used < time.time() - _LEFT_FOR and self._discard(entry.path)]
+            bad = [entry for entry in self.entries(verify=True) if entry.key is None or not keep(entry.key)]
+            removed += filter(self._remove, bad)
             if limit is not None:
                 removed += self._evict(limit)
-        return Pruned(tuple(path for path, _ in removed), sum(size for _, size in removed))
+        return removed
 
     def read_timing(self, sm: str, tensorrt: str) -> bytes | None:
-        """TensorRT's timing cache, or None where there is none, a damaged one, or one that others can write to.
-
-        Raises:
-            OptionError: as `write_timing`.
-        """
-        name = _timing_name(sm, tensorrt)
+        """TensorRT's timing cache, or None where there is none, a damaged one, or one that others can write to."""
+        place = self._timing(sm, tensorrt)
         try:
-            with plan_files.opened_folder(self.root) as root, plan_files.opened_file(name, root) as file:
+            check_folder(self.root, follow=True)
+            with open_file(place) as file:
                 raw = file.read()
         except (OSError, Unusable):
             return None
@@ -273,34 +226,62 @@ class PlanCache:
 
         Raises:
             OptionError: a name that is no file name.
-            OutputError: the root cannot be written.
-            BackendError: others can write to the root.
         """
-        name = _timing_name(sm, tensorrt)
-        self._private.ready()
-        with self._private.writing():
-            plan_files.write_private(self.root / name, hashlib.sha256(content).digest() + bytes(content))
+        place = self._timing(sm, tensorrt)
+        with self._writing():
+            if place.is_symlink():  # which would be followed
+                place.unlink()
+            with atomic_file(place, mode=0o600) as hidden:
+                hidden.write_bytes(hashlib.sha256(content).digest() + bytes(content))
+
+    def _timing(self, sm: str, tensorrt: str) -> Path:
+        for text in (sm, tensorrt):
+            if not _TIMING_NAME.fullmatch(text):
+                raise OptionError(f"{text!r} names no GPU architecture or TensorRT version")
+        return self.root / f"timing.{sm}.{tensorrt}"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make what is missing of the root, and turn what goes wrong inside into errors for the user."""
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(0o700, exist_ok=True)
+            check_folder(self.root, follow=True)
+            (self.root / _LOCKS).mkdir(0o700, exist_ok=True)
+            remove_left_over(self.root)
+            if not os.access(self.root, os.W_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            yield
+        except OutputError:
+            raise
+        except Unusable as error:
+            raise BackendError(f"{self.root} is not used: {error}; {_ELSEWHERE}") from error
+        except OSError as error:
+            raise OutputError(f"cannot write to {self.root}: {error.strerror or error}; {_ELSEWHERE}") from error
+
+    def _locked(self, name: str, wait: Callable[[], object] | None) -> AbstractContextManager[bool]:
+        return locked(self.root / _LOCKS / name, wait, 0o600)
 
     def _read(self, name: str, whole: bool) -> Plan:
         """As `open`, but raises FileNotFoundError and `Unusable`."""
+        check_folder(self.root, follow=True)
+        folder = self.root / name
         while True:
-            with plan_files.opened_folder(self.root) as root, plan_files.opened_folder(name, root) as folder:
-                try:
-                    plan = plan_folder.read(folder, self._private.secret(root), whole=whole)
-                except FileNotFoundError as error:
-                    if plan_files.is_at(folder, name, root):
-                        raise Unusable(f"{error.filename} is missing") from error
-                    continue  # it was replaced or removed while it was being opened
+            state = check_folder(folder)
+            try:
+                plan = plan_folder.read(folder, whole=whole)
+            except (OSError, Unusable) as error:
+                if not os.path.samestat(state, check_folder(folder)):
+                    continue  # it was replaced while it was read
+                if isinstance(error, OSError):
+                    reason = (
+                        "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+                    )
+                    raise Unusable(f"{Path(error.filename).name} {reason}") from error
+                raise
             if plan.key.digest != name:
                 raise Unusable(f"the folder was renamed; it holds another plan of {plan.key.graph}")
             return plan
-
-    def _entry(self, path: Path, verify: bool) -> Entry:
-        size, used = plan_files.size(path), _used(path)
-        try:
-            return Entry(path, self._read(path.name, verify).key, size, used, "")
-        except Unusable as error:
-            return Entry(path, None, size, used, str(error))
 
     def _children(self) -> list[Path]:
         try:
@@ -310,56 +291,46 @@ class PlanCache:
         except OSError as error:
             raise BackendError(f"cannot read {self.root}: {error.strerror}; {_ELSEWHERE}") from error
 
-    def _evict(self, limit: int, spared: str = "") -> list[tuple[Path, int]]:
+    def _evict(self, limit: int, spared: str = "") -> list[Entry]:
         entries = self.entries()
         total = sum(entry.size for entry in entries)
         removed = []
         for entry in sorted(entries, key=lambda entry: (entry.used, entry.path.name)):
             if total > limit and entry.path.name != spared and self._remove(entry):
                 total -= entry.size
-                removed.append((entry.path, entry.size))
+                removed.append(entry)
         return removed
 
     def _remove(self, entry: Entry) -> bool:
         """Whether it is gone: it stays where it is locked, or may not be removed."""
-        with self._private.lock(entry.path.name, None) as held:
-            try:
-                if held:
-                    plan_files.discard(entry.path)
-            except OSError:
-                return False
-            return held
+        with self._locked(entry.path.name, None) as is_free:
+            return is_free and self._discard(entry.path)
 
-    def _remove_left_over(self) -> list[tuple[Path, int]]:
-        removed = []
-        for path in self._children():
-            if _LEFT_OVER.fullmatch(path.name) and 0 < _used(path) < time.time() - _LEFT_FOR:
-                size = plan_files.size(path)
-                try:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                except OSError:
-                    continue
-                removed.append((path, size))
-        return removed
+    def _discard(self, path: Path) -> bool:
+        """Whether it is gone; its name is gone before anything in it is."""
+        try:
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            else:
+                with temporary(self.root, path.name, folder=True) as retired:
+                    path.rename(retired)  # rename() replaces an empty folder
+        except OSError:
+            return False
+        return True
 
 
-def _default_root() -> Path:
-    if root := os.environ.get("FYE_PLANS"):
-        return Path(root)
-    return cache_folder() / "fye-rt" / "plans"
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 if it is not there or not to be read. Links are not followed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(_size, path.iterdir()))
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _used(path: Path) -> float:
     for file in (path / MANIFEST, path):
-        try:
+        with suppress(OSError):
             return file.lstat().st_mtime
-        except OSError:
-            continue
-    return 0.0
-
-
-def _timing_name(sm: str, tensorrt: str) -> str:
-    for text in (sm, tensorrt):
-        if not _TIMING_NAME.fullmatch(text):
-            raise OptionError(f"{text!r} names no GPU architecture or TensorRT version")
-    return f"timing.{sm}.{tensorrt}"
+    return time.time()  # it is gone

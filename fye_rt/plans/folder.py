@@ -1,29 +1,30 @@
-"""One TensorRT plan in its folder: written and signed, read and checked.
+"""One TensorRT plan in its folder, and whether anybody but this user can have written it. POSIX alone.
 
 plan.trt    the serialized engine
-plan.json   format and version, key, size and SHA-256 of plan.trt, facts, and the signature: an HMAC-SHA256, with the
-            user's secret, of the canonical JSON of all the rest
+plan.json   format and version, key, size and SHA-256 of plan.trt, and facts
 """
 
 import hashlib
-import hmac
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 from fye_rt.errors import OptionError
-from fye_rt.plans.files import Content, Unusable, opened_file, write_private
+from fye_rt.files import atomic_file
 from fye_rt.plans.key import PlanKey, canonical
 
 FORMAT = "fye-plan"
 VERSION = 1
 PLAN, MANIFEST = "plan.trt", "plan.json"
 _MAX_MANIFEST = 4 << 20
+
+Content = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,61 +42,107 @@ class Plan:
     facts: Mapping[str, Any]
 
 
-class Unsigned(Unusable):
-    """A plan that may be complete, but was not signed by this user."""
+class Unusable(Exception):
+    """What is wrong with a file or a folder; the message is the end of a sentence that begins with its name."""
 
 
-def write(folder: Path, secret: bytes, key: PlanKey, content: Content, facts: Mapping[str, Any]) -> None:
+def check_folder(path: Path, *, follow: bool = False) -> os.stat_result:
+    """Refuse a folder that anybody but this user can have written to.
+
+    Args:
+        path: of the folder.
+        follow: whether it may be a symbolic link.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        Unusable: it is no folder, not to be read, or not private.
+    """
+    if not hasattr(os, "getuid"):
+        raise Unusable(f"{path} cannot be kept from other users on this system; use Linux or another POSIX system")
+    try:
+        state = path.stat() if follow else path.lstat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    name = path if follow else path.name
+    if not stat.S_ISDIR(state.st_mode):
+        raise Unusable(f"{name} is a symbolic link or a file, not a folder")
+    _check_owner(name, state)
+    return state
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading, unless anybody but this user can have written it.
+
+    Raises:
+        OSError: it is not there, or not to be read.
+        Unusable: it is no regular file, or not private.
+    """
+    if path.is_symlink():
+        raise Unusable(f"{path.name} is a symbolic link")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not keep us waiting
+    try:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise Unusable(f"{path.name} is not a file")
+        _check_owner(path.name, state)
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def write(folder: Path, key: PlanKey, content: Content, facts: Mapping[str, Any]) -> None:
     """Fill an empty folder.
 
     Args:
         folder: in which to write.
-        secret: to sign with.
         key: what the plan was built for.
         content: the serialized engine.
         facts: what JSON can hold; `created` is added where it is not among them.
 
     Raises:
         OptionError: JSON cannot hold the facts.
-        OSError: disk or permission.
+        OutputError: disk or permission.
     """
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        noted = json.loads(canonical({"created": created, **facts}))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise OptionError(f"facts: JSON cannot hold them ({error})") from error
     view = memoryview(content).cast("B")
-    values = {
+    manifest = {
         "format": FORMAT,
         "version": VERSION,
         "key": key.to_json(),
         "bytes": view.nbytes,
         "sha256": hashlib.sha256(view).hexdigest(),
-        "facts": _noted(facts),
+        "facts": noted,
     }
-    signed = {**values, "signature": _signature(values, secret)}
-    write_private(folder / PLAN, view)
-    write_private(folder / MANIFEST, (json.dumps(signed, indent=1) + "\n").encode())
+    for name, data in ((PLAN, view), (MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())):
+        with atomic_file(folder / name, mode=0o600) as hidden:
+            hidden.write_bytes(data)
 
 
-def read(folder: int, secret: bytes | None, *, whole: bool = True, mine: bool = True) -> Plan:
+def read(folder: Path, *, whole: bool = True) -> Plan:
     """Read and check a plan.
 
     Args:
-        folder: its descriptor.
-        secret: that it must be signed with; None: no signature will do.
+        folder: to be checked by `check_folder`.
         whole: read the content and compare its hash; otherwise it is left empty.
-        mine: False for a plan of somebody else's: who owns and signed it makes no difference.
 
     Raises:
-        FileNotFoundError: a file is missing; `filename` says which.
-        Unusable: what is wrong; `Unsigned` if it is no more than that.
+        OSError: a file is missing or cannot be read; `filename` says which.
+        Unusable: what is wrong.
     """
-    with opened_file(MANIFEST, folder, mine=mine) as manifest, opened_file(PLAN, folder, mine=mine) as plan:
+    with open_file(folder / MANIFEST) as manifest, open_file(folder / PLAN) as plan:
         values = _parsed(manifest.read(_MAX_MANIFEST + 1))
         try:
-            signature = _signature(values, secret or b"")  # also where it doesn't count: it takes proper JSON
-            is_signed = secret is not None and hmac.compare_digest(str(values["signature"]), signature)
-            if mine and not is_signed:
-                raise Unsigned("it was not built here, or was changed since")
+            canonical(values["facts"])
             key, facts = PlanKey.from_json(values["key"]), MappingProxyType(dict(values["facts"]))
             size, sha256 = int(values["bytes"]), str(values["sha256"])
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise Unusable(f"{MANIFEST} is damaged ({error!r:.200})") from error
         there = os.fstat(plan.fileno()).st_size
         if there != size:
@@ -104,6 +151,14 @@ def read(folder: int, secret: bytes | None, *, whole: bool = True, mine: bool = 
         if whole and hashlib.sha256(content).hexdigest() != sha256:
             raise Unusable(f"{PLAN} differs from its hash in {MANIFEST}")
         return Plan(key, content, facts)
+
+
+def _check_owner(name: str | Path, state: os.stat_result) -> None:
+    if state.st_uid != os.getuid():
+        raise Unusable(f"{name} belongs to another user ({state.st_uid})")
+    if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = f"{stat.S_IMODE(state.st_mode):o}"
+        raise Unusable(f"{name} can be written by others (mode {mode}); chmod go-w it")
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
@@ -118,16 +173,3 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     if values.get("version") != VERSION:
         raise Unusable(f"it has format version {values.get('version')!r:.20}, this fye-rt reads {VERSION}")
     return values
-
-
-def _noted(facts: Mapping[str, Any]) -> Any:
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    try:
-        return json.loads(canonical({"created": created, **facts}))
-    except (RecursionError, TypeError, ValueError) as error:
-        raise OptionError(f"facts: JSON cannot hold them ({error})") from error
-
-
-def _signature(values: Mapping[str, Any], secret: bytes) -> str:
-    unsigned = {name: value for name, value in values.items() if name != "signature"}
-    return hmac.new(secret, canonical(unsigned), "sha256").hexdigest()

@@ -25,9 +25,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
-from fye_kernels.launcher import MANIFEST
 from fye_kernels.occupancy import occupancy
 from fye_kernels.variant import Variant
+from fye_rt.backends.cubins import MANIFEST
 from fye_rt.errors import BackendError, FyeError, OptionError
 from fye_rt.files import atomic_file, atomic_folder
 

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fye_kernels.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
 from fye_kernels.variant import TYPES, Variant, signature
+from fye_rt.backends.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
 from fye_rt.forecast import Jump
 from fye_rt.windows import Window
 
@@ -55,7 +55,7 @@ def blend(windows: Sequence[Window], frames: int, channels: int = 4) -> Blend:
 
 
 def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
-    """The rows of `fye_kernels.jump_row.rows`, float32 (2, ROW)."""
+    """The rows of `fye_rt.backends.jump_row.rows`, float32 (2, ROW)."""
     return torch.tensor(rows(jump, guidance, slot, slots))
 
 

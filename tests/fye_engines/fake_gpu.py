@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_kernels.jump_row import GUIDANCE, ROW, A, B, C, D, W
-from fye_kernels.launcher import Kernels
 from fye_rt import arrays
-from fye_rt.backends import Settings
+from fye_rt.backends.cubins import Kernels
+from fye_rt.backends.jump_row import GUIDANCE, ROW, A, B, C, D, W
 from fye_rt.backends.onnxruntime import open_engine
 from fye_rt.bundle import Bundle, symbols
+from fye_rt.engine import Settings
 from tests.fye_engines import fake_behaviour, fake_cuda_core
 from tests.fye_engines.fake_runtime import Execution
 

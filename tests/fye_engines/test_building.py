@@ -218,7 +218,7 @@ def test_a_build_that_fails_is_told_in_its_words(fake: TensorRT, built: Callable
 
 def test_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., Any]) -> None:
     told: list[tuple[str, float, float]] = []
-    built(tell=lambda *progress: told.append(progress))
+    built(progress=lambda *report: told.append(report))
     assert {stage for stage, _, _ in told} == {"build denoiser: Building Engine"}
     shares = [done / total for _, done, total in told]
     assert shares == sorted(shares) and shares[-1] == 1 and len(set(shares)) > 3
@@ -247,7 +247,7 @@ def interrupt(number, frame):
     heard.set()
     raise KeyboardInterrupt
 
-def tell(stage, done, total):
+def progress(stage, done, total):
     if len(told) == 2:
         while where(threading.main_thread()) != ["wait", "wait", "_interruptible"]:  # for the build
             time.sleep(0.01)
@@ -257,10 +257,10 @@ def tell(stage, done, total):
     told.append(done)
 
 everything, told = [], []
-build(guider, tiny.path / tiny.weights, Settings(), tell=lambda stage, done, total: everything.append(done))
+build(guider, tiny.path / tiny.weights, Settings(), progress=lambda stage, done, total: everything.append(done))
 signal.signal(signal.SIGINT, interrupt)  # a shell's background job starts without one
 with pytest.raises(KeyboardInterrupt):
-    build(guider, tiny.path / tiny.weights, Settings(), tell=tell)
+    build(guider, tiny.path / tiny.weights, Settings(), progress=progress)
 assert len(told) == 3 < len(everything), (told, everything)
 print("ended")
 """
@@ -277,11 +277,11 @@ def test_ctrl_c_ends_a_build(version: str, tiny: Bundle) -> None:
 
 
 def test_an_error_of_whoever_is_told_ends_a_build_and_comes_back(built: Callable[..., Any]) -> None:
-    def tell(stage: str, done: float, total: float) -> None:
+    def progress(stage: str, done: float, total: float) -> None:
         raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="the terminal is gone"):
-        built(tell=tell)
+        built(progress=progress)
 
 
 def test_the_weights_are_read_where_they_lie(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:

@@ -12,8 +12,7 @@ import pytest
 
 from fye_engines.attention import write_out_attention
 from fye_engines.precision import EXACT, LOW, PRODUCTS, set_precision
-from fye_rt.bundle import GRAPHS, Bundle, symbols
-from fye_rt.demo import shipped_bundle
+from fye_rt.bundle import GRAPHS, Bundle, shipped_bundle, symbols
 from fye_rt.errors import ExportError
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16

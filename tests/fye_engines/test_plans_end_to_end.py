@@ -19,13 +19,13 @@ from fye_engines.building import Settings
 from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
 from fye_engines.prepare import Shapes
-from fye_kernels import launcher
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu as gpus
-from fye_rt.backends import tensorrt
-from fye_rt.backends.cuda_memory import Gpu, lowered
+from fye_rt.backends import tensorrt, tensorrt_kernels
+from fye_rt.backends.cuda_memory import Gpu, as_tensorrt_dtype
 from fye_rt.backends.tensorrt import machine
 from fye_rt.bundle import sealed
+from fye_rt.clips.frames import frames_of
 from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError
 from fye_rt.options import Forecast
 from fye_rt.plans import PlanCache
@@ -158,6 +158,7 @@ def test_so_is_every_method(options: Options, either: FakeGpu, tiny: Bundle, cli
     if options.guidance <= 1:
         make(tiny, graphs=("denoiser_cond",))
     same(clip("tensorrt", options=options), clip("onnxruntime", options=options))
+    assert bool(either.launches) == bool(list(PlanCache().root.glob("kernels.*")))
 
 
 @BOTH
@@ -171,7 +172,7 @@ def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: 
 def test_clips_that_the_kernel_was_not_compiled_for_go_through_the_host(
     either: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "ALIGNMENT", 128)  # three frames are 864 numbers
+    monkeypatch.setattr(tensorrt_kernels, "ALIGNMENT", 128)  # three frames are 864 numbers
     same(clip("tensorrt", 3), clip("onnxruntime", 3))
     assert either.launches == 0
 
@@ -249,7 +250,7 @@ def test_a_clip_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: Path) -> None
         with Animator(tiny, "tensorrt", compute="fp32") as animator:
             state = animator.encode_portrait(images[0])
             runs = len(ready.trt.executions)
-            made.append(np.concatenate(list(animator.frames(state, images, options, resume=tmp_path / "kept"))))
+            made.append(np.concatenate(list(frames_of(animator, state, images, options, resume=tmp_path / "kept"))))
             denoised = [each for each in ready.trt.executions[runs:] if "v_conditional" in each.addresses]
             assert bool(denoised) == (len(made) == 1)
     np.testing.assert_array_equal(*made)
@@ -426,7 +427,7 @@ def test_numbers_are_rounded_to_the_nearest(kind: Callable[..., Any]) -> None:
     array = np.random.default_rng(0).standard_normal(10_000, np.float32)
     array[:4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8, 0  # half way: to even
     name = {half: "HALF", brain: "BF16"}[kind]
-    made = lowered(array, name)
+    made = as_tensorrt_dtype(array, name)
     widened = (made.astype(np.uint32) << 16).view(np.float32) if name == "BF16" else made.astype(np.float32)
     np.testing.assert_array_equal(widened, kind(array))
 
@@ -485,15 +486,15 @@ def test_a_damaged_plan_gives_no_other_its_weights(gpu: FakeGpu, tiny: Bundle, t
 
 
 def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) -> None:
-    def tell(stage: str, done: float, total: float) -> None:
+    def progress(stage: str, done: float, total: float) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
     request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
     (task,) = tasks(tiny, request, cache, machine(here))
     with pytest.raises(KeyboardInterrupt):
-        do(task, tiny, request, cache, here, tell)
-    assert {path.name for path in cache.root.iterdir()} == {".secret", ".locks"}
+        do(task, tiny, request, cache, here, progress)
+    assert {path.name for path in cache.root.iterdir()} == {".locks"}
     assert make(tiny, graphs=("guider",))  # nor is it locked
 
 
@@ -508,24 +509,24 @@ def test_who_waited_for_another_build_takes_its_plan(gpu: FakeGpu, tiny: Bundle)
 def test_of_two_who_build_at_once_one_waits_and_takes_the_plan(gpu: FakeGpu, tiny: Bundle) -> None:
     request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
     (task,) = tasks(tiny, request, cache, machine(here))
-    told: list[str] = []
+    stages: list[str] = []
     facts: list[dict[str, Any]] = []
     waits = threading.Event()
 
-    def tell_second(stage: str, done: float, total: float) -> None:
-        told.append(stage)
+    def second_progress(stage: str, done: float, total: float) -> None:
+        stages.append(stage)
         waits.set()
 
-    second = threading.Thread(target=lambda: facts.append(do(task, tiny, request, cache, here, tell_second)))
+    second = threading.Thread(target=lambda: facts.append(do(task, tiny, request, cache, here, second_progress)))
 
-    def tell_first(stage: str, done: float, total: float) -> None:
+    def first_progress(stage: str, done: float, total: float) -> None:
         if not waits.is_set() and second.ident is None:
             second.start()
             waits.wait(60)
 
-    first = do(task, tiny, request, cache, here, tell_first)
+    first = do(task, tiny, request, cache, here, first_progress)
     second.join(60)
-    assert told == ["another process is building the plan of guider; waiting for it"]
+    assert stages == ["another process is building the plan of guider; waiting for it"]
     assert facts[0]["seconds"] == first["seconds"]
     assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
 
@@ -611,23 +612,23 @@ def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fy
     assert "2 plans removed" in fye("build", "--prune") and PlanCache().entries() == []
 
 
-def test_the_command_takes_over_a_plan(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
+def test_a_plan_that_was_copied_in_is_listed(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
     folder = PlanCache().entries()[0].path
-    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "mine"))
-    assert "is yours now" in fye("build", "--trust", folder)
-    assert len(PlanCache().entries()) == 1
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path))
+    shutil.copytree(folder, tmp_path / folder.name)
+    assert "1 plans" in fye("build", "--list")
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ((), "give a BUNDLE"),
-        (("BUNDLE", "--backend", "torch"), "backend='torch'"),
+        (("BUNDLE", "--backend", "torch"), "--backend torch is not valid"),
         (("BUNDLE", "--size", "64"), "size"),
-        (("BUNDLE", "--size", "64x64:64x72:64x75"), "size=64x75 is not valid; sides are multiples of 8"),
-        (("BUNDLE", "--frames", "5:3:1"), "frames=5:3:1"),
-        (("BUNDLE", "--frames", "1:2"), "frames=1:2"),
-        (("BUNDLE", "--frames", "x"), "frames=x"),
+        (("BUNDLE", "--size", "64x64:64x72:64x75"), "--size 64x75 is not valid; sides are multiples of 8"),
+        (("BUNDLE", "--frames", "5:3:1"), "--frames 5:3:1"),
+        (("BUNDLE", "--frames", "1:2"), "--frames 1:2"),
+        (("BUNDLE", "--frames", "x"), "--frames x"),
         (("BUNDLE", "--frames", "64"), "this bundle allows"),
         (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
         (("BUNDLE", "--precision", "fp4", "--graph", "guider"), "precision"),

@@ -44,7 +44,7 @@ def copied(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def clips(*numbers: int) -> list[tuple[Any, Any]]:
-    from fye_bench.quality.suite import calibration_clips
+    from fye_bench.metrics.truth import calibration_clips
 
     drawn = list(calibration_clips(max(numbers) + 1, (64, 64), 2))
     return [drawn[number] for number in numbers]

@@ -1,4 +1,4 @@
-"""The .onnx files of a bundle are what docs/bundle.md says."""
+"""The .onnx files of a bundle are what docs/reference/bundle.md says."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fye_bench import kernels
+from fye_bench.speed import kernels
 
 
 def test_every_kernel_has_a_plain_twin_a_test_and_a_benchmark_of_its_name() -> None:

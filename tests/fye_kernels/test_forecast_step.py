@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fye_kernels.forecast_step import ROW, SLOTS, Blend, W, blend, forecast_step, numbers, reference
+from fye_rt.backends.host import HostWorkspace
 from fye_rt.denoise import denoise
-from fye_rt.extrapolation import newton, reuse
-from fye_rt.forecast import Jump, even, plan
+from fye_rt.forecast import Jump, even, jump_table, newton, reuse
 from fye_rt.schedule import SchedulerConfig, schedule
 from fye_rt.windows import Window
-from fye_rt.windows import plan as window_plan
+from fye_rt.windows import blended_windows as window_plan
 
 # float32 sums of up to 7 products, in another order or fused: a few units in the last place of the largest of them
 BOUND = 1e-5
@@ -113,7 +113,7 @@ def test_a_window_without_a_share_is_not_read(device: str) -> None:
 @pytest.mark.parametrize("extrapolate", [reuse, newton(1), newton(2)])
 def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> None:
     steps = schedule(12, SchedulerConfig())
-    table = plan(steps, even(12, 6), extrapolate, "epsilon")
+    table = jump_table(steps, even(12, 6), extrapolate, "epsilon")
     noise = torch.randn(1, 4, 3, 5, 6, generator=torch.Generator().manual_seed(1))
 
     def network(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,8 @@ def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> 
         return tuple(v.numpy() for v in network(torch.from_numpy(x), timestep))
 
     whole = [Window(torch.arange(3).numpy(), torch.ones(3, dtype=torch.float64).numpy())]
-    expected = torch.from_numpy(denoise(evaluate, steps, table, whole, noise.numpy(), 2.5))
+    workspace = HostWorkspace(evaluate, steps.timesteps.tolist(), whole, 2.5, table.ring)
+    expected = torch.from_numpy(denoise(workspace, steps, table, whole, noise.numpy()))
     latents, slots = noise.to(device).clone(), table.ring
     ring = torch.full((slots, *latents.shape), torch.nan, device=device)
     for k, jump in enumerate(table.jumps):

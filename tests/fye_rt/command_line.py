@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fye_rt import cli
+from fye_rt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = ROOT / "engines" / "bundles"
@@ -25,14 +25,14 @@ class Fye:
 
     def __call__(self, *arguments: object) -> str:
         """The standard output of a run that succeeds."""
-        code = cli.main([str(argument) for argument in arguments])
+        code = main([str(argument) for argument in arguments])
         out, self.err = self._capture.readouterr()
         assert code == 0, self.err
         return out
 
     def refuses(self, *arguments: object) -> str:
         """The one line of a run that ends with a user's mistake."""
-        code = cli.main([str(argument) for argument in arguments])
+        code = main([str(argument) for argument in arguments])
         out, err = self._capture.readouterr()
         assert (code, out) == (2, "") and err.startswith("fye: ") and err.count("\n") == 1, (code, out, err)
         return err

@@ -1,6 +1,7 @@
 """Fixtures for the runtime's tests: the reference's recorded landmarks, real input, and the command line."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fye_rt.animator import Animator
+from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
 from fye_rt.landmarks import Motion
+from fye_rt.pieces import Piece
+from fye_rt.timings import Progress
 from tests.fye_rt.command_line import Fye
 
 Recorded = Mapping[str, NDArray]
@@ -79,11 +83,24 @@ def carphone(shared: Path) -> Path:
 def undenoised(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grey latents at once: for tests of what stands before and after the one slow stage."""
 
-    def denoise(self: Animator, portrait: Any, motion: Any, options: Any, progress: Callable[[int, int], None]) -> Any:
-        progress(1, 1)
-        return np.zeros((1, 4, len(motion), portrait.size[0] // 8, portrait.size[1] // 8), np.float32)
+    def latents(
+        self: Animator,
+        portrait: Any,
+        images: Callable[[Any], Any],
+        pieces: Iterable[Piece],
+        options: Any,
+        progress: Progress | None = None,
+        store: Any = None,
+        encoding: Callable[[], Any] = nullcontext,
+    ) -> Iterator[Array]:
+        for piece in pieces:
+            with encoding():
+                motion = self.encode_motion(images(piece.frames)[:])
+            if progress is not None:
+                progress("denoise", 1, 1)
+            yield np.zeros((1, 4, len(piece.finished), *motion.features.shape[2:]), np.float32)
 
-    monkeypatch.setattr(Animator, "denoise", denoise)
+    monkeypatch.setattr(Animator, "latents", latents)
 
 
 @pytest.fixture(scope="session")

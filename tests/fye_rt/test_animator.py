@@ -8,10 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Forecast, Options, backends
-from fye_rt.animator import MotionState, PortraitState
-from fye_rt.arrays import to_uint8
+from fye_rt.arrays import Array, to_uint8
 from fye_rt.bundle import TensorSpec
+from fye_rt.clips.frames import frames_of
+from fye_rt.clips.live import live_frames
+from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
 from fye_rt.errors import BusyError, InputError, NumericalError
+from fye_rt.network import MotionState, PortraitState
 from fye_rt.noise import frame_noise
 from fye_rt.timings import Timings
 
@@ -19,8 +22,6 @@ GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "va
 TWO_STEPS = Options(steps=2)
 SIZES = {"frames": 3, "height": 64, "width": 64, "latent_height": 8, "latent_width": 8}
 SIZES |= {"tokens0": 64, "tokens1": 16, "tokens2": 4, "tokens3": 1}
-
-Array = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +34,19 @@ def motion(animator: Animator, images: NDArray[np.uint8]) -> MotionState:
     return animator.encode_motion(images)
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Gives what `answer` makes of a graph's name, an output's specification and the inputs."""
 
     compute = "fp32"
-    pixels = backends.CPU_PIXELS
+    pixels = CPU_PIXELS
 
     def __init__(
         self, bundle: Bundle, graph: str, answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]
     ) -> None:
         self._graph, self._outputs, self._answer = graph, bundle.graphs[graph].outputs, answer
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> backends.Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         return {spec.name: self._answer(self._graph, spec, inputs) for spec in self._outputs}
-
-    def hold(self, array: Array) -> Array:
-        return array
 
 
 def zeros(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
@@ -70,15 +68,15 @@ def fake(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Anima
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref.ref[backends.Engine]"]]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref.ref[Engine]"]]]:
     """Every engine that is opened, by graph; the reference is dead once its memory was given back."""
-    engines: list[tuple[str, weakref.ref[backends.Engine]]] = []
+    engines: list[tuple[str, weakref.ref[Engine]]] = []
     load = backends.load
 
     def watched(name: str) -> backends.Open:
         open_engine = load(name)
 
-        def watch(bundle: Bundle, graph: str, settings: backends.Settings) -> backends.Engine:
+        def watch(bundle: Bundle, graph: str, settings: Settings) -> Engine:
             engine = open_engine(bundle, graph, settings)
             engines.append((graph, weakref.ref(engine)))
             return engine
@@ -89,7 +87,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref
     yield engines
 
 
-def alive(opened: list[tuple[str, "weakref.ref[backends.Engine]"]]) -> set[str]:
+def alive(opened: list[tuple[str, "weakref.ref[Engine]"]]) -> set[str]:
     return {graph for graph, engine in opened if engine() is not None}
 
 
@@ -146,19 +144,19 @@ def test_on_step_sees_every_step_and_progress_every_evaluation(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
     steps: list[tuple[int, int]] = []
-    done: list[tuple[int, int]] = []
+    done: list[tuple[str, int, int]] = []
     latents = animator.denoise(
         portrait,
         motion,
         options=Options(steps=2, window_size=3, window_overlap=1),
         on_step=lambda index, timestep, latents: steps.append((index, timestep)),
-        progress=lambda *fraction: done.append(fraction),
+        progress=lambda *step: done.append(step),
     )
     assert steps == [(0, 999), (1, 499)]
-    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two windows in each step
-    frames: list[tuple[int, int]] = []
-    animator.decode(latents, progress=lambda *fraction: frames.append(fraction))
-    assert frames[-1] == (5, 5)
+    assert done == [("denoise", k, 4) for k in range(1, 5)]  # two windows in each step
+    frames: list[tuple[str, int, int]] = []
+    animator.decode(latents, progress=lambda *step: frames.append(step))
+    assert frames[-1] == ("decode", 5, 5)
 
 
 @pytest.mark.parametrize("windows", ["context", "reference", "tiles", "progressive"])
@@ -182,11 +180,11 @@ def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Anim
 def test_progressive_windows_report_every_evaluation_and_leave_short_clips_as_they_are(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
-    done: list[tuple[int, int]] = []
+    done: list[tuple[str, int, int]] = []
     options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
-    latents = animator.denoise(portrait, motion, options=options, progress=lambda *fraction: done.append(fraction))
+    latents = animator.denoise(portrait, motion, options=options, progress=lambda *step: done.append(step))
     assert latents.shape == (1, 4, 5, 8, 9)
-    assert done == [(k, 6) for k in range(1, 7)]  # three key frames, two intervals of three
+    assert done == [("denoise", k, 6) for k in range(1, 7)]  # three key frames, two intervals of three
     whole = Options(steps=2, windows="progressive")
     np.testing.assert_array_equal(
         animator.denoise(portrait, motion, options=whole), animator.denoise(portrait, motion, options=TWO_STEPS)
@@ -221,13 +219,13 @@ def test_frames_come_as_they_are_finished_and_are_those_of_the_stages(
     windows: str, animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
 ) -> None:
     options = Options(steps=2, windows=windows, window_size=3, window_overlap=1)
-    told: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     timings = Timings()
-    pieces = list(animator.frames(portrait, images, options, lambda *step: told.append(step), timings))
+    pieces = list(frames_of(animator, portrait, images, options, lambda *step: progress.append(step), timings))
     assert (len(pieces) > 1) == (windows == "progressive")
     latents = animator.denoise(portrait, animator.encode_motion(images), options=options)
     np.testing.assert_array_equal(np.concatenate(pieces), to_uint8(animator.decode(latents)))
-    assert [step for step in told if step[0] == "decode"][-1] == ("decode", 5, 5)
+    assert [step for step in progress if step[0] == "decode"][-1] == ("decode", 5, 5)
     assert set(timings.seconds) == {"encode_motion", "denoise", "decode"}
 
 
@@ -235,15 +233,15 @@ def test_frames_are_made_when_they_are_asked_for_and_others_are_served_in_betwee
     animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
 ) -> None:
     options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
-    expected = list(animator.frames(portrait, images, options))
-    one, other = (animator.frames(portrait, images, options) for _ in range(2))
+    expected = list(frames_of(animator, portrait, images, options))
+    first_clip, second_clip = (frames_of(animator, portrait, images, options) for _ in range(2))
     served: list[NDArray[np.uint8]] = []
-    first = next(one)
-    thread = threading.Thread(target=lambda: served.append(next(other)))
+    first = next(first_clip)
+    thread = threading.Thread(target=lambda: served.append(next(second_clip)))
     thread.start()
     thread.join()
     np.testing.assert_array_equal(served[0], first)
-    for made, piece in zip([first, *one], expected, strict=True):
+    for made, piece in zip([first, *first_clip], expected, strict=True):
         np.testing.assert_array_equal(made, piece)
 
 
@@ -274,10 +272,10 @@ def test_only_progressive_windows_take_more_frames_than_fit_into_one_denoising(
 
     animator = fake(answer)
     portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(InputError, match=r"the clip has 700 frames; .*--windows progressive"):
-        next(animator.frames(portrait, Long(), Options(steps=1)))
+    with pytest.raises(InputError, match=r"the clip has 700 frames; .*windows='progressive'"):
+        next(frames_of(animator, portrait, Long(), Options(steps=1)))
     assert not asked
-    made = animator.frames(portrait, Long(), Options(steps=1, windows="progressive"))
+    made = frames_of(animator, portrait, Long(), Options(steps=1, windows="progressive"))
     assert sum(map(len, made)) == 700
     assert max(asked) <= 24
 
@@ -316,7 +314,7 @@ def levels(frames: Iterable[NDArray[np.uint8]]) -> list[list[int]]:
 
 def test_a_stream_gives_windows_pinned_to_the_frames_before(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
-    made = levels(animator.stream(portrait, greys(range(20, 29)), LIVE))
+    made = levels(live_frames(animator, portrait, greys(range(20, 29)), LIVE))
     assert [len(piece) for piece in made] == [4, 3, 2]  # the source ends early
     assert np.abs(np.concatenate(made) - np.arange(20, 29)).max() <= 1  # truncated to levels
 
@@ -330,7 +328,7 @@ def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, Por
         assert more.wait(60)
         yield from greys(range(3))
 
-    frames = animator.stream(portrait, source(), LIVE)
+    frames = live_frames(animator, portrait, source(), LIVE)
     assert len(next(frames)) == 4
     more.set()
     assert len(next(frames)) == 3
@@ -346,7 +344,7 @@ def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitS
         assert more.wait(60)
         yield from greys([70, 80])
 
-    frames = animator.stream(portrait, source(), LIVE, patience=0.2)
+    frames = live_frames(animator, portrait, source(), LIVE, patience=0.2)
     assert len(next(frames)) == 2
     more.set()
     assert len(next(frames)) == 2
@@ -354,9 +352,9 @@ def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitS
 
 def test_a_frame_without_a_face_repeats_the_one_before(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
-    made = np.concatenate(levels(animator.stream(portrait, greys([None, None, 40, None, 90, None]), LIVE)))
+    made = np.concatenate(levels(live_frames(animator, portrait, greys([None, None, 40, None, 90, None]), LIVE)))
     assert np.abs(made - [40, 40, 90, 90]).max() <= 1
-    assert levels(animator.stream(portrait, greys([None] * 9), LIVE)) == []
+    assert levels(live_frames(animator, portrait, greys([None] * 9), LIVE)) == []
 
 
 def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tuple[Animator, PortraitState]) -> None:
@@ -366,7 +364,7 @@ def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tu
         yield from greys(range(5))
         yield np.zeros((64, 72, 3), np.uint8)
 
-    frames = animator.stream(portrait, source(), LIVE)
+    frames = live_frames(animator, portrait, source(), LIVE)
     assert [len(next(frames)), len(next(frames))] == [4, 1]
     with pytest.raises(InputError, match=r"image is uint8 \(64, 72, 3\); the portrait needs uint8 \(64, 64, 3\)"):
         next(frames)
@@ -382,7 +380,7 @@ def test_a_stream_that_is_given_up_lets_go_of_its_source(live: tuple[Animator, P
         finally:
             closed.set()
 
-    frames = animator.stream(portrait, source(), LIVE)
+    frames = live_frames(animator, portrait, source(), LIVE)
     next(frames)
     frames.close()
     assert closed.wait(60)
@@ -398,7 +396,7 @@ def test_waiting_for_the_source_keeps_nobody_from_the_animator(live: tuple[Anima
         yield from greys([1, 2])
 
     made: list[list[int]] = []
-    waiting = threading.Thread(target=lambda: made.extend(levels(animator.stream(portrait, source(), LIVE))))
+    waiting = threading.Thread(target=lambda: made.extend(levels(live_frames(animator, portrait, source(), LIVE))))
     waiting.start()
     animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
     more.set()
@@ -512,12 +510,12 @@ def test_a_second_thread_is_refused_even_between_the_stages_of_a_whole_clip(
         thread = threading.Thread(target=call)
         thread.start()
         thread.join()
-        told.append(stage)
+        stages.append(stage)
 
-    told: list[str] = []
-    animator.animate(images[0], images, TWO_STEPS, tell=intrude)
-    assert {"encode", "denoise", "decode"} == set(told)
-    assert len(refused) == len(told)
+    stages: list[str] = []
+    animator.animate(images[0], images, TWO_STEPS, progress=intrude)
+    assert {"encode", "denoise", "decode"} == set(stages)
+    assert len(refused) == len(stages)
 
 
 def test_an_animator_serves_again_after_a_call_that_failed(

@@ -6,8 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Options, backends
-from fye_rt.animator import MotionState, PortraitState
+from fye_rt.engine import Settings
 from fye_rt.errors import BackendError, InputError, OptionError
+from fye_rt.network import MotionState, PortraitState
 
 TWO_STEPS = Options(steps=2)
 IMAGE = np.zeros((64, 64, 3), np.uint8)
@@ -59,7 +60,7 @@ def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: 
         (IMAGE[None][:0], "landmark_images has 0 frames; denoised together are 1 to 600"),
         (
             np.broadcast_to(np.uint8(0), (601, 64, 64, 3)),
-            r"landmark_images has 601 frames; denoised together are 1 to 600: .*--windows progressive",
+            r"landmark_images has 601 frames; denoised together are 1 to 600: .*windows='progressive'",
         ),
     ],
 )
@@ -130,16 +131,16 @@ def test_a_negative_number_of_threads_is_refused(bundle: Bundle) -> None:
 def test_a_precision_that_a_backend_lacks_is_refused_at_once_with_the_way_out(
     bundle: Bundle, animator: Animator
 ) -> None:
-    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in bf16; .* --backend openvino"):
+    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in bf16; .* backend='openvino'"):
         Animator(bundle, "onnxruntime", compute="bf16")
-    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in fp16; drop --compute$"):
+    with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in fp16; drop compute='fp16'$"):
         animator.animate("there/is/no.png", "there/is/no.mp4", Options(compute="fp16"))  # before it looks for them
     with pytest.raises(BackendError, match="onnxruntime computes in fp32 here"):
-        backends.load("onnxruntime")(bundle, "denoiser", backends.Settings(compute="fp16"))
+        backends.load("onnxruntime")(bundle, "denoiser", Settings(compute="fp16"))
 
 
 def test_openvino_refuses_a_precision_that_this_cpu_lacks(bundle: Bundle) -> None:
     pytest.importorskip("openvino")
-    with pytest.raises(BackendError, match=r"openvino computes in fp32.* here, not in fp16; drop --compute$"):
+    with pytest.raises(BackendError, match=r"openvino computes in fp32.* here, not in fp16; drop compute='fp16'$"):
         Animator(bundle, "openvino", compute="fp16")
     assert backends.resolve_compute("openvino", "auto") == backends.computes("openvino")[-1]

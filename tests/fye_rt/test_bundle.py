@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt import backends
-from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, put_file, sealed, sha256, shipped_bundles
+from fye_rt.bundle import GRAPHS, MANIFEST, Bundle, put_file, sealed, shipped_bundles
+from fye_rt.engine import Settings
 from fye_rt.errors import BackendError, BundleError
+from fye_rt.files import sha256
 from fye_rt.schedule import SchedulerConfig
 
 Manifest = dict[str, Any]
@@ -176,12 +178,12 @@ def test_a_name_that_leaves_the_folder_is_refused_wherever_it_stands(name: str, 
     Bundle.load(folder)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("location", ["../weights.safetensors", "link", "{outside}"])
 def test_a_graph_whose_weights_lie_outside_the_folder_is_refused_by_the_engine(
-    location: str, engine: str, folder: Path
+    location: str, backend: str, folder: Path
 ) -> None:
-    pytest.importorskip(engine)
+    pytest.importorskip(backend)
     outside = Path(shutil.copy(folder / "weights.safetensors", folder.parent))
     (folder / "link").symlink_to(outside)
     for name in ("guider.onnx", "guider.onnxruntime.onnx"):
@@ -193,7 +195,7 @@ def test_a_graph_whose_weights_lie_outside_the_folder_is_refused_by_the_engine(
         (folder / name).write_bytes(model.SerializeToString())
     edit(folder, lambda manifest: rehash(manifest, folder))
     with pytest.raises(BackendError, match="cannot open guider") as caught:
-        backends.load(engine)(Bundle.load(folder), "guider", backends.Settings())
+        backends.load(backend)(Bundle.load(folder), "guider", Settings())
     assert "\n" not in str(caught.value)
 
 
@@ -217,7 +219,7 @@ def test_a_bundle_of_links_is_opened_and_its_graphs_run(folder: Path) -> None:
     digest = Bundle.load(folder).digest
     bundle = Bundle.load(as_links(folder))
     assert bundle.digest == digest
-    backends.load("onnxruntime")(bundle, "guider", backends.Settings(threads=1))
+    backends.load("onnxruntime")(bundle, "guider", Settings(threads=1))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "guider.onnx"])
@@ -242,7 +244,7 @@ def test_an_engine_that_follows_no_link_is_helped_with_the_command_that_copies(f
     (folder / "weights.safetensors").rename(folder.parent / "weights.safetensors")
     (folder / "weights.safetensors").symlink_to("../weights.safetensors")  # of this kind ONNX Runtime refuses
     with pytest.raises(BackendError, match=f"cp -rL {folder} "):
-        backends.load("onnxruntime")(Bundle.load(folder), "guider", backends.Settings(threads=1))
+        backends.load("onnxruntime")(Bundle.load(folder), "guider", Settings(threads=1))
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "weights.safetensors", "guider.onnx"])

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_rt import windows
 from fye_rt.arrays import Array
-from fye_rt.denoise import denoise
 from fye_rt.errors import InputError, NumericalError
-from fye_rt.forecast import Jump, Plan, plan
+from fye_rt.forecast import Jump, JumpTable, jump_table
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.windows import blended_windows
+from tests.fye_rt.networks import denoised
 
 CONFIG = SchedulerConfig()
 MIX = np.float32([[0.4, -0.3, 0.2, 0.5], [-0.6, 0.3, 0.4, 0.1], [0.2, 0.7, -0.4, 0.3], [0.5, 0.1, 0.6, -0.2]])
@@ -33,8 +33,8 @@ def run(
 ) -> Array:
     size, overlap = more.pop("size", 24), more.pop("overlap", 4)
     table = schedule(steps, CONFIG)
-    clip = windows.plan(noise.shape[2], kind, size, overlap)
-    return denoise(evaluate, table, plan(table), clip, noise, guidance, **more)
+    clip = blended_windows(noise.shape[2], kind, size, overlap)
+    return denoised(evaluate, table, jump_table(table), clip, noise, guidance, **more)
 
 
 @pytest.mark.parametrize("steps", [1, 6, 7, 30])
@@ -72,10 +72,10 @@ def test_the_recorded_first_prediction_gives_the_recorded_first_latents(golden: 
 
 def test_every_recorded_tile_latent_blends_into_what_the_next_step_starts_from(golden: Path) -> None:
     table = schedule(6, CONFIG)
-    jumps = plan(table).jumps
+    jumps = jump_table(table).jumps
     with np.load(golden / "pipeline_long_20f_tile8_ov3.npz") as recorded:
         noise, arrays = recorded["noise"], dict(recorded)
-    tiles = windows.plan(20, "tiles", 8, 3)
+    tiles = blended_windows(20, "tiles", 8, 3)
     starts = [int(tile.frames[0]) for tile in tiles]
     seen: list[Array] = []
 
@@ -85,7 +85,7 @@ def test_every_recorded_tile_latent_blends_into_what_the_next_step_starts_from(g
         after = arrays[f"tile_latents_step{step}_tile{starts.index(int(frames[0]))}_t{timestep}"]
         return None, ((after - jumps[step].a * latents) / jumps[step].w[0]).astype(np.float32)
 
-    denoise(evaluate, table, plan(table), tiles, noise, 1.0, on_step=lambda i, t, latents: seen.append(latents))
+    denoised(evaluate, table, jump_table(table), tiles, noise, on_step=lambda i, t, latents: seen.append(latents))
     gaussian = np.exp(-((np.arange(8) - 3.5) ** 2) / 8**2 / 0.02)[None, None, :, None, None]
     for step, timestep in enumerate(table.timesteps):
         total, weight = np.zeros(noise.shape), np.zeros((1, 1, 20, 1, 1))
@@ -98,20 +98,20 @@ def test_every_recorded_tile_latent_blends_into_what_the_next_step_starts_from(g
 def test_blending_predictions_of_tiles_is_blending_their_latents() -> None:
     noise = frame_noise(1, range(20), 4, 4)
     table = schedule(6, CONFIG)
-    tiles = windows.plan(20, "tiles", 8, 3)
+    tiles = blended_windows(20, "tiles", 8, 3)
 
     def mixing(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[None, Array]:
         return None, smooth(latents - latents.mean(axis=2, keepdims=True), timestep)
 
     expected = noise.astype(np.float64)
-    for jump in plan(table).jumps:
+    for jump in jump_table(table).jumps:
         blended = np.zeros(noise.shape)
         for tile in tiles:
             part = expected[:, :, tile.frames].astype(np.float32)
             _, v = mixing(part, int(table.timesteps[jump.step]), tile.frames)
             blended[:, :, tile.frames] += (jump.a * part + jump.w[0] * v) * tile.weights[:, None, None]
         expected = blended
-    ours = denoise(mixing, table, plan(table), tiles, noise, 1.0)
+    ours = denoised(mixing, table, jump_table(table), tiles, noise)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)  # float32 latents over 6 steps
 
 
@@ -163,7 +163,7 @@ def test_frames_covered_twice_are_averaged_with_and_without_guidance(guidance: f
         v = np.full_like(latents, 1.0 if frames[0] == 0 else 3.0)
         return v, v
 
-    (jump,) = plan(schedule(1, CONFIG)).jumps
+    (jump,) = jump_table(schedule(1, CONFIG)).jumps
     result = run(by_window, noise, 1, "reference", guidance, size=8)  # frames 0 to 5 are seen by both windows
     v = np.float32([2.0] * 6 + [1.0] * 2 + [3.0] * 2)[:, None, None]
     np.testing.assert_allclose(result, jump.a * noise + jump.w[0] * v, rtol=0, atol=1e-6)
@@ -175,7 +175,7 @@ def test_steps_and_progress_are_reported_and_latents_can_be_kept() -> None:
     steps: list[tuple[int, int]] = []
     kept: list[Array] = []
     copies: list[Array] = []
-    done: list[tuple[int, int]] = []
+    done: list[tuple[str, int, int]] = []
 
     def on_step(index: int, timestep: int, latents: Array) -> None:
         steps.append((index, timestep))
@@ -184,16 +184,9 @@ def test_steps_and_progress_are_reported_and_latents_can_be_kept() -> None:
         with pytest.raises(ValueError, match="read-only"):
             latents[:] = 0
 
-    result = run(
-        frame_by_frame,
-        noise,
-        4,
-        size=8,
-        on_step=on_step,
-        progress=lambda finished, total: done.append((finished, total)),
-    )
+    result = run(frame_by_frame, noise, 4, size=8, on_step=on_step, progress=lambda *step: done.append(step))
     assert steps == [(0, 999), (1, 749), (2, 499), (3, 249)]
-    assert done == [(n, 8) for n in range(1, 9)]
+    assert done == [("denoise", n, 8) for n in range(1, 9)]
     np.testing.assert_array_equal(np.stack(kept), np.stack(copies))
     np.testing.assert_array_equal(kept[-1], result)
     np.testing.assert_array_equal(noise, original)
@@ -215,7 +208,7 @@ def test_a_table_that_keeps_older_quantities_is_followed() -> None:
     # quantities kept over three evaluations: the loop against the same sums written out
     noise = frame_noise(8, range(2), 2, 2)
     table = schedule(6, CONFIG)
-    rows = Plan(
+    rows = JumpTable(
         (
             Jump(0, 2, 0.5, (0.3,), -1.0, 0.2),
             Jump(2, 4, 0.6, (0.3, 0.1), -0.9, 0.4),
@@ -230,14 +223,9 @@ def test_a_table_that_keeps_older_quantities_is_followed() -> None:
         kept.insert(0, jump.c * v + jump.d * x)
         x = jump.a * x + sum(w * q for w, q in zip(jump.w, kept, strict=False))
     reported: list[int] = []
-    ours = denoise(
-        frame_by_frame,
-        table,
-        rows,
-        windows.plan(2, "context", 24, 4),
-        noise,
-        1.0,
-        on_step=lambda index, timestep, latents: reported.append(index),
+    whole = blended_windows(2, "context", 24, 4)
+    ours = denoised(
+        frame_by_frame, table, rows, whole, noise, on_step=lambda index, timestep, latents: reported.append(index)
     )
     np.testing.assert_allclose(ours, x, rtol=0, atol=1e-6)
     assert reported == [0, 2, 4, 5]
@@ -254,7 +242,7 @@ def test_a_prediction_that_is_not_finite_is_named_with_the_remedy(bad: float, ha
             outputs[half][0, 3, 1, 2, 0] = bad
         return outputs
 
-    message = "step 2 (timestep 666), window 2 of 2 (frames 2 to 9); run again with --compute fp32"
+    message = "step 2 (timestep 666), window 2 of 2 (frames 2 to 9); run again with compute='fp32'"
     with pytest.raises(NumericalError, match=re.escape(message)):
         run(evaluate, noise, guidance=3.5, size=8)
 
@@ -266,5 +254,5 @@ def test_noise_that_is_not_finite_is_refused_before_the_network_runs() -> None:
     def evaluate(*_: object) -> tuple[None, Array]:
         raise AssertionError("the network was called")
 
-    with pytest.raises(InputError, match="noise"):
+    with pytest.raises(InputError, match="noise contains NaN"):
         run(evaluate, noise)

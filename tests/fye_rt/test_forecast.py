@@ -4,8 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fye_rt.errors import OptionError
-from fye_rt.extrapolation import Extrapolate, newton, published, reuse, taylor
-from fye_rt.forecast import QUANTITIES, conversion, even, every, jump, move, plan
+from fye_rt.forecast import (
+    Extrapolate,
+    conversion,
+    even,
+    every,
+    jump,
+    jump_table,
+    move,
+    newton,
+    published,
+    reuse,
+    taylor,
+)
+from fye_rt.options import QUANTITIES
 from fye_rt.schedule import SchedulerConfig, schedule
 
 STEPS = schedule(30, SchedulerConfig())
@@ -15,7 +27,7 @@ histories = st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True).m
 
 @pytest.mark.parametrize("steps", [1, 6, 30, 1000])
 def test_off_evaluates_every_step_and_keeps_one_prediction(steps: int) -> None:
-    table = plan(schedule(steps, SchedulerConfig()))
+    table = jump_table(schedule(steps, SchedulerConfig()))
     assert [jump.step for jump in table.jumps] == list(range(steps))
     assert [jump.end for jump in table.jumps] == list(range(1, steps + 1))
     assert table.ring == 1
@@ -26,7 +38,7 @@ def test_off_evaluates_every_step_and_keeps_one_prediction(steps: int) -> None:
 def test_the_true_v_moves_a_noised_point_along_its_own_path(quantity: str) -> None:
     # with v of a known pair (x0, epsilon), DDIM is exact: it arrives at the same pair's point of the next level
     x0, epsilon = 0.7, -1.3
-    for row in plan(STEPS, quantity=quantity).jumps:
+    for row in jump_table(STEPS, quantity=quantity).jumps:
         signal, noise = np.sqrt(STEPS.alpha_bar_t[row.step]), np.sqrt(1 - STEPS.alpha_bar_t[row.step])
         power = STEPS.alpha_bar_prev[row.step]
         x, v = signal * x0 + noise * epsilon, signal * epsilon - noise * x0
@@ -42,7 +54,7 @@ def test_a_jump_is_the_very_steps_it_replaces(extrapolate: Extrapolate, quantity
     """One step after another with the forecast quantity, against the one sum."""
     generator = np.random.default_rng(0)
     evaluated = [0, 1, 3, 7, 8, 15, 27]  # and nothing after step 27
-    table = plan(STEPS, evaluated, extrapolate, quantity)
+    table = jump_table(STEPS, evaluated, extrapolate, quantity)
     assert table.evaluations == len(evaluated)
     x, known = generator.normal(size=5), []
     collapsed, kept = x, []
@@ -66,7 +78,7 @@ def test_a_jump_is_the_very_steps_it_replaces(extrapolate: Extrapolate, quantity
 
 def test_all_steps_evaluated_is_plain_ddim_to_the_last_bit_whatever_would_be_forecast() -> None:
     for extrapolate in FORECASTS:
-        assert plan(STEPS, range(30), extrapolate) == plan(STEPS)
+        assert jump_table(STEPS, range(30), extrapolate) == jump_table(STEPS)
 
 
 @given(histories, st.integers(0, 300), st.sampled_from(FORECASTS))
@@ -85,9 +97,9 @@ def test_newton_is_exact_for_polynomials_of_its_order_at_any_spacing(
     def polynomial(step: int) -> float:
         return sum((k + 1) * ((step - history[0]) / 100) ** k for k in range(degree + 1))
 
-    found = sum(w * polynomial(step) for w, step in zip(weights, history, strict=False))
+    forecast = sum(w * polynomial(step) for w, step in zip(weights, history, strict=False))
     scale = sum(abs(w * polynomial(step)) for w, step in zip(weights, history, strict=False))
-    assert found == pytest.approx(polynomial(history[0] + ahead), abs=1e-10 * max(1.0, scale))
+    assert forecast == pytest.approx(polynomial(history[0] + ahead), abs=1e-10 * max(1.0, scale))
 
 
 def test_taylor_has_the_true_slope_and_is_not_exact_for_a_parabola() -> None:
@@ -120,13 +132,13 @@ def test_even_steps_have_the_first_and_the_last() -> None:
 
 
 def test_at_pure_noise_epsilon_is_the_latents_and_the_first_move_takes_the_prediction_itself() -> None:
-    first, second = plan(STEPS, [0, 2], newton(1), "epsilon").jumps
+    first, second = jump_table(STEPS, [0, 2], newton(1), "epsilon").jumps
     assert (first.c, first.d) == (0, 1) and first.b != 0
     assert second.b == 0 and len(second.w) == 2
     assert jump(STEPS, [0], 1, reuse, "epsilon").a == move(STEPS, 0, "v")[0]
 
 
 @pytest.mark.parametrize("evaluated", [[], [1, 2], [0, 2, 2], [0, 3, 1], [0, 30]])
-def test_steps_that_are_none_are_refused(evaluated: list[int]) -> None:
+def test_evaluated_steps_that_do_not_ascend_from_0_are_refused(evaluated: list[int]) -> None:
     with pytest.raises(OptionError, match="ascend from 0 to at most 29"):
-        plan(STEPS, evaluated)
+        jump_table(STEPS, evaluated)

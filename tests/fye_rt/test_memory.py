@@ -18,9 +18,12 @@ from onnx import TensorProto, helper
 
 from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.batch.crew import Died, Server
+from fye_rt.batch.workers import Died, Server
 from fye_rt.bundle import Bundle
+from fye_rt.cli.arguments import as_flags
+from fye_rt.clips.live import live_frames
 from fye_rt.errors import BackendError, InputError, OutOfMemoryError, OutputError, lacking, memory_for
+from fye_rt.options import Options
 from tests.fye_rt.command_line import PORTRAIT, ROOT, TINY
 
 MUCH = 2**50  # bytes or more; no address space has room for it
@@ -164,7 +167,7 @@ def test_a_thread_that_cannot_be_started_is_told(no_threads: None, tiny_bundle: 
         state = animator.encode_portrait(image)
         text = r"^no thread or process could be started.*\(ulimit -v, -u\), for the stream; use less$"
         with pytest.raises(OutOfMemoryError, match=text), memory_for("the stream", "less"):
-            next(animator.stream(state, iter([image])))
+            next(live_frames(animator, state, iter([image]), Options()))
 
 
 # a process that first makes a small clip, and then has 80 MB of address space more than that took, or 8 to decode: room
@@ -172,8 +175,8 @@ def test_a_thread_that_cannot_be_started_is_told(no_threads: None, tiny_bundle: 
 LIMITED = """
 import json, resource, sys
 import av, cv2, numpy as np, PIL.Image
-from fye_rt import Animator, Bundle, Options, cli, media
-from fye_rt.animator import MotionState, PortraitState
+from fye_rt import Animator, Bundle, MotionState, Options, PortraitState, media
+from fye_rt.cli.main import main
 from fye_rt.errors import OutOfMemoryError, lacking
 
 tiny, portrait, folder = sys.argv[1:]
@@ -192,7 +195,7 @@ def clip(side):
     animator.animate(np.zeros((side, side, 3), np.uint8), np.zeros((2, side, side, 3), np.uint8), Options(steps=1))
 
 def run(*arguments):
-    said[arguments[0]] = cli.main([*arguments, "--bundle", tiny, "--steps", "1", "--threads", "1", "--quiet"])
+    said[arguments[0]] = main([*arguments, "--bundle", tiny, "--steps", "1", "--threads", "1", "--quiet"])
 
 def limit(more):
     size = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
@@ -245,8 +248,8 @@ def exhausted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
 
 
 Exhausted = tuple[dict[str, Any], str, Path]
-LESS = "use a smaller --size or --low-memory"
-WINDOWED = r" with window_size=24; use a smaller --size, a smaller --window-size or --low-memory"
+LESS = "use a smaller size or low_memory"
+WINDOWED = r" with window_size=24; use a smaller size, a smaller window_size or low_memory"
 
 
 @pytest.mark.slow
@@ -289,7 +292,10 @@ def test_a_batch_goes_on_after_a_clip_without_memory(exhausted: Exhausted) -> No
     assert said["batch"] == 1
     failed, done = map(json.loads, (folder / "batch" / "results.jsonl").read_text().splitlines())
     assert (failed["name"], failed["status"], done["name"], done["status"]) == ("landmarks", "failed", "small", "done")
-    assert failed["error"].startswith("not enough memory for ") and f"fye: line 1, landmarks: {failed['error']}" in err
+    assert (
+        failed["error"].startswith("not enough memory for ")
+        and f"fye: line 1, landmarks: {as_flags(failed['error'])}" in err
+    )
 
 
 def test_a_worker_that_cannot_open_the_model_tries_again_with_the_next_clip() -> None:
@@ -302,5 +308,5 @@ def test_a_worker_that_cannot_open_the_model_tries_again_with_the_next_clip() ->
         return str
 
     server = Server(make)
-    text = "not enough memory for opening the model; use --low-memory or fewer --workers"
+    text = "not enough memory for opening the model; use low_memory or fewer workers"
     assert [server.do(1), server.do(2)] == [Died(text), "2"]  # type: ignore[arg-type]

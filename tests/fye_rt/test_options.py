@@ -4,15 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_rt import Forecast, Options
-from fye_rt.errors import FyeError, OptionError
+from fye_rt import ClipRequest, Forecast, Options
+from fye_rt.errors import FyeError, InputError, OptionError
+from fye_rt.options import parse_request
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
     assert Options() == Options(
         steps=30,
-        guidance=3.5,
+        guidance=None,
         seed=0,
+        shared_noise=None,
         forecast="off",
         solver="ddim",
         windows="context",
@@ -20,6 +22,12 @@ def test_the_defaults_are_the_documented_ones() -> None:
         window_overlap=4,
         compute="auto",
     )
+    assert Options().resolved() == Options(guidance=3.5, shared_noise=0.0)
+
+
+def test_what_was_chosen_stays_and_the_rest_is_what_the_bundle_says() -> None:
+    assert Options(guidance=0.0).resolved(2.0, 0.5) == Options(guidance=0.0, shared_noise=0.5)
+    assert Options(shared_noise=0.0).resolved(2.0, 0.5) == Options(guidance=2.0, shared_noise=0.0)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +39,11 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("guidance", -0.1, "0 to 100"),
         ("guidance", np.nan, "0 to 100"),
         ("guidance", "3.5", "0 to 100"),
-        ("guidance", None, "0 to 100"),
         ("shared_noise", 1.01, "0 to 1"),
         ("shared_noise", -0.1, "0 to 1"),
         ("seed", 2**64, r"0 to 2\*\*64 - 1"),
         ("window_size", 33, "1 to 32"),
-        ("window_overlap", 24, "0 to window_size - 1 = 23"),
+        ("window_overlap", 24, "0 to 23, below window_size=24"),
         ("forecast", "magic", "off, reuse, taylor, newton, paper, calibrated, adaptive, quality, balanced, fast"),
         ("solver", "euler", "ddim, dpm, unipc"),
         ("windows", "doors", "context, reference, tiles, progressive"),
@@ -87,3 +94,54 @@ def test_the_name_of_a_method_is_a_forecast() -> None:
 def test_other_solvers_take_no_forecast() -> None:
     with pytest.raises(OptionError, match="solver='dpm' takes none"):
         Options(forecast="reuse", solver="dpm")
+
+
+def test_a_request_without_settings_has_progressive_windows_and_the_balanced_forecast() -> None:
+    request = parse_request({"portrait": "a.png", "motion": "b.mp4", "steps": None})
+    assert (request.portrait, request.motion, request.size, request.frames) == ("a.png", "b.mp4", None, None)
+    assert request.options == Options(windows="progressive", forecast=Forecast(method="balanced"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "forecast"),
+    [
+        ({"solver": "dpm"}, Forecast(method="off")),
+        ({"evaluations": 5}, Forecast(method="calibrated", evaluations=5)),
+        ({"forecast": "newton", "order": 2}, Forecast(method="newton", order=2)),
+        ({"forecast": {"method": "newton", "order": 2}}, Forecast(method="newton", order=2)),
+    ],
+)
+def test_settings_choose_the_forecast(settings: dict[str, Any], forecast: Forecast) -> None:
+    assert parse_request(settings).options.forecasting == forecast
+
+
+@pytest.mark.parametrize("size", ["64x72", [64, 72], (64, 72)])
+def test_a_size_is_height_and_width_in_text_or_numbers(size: Any) -> None:
+    assert parse_request({"size": size}).size == (64, 72)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"stepz": 3}, OptionError, "'stepz' is not known; there are: portrait, motion"),
+        ({"size": "64"}, OptionError, "size='64' is not valid"),
+        ({"size": [64, 72, 3]}, OptionError, "size=[64, 72, 3] is not valid"),
+        ({"size": "64x65"}, InputError, "the clip is 64x65; sides are multiples of 8, 64 to 2048"),
+        ({"frames": 0}, OptionError, "frames=0 is not valid; allowed: 1 or more"),
+        ({"frames": 2.5}, OptionError, "frames=2.5 is not valid"),
+        ({"steps": "many"}, OptionError, "steps='many' is not valid"),
+        ({"forecast": {"order": 1, "speed": 2}}, OptionError, "forecast has no 'speed'"),
+    ],
+)
+def test_settings_that_no_clip_can_have_are_refused(
+    settings: dict[str, Any], kind: type[FyeError], message: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(message)):
+        parse_request(settings)
+
+
+def test_a_request_is_validated_however_it_is_made() -> None:
+    with pytest.raises(OptionError, match="frames=0"):
+        ClipRequest(portrait="a.png", motion="b.mp4", frames=0)
+    with pytest.raises(InputError, match="56x64"):
+        ClipRequest(portrait="a.png", motion="b.mp4", size=(56, 64))

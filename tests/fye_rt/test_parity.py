@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.arrays import Array
+from fye_rt.engine import Engine, Settings
 from tests import golden_files
 
 # One evaluation, of numbers up to 5. Only the order of float32 additions differs, which measures 4e-6 for either
@@ -30,7 +32,6 @@ TOKENS = [f"ref.down.{i}" for i in range(6)] + ["ref.mid"] + [f"ref.up.{i}" for 
 LONG = "pipeline_long_20f_tile8_ov3"
 PIPELINES = [("pipeline_8f", backend) for backend in BACKENDS] + [("pipeline_40f_ctx24_ov4", "onnxruntime")]
 
-Array = NDArray[np.float32]
 Run = Callable[..., dict[str, Array]]
 
 
@@ -54,8 +55,8 @@ def run(golden_bundle: Path, backend: str) -> Run:
     bundle, open_engine = Bundle.load(golden_bundle), backends.load(backend)
 
     @cache
-    def engine(graph: str) -> backends.Engine:
-        return open_engine(bundle, graph, backends.Settings(compute="fp32", threads=THREADS))
+    def engine(graph: str) -> Engine:
+        return open_engine(bundle, graph, Settings(compute="fp32", threads=THREADS))
 
     return lambda graph, **inputs: engine(graph).run(
         {name: np.ascontiguousarray(array) for name, array in inputs.items()}

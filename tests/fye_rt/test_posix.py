@@ -50,7 +50,7 @@ def run(code: str, *arguments: object) -> str:
 
 @pytest.mark.slow
 def test_a_portrait_is_animated_without_what_only_posix_has(tmp_path: Path) -> None:
-    code = "from fye_rt.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code = "from fye_rt.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     options = ("--bundle", TINY, "--steps", 1, "--forecast", "off", "--frames", 2, "--json", tmp_path / "a.json")
     run(code, "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "a.mp4", *options)
     assert len(list(media.read_video(tmp_path / "a.mp4"))) == 2
@@ -65,6 +65,19 @@ def test_every_module_imports_without_what_only_posix_has() -> None:
     ]
     assert len(names) > 50
     run("for name in sys.argv[1:]:\n    importlib.import_module(name)", *names)
+
+
+def test_a_folder_is_written_into_without_locks(tmp_path: Path) -> None:
+    code = """
+from fye_rt.files import alone, atomic_file
+folder = Path(sys.argv[1])
+with alone(folder):
+    with atomic_file(folder / "a.json") as hidden:
+        hidden.write_text("whole")
+with alone(folder):
+    print((folder / "a.json").read_text())
+"""
+    assert run(code, tmp_path) == "whole\n"
 
 
 def test_a_plan_cache_is_refused_where_nothing_can_keep_it_private(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fye_rt import demo as runtime
 from fye_rt import media
+from fye_rt.cli import demo as runtime
 from fye_training import demo
 from fye_training.identity import held_out, is_held_out
 

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fye_rt import media
+from fye_rt.backends.host import HostWorkspace
 from fye_rt.denoise import denoise
+from fye_rt.forecasts.solvers import ddim
 from fye_rt.noise import frame_noise
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_rt.solvers import ddim
-from fye_rt.windows import plan as plan_windows
+from fye_rt.windows import blended_windows
 from fye_training.autoencoder import decode, to_images
 from fye_training.forward import Animation
 from fye_training.losses import alpha_bars, facial_loss, shared_noise, v_target
@@ -138,14 +139,10 @@ def sample(module: nn.Module, chunk: Chunk, identity: int, steps: int, guidance:
         return v[:1].cpu().numpy(), v[1:].cpu().numpy()
 
     height, width = chunk.latents.shape[-2:]
-    result = denoise(
-        evaluate,
-        steps_taken,
-        ddim(steps_taken),
-        plan_windows(frames, "context", frames, 0),
-        frame_noise(seed, range(frames), height, width),
-        guidance,
-    )
+    windows = blended_windows(frames, "context", frames, 0)
+    workspace = HostWorkspace(evaluate, steps_taken.timesteps.tolist(), windows, guidance)
+    noise = frame_noise(seed, range(frames), height, width)
+    result = denoise(workspace, steps_taken, ddim(steps_taken), windows, noise)
     return torch.from_numpy(result[0]).to(device).transpose(0, 1)
 
 

@@ -23,9 +23,9 @@ from fye_export import networks, weights
 from fye_export.config import ModelConfig
 from fye_export.layout import write
 from fye_rt.bundle import Bundle
+from fye_rt.cli.terminal import Bars
 from fye_rt.errors import FyeError, InputError, OptionError
 from fye_rt.files import atomic_file
-from fye_rt.terminal import Bars
 from fye_training import loop
 from fye_training.animation import AnimationTask
 from fye_training.autoencoder import AutoencoderTask, encode, placed

@@ -8,10 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.saved import SavedPair, grouped
-from fye_bench.quality.lossless import MOST_WORSE, MOST_WORSE_SUBSET
-from fye_bench.quality.statistics import Estimate, paired
+from fye_bench.metrics.statistics import Estimate, paired
+from fye_bench.metrics.table import METRICS
+from fye_bench.studies.lossless import MOST_WORSE, MOST_WORSE_SUBSET
 
 FEWEST = 5  # pairs; resampling fewer gives intervals that are too narrow
 RULE = (

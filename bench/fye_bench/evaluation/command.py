@@ -10,18 +10,18 @@ from typing import Any
 from fye_bench import arguments
 from fye_bench.evaluation.compare_command import main_compare, main_report
 from fye_bench.evaluation.evaluator import Evaluator, Settings
-from fye_bench.evaluation.measures import ToolFiles
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.run import Folder, evaluate
 from fye_bench.evaluation.saved import SavedRun
+from fye_bench.metrics.measures import ToolFiles
 from fye_bench.suites.suite import Suite
-from fye_rt import backends, outputs, terminal
-from fye_rt.batch.choice import crew_of
-from fye_rt.batch.maker import Engine
-from fye_rt.bundle import Bundle
-from fye_rt.demo import shipped_bundle
+from fye_rt import backends
+from fye_rt.batch.placement import open_workers
+from fye_rt.batch.worker import AnimatorSpec
+from fye_rt.bundle import Bundle, shipped_bundle
+from fye_rt.cli import terminal
 from fye_rt.landmarks import MAX_FRAMES
-from fye_rt.options import DEFAULT_FORECAST, DEFAULT_WINDOWS, WINDOWS, Options
+from fye_rt.options import DEFAULT_WINDOWS, WINDOWS, Options
 
 WORDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": main_compare, "report": main_report}
 
@@ -35,27 +35,24 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in WORDS:
         return WORDS[argv[0]](argv[1:])
     given = _parse(argv)
-    size = None if given.size is None else outputs.parse_size(given.size)
     with terminal.working(given.quiet) as bars:
         suite = Suite.load(given.suite)
         if given.pairs is not None:
             suite = suite.first(given.pairs)
         bundle = Bundle.load(given.bundle or shipped_bundle())
-        options = _options(given, bundle)
+        request = arguments.request(given, bundle)
         backend = backends.choose(given.backend, bundle)
-        options = replace(options, compute=backends.resolve_compute(backend, given.compute))
-        engine = Engine(
-            bundle.path.absolute(), backend, options.compute, given.threads, given.low_memory, given.landmarker
-        )
+        options = replace(request.options, compute=backends.resolve_compute(backend, given.compute))
+        engine = AnimatorSpec(bundle.path.absolute(), backend, options.compute, given.threads, given.low_memory)
         tools = ToolFiles(given.landmarker, given.identity_model, given.lpips, given.fvd)
-        settings = Settings(engine, options, given.frames, size, tools)
+        settings = Settings(engine, options, request.frames, request.size, tools)
         folder = Folder(given.output.absolute(), _header(suite, bundle, settings))
 
         def crew(threads: int) -> Callable[[], Evaluator]:
             own = replace(settings, engine=replace(engine, threads=threads))
             return partial(Evaluator, own, folder.path)
 
-        make_crew = partial(crew_of, crew, given.threads, given.workers, given.ray)
+        make_crew = partial(open_workers, crew, given.threads, given.workers, given.ray)
         with folder.open():
             _, failed = evaluate(suite, folder, make_crew, given.threads, bars)
         page = write_report(folder.path) if len(failed) < len(suite.pairs) else None
@@ -72,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 def table(run: SavedRun) -> list[str]:
     """All metrics over all pairs, with their intervals, as lines of text."""
-    from fye_bench.evaluation.metrics import METRICS
+    from fye_bench.metrics.table import METRICS
 
     everyone = run.summary.get("all", {})
     lines = [f"{run.named('suite')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
@@ -100,9 +97,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--frames", **frames, help="that many first frames of a motion; by default all")
     parser.add_argument("--size", metavar="HxW", help="of the clips; by default the bundle's")
     arguments.add_options(parser)
-    parser.set_defaults(method=None)
     default = Options()
-    parser.add_argument("--windows", choices=WINDOWS, default=DEFAULT_WINDOWS)
+    parser.add_argument("--windows", choices=WINDOWS, help=DEFAULT_WINDOWS)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--window-size", **number, default=default.window_size, help="frames per network evaluation")
     parser.add_argument("--window-overlap", **number, default=default.window_overlap, help="frames neighbours share")
@@ -121,16 +117,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fvd", type=Path, metavar="ONNX", help="a network of video features")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(argv)
-
-
-def _options(given: argparse.Namespace, bundle: Bundle) -> Options:
-    """As `fye animate` would have them."""
-    if given.method is None:
-        given.method = DEFAULT_FORECAST if given.solver == Options().solver else "off"
-        if given.evaluations is not None and given.method != "off":
-            given.method = "calibrated"
-    windows = {"windows": given.windows, "window_size": given.window_size, "window_overlap": given.window_overlap}
-    return replace(arguments.options(given, bundle), **windows)
 
 
 def _header(suite: Suite, bundle: Bundle, settings: Settings) -> dict[str, Any]:

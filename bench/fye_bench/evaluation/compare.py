@@ -7,11 +7,11 @@ from typing import Any
 from fye_bench.evaluation.acceptance import RULE, Both, difference, judge
 from fye_bench.evaluation.clips import read_clip
 from fye_bench.evaluation.cost import Cost, same_machine, speedup
-from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.ranking import COMBINED, EXPLANATION, standings, worst_first
 from fye_bench.evaluation.saved import SavedPair, SavedRun, grouped, line
-from fye_bench.quality.images import psnr
-from fye_bench.quality.statistics import mean
+from fye_bench.metrics.images import psnr
+from fye_bench.metrics.statistics import mean
+from fye_bench.metrics.table import METRICS
 from fye_rt.errors import InputError, OptionError
 
 WORST = 10

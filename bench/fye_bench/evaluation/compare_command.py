@@ -6,12 +6,14 @@ from pathlib import Path
 from fye_bench.arguments import Parser
 from fye_bench.evaluation.compare import compare_runs
 from fye_bench.evaluation.comparison import table, write_comparison
-from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.overview import lines, overview, write_overview_of
 from fye_bench.evaluation.ranking import COMBINED
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.saved import SavedRun
-from fye_rt import outputs, report, terminal
+from fye_bench.metrics.table import METRICS
+from fye_rt import files
+from fye_rt.cli import terminal
+from fye_rt.clips import write
 from fye_rt.errors import OptionError
 
 
@@ -38,7 +40,7 @@ def main_compare(argv: Sequence[str]) -> int:
         raise OptionError("one run cannot be compared; give two or more")
     for path, suffix in ((given.json, ".json"), (given.html, ".html")):
         if path is not None:
-            outputs.check_output(path, (suffix,))
+            write.check_output(path, (suffix,))
     if len(given.runs) > 2:
         if given.by != COMBINED:
             raise OptionError(f"--by {given.by} chooses pairs of two runs; give two, or leave it out")
@@ -54,7 +56,7 @@ def main_compare(argv: Sequence[str]) -> int:
             write_comparison(found, a, b, given.html)
         text = table(found)
     if given.json is not None:
-        report.write_json(given.json, found)
+        files.write_json(given.json, found)
     tell = terminal.show if given.html is None and given.json is None else terminal.say
     for line in text:
         tell(line)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fye_bench.evaluation import pictures, plots
-from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.rendering import memory, seconds, write_page
 from fye_bench.evaluation.report import sections, tables
 from fye_bench.evaluation.saved import SavedRun
-from fye_bench.quality.lossless import MOST_WORSE
+from fye_bench.metrics.table import METRICS
+from fye_bench.studies.lossless import MOST_WORSE
 
 SPAN = 0.05  # relative change at the ends of the drawn scale, or twice the largest mean
 SHOWN = 4  # metrics of a pair in text

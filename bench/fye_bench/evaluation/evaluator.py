@@ -12,21 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_bench.evaluation.clips import write_clip
-from fye_bench.evaluation.measures import Seen, ToolFiles, Tools, measure
+from fye_bench.metrics.measures import Seen, ToolFiles, Tools, measure
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import File, Pair
-from fye_rt import media, report
-from fye_rt.batch.maker import Engine
-from fye_rt.clip import Clip, evenly, read_motion
+from fye_rt import machine, media
+from fye_rt.batch.worker import AnimatorSpec
+from fye_rt.clips.cache import ClipCache
+from fye_rt.clips.clip import Clip, evenly
+from fye_rt.clips.driving import read_motion
 from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
-from fye_rt.options import Options
-from fye_rt.recent import Recent
+from fye_rt.options import ClipRequest, Options
 from fye_rt.timings import Evaluations
 
 if TYPE_CHECKING:
-    from fye_bench.quality.judge import Judge, Scores
+    from fye_bench.metrics.judge import Judge, Scores
 
 Image = NDArray[np.uint8]
 Record = dict[str, Any]
@@ -51,7 +52,7 @@ class Settings:
         OptionError: windows that drop a frame.
     """
 
-    engine: Engine
+    engine: AnimatorSpec
     options: Options
     frames: int | None = None
     size: tuple[int, int] | None = None
@@ -96,7 +97,7 @@ class Evaluator:
         self._tools = Tools.open(settings.tools)
         self._animator = settings.engine.animator()
         self._size = settings.size or self._animator.bundle.size
-        self._recent = Recent()
+        self._cache = ClipCache()
         self._judge: Judge | None = None
 
     def __call__(self, task: Task) -> Record:
@@ -104,11 +105,11 @@ class Evaluator:
         pair, seconds = task.pair, dict[str, float]()
         record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
         try:
-            with memory_for("the pair", "a smaller --size"):
+            with memory_for("the pair", "a smaller size"):
                 record |= self._evaluate(pair, seconds)
         except (FyeError, OSError) as error:
             record["error"] = " ".join(str(error).split())
-        record["cost"] = {"seconds": seconds, "peak_memory_bytes": report.peak_memory()}
+        record["cost"] = {"seconds": seconds, "peak_memory_bytes": machine.peak_memory()}
         return record
 
     def close(self) -> None:
@@ -136,31 +137,30 @@ class Evaluator:
         portrait = fit_image(picture, *self._size)
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
-        driving = read_motion(pair.motion.file.path, self._settings.frames, landmarker, recent=self._recent)
+        driving = read_motion(pair.motion.file.path, self._settings.frames, landmarker, cache=self._cache)
         return _Prepared(portrait, landmarks, driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
         if file is None:
             landmarker = find_landmarker(self._settings.tools.landmarker)
-            return self._recent.portrait(portrait.tobytes(), lambda: detect_image(portrait, landmarker, "the portrait"))
+            return self._cache.portrait(portrait.tobytes(), lambda: detect_image(portrait, landmarker, "the portrait"))
         (height, width), (own_height, own_width) = self._size, picture.shape[:2]
         if height * own_width != width * own_height:
             raise InputError(
-                f"{file.path} belongs to a picture of {own_height}x{own_width}; give --size of the same shape"
+                f"{file.path} belongs to a picture of {own_height}x{own_width}; give a size of the same shape"
             )
         return Motion.load(file.path)
 
     def _make(self, prepared: _Prepared) -> tuple[Clip, int]:
         evaluations = Evaluations()
-        rendering = self._animator.render(
-            prepared.portrait,
-            prepared.driving,
-            self._settings.options,
+        request = ClipRequest(
+            portrait=prepared.portrait,
+            motion=prepared.driving,
+            options=self._settings.options,
             size=self._size,
             portrait_landmarks=prepared.landmarks,
-            tell=evaluations,
-            recent=self._recent,
         )
+        rendering = self._animator.render(request, progress=evaluations, cache=self._cache)
         return rendering.clip(), evaluations.number
 
     def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
@@ -190,7 +190,7 @@ class Evaluator:
 
     def _compare(self, drawn: Any, frames: Image) -> "Scores":
         if self._judge is None:
-            from fye_bench.quality.judge import Judge
+            from fye_bench.metrics.judge import Judge
 
             self._judge = Judge()
         return self._judge.compare(drawn, frames)

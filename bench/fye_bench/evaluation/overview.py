@@ -7,10 +7,10 @@ from typing import Any
 from fye_bench.evaluation.acceptance import RULE, judge
 from fye_bench.evaluation.compare import changes, check_alike, describe, distance, distances, shared
 from fye_bench.evaluation.cost import Cost, same_machine, speedup
-from fye_bench.evaluation.metrics import METRICS
 from fye_bench.evaluation.rendering import memory, write_page
 from fye_bench.evaluation.report import headlines
 from fye_bench.evaluation.saved import SavedRun
+from fye_bench.metrics.table import METRICS
 
 FORMAT, VERSION = "fye-eval-overview", 1
 

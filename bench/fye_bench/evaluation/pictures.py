@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fye_bench.evaluation.clips import read_clip
 from fye_bench.evaluation.saved import SavedPair, SavedRun
 from fye_rt import media
-from fye_rt.clip import evenly
+from fye_rt.clips.clip import evenly
 from fye_rt.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from fye_bench.evaluation.metrics import Metric
-from fye_bench.quality.statistics import Estimate
+from fye_bench.metrics.statistics import Estimate
+from fye_bench.metrics.table import Metric
 
 WIDTH = 360  # of a plot in its own units, about as many pixels on a page
 _LEFT, _RIGHT = 92, 18  # margins

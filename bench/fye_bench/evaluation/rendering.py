@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fye_bench.evaluation.metrics import METRICS, SECTIONS
+from fye_bench.metrics.table import METRICS, SECTIONS
 from fye_rt.files import atomic_file
 
 if TYPE_CHECKING:

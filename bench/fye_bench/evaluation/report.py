@@ -8,10 +8,10 @@ from typing import Any
 
 from fye_bench.evaluation import pictures, plots
 from fye_bench.evaluation.cost import Cost
-from fye_bench.evaluation.metrics import HEADLINES, METRICS, SECTIONS
 from fye_bench.evaluation.ranking import EXPLANATION, combined, standings, worst_first
 from fye_bench.evaluation.rendering import TIMES, memory, write_page
 from fye_bench.evaluation.saved import REPORT, SavedPair, SavedRun, grouped, line
+from fye_bench.metrics.table import HEADLINES, METRICS, SECTIONS
 
 WORST = 12
 SHOWN = 6  # metrics beside each of them: those that are worst

@@ -19,17 +19,16 @@ import numpy as np
 
 from fye_bench.environment import environment
 from fye_bench.evaluation.evaluator import CLIPS, SHEETS, Record, Task
-from fye_bench.evaluation.fvd import frechet
 from fye_bench.evaluation.saved import FORMAT, PERFORMANCE, RESULTS, VERSION
-from fye_bench.quality.expression import GROUPS
-from fye_bench.quality.statistics import Estimate, correlation, groups, mean
-from fye_bench.statistics import summary
+from fye_bench.metrics.expression import GROUPS
+from fye_bench.metrics.fvd import frechet
+from fye_bench.metrics.statistics import Estimate, correlation, groups, mean
+from fye_bench.speed.summary import summary
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Pair, Suite
-from fye_rt.batch.crew import Crew, Died, work
+from fye_rt.batch.workers import Crew, Died, work
 from fye_rt.errors import InputError, OutputError
-from fye_rt.files import alone
-from fye_rt.report import write_json
+from fye_rt.files import alone, write_json
 
 HEADER, PAIRS = "run.json", "pairs"
 

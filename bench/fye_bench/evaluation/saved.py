@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fye_bench.evaluation.metrics import METRICS
-from fye_bench.quality.statistics import Estimate, groups
+from fye_bench.metrics.statistics import Estimate, groups
+from fye_bench.metrics.table import METRICS
 from fye_rt.errors import InputError
 from fye_rt.media.checks import Limits, check_file
 

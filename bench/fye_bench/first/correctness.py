@@ -15,7 +15,7 @@ from torch import Tensor
 from fye_bench.first.record import Record
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
 from fye_rt.forecast import Jump
-from fye_rt.windows import plan as plan_windows
+from fye_rt.windows import blended_windows
 
 HEADS = 8
 LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))  # tokens and head dimension
@@ -184,7 +184,7 @@ def _forecast(normal: Normal, frames: int, side: int, windows: int) -> tuple[Ten
     blend, parts = None, shape
     if windows:
         size = max(2, frames // 2)
-        table = plan_windows(frames, "context", size, 1)
+        table = blended_windows(frames, "context", size, 1)
         blend = forecast_step.Blend(*(each.to(latents.device) for each in forecast_step.blend(table, frames)))
         parts = (len(table), 4, size, side, side)
     halves = normal(*parts), normal(*parts)

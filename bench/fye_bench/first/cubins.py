@@ -12,8 +12,8 @@ import torch
 
 from fye_bench.first.record import Record
 from fye_kernels import forecast_step
-from fye_kernels.launcher import Kernels
 from fye_rt import arrays
+from fye_rt.backends.cubins import Kernels
 from fye_rt.backends.cuda_memory import Gpu, Place
 from fye_rt.errors import BackendError
 from fye_rt.forecast import Jump

@@ -37,7 +37,7 @@ def run(record: Record, out: Path, small: bool) -> None:
         result |= _pytorch()
     import torch
 
-    from fye_bench.kernels import Bench
+    from fye_bench.speed.kernels import Bench
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for dtype in (torch.float16, torch.bfloat16):

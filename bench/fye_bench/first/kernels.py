@@ -13,7 +13,7 @@ import torch
 from fye_bench.first import correctness
 from fye_bench.first.__main__ import TILES
 from fye_bench.first.record import Record
-from fye_bench.kernels import BOUNDS, KERNELS, Bench, named, sweep
+from fye_bench.speed.kernels import BOUNDS, KERNELS, Bench, named, sweep
 from fye_kernels import tiles
 from fye_kernels.reference_attention import best, reference_attention
 from fye_kernels.tiles import Tiles
@@ -67,7 +67,7 @@ def fastest(levels: list[dict[str, Any]], candidates: Candidates) -> dict[int, T
     """The tiles of each head dimension that take the least time on all of its levels together.
 
     Args:
-        levels: of `fye_bench.kernels.sweep`.
+        levels: of `fye_bench.speed.kernels.sweep`.
         candidates: by head dimension.
     """
     chosen = {}

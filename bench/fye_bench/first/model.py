@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fye_bench import gpu
-from fye_bench.baseline import Baseline
 from fye_bench.first.record import Record
-from fye_bench.kernels import captured
+from fye_bench.speed import gpu
+from fye_bench.speed.baseline import Baseline
+from fye_bench.speed.kernels import captured
 from fye_export import random_checkpoint
-from fye_kernels.modules import KERNELS, PLAIN
 from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig
+from fye_torch.modules import KERNELS, PLAIN
 
 Run = Callable[[], object]
 

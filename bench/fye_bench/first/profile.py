@@ -9,13 +9,13 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from fye_bench import gpu
 from fye_bench.first.record import Record
+from fye_bench.speed import gpu
 from fye_export import random_checkpoint
 from fye_export.graphs import GraphSpec, graph_specs
-from fye_kernels.modules import KERNELS, PLAIN
-from fye_rt.backends.torch import assemble, with_kernels
 from fye_rt.bundle import symbols
+from fye_torch.engine import assemble, with_kernels
+from fye_torch.modules import KERNELS, PLAIN
 
 TOP = 40
 

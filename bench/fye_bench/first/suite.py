@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fye_bench.first.record import Record
 
-TESTS = ("tests/fye_kernels", "tests/fye_rt/test_torch_backend.py")
-LEFT_OUT = ("test_aot", "test_launcher", "test_occupancy")  # need no GPU
+KERNELS = ("tests/fye_kernels", "tests/fye_torch/test_modules.py")
+ENGINE = "tests/fye_torch/test_engine.py"
+LEFT_OUT = ("test_aot", "test_occupancy")  # need no GPU
 BACKEND = "test_every_graph_equals_onnx_runtime or float32_on_a_gpu or test_a_clip_equals_onnx_runtime_s"
 _SMALL = ("tests/fye_kernels/test_geglu.py",)
 
@@ -19,7 +20,7 @@ def run(record: Record, out: Path, small: bool) -> None:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
     workers = ["-n", "8"] if find_spec("xdist") is not None and not small and (os.cpu_count() or 1) >= 8 else []
     ignored = [f"--ignore=tests/fye_kernels/{name}.py" for name in LEFT_OUT]
-    parts = {"kernels": [*ignored, *(_SMALL if small else TESTS[:1])], "backend": [TESTS[1], "-k", BACKEND]}
+    parts = {"kernels": [*ignored, *(_SMALL if small else KERNELS)], "backend": [ENGINE, "-k", BACKEND]}
     for name, chosen in parts.items():
         if small and name == "backend":
             record.skip(name, "takes a minute, and is no shorter on a small model")

@@ -10,7 +10,8 @@ from fye_bench.suites.collect import CROSSES, FAMILY, KIND, collect
 from fye_bench.suites.drawn import DrawnTruth, drawn_otherwise
 from fye_bench.suites.manifest import MAX_TEXT
 from fye_bench.suites.suite import Suite, faults, notes
-from fye_rt import outputs, terminal
+from fye_rt import options
+from fye_rt.cli import terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,7 +53,7 @@ def _init(given: argparse.Namespace) -> int:
 def _drawn(given: argparse.Namespace) -> int:
     from fye_bench.suites.drawing import draw_suite  # loads all that draws
 
-    size = outputs.parse_size(given.size)
+    size = options.parse_size(given.size)
     with terminal.working(given.quiet) as bars:
         suite = draw_suite(given.folder, given.portraits, given.motions, given.frames, size, given.seed, bars)
     _say(suite)

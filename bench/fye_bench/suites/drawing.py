@@ -9,17 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fye_bench.quality.suite import FIRST_MOTION, STRIDE
+from fye_bench.metrics.truth import FIRST_MOTION, STRIDE
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.pairing import Plan, crossings, spread
 from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt import media
-from fye_rt.animator import check_sides
-from fye_rt.bundle import sha256
 from fye_rt.errors import OptionError, OutputError
-from fye_rt.files import atomic_folder
+from fye_rt.files import atomic_folder, sha256
 from fye_rt.landmarks import MAX_FRAMES, Motion
+from fye_rt.options import check_sides
 from fye_training import face
 from fye_training.identity import FAMILIES, held_out, identity
 from fye_training.performance import FPS, KINDS, perform

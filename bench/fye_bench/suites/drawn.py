@@ -11,7 +11,7 @@ from fye_bench.suites import manifest as given
 from fye_rt.errors import InputError
 
 if TYPE_CHECKING:
-    from fye_bench.quality.suite import Truth
+    from fye_bench.metrics.truth import Truth
     from fye_bench.suites.suite import Portrait, Suite
     from fye_rt.landmarks import Motion
     from fye_training.face import Placement
@@ -83,13 +83,13 @@ class DrawnTruth:
             driving: F frames, the same ones that drive the clip; the first of them anchors the head's position.
 
         Returns:
-            F frames, for `fye_bench.quality.judge.Judge`.
+            F frames, for `fye_bench.metrics.judge.Judge`.
 
         Raises:
             InputError: the motion leads the face through the camera.
         """
-        from fye_bench.quality.expression import gaze_of
-        from fye_bench.quality.suite import Shown, Truth
+        from fye_bench.metrics.expression import gaze_of
+        from fye_bench.metrics.truth import Shown, Truth
         from fye_training import face
         from fye_training.portrait import render
 

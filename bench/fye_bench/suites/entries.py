@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 from fye_bench.suites import manifest as given
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.manifest import MANIFEST
-from fye_rt.bundle import sha256
 from fye_rt.errors import InputError
+from fye_rt.files import sha256
 from fye_rt.media.checks import LIMITS, check_file
 
 MODES = ("self", "cross")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.manifest import MAX_TEXT, place
 from fye_rt import media
-from fye_rt.bundle import sha256
 from fye_rt.errors import BackendError, FaceNotFoundError, FyeError, InputError
+from fye_rt.files import sha256
 from fye_rt.landmarks import Motion, detect_image, find_landmarker, load_template
 from fye_rt.media.checks import check_file
 

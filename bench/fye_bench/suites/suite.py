@@ -1,6 +1,6 @@
 """A suite: portraits, driving motions, and pairs of them in the order in which they are evaluated.
 
-The format is described in docs/suites.md.
+The format is described in docs/development/suites.md.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Suite:
 
         Args:
             folder: where its files lie.
-            content: of suite.json, see docs/suites.md.
+            content: of suite.json, see docs/development/suites.md.
 
         Raises:
             InputError: as `load`.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_bench.evaluation.clips import write_clip
-from fye_bench.quality.statistics import groups, mean
+from fye_bench.metrics.statistics import groups, mean
 from fye_rt import media
 
 FAMILIES = ("people", "cartoon", "animal", "statue")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fye_bench.suites.drawing import draw_suite
-from fye_rt import cli
+from fye_rt.cli.main import main
 from tests.fye_rt.command_line import TINY
 
 FAST = ("--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64", "--quiet")
@@ -36,7 +36,7 @@ def busy_workers() -> list[int]:
 def test_two_workers_one_killed_find_what_one_process_finds(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'fye-rt[cluster]'")
     draw_suite(tmp_path / "suite", portraits=4, motions=4, frames=2, size=(64, 64))
-    assert cli.main(["eval", str(tmp_path / "suite"), "-o", str(tmp_path / "one"), *FAST]) == 0
+    assert main(["eval", str(tmp_path / "suite"), "-o", str(tmp_path / "one"), *FAST]) == 0
     killed: list[int] = []
 
     def kill() -> None:
@@ -51,7 +51,7 @@ def test_two_workers_one_killed_find_what_one_process_finds(tmp_path: Path) -> N
     thread = threading.Thread(target=kill)
     thread.start()
     arguments = [*FAST, "--ray", "local", "--workers", "2"]
-    assert cli.main(["eval", str(tmp_path / "suite"), "-o", str(tmp_path / "two"), *arguments]) == 0
+    assert main(["eval", str(tmp_path / "suite"), "-o", str(tmp_path / "two"), *arguments]) == 0
     thread.join()
     assert killed
     assert (tmp_path / "two" / "results.json").read_bytes() == (tmp_path / "one" / "results.json").read_bytes()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fye_bench.suites.suite import Suite
-from fye_rt import cli, media
+from fye_rt import media
+from fye_rt.cli.main import main
 from tests.fye_rt.command_line import TINY
 
 
@@ -45,9 +46,9 @@ def said(suite: Path, tools: Path) -> str:
     """What `fye suite init` says of it."""
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("fye_rt.terminal.note", lines.append)
-        patch.setattr("fye_rt.terminal.say", lines.append)
-        assert cli.main(["suite", "init", str(suite), "--landmarker", str(tools), "--quiet"]) == 0
+        patch.setattr("fye_rt.cli.terminal.note", lines.append)
+        patch.setattr("fye_rt.cli.terminal.say", lines.append)
+        assert main(["suite", "init", str(suite), "--landmarker", str(tools), "--quiet"]) == 0
     return "\n".join(lines)
 
 
@@ -57,7 +58,7 @@ def found(said: str, suite: Path, tools: Path, tmp_path_factory: pytest.TempPath
     run = tmp_path_factory.mktemp("runs") / "real"
     options = ["--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64"]
     arguments = ["--frames", "2", "--landmarker", str(tools), "--quiet"]
-    assert cli.main(["eval", str(suite), "-o", str(run), *options, *arguments]) == 0
+    assert main(["eval", str(suite), "-o", str(run), *options, *arguments]) == 0
     return {one["pair"]: one for one in json.loads((run / "results.json").read_text())["pairs"]}
 
 

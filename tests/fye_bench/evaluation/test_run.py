@@ -19,7 +19,8 @@ from fye_bench.evaluation.evaluator import Evaluator
 from fye_bench.evaluation.run import summarise
 from fye_bench.suites.drawing import draw_suite
 from fye_bench.suites.suite import Suite
-from fye_rt import cli, media
+from fye_rt import media
+from fye_rt.cli.main import main
 from tests.fye_rt.command_line import ROOT, TINY
 
 FAST = ("--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64", "--quiet")
@@ -37,7 +38,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of its pairs, evaluated. Not to be written to."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert cli.main(["eval", str(suite), "-o", str(folder), *FAST]) == 0
+    assert main(["eval", str(suite), "-o", str(folder), *FAST]) == 0
     return folder
 
 
@@ -46,7 +47,7 @@ def evaluate(suite: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
     """Evaluates a suite, by default the drawn one, into a folder."""
 
     def call(*arguments: str, of: Path = suite, into: str = "run") -> tuple[int, Path]:
-        return cli.main(["eval", str(of), "-o", str(tmp_path / into), *FAST, *arguments]), tmp_path / into
+        return main(["eval", str(of), "-o", str(tmp_path / into), *FAST, *arguments]), tmp_path / into
 
     return call
 
@@ -91,7 +92,7 @@ def test_the_same_command_evaluates_nothing_again(
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     monkeypatch.setattr(Evaluator, "__call__", lambda *_: pytest.fail("evaluated again"))
-    assert cli.main(["eval", str(suite), "-o", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["eval", str(suite), "-o", str(tmp_path / "run"), *FAST]) == 0
     assert (tmp_path / "run" / "results.json").read_bytes() == (run / "results.json").read_bytes()
 
 
@@ -108,7 +109,7 @@ def test_a_killed_run_goes_on_with_the_same_result(run: Path, suite: Path, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(cut.glob("pairs/[a-z]*.json"))) < 8
-    assert cli.main(["eval", str(suite), "-o", str(cut), *FAST]) == 0
+    assert main(["eval", str(suite), "-o", str(cut), *FAST]) == 0
     assert (cut / "results.json").read_bytes() == (run / "results.json").read_bytes()
     assert json.loads((cut / "performance.json").read_text())["evaluated_now"] < 8
 
@@ -175,7 +176,7 @@ def test_another_run_does_not_go_on_in_the_folder(
     change: list[str], said: str, run: Path, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    assert cli.main(["eval", str(suite), "-o", str(tmp_path / "run"), *FAST, *change]) == 2
+    assert main(["eval", str(suite), "-o", str(tmp_path / "run"), *FAST, *change]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -193,7 +194,7 @@ def test_a_folder_with_other_things_is_left_alone(
     [
         (["--pairs", "0"], "0 pairs are nothing to evaluate"),
         (["--windows", "reference"], "drops a frame"),
-        (["--size", "9"], "--size '9'"),
+        (["--size", "9"], "--size 9"),
         (["--workers", "0"], "workers"),
         (["--frames", "0"], "frames"),
         (["--identity-model", "none.onnx"], "none.onnx"),
@@ -217,7 +218,7 @@ def test_a_mistake_is_one_line(
 def test_landmarks_of_another_shape_are_refused(suite: Path, evaluate: Callable[..., tuple[int, Path]]) -> None:
     code, folder = evaluate("--pairs", "1", "--size", "64x72")
     assert code == 1
-    assert "belongs to a picture of 64x64; give --size of the same shape" in results(folder)["pairs"][0]["error"]
+    assert "belongs to a picture of 64x64; give a size of the same shape" in results(folder)["pairs"][0]["error"]
 
 
 def test_correlations_are_over_all_frames_of_all_clips() -> None:

@@ -13,13 +13,13 @@ import torch
 
 pytest.importorskip("triton", reason="kernels need Triton: pip install fye-rt[kernels]")
 
-from fye_bench import kernels
 from fye_bench.first import cubins
 from fye_bench.first.kernels import fastest
 from fye_bench.first.record import Record
+from fye_bench.speed import kernels
 from fye_kernels import reference_attention
-from fye_kernels.launcher import Kernels
 from fye_kernels.tiles import Tiles
+from fye_rt.backends.cubins import Kernels
 from fye_rt.backends.cuda_memory import Gpu
 from tests.fye_engines import fake_cuda_core
 from tests.fye_engines.fake_gpu import FakeGpu, with_kernels

@@ -216,7 +216,7 @@ def test_a_portrait_without_a_face_is_in_no_pair_until_its_landmarks_are_there(
 
 
 def test_a_landmarker_that_was_named_must_be_there(folder: Path) -> None:
-    with pytest.raises(InputError, match="--landmarker"):
+    with pytest.raises(InputError, match="the given landmarker"):
         collect(folder, landmarker=folder / "none.task")
     assert not (folder / "suite.json").exists()
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from fye_bench.suites.suite import Suite
-from fye_rt import cli, media
+from fye_rt import media
+from fye_rt.cli.main import main
 from tests.fye_bench.suites.suite_files import written
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = ROOT / "docs" / "suites.md"
+PAGE = ROOT / "docs" / "development" / "suites.md"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[str], list[str]]:
-    code = cli.main(["suite", *map(str, arguments)])
+    code = main(["suite", *map(str, arguments)])
     out, err = capsys.readouterr()
     return code, out.splitlines(), err.splitlines()
 
@@ -120,7 +121,7 @@ def test_the_page_has_every_option_and_no_other(capsys: pytest.CaptureFixture[st
     page = PAGE.read_text()
     for command in ("init", "drawn", "check", "show"):
         with pytest.raises(SystemExit):
-            cli.main(["suite", command, "--help"])
+            main(["suite", command, "--help"])
         known = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help", "--quiet"}
         lines = re.findall(rf"^ {{4}}fye suite {command} .*(?:\n {{10,}}.*)*", page, re.MULTILINE)
         assert lines and set(re.findall(r"--[a-z]+", " ".join(lines))) == known

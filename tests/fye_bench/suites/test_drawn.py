@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fye_bench.quality.judge import Judge, summarise
-from fye_bench.quality.suite import FIRST_IDENTITY, FIRST_READER, Truth
+from fye_bench.metrics.judge import Judge, summarise
+from fye_bench.metrics.truth import FIRST_IDENTITY, FIRST_READER, Truth
 from fye_bench.suites import drawing
 from fye_bench.suites.drawing import CHARACTERS, FIRST_CHARACTER, draw_suite
 from fye_bench.suites.drawn import DrawnTruth, drawn_otherwise

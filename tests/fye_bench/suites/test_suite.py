@@ -14,7 +14,7 @@ from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.errors import InputError, OptionError
 from tests.fye_bench.suites.suite_files import Change, content, digest, loaded, written
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "suites.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "development" / "suites.md"
 
 
 def setter(*path: Any, value: Any) -> Change:

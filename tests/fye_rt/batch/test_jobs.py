@@ -7,32 +7,61 @@ from typing import Any
 
 import pytest
 
-from fye_rt.batch.jobs import MAX_LINE, BadJob, Defaults, Job, read_jobs
+from fye_rt.batch.jobs import MAX_LINE, BadJob, Job, read_jobs
+from fye_rt.bundle import Bundle
 from fye_rt.errors import InputError
 from fye_rt.options import Forecast, Options
+from tests.fye_rt.command_line import TINY
 
-DEFAULTS = Defaults(Options(seed=5, forecast="fast"), frames=9, size=(64, 64))
+MODEL = Bundle.load(TINY)
+DEFAULTS = {"seed": 5, "forecast": "fast", "frames": 9, "size": "64x64", "guidance": None}
 GOOD = {"portrait": "a.png", "motion": "b.mp4"}
 
 
 def read(path: Path, *lines: Any) -> list[Job | BadJob]:
     path = path / "jobs.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return read_jobs(path, DEFAULTS)
+    return read_jobs(path, DEFAULTS, MODEL)
 
 
 def test_a_job_is_named_after_its_files_and_takes_the_defaults(tmp_path: Path) -> None:
     (job,) = read(tmp_path, GOOD)
-    assert job == Job(1, "a--b", tmp_path / "a.png", tmp_path / "b.mp4", None, DEFAULTS)
+    assert isinstance(job, Job) and (job.line, job.name) == (1, "a--b")
+    request = job.request
+    assert (request.portrait, request.motion) == (tmp_path / "a.png", tmp_path / "b.mp4")
+    assert (request.portrait_landmarks, request.frames, request.size) == (None, 9, (64, 64))
+    assert request.options == MODEL.resolve(Options(seed=5, forecast=Forecast(method="fast"), windows="progressive"))
 
 
 def test_a_job_may_say_all_of_it_itself(tmp_path: Path) -> None:
     own = {"name": "x", "frames": 3, "size": "72x80", "seed": 1, "steps": 4, "portrait_landmarks": "/l.npz"}
     (job,) = read(tmp_path, GOOD | own | {"forecast": {"method": "newton", "order": 2}, "guidance": 1})
     assert isinstance(job, Job)
-    assert (job.name, job.portrait_landmarks) == ("x", Path("/l.npz"))
-    options = Options(seed=1, steps=4, guidance=1, forecast=Forecast(method="newton", order=2))
-    assert job.settings == Defaults(options, 3, (72, 80))
+    request = job.request
+    assert (job.name, request.portrait_landmarks) == ("x", Path("/l.npz"))
+    newton = Forecast(method="newton", order=2)
+    options = Options(seed=1, steps=4, guidance=1, shared_noise=0, forecast=newton, windows="progressive")
+    assert (request.options, request.frames, request.size) == (options, 3, (72, 80))
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "forecast"),
+    [
+        ({}, {}, Forecast(method="balanced")),
+        ({}, {"solver": "dpm"}, Forecast(method="off")),
+        ({}, {"evaluations": 7}, Forecast(method="calibrated", evaluations=7)),
+        ({"forecast": "newton", "order": 2}, {"evaluations": 7}, Forecast(method="newton", order=2, evaluations=7)),
+        ({"forecast": "newton", "order": 2}, {"forecast": "fast"}, Forecast(method="fast")),
+        ({"forecast": "fast"}, {"forecast": None}, Forecast(method="fast")),
+    ],
+)
+def test_a_forecast_of_its_own_takes_the_place_of_the_command_s(
+    tmp_path: Path, settings: dict[str, Any], own: dict[str, Any], forecast: Forecast
+) -> None:
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(json.dumps(GOOD | own))
+    (job,) = read_jobs(path, settings, MODEL)
+    assert isinstance(job, Job) and job.request.options.forecast == forecast
 
 
 def test_names_are_told_apart_whatever_the_file_system(tmp_path: Path) -> None:
@@ -100,7 +129,8 @@ def test_names_that_files_make_are_told_apart_from_those_that_jobs_say(tmp_path:
         (GOOD | {"forecast": "magic"}, "forecast='magic'"),
         (GOOD | {"forecast": {"magic": 1}}, "forecast has no 'magic'"),
         (GOOD | {"forecast": [1]}, "forecast"),
-        (GOOD | {"windows": None}, "windows=None"),
+        (GOOD | {"windows": 3}, "windows=3"),
+        (GOOD | {"landmarker": "a.task"}, "'landmarker' is not known"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -118,7 +148,7 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:
     (tmp_path / "jobs.jsonl").write_bytes(b'\xff\xfe\n{"portrait": "a", "motion": "b"}')
-    bad, good = read_jobs(tmp_path / "jobs.jsonl", DEFAULTS)
+    bad, good = read_jobs(tmp_path / "jobs.jsonl", DEFAULTS, MODEL)
     assert isinstance(bad, BadJob) and isinstance(good, Job)
 
 
@@ -130,7 +160,7 @@ def test_a_file_without_jobs_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"jobs.jsonl: No such file"):
-        read_jobs(tmp_path / "jobs.jsonl", DEFAULTS)
+        read_jobs(tmp_path / "jobs.jsonl", DEFAULTS, MODEL)
 
 
 def test_jobs_with_one_portrait_are_one_group(tmp_path: Path) -> None:

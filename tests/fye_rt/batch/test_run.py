@@ -13,22 +13,21 @@ from typing import Any
 
 import pytest
 
-from fye_rt import cli, media
+from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.batch import maker
-from fye_rt.batch.crew import Alone
-from fye_rt.batch.jobs import BadJob, Defaults, Job, read_jobs
-from fye_rt.batch.maker import Engine, Record
+from fye_rt.batch import worker
+from fye_rt.batch.jobs import BadJob, Job, read_jobs
 from fye_rt.batch.run import RECORDS, RESULTS, SUMMARY, Folder, run
+from fye_rt.batch.worker import AnimatorSpec, Record
+from fye_rt.batch.workers import Alone
 from fye_rt.bundle import Bundle
+from fye_rt.cli.main import main
 from fye_rt.errors import OutputError
-from fye_rt.options import DEFAULT_WINDOWS, Forecast, Options
 from tests.fye_rt.command_line import LANDMARKS, PORTRAIT, ROOT, TINY, Fye
 
 FAST = ("--bundle", str(TINY), "--steps", "1", "--frames", "1", "--threads", "1", "--forecast", "off", "--quiet")
-DEFAULTS = Defaults(
-    Bundle.load(TINY).suited(Options(steps=1, windows=DEFAULT_WINDOWS, forecast=Forecast())), frames=1
-)  # FAST, in Python
+DEFAULTS = {"steps": 1, "frames": 1, "forecast": "off"}  # FAST, in Python
+MODEL = Bundle.load(TINY)
 
 
 def write_jobs(folder: Path, *jobs: dict[str, Any] | str) -> Path:
@@ -77,7 +76,7 @@ def test_clips_are_made_and_a_portrait_is_encoded_once(
     assert len({one["sha256"] for one in found}) == 3
     for one in found:
         assert media.probe_video(tmp_path / "out" / one["output"]).frames == 1
-        assert maker.sha256(tmp_path / "out" / one["output"]) == one["sha256"]
+        assert worker.sha256(tmp_path / "out" / one["output"]) == one["sha256"]
     assert len(encoded) == 2
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert (summary["jobs"], summary["done"], summary["failed"], summary["workers"]) == (3, 3, 0, 1)
@@ -93,7 +92,7 @@ def test_bad_jobs_are_recorded_and_the_rest_is_made(
         {"name": "broken", "portrait": "broken.png"},
     )
     jobs = write_jobs(tmp_path, *bad, {"name": "good"})
-    assert cli.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
+    assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"{tmp_path / 'out'}: 1 clips", f"{tmp_path / 'out' / RESULTS}: 3 failed of 4"]
     lines = said.err.splitlines()
@@ -108,7 +107,7 @@ def test_the_same_command_makes_nothing_again_and_mends_what_failed(
 ) -> None:
     late = tmp_path / "late.png"
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": str(late)})
-    assert cli.main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
+    assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     late.write_bytes(PORTRAIT.read_bytes())
     encoded.clear()
     assert "2 clips, 1 of them there already" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
@@ -124,7 +123,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, opencv: None) -> Path:
     folder = tmp_path_factory.mktemp("batch")
     (folder / "portrait.png").write_bytes(PORTRAIT.read_bytes())
     jobs = write_jobs(folder, *({"name": f"clip{n}", "portrait": "portrait.png", "seed": n} for n in range(12)))
-    assert cli.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 0
+    assert main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 0
     return folder
 
 
@@ -145,8 +144,8 @@ def test_what_has_changed_is_made_again(change: str, finished: Path, tmp_path: P
             (folder / "out" / f"{name}.mp4").write_bytes(b"")
         case "record cut":
             (folder / "out" / RECORDS / f"{name}.json").write_text('{"status": "done", "ke')
-    jobs = read_jobs(folder / "jobs.jsonl", DEFAULTS)
-    engine, digest = Engine(TINY, threads=1), Bundle.load(TINY).digest
+    jobs = read_jobs(folder / "jobs.jsonl", DEFAULTS, MODEL)
+    engine, digest = AnimatorSpec(TINY, threads=1), Bundle.load(TINY).digest
     with Folder(folder / "out") as out:
         again = [job.name for job in jobs if isinstance(job, Job) and out.finished(job, digest, engine) is None]
     assert again == ([f"clip{n}" for n in range(12)] if change == "portrait" else [name])
@@ -156,7 +155,7 @@ def test_the_clip_of_a_job_that_fails_now_is_gone(finished: Path, tmp_path: Path
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     jobs = write_jobs(folder, {"name": "clip3", "motion": "gone.mp4"})
-    assert cli.main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 1
+    assert main(["batch", str(jobs), "-o", str(folder / "out"), *FAST]) == 1
     assert not (folder / "out" / "clip3.mp4").exists()
 
 
@@ -171,7 +170,7 @@ def test_a_killed_run_goes_on_with_the_same_result(finished: Path, tmp_path: Pat
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(cut.glob(f"{RECORDS}/clip*.json"))) < 12
-    assert cli.main(["batch", str(jobs), "-o", str(cut), *FAST]) == 0
+    assert main(["batch", str(jobs), "-o", str(cut), *FAST]) == 0
     assert (cut / RESULTS).read_bytes() == (finished / "out" / RESULTS).read_bytes()
     assert json.loads((cut / SUMMARY).read_text())["of_them_there_already"] >= 1
     for number in range(12):
@@ -201,8 +200,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, fye: Fye) -> N
     ("arguments", "said"),
     [
         (["--workers", "99"], "99 workers share"),
-        (["--steps", "0"], "steps=0"),
-        (["--size", "9"], "--size '9'"),
+        (["--steps", "0"], "--steps 0"),
+        (["--size", "9"], "--size 9"),
         (["--bundle", "none"], "none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -213,9 +212,9 @@ def test_a_mistake_in_the_command_is_one_line(arguments: list[str], said: str, t
 
 
 def test_no_job_is_lost_of_ten_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fye_rt.files._sync", lambda file: None)  # ten thousand waits for the disk
+    monkeypatch.setattr("fye_rt.files.results._sync", lambda file: None)  # ten thousand waits for the disk
     lines = [{"name": f"job{n}", "portrait": f"{n // 50}.png"} if n % 100 else "bad" for n in range(10_000)]
-    jobs = read_jobs(write_jobs(tmp_path, *lines), Defaults(Options()))
+    jobs = read_jobs(write_jobs(tmp_path, *lines), {}, MODEL)
     assert sum(isinstance(job, BadJob) for job in jobs) == 100
     seen: list[str] = []
 
@@ -226,7 +225,7 @@ def test_no_job_is_lost_of_ten_thousand(tmp_path: Path, monkeypatch: pytest.Monk
         return {"name": job.name, "line": job.line, "status": "done", "error": None, "peak_memory_bytes": 1}
 
     with Folder(tmp_path / "out") as folder:
-        engine = Engine(TINY)
+        engine = AnimatorSpec(TINY)
         outcome = run(jobs, folder, "digest", engine, lambda: Alone(lambda: work), lambda *_: None)
     assert (outcome.done, len(outcome.failed)) == (9_800, 200)
     assert len(seen) == len(set(seen)) == 9_900
@@ -239,7 +238,7 @@ def test_no_job_is_lost_of_ten_thousand(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_results_are_written_when_the_run_is_given_up(tmp_path: Path) -> None:
-    jobs = read_jobs(write_jobs(tmp_path, {"name": "a"}, {"name": "b"}), Defaults(Options()))
+    jobs = read_jobs(write_jobs(tmp_path, {"name": "a"}, {"name": "b"}), {}, MODEL)
 
     def work(job: Job) -> Record:
         if job.name == "b":
@@ -247,7 +246,7 @@ def test_results_are_written_when_the_run_is_given_up(tmp_path: Path) -> None:
         return {"name": job.name, "line": job.line, "status": "done", "error": None, "peak_memory_bytes": 1}
 
     with Folder(tmp_path / "out") as folder, pytest.raises(KeyboardInterrupt):
-        run(jobs, folder, "digest", Engine(TINY), lambda: Alone(lambda: work), lambda *_: None)
+        run(jobs, folder, "digest", AnimatorSpec(TINY), lambda: Alone(lambda: work), lambda *_: None)
     assert [one["name"] for one in results(tmp_path / "out")] == ["a"]
     assert json.loads((tmp_path / "out" / SUMMARY).read_text())["not_begun"] == 1
 
@@ -255,7 +254,7 @@ def test_results_are_written_when_the_run_is_given_up(tmp_path: Path) -> None:
 def test_a_changed_file_of_the_same_size_is_another_input(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    first = maker.sha256(path)
+    first = worker.sha256(path)
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
-    assert maker.sha256(path) != first
+    assert worker.sha256(path) != first

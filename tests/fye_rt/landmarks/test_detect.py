@@ -91,9 +91,9 @@ def test_a_frame_s_landmarks_do_not_depend_on_other_frames(carphone: Video, driv
 
 
 def test_progress_counts_every_frame(carphone: Video, landmarker: Path) -> None:
-    counted: list[int] = []
-    detect_frames(carphone[:3], FPS, landmarker, progress=counted.append)
-    assert counted == [1, 2, 3]
+    progress: list[tuple[str, int, int]] = []
+    detect_frames(carphone[:3], FPS, landmarker, progress=lambda *step: progress.append(step), total=3)
+    assert progress == [("landmarks", k, 3) for k in (1, 2, 3)]
 
 
 def test_a_short_gap_is_interpolated_in_time_and_reported(carphone: Video, driving: Motion, landmarker: Path) -> None:
@@ -194,13 +194,25 @@ def test_a_landmarker_with_a_damaged_network_is_an_input_error(landmarker: Path,
         detect_image(np.zeros((32, 32, 3), np.uint8), damaged)
 
 
+def test_a_landmarker_in_the_older_cache_is_used_until_the_new_one_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FYE_LANDMARKER", raising=False)
+    for folder in ("fye", "fye-rt"):
+        place = tmp_path / folder / "face_landmarker.task"
+        place.parent.mkdir()
+        place.write_bytes(b"")
+        assert find_landmarker() == place
+
+
 def test_the_landmarker_is_found_by_argument_then_variable_then_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = [tmp_path / "argument.task", tmp_path / "variable.task", tmp_path / "fye" / "face_landmarker.task"]
+    places = [tmp_path / "argument.task", tmp_path / "variable.task", tmp_path / "fye-rt" / "face_landmarker.task"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("FYE_LANDMARKER", str(places[1]))
-    for place, origin in ((places[0], "drop --landmarker"), (None, "unset FYE_LANDMARKER")):
+    for place, origin in ((places[0], "leave landmarker out"), (None, "unset FYE_LANDMARKER")):
         with pytest.raises(InputError, match=f"run: fye doctor --get landmarker, and {origin}$"):
             find_landmarker(place)
     monkeypatch.delenv("FYE_LANDMARKER")

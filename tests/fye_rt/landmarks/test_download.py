@@ -94,16 +94,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FYE_LANDMARKER", raising=False)
     monkeypatch.setattr(download, "SHA256", SHA256)
-    return tmp_path / "cache" / "fye"
+    return tmp_path / "cache" / "fye-rt"
 
 
 @pytest.mark.parametrize("path", ["model", "unannounced", "moved"])
 def test_the_model_arrives_where_it_is_looked_for(path: str, server: Server, cache: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    found = get_landmarker(server.url(path), progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int]] = []
+    found = get_landmarker(server.url(path), progress=lambda *step: seen.append(step))
     assert found == find_landmarker() and found.read_bytes() == CONTENT
     assert [file.name for file in cache.iterdir()] == ["face_landmarker.task"]
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert seen[-1] == ("download", len(CONTENT), len(CONTENT))
 
 
 def test_a_model_that_is_there_is_not_downloaded_again_and_a_damaged_one_is(server: Server, cache: Path) -> None:

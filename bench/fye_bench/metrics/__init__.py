@@ -1,0 +1,1 @@
+"""What clips are measured with: pictures, motion, faces, seams."""

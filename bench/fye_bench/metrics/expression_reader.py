@@ -1,0 +1,228 @@
+"""Reads a face's expression from a picture: two small networks that have seen true drawn frames only.
+
+    python -m fye_bench.metrics.expression_reader
+
+trains them again, in minutes on one core, on characters that neither the suite nor the mini model's training has.
+The same seed gives the same reader up to rounding.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fye_bench.metrics.expression import (
+    EYE_CROP,
+    MOUTH_CROP,
+    QUANTITIES,
+    expression,
+    readable,
+    regions,
+)
+from fye_bench.metrics.truth import FIRST_MOTION, FIRST_READER, Image, Shown
+from fye_rt.cli.terminal import Bars
+from fye_rt.errors import InputError
+from fye_rt.files import atomic_file
+from fye_training import face
+from fye_training.identity import FAMILIES, held_out, identity
+from fye_training.performance import poses, resting
+from fye_training.portrait import render
+from fye_training.shape import Shape
+from fye_training.topology import Array
+
+WEIGHTS = Path(__file__).with_name("expression_reader.npz")
+# what the eye network tells of one eye, and the mouth network of the mouth: columns of QUANTITIES
+RIGHT, LEFT, MOUTH = [0, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]
+MIRRORED = np.array((1.0, -1.0, 1.0, 1.0))  # a mirrored eye looks the other way
+# middle and spread of the quantities in training, which are the networks' zero and unit
+MIDDLE = np.array((0.3, 0.3, 0.0, 0.0, 0.85, 0.85, 0.1, 0.8, 0.0))
+SPREAD = np.array((0.12, 0.12, 0.08, 0.08, 0.15, 0.15, 0.12, 0.12, 0.08))
+
+SEED = 0
+IDENTITIES, FRAMES, SIZES = 800, 16, (128, 128, 192, 256)
+EPOCHS, BATCH, RATE = 7, 128, 2e-3
+
+
+class ExpressionReader:
+    """Reads the quantities of `expression.QUANTITIES` from pictures.
+
+    Args:
+        weights: of both networks by name.
+
+    Raises:
+        InputError: weights of other networks.
+    """
+
+    def __init__(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
+        self._networks = networks()
+        try:
+            self._networks.load_state_dict({key: torch.from_numpy(np.float32(value)) for key, value in weights.items()})
+        except RuntimeError as error:
+            raise InputError(f"these are not an expression reader's weights: {error}") from error
+        self._networks.eval()
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> "ExpressionReader":
+        """The reader that belongs to this package, or another one that was trained.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(dict(file))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: {error}; run: python -m fye_bench.metrics.expression_reader -o {path}"
+            ) from error
+
+    @torch.inference_mode()
+    def read(self, frames: Image, shape: Shape, shown: Shown) -> Array:
+        """Expressions of F pictures.
+
+        Args:
+            frames: uint8 (F, H, W, 3).
+            shape: the identity that they show.
+            shown: where its face is in them.
+
+        Returns:
+            float64 (F, 9), in the order of QUANTITIES; the gaze is the mean of both eyes.
+        """
+        seen = regions(frames, shape, shown)
+        eyes = self._networks["eye"](_normal(seen.eyes.reshape(-1, *EYE_CROP, 3)))
+        mouth = self._networks["mouth"](_normal(seen.mouth))
+        right, left = eyes.double().numpy().reshape(-1, 2, 4).transpose(1, 0, 2)
+        left = left * MIRRORED
+        result = np.empty((len(frames), len(QUANTITIES)))
+        result[:, RIGHT], result[:, LEFT] = right, left
+        result[:, 2:4] = (right[:, 1:3] + left[:, 1:3]) / 2.0
+        result[:, MOUTH] = mouth.double().numpy()
+        scaled: Array = MIDDLE + result * SPREAD
+        return scaled
+
+
+def networks() -> nn.ModuleDict:
+    """One network for an eye, mirrored if it is the left one, and one for the mouth."""
+
+    def network(size: tuple[int, int], outputs: int) -> nn.Sequential:
+        cells = (size[0] // 8) * (size[1] // 8)
+        layers: list[nn.Module] = []
+        for before, after, stride in ((3, 16, 2), (16, 32, 2), (32, 32, 1), (32, 24, 2)):
+            layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GELU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(24 * cells, 48), nn.GELU(), nn.Linear(48, outputs))
+
+    return nn.ModuleDict({"eye": network(EYE_CROP, 4), "mouth": network(MOUTH_CROP, 3)})
+
+
+def _normal(crops: Image) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W) of mean 0 and deviation 1 each: neither light nor skin matters."""
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
+    deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
+    return (pixels - mean) / (deviation + 4.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """What a network learns from: N crops, what they show as the networks say it, and what of it can be seen."""
+
+    crops: Image
+    truth: NDArray[np.float32]
+    seen: NDArray[np.float32]
+
+
+def examples(identities: int, bars: Bars) -> dict[str, Examples]:
+    """True frames of the reader's own characters, for each network."""
+    columns: dict[str, list[tuple[Image, Array, NDArray[np.bool_]]]] = {"eye": [], "mouth": []}
+    for number in range(identities):
+        bars("draw", number, identities)
+        side = SIZES[number // len(FAMILIES) % len(SIZES)]
+        who = identity(held_out(FIRST_READER + number), FAMILIES[number % len(FAMILIES)])
+        motion_seed = FIRST_MOTION + FIRST_READER + number
+        acting = resting(1) + poses(motion_seed, FRAMES - 1)
+        motion = face.motion(who.shape, acting, (side, side), face.placement(who.shape, (side, side), motion_seed))
+        shown = Shown.of(motion, (side, side))
+        found = regions(render(who, motion, (side, side)), who.shape, shown)
+        truth = expression(who.shape, acting)
+        seen = readable(who.shape, truth, shown)
+        truth = (truth - MIDDLE) / SPREAD
+        columns["eye"].append((found.eyes[:, 0], truth[:, RIGHT], seen[:, RIGHT]))
+        columns["eye"].append((found.eyes[:, 1], truth[:, LEFT] * MIRRORED, seen[:, LEFT]))
+        columns["mouth"].append((found.mouth, truth[:, MOUTH], seen[:, MOUTH]))
+    bars("draw", identities, identities)
+    return {
+        name: Examples(
+            np.concatenate([row[0] for row in rows]),
+            np.concatenate([row[1] for row in rows]).astype(np.float32),
+            np.concatenate([row[2] for row in rows]).astype(np.float32),
+        )
+        for name, rows in columns.items()
+    }
+
+
+def train(identities: int = IDENTITIES, epochs: int = EPOCHS, bars: Bars | None = None) -> dict[str, Any]:
+    """Train both networks; returns their weights by name, in float16."""
+    bars = bars or Bars(shown=False)
+    torch.manual_seed(SEED)
+    reader = networks()
+    for name, data in examples(identities, bars).items():
+        network = reader[name]
+        optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
+        steps = epochs * (len(data.crops) // BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+        for step, chosen in enumerate(_batches(len(data.crops), epochs)):
+            pixels = _varied(_normal(data.crops[chosen]))
+            error = F.smooth_l1_loss(
+                network(pixels), torch.from_numpy(data.truth[chosen]), reduction="none", beta=0.3
+            ) * torch.from_numpy(data.seen[chosen])
+            optimizer.zero_grad()
+            error.mean().backward()
+            optimizer.step()
+            schedule.step()
+            bars(f"train {name}", step + 1, steps)
+    return {key: value.numpy().astype(np.float16) for key, value in reader.state_dict().items()}
+
+
+def _batches(count: int, epochs: int) -> Iterator[NDArray[np.intp]]:
+    random = np.random.default_rng(SEED)
+    for _ in range(epochs):
+        order = random.permutation(count)
+        yield from order[: count // BATCH * BATCH].reshape(-1, BATCH)
+
+
+def _varied(pixels: Tensor) -> Tensor:
+    """Half of the crops a little softer, all with a little noise: made frames are never as crisp as drawn ones."""
+    amount = torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
+    soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return pixels + amount * (soft - pixels) + 0.05 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train the reader and write its weights."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fye_bench.metrics.expression_reader", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS, metavar="NPZ", help="default: the package's own")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    bars = Bars(shown=sys.stderr.isatty())
+    bars.start()
+    try:
+        weights = train(bars=bars)
+    finally:
+        bars.stop()
+    with atomic_file(given.output) as temporary:
+        np.savez_compressed(temporary, **weights)
+    print(f"{given.output}: {given.output.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""What MediaPipe sees in made frames, against what they were asked to show: measures that need no true frames."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_bench.metrics.texture import texture_error
+from fye_bench.metrics.truth import Image, Shown
+from fye_rt.landmarks import Motion, detect_live
+from fye_rt.landmarks.retarget import neutral_frame
+from fye_training.topology import LOWER_LID, Array
+
+NAN = float("nan")
+OUTER_CORNERS = [int(lid[0]) for lid in LOWER_LID]  # of the eyes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """The faces that were found in a clip of F frames, in N of them.
+
+    Attributes:
+        found: bool (F,).
+        shown: where they are, in the N frames.
+        blendshapes: float64 (N, 51).
+    """
+
+    found: NDArray[np.bool_]
+    shown: Shown
+    blendshapes: Array
+
+    @classmethod
+    def find(cls, frames: Image, driving: Motion, landmarker: Path) -> Self:
+        """Search every frame for its largest face; equal frames give equal faces.
+
+        Args:
+            frames: uint8 (F, H, W, 3).
+            driving: F frames, for the times.
+            landmarker: MediaPipe's face_landmarker.task.
+
+        Raises:
+            InputError: the landmarker is damaged.
+            BackendError: MediaPipe is not installed.
+        """
+        timed = zip(driving.times.tolist(), frames, strict=True)
+        # one by one: what finds a driving video's landmarks refuses a video without a face, and bridges gaps
+        motions = list(detect_live(timed, driving.fps, landmarker, "the made clip"))
+        faces = [motion for motion in motions if motion is not None]
+
+        def joined(name: str, shape: tuple[int, ...]) -> Array:
+            return np.concatenate([np.empty((0, *shape)), *(getattr(face, name) for face in faces)])
+
+        size = frames.shape[1], frames.shape[2]
+        points = joined("points", (478, 3))[..., :2] * (size[1], size[0])
+        shown = Shown(joined("mesh", (468, 3)), joined("pose", (4, 4)), points, size)
+        return cls(np.array([motion is not None for motion in motions]), shown, joined("blendshapes", (51,)))
+
+    def points_or(self, asked: Array) -> Array:
+        """Where the face is in all frames, (F, 478, 2): where it was found, else where it was asked for."""
+        points = asked.copy()
+        points[self.found] = self.shown.points
+        return points
+
+
+def measure_faces(
+    made: Image, faces: Faces, asked: Array, portrait: Image, rest: Motion, driving: Motion
+) -> dict[str, float]:
+    """All that is measured of the faces found.
+
+    Args:
+        made: uint8 (F, H, W, 3).
+        faces: found in it.
+        asked: float64 (F, 478, 2), pixels: the landmarks that drove the clip.
+        portrait: uint8 (H, W, 3).
+        rest: the portrait's landmarks, one frame.
+        driving: F frames.
+
+    Returns:
+        By name; where no face is found, NaN for all but `faces_found`.
+    """
+    return {
+        "faces_found": float(faces.found.mean()),
+        "landmark_error": landmark_error(faces, asked, rest),
+        "blendshape_distance": blendshape_distance(faces, rest, driving),
+        "portrait_error": portrait_error(made, faces, portrait, rest),
+    }
+
+
+def landmark_error(faces: Faces, asked: Array, rest: Motion) -> float:
+    """Normalised mean error: distance of the landmarks found to those asked for, per cent of the eyes' distance.
+
+    That is the distance of the outer corners of the eyes (C. Sagonas et al., "300 faces in-the-wild challenge", Image
+    and Vision Computing 47, 2016), here those of the portrait, in three dimensions: in each frame's picture it would
+    shrink as the head turns, and a clip would seem the worse for it.
+
+    Args:
+        faces: found in F frames.
+        asked: float64 (F, 478, 2), pixels.
+        rest: the portrait's landmarks, one frame.
+    """
+    if not faces.found.any():
+        return NAN
+    height, width = faces.shown.size
+    right, left = rest.points[0, OUTER_CORNERS] * (width, height, width)
+    distance = np.linalg.norm(faces.shown.points - asked[faces.found], axis=-1)
+    return float(100 * distance.mean() / np.linalg.norm(right - left))
+
+
+def blendshape_distance(faces: Faces, rest: Motion, driving: Motion) -> float:
+    """Mean absolute difference of MediaPipe's 51 expression weights, of made and of driving frames, in [0, 2].
+
+    Both are taken as changes: the made frames' since the portrait's, the driving frames' since the most neutral one of
+    them, because that is the change that retargeting puts onto the portrait. So neither a mouth that is always a little
+    open nor what MediaPipe misreads in a drawn face at rest counts.
+
+    Args:
+        faces: found in F frames.
+        rest: the portrait's landmarks, one frame.
+        driving: F frames.
+    """
+    if not faces.found.any():
+        return NAN
+    wanted = driving.blendshapes - driving.blendshapes[neutral_frame(driving)]
+    return float(np.abs(faces.blendshapes - rest.blendshapes[0] - wanted[faces.found]).mean())
+
+
+def portrait_error(made: Image, faces: Faces, portrait: Image, rest: Motion) -> float:
+    """Difference of the texture under the faces found to the portrait's, mean absolute levels of 255.
+
+    It says whether the face stays the portrait's, without a network's opinion; light that changes as the head turns
+    counts too.
+
+    Args:
+        made: uint8 (F, H, W, 3).
+        faces: found in it.
+        portrait: uint8 (H, W, 3).
+        rest: its landmarks, one frame.
+    """
+    if not faces.found.any():
+        return NAN
+    frames = made[faces.found]
+    still = Shown.of(rest, faces.shown.size).still(len(frames))
+    return texture_error(frames, faces.shown, np.broadcast_to(portrait, frames.shape), still)

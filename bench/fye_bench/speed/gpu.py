@@ -1,0 +1,468 @@
+"""The full-size model on an NVIDIA GPU: the torch backend against the public code's way, with random weights.
+
+    python -m fye_bench.speed.gpu --json FILE     512x512, 16 frames, 30 steps, guidance 3.5, float16
+    python -m fye_bench.speed.gpu --config tiny --size 64x64 --frames 4 --steps 6      any machine: does it run?
+
+First one evaluation and the decoder are compared with float32; then both are timed in interleaved rounds, and whole
+clips after them, from what is encoded to frames in the host's memory. The floor of a clip is its operations over the
+rate at which this GPU was measured to multiply. Where the runtime is further from float32 than the public code's way
+allows, the exit code is 1.
+"""
+
+import argparse
+import copy
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fye_bench.environment import environment
+from fye_bench.speed.baseline import Baseline, Portrait
+from fye_bench.speed.floor import operations
+from fye_export import networks, random_checkpoint
+from fye_export.config import NETWORKS, ModelConfig
+from fye_export.graphs import graph_specs
+from fye_rt import files
+from fye_rt.arrays import Array, to_uint8
+from fye_rt.backends.host import HostWorkspace
+from fye_rt.denoise import denoise
+from fye_rt.engine import Workspace
+from fye_rt.forecast import even, jump_table, newton
+from fye_rt.network import Network, network
+from fye_rt.noise import frame_noise
+from fye_rt.options import Options, parse_size
+from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.windows import blended_windows
+from fye_torch.engine import TorchEngine, assemble, with_kernels
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BUDGETS = (None, 12, 6, 5)  # evaluations of a clip; None: every step
+GOAL = 25.0  # frames a second
+FASTER = {"evaluation": 2.5, "clip": 7.0}  # than the public code's way: what is promised
+# The runtime's relative RMS error may be twice that of the public code's way in the same precision: other roundings of
+# the same numbers. In float32 both are orders of additions, of which neither is the right one
+EXCESS, ROUNDING = 2.0, 1e-4
+
+_WINDOWS = {"one window": (1.0, 0), "two windows": (0.75, 1)}  # parts of the frames, and the overlap
+
+Networks = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Of one clip: landmark images uint8 (F, H, W, 3), a portrait uint8 (H, W, 3), CLIP's pixels, and noise."""
+
+    landmarks: NDArray[np.uint8]
+    portrait: NDArray[np.uint8]
+    clip_pixels: Array
+    noise: Array
+
+
+class Runtime:
+    """The torch backend around networks that are there already."""
+
+    def __init__(self, config: ModelConfig, parts: Networks, compute: str, operations: Any) -> None:
+        device = next(parts["unet"].parameters()).device
+        switched = {name: with_kernels(part, name, operations) for name, part in parts.items()}
+        self.engines: dict[str, TorchEngine] = {
+            name: assemble(spec, [switched[part] for part in spec.networks], device, compute, operations)
+            for name, spec in graph_specs(config).items()
+        }
+
+    def encode(self, given: Inputs) -> Network:
+        """The denoiser of this portrait and motion."""
+        pixels = _planar(given.portrait[None]) * np.float32(2) - np.float32(1)
+        tokens = self.engines["image_encoder"].run({"clip_pixels": given.clip_pixels[None]})
+        latents = self.engines["vae_encoder"].run({"pixels": pixels})
+        images = _planar(given.landmarks)
+        chunks = [self.engines["guider"].run({"landmark_images": images[i : i + 8]}) for i in range(0, len(images), 8)]
+        features = np.concatenate([chunk["landmark_features"] for chunk in chunks])
+        engine = self.engines["denoiser"]
+        tensors = self.engines["reference"].run({**latents, **tokens})
+        return network(engine, {name: engine.to_device(array) for name, array in tensors.items()}, features)
+
+    def decode(self, latents: Array) -> NDArray[np.uint8]:
+        """Frames."""
+        decoder = self.engines["vae_decoder"]
+        chunk = max(1, decoder.pixels // (64 * latents.shape[3] * latents.shape[4]))
+        pieces = [np.ascontiguousarray(latents[:, :, i : i + chunk]) for i in range(0, latents.shape[2], chunk)]
+        begun = [decoder.begin_decoding(piece) for piece in pieces]
+        return np.concatenate([finish() for finish in begun])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=random_checkpoint.PRESETS, default="full")
+    parser.add_argument("--size", default="512x512", metavar="HxW")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--guidance", type=float, default=3.5)
+    parser.add_argument("--compute", choices=DTYPES, default="fp16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the denoiser")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    given = parser.parse_args(argv)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and given.config == "full":
+        print("fye: there is no GPU here; see that all runs with --config tiny --size 64x64", file=sys.stderr)
+        return 2
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+    result = _measure(given, device, random_checkpoint.PRESETS[given.config])
+    if given.json is not None:
+        files.write_json(
+            given.json, {"command": ["python", "-m", "fye_bench.speed.gpu", *(argv or sys.argv[1:])]} | result
+        )
+    wrong = strayed(result["against_float32"])
+    for name in wrong:
+        print(f"fye: {name} is further from float32 than rounding explains", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Results of the runtime whose error has no twin in the public code's way: see `EXCESS`.
+
+    Args:
+        checks: of `Rivals.checks`, by "way, result".
+    """
+    wrong = []
+    for name, found in checks.items():
+        way, result = name.split(", ")
+        twin = checks.get(f"baseline, {result}", checks["baseline, v_conditional"])
+        if way == "runtime" and not found["relative_rms"] <= EXCESS * twin["relative_rms"] + ROUNDING:
+            wrong.append(name)
+    return wrong
+
+
+def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfig) -> dict[str, Any]:
+    from fye_torch.modules import KERNELS, PLAIN
+
+    dtype = DTYPES[given.compute]
+    options = Options(steps=given.steps, guidance=given.guidance)
+    inputs = random_inputs(config, parse_size(given.size), given.frames)
+    parts = random_networks(config, device)
+    exactly = exact(config, parts, inputs)
+    parts = {name: part.to(dtype) for name, part in parts.items()}
+    baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
+    plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"])) if given.compile else None
+    fresh = partial(Runtime, config, parts, given.compute, KERNELS if device.type == "cuda" else PLAIN)
+    rivals = Rivals.meet(baseline, fresh(), inputs)
+
+    checks = rivals.checks(exactly)
+    for name, found in checks.items():
+        _say(f"{name:<28}relative RMS {found['relative_rms']:.1e}  cosine {found['cosine']:.6f}")
+    stages = rivals.stages(plain, given.rounds)
+    for name, found in stages.items():
+        times = "  ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in found["median"].items())
+        _say(f"{name:<28}{times}  {found['faster']:.2f}x")
+    clips, rate = rivals.clips(options), _matrix_rate(device, dtype)
+    counted = operations(config, parse_size(given.size), given.frames)
+    for clip in clips:
+        clip["frames_per_second"] = given.frames / clip["seconds"]
+        clip["faster"] = clips[0]["seconds"] / clip["seconds"]
+        clip["floor_seconds"] = (clip["evaluations"] * counted["denoiser"] + counted["vae_decoder"]) / rate
+        _say(
+            f"clip, {clip['way']:<10}{clip['evaluations']:>3} evaluations {clip['seconds']:>8.2f} s "
+            f"(floor {clip['floor_seconds']:.2f} s) {clip['frames_per_second']:>7.2f} frames/s {clip['faster']:>6.2f}x"
+        )
+    weights = sum(tensor.nbytes for part in parts.values() for tensor in part.parameters())
+    memory = {way: {"weights": weights, "added": added} for way, added in rivals.memory(options, fresh).items()}
+    for way, taken in memory.items():
+        _say(f"memory, {way:<20}weights {weights / 1e9:.2f} GB, and {taken['added'] / 1e9:.2f} GB at its peak")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "none"
+    return {
+        "environment": environment() | {"gpu": name, "torch_cuda": torch.version.cuda},
+        "workload": {key: getattr(given, key) for key in ("config", "size", "frames", "steps", "guidance", "compute")},
+        "against_float32": checks,
+        "stages": stages,
+        "clips": clips,
+        "memory_bytes": memory,
+        "matrix_flop_per_second": rate,
+        "operations": counted,
+        "promised": {"faster": FASTER, "frames_per_second": GOAL},
+    }
+
+
+def random_inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
+    """Random pictures of a size (height, width), and noise."""
+    random = np.random.default_rng(0)
+    side = config.image_encoder.image_size
+    return Inputs(
+        random.integers(0, 256, (frames, *size, 3), np.uint8),
+        random.integers(0, 256, (*size, 3), np.uint8),
+        random.standard_normal((3, side, side), dtype=np.float32),
+        frame_noise(0, range(frames), size[0] // 8, size[1] // 8, config.vae.latent_channels, 0.0),
+    )
+
+
+def random_networks(
+    config: ModelConfig, device: torch.device, names: Sequence[str] = NETWORKS, dtype: torch.dtype = torch.float32
+) -> dict[str, nn.Module]:
+    """Networks with the random weights of `fye_export.random_checkpoint`, made where they are needed: seconds on a GPU.
+
+    Args:
+        config: sizes.
+        device: of the weights. On a CPU they are those of the checkpoint with seed 0.
+        names: of the networks.
+        dtype: of the weights, which hold float16 numbers.
+    """
+    networks_by_name = {}
+    for name in names:
+        with torch.device("meta"):
+            network = networks.build(config, name)
+        network.to(dtype).to_empty(device=device)
+        gain = random_checkpoint.gain(name)
+        for key, tensor in network.state_dict().items():
+            random_checkpoint.fill(tensor, key, f"0 {name} {key}", gain)
+        for module in network.modules():  # CLIP's only buffer that no state dict has
+            if isinstance(ids := getattr(module, "position_ids", None), Tensor):
+                ids.copy_(torch.arange(ids.shape[-1]))
+        networks_by_name[name] = network
+    return networks_by_name
+
+
+def exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
+    """One evaluation and the decoder in float32, by PyTorch alone."""
+    plain = Runtime(config, parts, "fp32", None)
+    held = plain.encode(inputs).inputs(np.arange(len(inputs.landmarks)))
+    predicted = _run(plain.engines["denoiser"].module, held, _at(parts, inputs.noise))
+    frames = plain.engines["vae_decoder"].run({"latents": inputs.noise[:, :, :1].copy()})["frames"]
+    return {"v_unconditional": _numpy(predicted[0]), "v_conditional": _numpy(predicted[1]), "frames": frames}
+
+
+@torch.inference_mode()
+def _run(denoiser: Callable[..., Any], held: Mapping[str, Any], latents: Tensor) -> Any:
+    """One evaluation at timestep 500; what is held is in the order of the denoiser's last inputs."""
+    names = [name for name in held if name != "landmark_features"]
+    rest = (torch.as_tensor(held[name]).to(latents) for name in ("landmark_features", *names))
+    return denoiser(latents, torch.tensor([500], device=latents.device), *rest)
+
+
+def _compiled(denoiser: nn.Module, held: Mapping[str, Any], latents: Tensor) -> Callable[[], object]:
+    return partial(_run, torch.compile(denoiser), held, latents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rivals:
+    """The public code's way and the runtime's, with the same networks, portrait and motion.
+
+    Attributes:
+        baseline: the public code's way.
+        runtime: ours.
+        inputs: of the clip.
+        portrait: as the baseline encodes it.
+        features: of the motion, as the baseline encodes it.
+        network: the runtime's denoiser of both.
+    """
+
+    baseline: Baseline
+    runtime: Runtime
+    inputs: Inputs
+    portrait: Portrait
+    features: Tensor
+    network: Network
+
+    @classmethod
+    def meet(cls, baseline: Baseline, runtime: Runtime, inputs: Inputs, network: Network | None = None) -> "Rivals":
+        """Encode the clip in both ways, or, where the runtime's `network` is given, in the baseline's."""
+        with torch.inference_mode():
+            portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
+            features = baseline.encode_motion(inputs.landmarks)
+        return cls(baseline, runtime, inputs, portrait, features, network or runtime.encode(inputs))
+
+    @property
+    def latents(self) -> Tensor:
+        """The noise, where the baseline reads it."""
+        return _at(self.baseline.networks, self.inputs.noise)
+
+    def checks(self, exact: Mapping[str, Array]) -> dict[str, Any]:
+        """One evaluation and the decoder, against float32."""
+        noise, runtime = self.inputs.noise, self.runtime
+        made = dict(zip(("v_unconditional", "v_conditional"), self.evaluate(), strict=True))
+        again = self.evaluate()  # the second run of a shape is replayed from a graph, as all later ones
+        first = np.ascontiguousarray(noise[:, :, :1])
+        made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
+        theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
+        found = {f"runtime, {name}": difference(array, exact[name]) for name, array in made.items()}
+        found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
+        for name, windows in _WINDOWS.items():  # latents that stay on the GPU, against those that go through the host
+            found[f"runtime, {name}"] = difference(*(self._latents(windows, loop) for loop in (True, False)))
+        found["baseline, v_conditional"] = difference(theirs[1:], exact["v_conditional"])
+        found["baseline, v_unconditional"] = difference(theirs[:1], exact["v_unconditional"])
+        found["baseline, frames"] = difference(self.baseline.decode(first), exact["frames"])
+        return found
+
+    def stages(self, plain: nn.Module | None, rounds: int) -> dict[str, Any]:
+        """Seconds of each stage, in interleaved rounds; `plain` is a denoiser to compile."""
+        baseline, runtime, inputs, latents = self.baseline, self.runtime, self.inputs, self.latents
+        ways: dict[str, dict[str, Callable[[], object]]] = {
+            "evaluation": {
+                "baseline": lambda: baseline.evaluate(latents, 500, self.features, self.portrait),
+                "runtime": self.evaluate,
+            }
+            | ({} if plain is None else {"compiled": _compiled(plain, self.network.inputs(self._all), latents)}),
+            "decode": {
+                "baseline": lambda: baseline.decode(inputs.noise),
+                "runtime": lambda: runtime.decode(inputs.noise),
+            },
+            "encode": {
+                "baseline": lambda: (
+                    baseline.encode_portrait(inputs.portrait, inputs.clip_pixels),
+                    baseline.encode_motion(inputs.landmarks),
+                ),
+                "runtime": lambda: runtime.encode(inputs),
+            },
+        }
+        found = {}
+        for stage, runs in ways.items():
+            seconds: dict[str, list[float]] = {way: [] for way in runs}
+            for turn in range(rounds + 2):
+                for way, run in runs.items():
+                    taken = timed(run)
+                    if turn > 1:  # the first two prepare, compile and capture
+                        seconds[way].append(taken)
+            median = {way: statistics.median(times) for way, times in seconds.items()}
+            found[stage] = {"median": median, "seconds": seconds, "faster": median["baseline"] / median["runtime"]}
+        return found
+
+    def ways(self, options: Options) -> list[tuple[str, int, Callable[[], object]]]:
+        """Ways to make a clip, with their evaluations: the public code's, and the runtime's with fewer and fewer."""
+        ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, partial(self._first, options))]
+        for budget in BUDGETS:
+            if budget is None or budget < options.steps:
+                ways.append(("runtime", budget or options.steps, partial(self._second, options, budget)))
+        return ways
+
+    def clips(self, options: Options) -> list[dict[str, Any]]:
+        """Seconds of whole clips in all `ways`."""
+        clips = []
+        for way, evaluations, run in self.ways(options):
+            seconds = statistics.median(timed(run) for _ in range(1 if way == "baseline" else 3))
+            clips.append({"way": way, "evaluations": evaluations, "seconds": seconds})
+        return clips
+
+    def memory(self, options: Options, fresh: Callable[[], Runtime]) -> dict[str, int]:
+        """Bytes of GPU memory that each way takes for a clip beside the weights, encoding and CUDA graphs included.
+
+        Args:
+            options: of the clip.
+            fresh: makes a runtime that shares the weights, and nothing else, with this one.
+        """
+
+        def first() -> None:
+            Rivals.meet(self.baseline, self.runtime, self.inputs, self.network)._first(options)
+
+        def second() -> None:
+            runtime = fresh()
+            replace(self, runtime=runtime, network=runtime.encode(self.inputs))._second(options, None)
+
+        return {"baseline": _added(first), "runtime": _added(second)}
+
+    def _first(self, options: Options) -> NDArray[np.uint8]:
+        latents = self.baseline.denoise(self.portrait, self.features, self.inputs.noise, options)
+        return to_uint8(self.baseline.decode(latents))
+
+    def _second(self, options: Options, evaluations: int | None) -> NDArray[np.uint8]:
+        steps = schedule(options.steps, SchedulerConfig())
+        evaluated = None if evaluations is None else even(len(steps), evaluations)
+        table = jump_table(steps, evaluated, newton(1), "v" if evaluations is None else "epsilon")
+        noise = self.inputs.noise
+        windows = blended_windows(noise.shape[2], "context", 32, 0)
+        workspace = self.network.workspace(noise.shape, windows, steps, table, float(options.guidance or 0), None)
+        return self.runtime.decode(denoise(workspace, steps, table, windows, noise))
+
+    def _latents(self, sizes: tuple[float, int], own: bool) -> Array:
+        """Of four steps with windows of a share of the frames and an overlap; on the engine's device or on the host."""
+        noise, steps = self.inputs.noise, schedule(4, SchedulerConfig())
+        share, overlap = sizes
+        windows = blended_windows(noise.shape[2], "context", round(share * noise.shape[2]), overlap)
+        table = jump_table(steps, even(4, 3), newton(1), "epsilon")
+        workspace: Workspace = HostWorkspace(self.network, steps.timesteps.tolist(), windows, 3.5, table.ring)
+        if own:
+            workspace = self.network.workspace(noise.shape, windows, steps, table, 3.5, None)
+        return denoise(workspace, steps, table, windows, noise)
+
+    def evaluate(self) -> tuple[Array, Array]:
+        """Both halves."""
+        unconditional, conditional = self.network(self.inputs.noise, 500, self._all)
+        assert unconditional is not None
+        return unconditional, conditional
+
+    @property
+    def _all(self) -> NDArray[np.int64]:
+        return np.arange(len(self.inputs.landmarks))
+
+
+def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of two large matrices."""
+    side = 8192 if device.type == "cuda" else 256
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / statistics.median([timed(lambda: a @ b) for _ in range(12)][2:])
+
+
+def _added(run: Callable[[], object]) -> int:
+    """Bytes of GPU memory that PyTorch takes for a run beside what it has; 0 without a GPU, where none is counted."""
+    if not torch.cuda.is_available():
+        run()
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_reserved() - before
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds until a run is finished, on the GPU too."""
+    _wait()
+    start = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def difference(made: Array, exact: Array) -> dict[str, float]:
+    """Relative RMS error, and cosine."""
+    ours, theirs = made.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
+    norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
+    return {
+        "relative_rms": float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)),
+        "cosine": float(ours @ theirs / norms),
+    }
+
+
+def _planar(images: NDArray[np.uint8]) -> Array:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+
+
+def _at(parts: Networks, array: Array) -> Tensor:
+    """Where and in what precision the networks are."""
+    return torch.from_numpy(array).to(next(parts["unet"].parameters()))
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.float().cpu().numpy()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

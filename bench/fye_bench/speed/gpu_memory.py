@@ -1,0 +1,239 @@
+"""GPU memory that a clip takes with the torch backend, computed without a GPU.
+
+    python -m fye_bench.speed.gpu_memory [--config full] [--size 512x512 384x384] [--frames 8 16 24] [--json FILE]
+
+The modules of the backend run on tensors without storage, and every allocation and release is counted as PyTorch's
+eager mode would make them. A kernel of `fye_kernels`, and fused attention, allocate their results alone. What the
+count leaves out is assumed: see `CONTEXT`, `SLACK` and `USABLE`.
+"""
+
+import argparse
+import sys
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fye_bench.environment import environment
+from fye_export import networks
+from fye_export.config import NETWORKS, ModelConfig
+from fye_export.graphs import graph_specs
+from fye_export.random_checkpoint import PRESETS
+from fye_rt.bundle import symbols
+from fye_rt.files import write_json
+from fye_rt.options import parse_size
+from fye_torch import engine
+from fye_torch.modules import PLAIN, Operations
+
+CARDS = (8, 12, 16, 24)  # GB on the box, which are GiB
+CONTEXT = 0.5 * 2**30  # bytes: CUDA's context, loaded kernels, and the work space of cuDNN and cuBLAS
+USABLE = 0.95  # of a card; the driver and the screen take the rest
+SLACK = 0.10  # of everything else: blocks that PyTorch's allocator rounds up or cannot reuse
+DTYPE = torch.float16
+META = torch.device("meta")
+LATENTS = 4  # copies in float32: noise, latents and two earlier predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Memory of one clip of one piece, in bytes.
+
+    Attributes:
+        weights: by network.
+        held: what stays for the whole clip: the portrait's keys and values and the landmark features, each once as
+            they were computed and once where CUDA graphs read them, and the latents.
+        peaks: by graph: the most that its activations take at once, its results included.
+    """
+
+    weights: dict[str, int]
+    held: int
+    peaks: dict[str, int]
+
+    def all_open(self) -> int:
+        """With every graph open: CUDA graphs keep the denoiser's activations while frames are decoded."""
+        encoding = max(self.peaks[name] for name in ("image_encoder", "vae_encoder", "reference", "guider"))
+        running = max(encoding, self.peaks["denoiser"] + self.peaks["vae_decoder"])
+        return self._with_allowance(sum(self.weights.values()) + self.held + running)
+
+    def low_memory(self) -> int:
+        """With `--low-memory`: graphs that run once are released after their last use, so the denoiser stays."""
+        unet, vae = self.weights["unet"], self.weights["vae"]
+        portrait = max(
+            self.weights["image_encoder"] + self.peaks["image_encoder"],
+            vae + self.peaks["vae_encoder"],
+            self.weights["referencenet"] + unet + self.peaks["reference"],
+            self.weights["lmk_guider"] + self.peaks["guider"],
+        )
+        denoising = unet + self.peaks["denoiser"]
+        return self._with_allowance(self.held + max(portrait, denoising + vae + self.peaks["vae_decoder"]))
+
+    @staticmethod
+    def _with_allowance(counted: int) -> int:
+        return round(CONTEXT + (1 + SLACK) * counted)
+
+
+class Allocations(TorchDispatchMode):
+    """Bytes of all storages that operations allocate while the mode is on, and the most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def know(self, tensors: Sequence[Tensor]) -> None:
+        """Leave storages that exist already out of the count."""
+        self._known.update(tensor.untyped_storage()._cdata for tensor in tensors)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count what it allocated."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def needs(config: ModelConfig, size: tuple[int, int], frames: int) -> Needs:
+    """Count what a clip takes.
+
+    Args:
+        config: sizes of the networks.
+        size: (height, width) in pixels.
+        frames: of the clip, which is one window: at most 32.
+    """
+    parts = {name: _network(config, name) for name in NETWORKS}
+    peaks, held = {}, 0
+    for name, spec in graph_specs(config).items():
+        if name == "denoiser_cond":
+            continue
+        assembled = engine.assemble(spec, [parts[part] for part in spec.networks], META, "fp16", COUNTED)
+        at_once = min(frames, max(1, assembled.pixels // (size[0] * size[1]))) if name == "vae_decoder" else frames
+        sizes = symbols(at_once, *size)
+        inputs = [
+            torch.empty(
+                [sizes[length] if isinstance(length, str) else length for length in tensor.shape],
+                dtype=torch.int64 if tensor.dtype == "int64" else DTYPE,
+                device=META,
+            )
+            for tensor in spec.inputs
+        ]
+        peaks[name] = _peak(assembled.module, inputs)
+        if name == "denoiser":
+            latents, _, *constant = inputs
+            held = 2 * sum(tensor.nbytes for tensor in constant) + LATENTS * 4 * latents.numel()
+    return Needs({name: _bytes(part) for name, part in parts.items()}, held, peaks)
+
+
+def _network(config: ModelConfig, name: str) -> nn.Module:
+    with META:
+        network = networks.build(config, name).to(DTYPE).requires_grad_(False)
+    return engine.with_kernels(network, name, COUNTED)
+
+
+def _bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers, each storage once."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum({(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}.values())
+
+
+def _peak(module: nn.Module, inputs: list[Tensor]) -> int:
+    with torch.inference_mode(), mock.patch.object(F, "scaled_dot_product_attention", _attended):
+        module(*inputs)  # what a first run prepares, such as biases of the positional encoding, stays
+        with Allocations() as allocations:
+            allocations.know([*inputs, *module.parameters(), *module.buffers()])
+            results = module(*inputs)  # noqa: F841  the results are held while they are counted
+    return allocations.peak
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    return torch.empty_like(query)
+
+
+def _attended_to_portrait(query: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
+
+
+def _normed(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _gated(x: Tensor) -> Tensor:
+    return torch.empty((*x.shape[:-1], x.shape[-1] // 2), dtype=x.dtype, device=x.device)
+
+
+COUNTED: Operations = replace(
+    PLAIN,
+    reference_attention=_attended_to_portrait,
+    temporal_attention=_attended_to_portrait,
+    norm_silu=_normed,
+    geglu=_gated,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count and print; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.gpu_memory", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=PRESETS, default="full")
+    parser.add_argument("--size", nargs="+", default=["512x512", "384x384"], metavar="HxW")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16, 24], help="of a clip, each at most 32")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    arguments = parser.parse_args(argv)
+    clips = []
+    for size in arguments.size:
+        for frames in arguments.frames:
+            counted = needs(PRESETS[arguments.config], parse_size(size), frames)
+            totals = {"all_open": counted.all_open(), "low_memory": counted.low_memory()}
+            cards = {str(card): _fitting(totals, card) for card in CARDS}
+            clips.append(
+                {
+                    "size": size,
+                    "frames": frames,
+                    "weights_bytes": counted.weights,
+                    "held_bytes": counted.held,
+                    "peak_bytes": counted.peaks,
+                    **{f"{name}_bytes": total for name, total in totals.items()},
+                    "cards": cards,
+                }
+            )
+            needed = ", ".join(f"{name} {total / 2**30:.1f} GiB" for name, total in totals.items())
+            fitting = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
+            print(f"{size}, {frames:>2} frames: {needed}; {fitting}")
+    if arguments.json is not None:
+        result = {
+            "command": ["python", "-m", "fye_bench.speed.gpu_memory", *(sys.argv[1:] if argv is None else argv)],
+            "environment": environment(),
+            "workload": {"config": arguments.config, "precision": "fp16", "guidance": True},
+            "assumed": {"context_bytes": CONTEXT, "slack": SLACK, "usable": USABLE},
+            "clips": clips,
+        }
+        write_json(arguments.json, result)
+    return 0
+
+
+def _fitting(totals: dict[str, int], card: int) -> str:
+    """How a clip fits into a card of so many GB."""
+    return next((how for how in ("all_open", "low_memory") if totals[how] <= USABLE * card * 2**30), "no")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

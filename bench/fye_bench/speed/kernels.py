@@ -1,0 +1,485 @@
+"""Kernels against what PyTorch does without them, on an NVIDIA GPU, with the shapes of the released model.
+
+    python -m fye_bench.speed.kernels --json FILE          16 frames of 512x512, both halves of guidance
+    python -m fye_bench.speed.kernels --small              every shape small, on any machine: does it run?
+    python -m fye_bench.speed.kernels --only geglu         one of them
+
+Times are medians of interleaved rounds of replayed CUDA graphs, as the runtime replays them: a launch from Python takes
+longer than a short kernel. Rates count useful work alone (no padding) against what this GPU was measured to copy and to
+multiply. A result that is further from float32 than its precision allows ends in exit code 1.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fye_bench.environment import environment
+from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels.tiles import Tiles, split
+from fye_rt import files
+from fye_rt.forecast import Jump
+from fye_rt.windows import blended_windows
+
+# tokens, head dimension of each level at 512x512; 8 heads
+LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
+HEADS = 8
+BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+# of the largest result: weights and results are rounded to 2**-11, bfloat16 to 2**-8, and so is what norms start from
+BOUNDS = {torch.float16: 4e-3, torch.bfloat16: 3.2e-2}
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of one call.
+
+    Attributes:
+        flop: operations that are needed.
+        bytes: that have to be read and written.
+        padded: operations that are done, with those on what fills up the kernel's tiles; 0 where there are none.
+    """
+
+    bytes: float
+    flop: float = 0.0
+    padded: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kernel at one shape.
+
+    Attributes:
+        kernel: its name.
+        shape: what it was given.
+        milliseconds: of the kernel and of everything it is compared with, by name; medians.
+        spread: (p75 - p25) / median of the kernel's own times.
+        faster: how many times, than the fastest of the others.
+        rate: useful TFLOP/s or GB/s of the kernel.
+        unit: of it.
+        share: of the measured ceiling.
+        padded_rate: TFLOP/s with the operations on padding; 0 for what is bound by memory.
+        floor: milliseconds that the measured ceilings allow: those of the bytes, or of the operations if they are more.
+        promised: the least that `faster` and `share` are to be.
+        error: largest difference to the same in float32, over the largest value.
+        failed: why a competitor was not timed, by its name.
+    """
+
+    kernel: str
+    shape: str
+    milliseconds: Mapping[str, float]
+    spread: float
+    faster: float
+    rate: float
+    unit: str
+    share: float
+    padded_rate: float
+    floor: float
+    promised: Mapping[str, float]
+    error: float
+    failed: Mapping[str, str]
+
+    @property
+    def missed(self) -> list[str]:
+        """What of the promised it doesn't reach."""
+        return [name for name, least in self.promised.items() if getattr(self, name) < least]
+
+
+class Bench:
+    """Times on a device.
+
+    Args:
+        device: "cuda", or "cpu" to see that everything runs.
+        dtype: of activations.
+        rounds: of all competitors, one after the other.
+    """
+
+    def __init__(self, device: str, dtype: torch.dtype, rounds: int) -> None:
+        self.device, self.dtype, self.rounds = device, dtype, rounds
+        self._random = torch.Generator(device).manual_seed(0)
+        self.copy_rate, self.matrix_rate = 1.0, 1.0
+        if device == "cuda":
+            self.copy_rate, self.matrix_rate = self.ceilings(2**28, 8192)
+
+    def ceilings(self, elements: int, side: int) -> tuple[float, float]:
+        """Bytes a second, read and written, of a copy, and operations a second of a product of square matrices."""
+        block = self.random(elements)
+        target = torch.empty_like(block)
+        copied = self.times({"copy": lambda: target.copy_(block)})["copy"]
+        a, b = self.random(side, side), self.random(side, side)
+        multiplied = self.times({"matrix": lambda: a @ b})["matrix"]
+        return 2 * block.nbytes / statistics.median(copied), 2 * side**3 / statistics.median(multiplied)
+
+    def random(self, *shape: int) -> Tensor:
+        """Standard normal numbers; zeros would draw less power and run faster."""
+        return torch.randn(shape, generator=self._random, device=self.device, dtype=self.dtype)
+
+    def times(self, runs: Mapping[str, Run], failed: dict[str, str] | None = None) -> dict[str, list[float]]:
+        """Seconds of each run, round by round.
+
+        On a GPU each is captured into a CUDA graph, and each replay is preceded by a write that empties the L2 cache.
+
+        Args:
+            runs: by name.
+            failed: gets the errors of runs that fail; without it they are raised.
+        """
+        replays: dict[str, Run] = {}
+        for name, run in runs.items():
+            try:
+                if self.device == "cuda":
+                    replays[name] = captured(run)
+                else:
+                    run()
+                    replays[name] = run
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed[name] = f"{type(error).__name__}: {error}"
+        seconds: dict[str, list[float]] = {name: [] for name in replays}
+        if self.device != "cuda":
+            return {name: [1.0] for name in replays}
+        flush = torch.empty(2**28, dtype=torch.uint8, device=self.device)
+        events = []
+        for _ in range(self.rounds):
+            for name, replay in replays.items():
+                flush.zero_()
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                replay()
+                end.record()
+                events.append((name, start, end))
+        torch.cuda.synchronize()
+        for name, start, end in events:
+            seconds[name].append(start.elapsed_time(end) / 1e3)
+        return seconds
+
+    def row(
+        self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: Work, **promised: float
+    ) -> Row:
+        """Time a kernel, the first of `runs`, and its competitors.
+
+        Args:
+            kernel: its name.
+            shape: what it is given.
+            runs: by name; a competitor may fail.
+            exact: what it should return, in float32.
+            work: of a call; its rate is that of its operations, where they are given.
+            promised: see `Row`.
+        """
+        mine, *others = runs
+        result = runs[mine]()
+        assert isinstance(result, Tensor)
+        error = float((result.float() - exact).abs().max() / exact.abs().max())
+        failed: dict[str, str] = {}
+        seconds = self.times(runs, failed)
+        if mine in failed:
+            raise RuntimeError(failed[mine])
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        quarters = statistics.quantiles(seconds[mine], n=4) if len(seconds[mine]) > 1 else [0.0, 0.0, 0.0]
+        if work.padded:
+            useful, ceiling, scale, unit = work.flop, self.matrix_rate, 1e12, "TFLOP/s"
+        else:
+            useful, ceiling, scale, unit = work.bytes, self.copy_rate, 1e9, "GB/s"
+        return Row(
+            kernel=kernel,
+            shape=shape,
+            milliseconds={name: 1e3 * value for name, value in medians.items()},
+            spread=(quarters[2] - quarters[0]) / medians[mine],
+            faster=min((medians[name] for name in others if name in medians), default=math.nan) / medians[mine],
+            rate=useful / medians[mine] / scale,
+            unit=unit,
+            share=useful / medians[mine] / ceiling,
+            padded_rate=work.padded / medians[mine] / 1e12,
+            floor=1e3 * max(work.bytes / self.copy_rate, work.flop / self.matrix_rate),
+            promised=promised,
+            error=error,
+            failed=failed,
+        )
+
+
+def captured(run: Run) -> Run:
+    """The launch of a CUDA graph of a run, whose kernels are compiled before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Both halves of guidance, against PyTorch's own over concatenated K and V, concatenation included."""
+    frames = 2 if small else 16
+    for tokens, dim in ((24, 40), (16, 160)) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
+        given = (q, k, v, rk, rv, HEADS, frames)
+
+        runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
+        runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
+        for name, attend in SUMMED[bench.device].items():
+            runs[f"two parts, {name}"] = partial(in_two_parts, attend, *given)
+        exact = reference_attention.reference(
+            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
+        )
+        best, columns = reference_attention.best(dim), sum(split(dim))
+        rows, keys = (_whole(tokens, size) for size in (best.rows, best.columns))
+        work = Work(
+            bytes=4 * q.nbytes + 2 * rk.nbytes,
+            flop=4 * frames * tokens * channels * (tokens + 2 * tokens),  # the unconditional half and the other one
+            padded=4 * frames * rows * HEADS * columns * 3 * keys,
+        )
+        promised = {"faster": 1.2} | ({"share": 0.35} if tokens == 4096 else {})
+        yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, work, **promised)
+
+
+def _whole(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def in_two_parts(
+    attend: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, rk: Tensor, rv: Tensor, heads: int, unconditional: int
+) -> Tensor:
+    """Attention to the frame and attention to the portrait, for which all frames are one query, put together.
+
+    Args:
+        attend: PyTorch's fused attention, of those that return the logarithms of their sums too.
+        q: see `fye_kernels.reference_attention.reference_attention`, as for all others.
+        k: see there.
+        v: see there.
+        rk: see there.
+        rv: see there.
+        heads: see there.
+        unconditional: see there.
+    """
+    own, own_sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)))[:2]
+    own, query = own.transpose(1, 2).flatten(2), q[unconditional:]
+    rows = (query.reshape(1, -1, query.shape[-1]), rk, rv)
+    portrait, sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in rows))[:2]
+    portrait = portrait.transpose(1, 2).flatten(2).view_as(query)
+    sums = sums.reshape(heads, len(query), -1).transpose(0, 1)
+    own_sums = own_sums.reshape(len(q), heads, -1)[unconditional:]
+    own[unconditional:] = reference_attention.merge(portrait, sums, own[unconditional:], own_sums)
+    return own
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+
+
+# PyTorch's fused attentions that return the logarithms of their sums
+SUMMED: dict[str, dict[str, Callable[..., Any]]] = {
+    "cuda": {"flash": torch.ops.aten._scaled_dot_product_flash_attention, "cudnn": _cudnn},
+    "cpu": {"flash": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu},
+}
+
+
+def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) -> Iterator[dict[str, Any]]:
+    """Time each tiles of reference_attention for the head dimensions of the released model.
+
+    Yields:
+        For each level: "tokens", "dim", "milliseconds" by tiles (rows, columns, warps, stages), "failed" likewise, and
+        the fastest as "tiles", or None where none is right.
+    """
+    frames = 1 if small else 16
+    for tokens, dim in ((24, 40),) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
+        given = (q, k, v, rk, rv, HEADS, frames)
+        exact = reference_attention.reference(
+            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
+        )
+        runs = {
+            tiles: partial(reference_attention.reference_attention, *given, tiles=tiles) for tiles in candidates[dim]
+        }
+        failed = {}
+        for tiles, run in list(runs.items()):
+            try:
+                error = float((run().float() - exact).abs().max() / exact.abs().max())
+            except Exception as problem:  # more shared memory than there is, or a compiler that gives up
+                failed[tiles] = f"{type(problem).__name__}: {problem}"
+            else:
+                if not error <= BOUNDS[bench.dtype]:
+                    failed[tiles] = f"{error:.1e} away from float32"
+        seconds = bench.times({named(tiles): run for tiles, run in runs.items() if tiles not in failed})
+        milliseconds = {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+        fastest = min(milliseconds, key=milliseconds.__getitem__, default=None)
+        yield {
+            "tokens": tokens,
+            "dim": dim,
+            "milliseconds": milliseconds,
+            "failed": {named(tiles): problem for tiles, problem in failed.items()},
+            "tiles": None if fastest is None else next(tiles for tiles in runs if named(tiles) == fastest),
+        }
+
+
+def named(tiles: Tiles) -> str:
+    """Tiles in words, as `sweep` has them."""
+    return f"{tiles.rows}x{tiles.columns}, {tiles.warps} warps, {tiles.stages} stages"
+
+
+def _every_backend(device: str, attend: Run) -> dict[str, Run]:
+    """Attention by each of PyTorch's implementations, and by the one that it would choose."""
+    backends = BACKENDS if device == "cuda" else {}
+    return {name: partial(_with, backend, attend) for name, backend in backends.items()} | {"default": attend}
+
+
+def _with(backend: SDPBackend, run: Run) -> object:
+    with sdpa_kernel(backend):
+        return run()
+
+
+def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against permuting, PyTorch's attention, and permuting back; the biases are the kernel's alone."""
+    frames = 4 if small else 16
+    for tokens, dim in ((6, 40),) if small else LEVELS:
+        channels = HEADS * dim
+        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
+        biases = bench.random(3, frames, channels)
+        given = (q, k, v, HEADS, frames, biases)
+        runs: dict[str, Run] = {"kernel": partial(temporal_attention.temporal_attention, *given)}
+        runs |= _every_backend(bench.device, partial(temporal_attention.reference, *given[:-1], None))
+        exact = temporal_attention.reference(q.float(), k.float(), v.float(), HEADS, frames, biases.float())
+        work = Work(bytes=4 * q.nbytes + biases.nbytes, flop=8 * frames * frames * tokens * channels)
+        shape = f"2x{frames}x{tokens}x{HEADS}x{dim}"
+        yield bench.row("temporal_attention", shape, runs, exact, work, faster=4.0, share=0.7)
+
+
+def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """A first-order jump over guided predictions, of one window and of many, against the same operations one by one."""
+    frames, size, side = (3, 2, 8) if small else (384, 24, 64)  # a clip of 16 frames alone is over in 3 us
+    shape = (1, 4, frames, side, side)
+    latents = torch.randn(shape, device=bench.device)
+    ring = torch.randn((2, *shape), device=bench.device)
+    slot = torch.ones(1, dtype=torch.int32, device=bench.device)
+    row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
+    windows = blended_windows(frames, "context", size, 4 if not small else 1)
+    shares = forecast_step.Blend(*(table.to(bench.device) for table in forecast_step.blend(windows, frames)))
+    for blend in (None, shares):
+        parts = shape if blend is None else (len(windows), 4, size, side, side)
+        u, c = bench.random(*parts), bench.random(*parts)
+        given = u, c, ring, slot, row, None, blend
+        runs: dict[str, Run] = {
+            "kernel": partial(_moved, forecast_step.forecast_step, latents, *given),
+            "plain": partial(_moved, forecast_step.reference, latents, *given),
+        }
+        # latents are read and written twice (the copy), a slot of the ring each way
+        moved = Work(u.nbytes + c.nbytes + 6 * latents.nbytes)
+        shown = f"{'x'.join(map(str, shape))}, {'and a copy' if blend is None else f'{len(windows)} windows'}"
+        exact = _moved(forecast_step.reference, latents, *given)
+        yield bench.row("forecast_step", shown, runs, exact, moved, share=0.85)
+
+
+def _moved(step: Callable[..., None], latents: Tensor, *given: Any) -> Tensor:
+    x = latents.clone()
+    step(x, *given)
+    return x
+
+
+def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """With the time embedding, against PyTorch's three passes."""
+    for channels, side in ((64, 4),) if small else ((320, 64), (640, 32), (1280, 16), (960, 64), (2560, 8)):
+        x = bench.random(32 if not small else 2, channels, side, side).to(memory_format=torch.channels_last)
+        weight, bias, time = bench.random(channels), bench.random(channels), bench.random(1, channels)
+        given = (x, 32, weight, bias, 1e-5, time)
+        runs: dict[str, Run] = {
+            "kernel": partial(norm_silu.norm_silu, *given),
+            "plain": partial(norm_silu.reference, *given),
+        }
+        exact = norm_silu.reference(x.float(), 32, weight.float(), bias.float(), 1e-5, time.float())
+        moved = Work(3 * x.nbytes)
+        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, moved, share=0.85)
+
+
+def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against PyTorch's two operations."""
+    for tokens, channels in ((8, 64),) if small else ((4096, 1280), (1024, 2560), (256, 5120)):
+        x = bench.random(2 if small else 32, tokens, 2 * channels)
+        runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
+        moved = Work(x.nbytes * 3 / 2)
+        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved)
+
+
+def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
+    """Against PyTorch's passes; exact to the level."""
+    frames, side = (1, 16) if small else (8, 512)
+    x = torch.rand((frames, side, side, 3), device=bench.device)
+    runs: dict[str, Run] = {"kernel": lambda: to_uint8.to_uint8(x)[0], "plain": lambda: to_uint8.reference(x)[0]}
+    exact = to_uint8.reference(x)[0].float()
+    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, Work(x.nbytes * 5 / 4))
+
+
+KERNELS = {
+    "reference_attention": reference_attention_rows,
+    "temporal_attention": temporal_attention_rows,
+    "forecast_step": forecast_step_rows,
+    "norm_silu": norm_silu_rows,
+    "geglu": geglu_rows,
+    "to_uint8": to_uint8_rows,
+}
+
+
+@torch.no_grad()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.kernels", description="Kernels against PyTorch.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--only", choices=KERNELS, metavar="NAME", help="one kernel: " + ", ".join(KERNELS))
+    parser.add_argument("--small", action="store_true", help="small shapes, any machine: times mean nothing")
+    given = parser.parse_args(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not given.small:
+        print("fye: there is no GPU here; see that all runs with --small and TRITON_INTERPRET=1", file=sys.stderr)
+        return 2
+    bench = Bench(device, getattr(torch, given.dtype), given.rounds)
+    rows = []
+    for make in KERNELS.values() if given.only is None else (KERNELS[given.only],):
+        for row in make(bench, given.small):
+            rows.append(row)
+            others = ", ".join(f"{name} {ms:.3f}" for name, ms in row.milliseconds.items() if name != "kernel")
+            print(
+                f"{row.kernel:<20}{row.shape:<24}{row.milliseconds['kernel']:>9.3f} ms ({others}) {row.faster:>6.2f}x "
+                f"{row.rate:>8.1f} {row.unit} {100 * row.share:>5.1f} % error {row.error:.1e}"
+                + (f" missed: {', '.join(row.missed)}" if device == "cuda" and row.missed else ""),
+                flush=True,
+            )
+    if given.json is not None:
+        name = torch.cuda.get_device_name() if device == "cuda" else "none: nothing was timed"
+        content = {
+            "command": ["python", "-m", "fye_bench.speed.kernels", *(sys.argv[1:] if argv is None else argv)],
+            "environment": environment() | {"gpu": name},
+            "ceilings": {"copy_bytes_per_second": bench.copy_rate, "matrix_flop_per_second": bench.matrix_rate},
+            "kernels": [asdict(row) for row in rows],
+        }
+        files.write_json(given.json, content)
+    wrong = [row for row in rows if not row.error <= BOUNDS[bench.dtype]]
+    for row in wrong:
+        print(f"fye: {row.kernel} at {row.shape} is {row.error:.1e} away from float32", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""`fye bench`: baseline and runtime, interleaved in one run.
+
+Each variant has a process of its own, and only one of them works at a time. In every round each variant runs every
+stage once, and ratios compare times of the same round; whole clips likewise.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fye_bench.arguments import Between, Parser
+from fye_bench.environment import OtherLoad, environment
+from fye_bench.speed import pipeline
+from fye_bench.speed.memory import peak_resident
+from fye_bench.speed.model import Model, find_model
+from fye_bench.speed.operators import profile
+from fye_bench.speed.pipeline import BASELINE, STAGES, Array, TimedClip, Variant
+from fye_bench.speed.summary import ratio, summary
+from fye_bench.speed.worker import Worker
+from fye_bench.speed.workload import Workload, describe_bundle
+from fye_rt import backends, files, options
+from fye_rt.bundle import Bundle
+from fye_rt.cli import terminal
+from fye_rt.clips import write
+from fye_rt.options import COMPUTES
+
+_CLIPS = 3  # whole clips of each variant
+_CLIP = "end_to_end"
+
+
+@dataclass(slots=True)
+class Measured:
+    """What was seen of a variant: seconds of each stage, round by round, and whole clips."""
+
+    cold_start_seconds: float
+    peak_anonymous_bytes: int
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    clips: list[TimedClip] = field(default_factory=list)
+    peak_resident_bytes: int = 0
+
+    def seconds(self, name: str) -> list[float]:
+        """Of a stage, or of whole clips."""
+        return [clip.seconds for clip in self.clips] if name == _CLIP else self.stages[name]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `fye bench` with its arguments; returns the exit code.
+
+    Raises:
+        FyeError: an option, a file or a backend is at fault.
+    """
+    arguments = _parse(argv)
+    size = options.parse_size(arguments.size)
+    workload = Workload(frames=arguments.frames, size=size, steps=arguments.steps, threads=arguments.threads)
+    variants = [Variant(BASELINE)]
+    for backend in arguments.backend or backends.installed():
+        variants += [Variant(backend, compute) for compute in _computes(backend, arguments.compute)]
+    if arguments.json is not None:
+        write.check_output(arguments.json, (".json",))
+    result: dict[str, Any] = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
+    with terminal.working(arguments.quiet) as bars:
+        model = find_model(arguments.checkpoint, arguments.bundle, terminal.note, fresh=arguments.fresh)
+        others = OtherLoad()
+        measured = _measure(variants, workload, model, arguments.rounds, bars)
+        result["environment"]["other_processes_cores"] = others.cores()
+        profiles = _profile(variants, workload, model, bars) if arguments.profile else {}
+    result |= _describe(Bundle.load(model.bundle, verify=False), workload, measured) | profiles
+    if arguments.json is not None:
+        files.write_json(arguments.json, result)
+    for line in _table(result["variants"]):
+        terminal.say(line)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    default = Workload()
+    parser = Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default a seeded mid-size model, made once")
+    parser.add_argument("--fresh", action="store_true", help="make the seeded model again, which is kept otherwise")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from")
+    parser.add_argument("--backend", action="append", choices=backends.BACKENDS, help="repeatable; default: installed")
+    parser.add_argument("--compute", choices=COMPUTES[1:], help="default: every precision a backend has on this CPU")
+    parser.add_argument("--frames", type=int, default=default.frames)
+    parser.add_argument("--size", default="{}x{}".format(*default.size), metavar="HxW")
+    parser.add_argument("--steps", type=int, default=default.steps, help="of a whole clip")
+    parser.add_argument("--threads", type=int, default=default.threads, choices=Between(1, 256), metavar="N")
+    parser.add_argument("--rounds", type=int, default=10, choices=Between(1, 1000), metavar="N")
+    parser.add_argument("--profile", action="store_true", help="also tell where an evaluation's time goes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser.parse_args(argv)
+
+
+def _computes(backend: str, wanted: str | None) -> tuple[str, ...]:
+    return backends.computes(backend) if wanted is None else (backends.resolve_compute(backend, wanted),)
+
+
+def _measure(
+    variants: Sequence[Variant], workload: Workload, model: Model, rounds: int, bars: terminal.Bars
+) -> dict[Variant, Measured]:
+    measured: dict[Variant, Measured] = {}
+    workers: dict[Variant, Worker] = {}
+    with ExitStack() as stack:
+        for number, variant in enumerate(variants):
+            bars("open", number, len(variants), str(variant))
+            worker = workers[variant] = stack.enter_context(Worker())
+            seconds, growth = worker.watch(pipeline.open_pipeline, variant, workload, model.bundle, model.checkpoint)
+            measured[variant] = Measured(seconds, growth.before + growth.peak)
+        bars("open", len(variants), len(variants))
+        for turn in range(rounds):
+            for variant in _rotated(variants, turn):
+                for stage, seconds in workers[variant].call(pipeline.time_stages).items():
+                    measured[variant].stages[stage].append(seconds)
+            bars("rounds", turn + 1, rounds)
+        for turn in range(_CLIPS):
+            for number, variant in enumerate(_rotated(variants, turn)):
+                bars("clips", turn * len(variants) + number, _CLIPS * len(variants), str(variant))
+                measured[variant].clips.append(workers[variant].call(pipeline.make_clip))
+        bars("clips", _CLIPS, _CLIPS)
+        for variant, worker in workers.items():
+            measured[variant].peak_resident_bytes = peak_resident(worker.pid)
+    return measured
+
+
+def _rotated(variants: Sequence[Variant], turn: int) -> list[Variant]:
+    """Another one goes first in every turn: what follows a long pause is not always the same variant."""
+    start = turn % len(variants)
+    return [*variants[start:], *variants[:start]]
+
+
+def _profile(variants: Sequence[Variant], workload: Workload, model: Model, bars: terminal.Bars) -> dict[str, Any]:
+    profiles = {}
+    for number, variant in enumerate(variants):
+        bars("profiles", number, len(variants), str(variant))
+        with Worker() as worker:
+            profiles[str(variant)] = worker.call(profile, variant, workload, model.bundle, model.checkpoint)
+    bars("profiles", len(variants), len(variants))
+    return {"operators": profiles}
+
+
+def _describe(bundle: Bundle, workload: Workload, measured: Mapping[Variant, Measured]) -> dict[str, Any]:
+    options = workload.options()
+    baseline = next(iter(measured.values()))
+    return {
+        "workload": {
+            "model": describe_bundle(bundle),
+            "frames": workload.frames,
+            "size": list(workload.size),
+            "latent_size": [side // 8 for side in workload.size],
+            "steps": workload.steps,
+            "guidance": options.guidance,
+            "windows": {
+                "kind": options.windows,
+                "size": options.window_size,
+                "overlap": options.window_overlap,
+                "number": workload.windows(),
+            },
+            "network_evaluations": workload.steps * workload.windows(),
+            "precision": {"storage": bundle.precision, "compute": [variant.compute for variant in measured]},
+        },
+        "variants": {
+            str(variant): {
+                "backend": variant.backend,
+                "compute": variant.compute,
+                "stages": {stage: summary(seconds) for stage, seconds in seen.stages.items()},
+                "end_to_end": summary(seen.seconds(_CLIP)),
+                "frames_per_second": workload.frames / summary(seen.seconds(_CLIP))["p50"],
+                "first_frame": summary([clip.first_frame_seconds for clip in seen.clips]),
+                "cold_start_seconds": seen.cold_start_seconds,
+                "peak_memory_bytes": seen.peak_resident_bytes,
+                "peak_anonymous_bytes": seen.peak_anonymous_bytes,
+                "speedup": {name: ratio(baseline.seconds(name), seen.seconds(name)) for name in (*STAGES, _CLIP)},
+                "difference": {
+                    name: _difference(getattr(seen.clips[0], name), getattr(baseline.clips[0], name))
+                    for name in ("latents", "frames")
+                },
+            }
+            for variant, seen in measured.items()
+        },
+    }
+
+
+def _difference(got: Array, want: Array) -> dict[str, float]:
+    """From the baseline's own result, whose rounding is as good as anyone's in fp32."""
+    error = got.astype(np.float64) - want
+    return {
+        "max_abs": float(np.abs(error).max()),
+        "relative_rms": float(np.sqrt(np.mean(error**2) / np.mean(np.square(want, dtype=np.float64)))),
+    }
+
+
+def _table(variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield (
+        f"{'seconds (median)':<18}{'portrait':>9}{'motion':>8}{'step':>8}{'decode':>8}{'first frame':>13}"
+        f"{'frames/s':>10}{'memory':>10}{'step speed-up':>21}{'clip speed-up':>21}"
+    )
+    for name, seen in variants.items():
+        stages = [seen["stages"][stage]["p50"] for stage in STAGES]
+        yield (
+            f"{name:<18}{stages[0]:>9.3f}{stages[1]:>8.3f}{stages[2]:>8.3f}{stages[3]:>8.3f}"
+            f"{seen['first_frame']['p50']:>13.2f}{seen['frames_per_second']:>10.3f}"
+            f"{seen['peak_memory_bytes'] / 1e6:>7,.0f} MB"
+            f"{_spread(seen['speedup']['denoise_step']):>21}{_spread(seen['speedup'][_CLIP]):>21}"
+        )
+
+
+def _spread(speedup: Mapping[str, float]) -> str:
+    return f"{speedup['median']:.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"

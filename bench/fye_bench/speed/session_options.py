@@ -1,0 +1,214 @@
+"""How graphs are best opened: time and memory of engine options, one changed at a time.
+
+    python -m fye_bench.speed.session_options --bundle DIR [--bundle DIR ...] [--rounds 7] [--json FILE]
+
+Each option has a process of its own, which opens the six graphs of a guided clip. What that adds to anonymous memory is
+compared with the graphs' weights in float32. Then its evaluations alternate with those of the chosen options.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fye_bench.arguments import run
+from fye_bench.environment import OtherLoad, environment
+from fye_bench.speed.memory import anonymous
+from fye_bench.speed.summary import ratio, summary
+from fye_bench.speed.worker import Worker
+from fye_bench.speed.workload import Workload, denoiser_inputs, describe_bundle
+from fye_rt import backends, files
+from fye_rt.bundle import Bundle
+from fye_rt.cli import terminal
+from fye_rt.engine import Arrays, Engine, Settings
+
+GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder")
+THREADS = 2
+CHOSEN = "chosen"
+
+Change = Callable[[Any], None]  # of an onnxruntime.SessionOptions
+
+
+def _entry(key: str, value: str) -> Change:
+    return lambda options: options.add_session_config_entry(key, value)
+
+
+def _attribute(name: str, value: object) -> Change:
+    return lambda options: setattr(options, name, value)
+
+
+def _level(name: str) -> Change:
+    def change(options: Any) -> None:
+        options.graph_optimization_level = getattr(type(options.graph_optimization_level), name)
+
+    return change
+
+
+# What `fye_rt.backends.onnxruntime.session_options` has otherwise
+CHANGES: dict[str, Change] = {
+    "1 thread": _attribute("intra_op_num_threads", 1),
+    "default threads": _attribute("intra_op_num_threads", 0),
+    "arena off": _attribute("enable_cpu_mem_arena", False),
+    "memory pattern off": _attribute("enable_mem_pattern", False),
+    "prepacking off": _entry("session.disable_prepacking", "1"),
+    "initializers in the arena": _entry("session.use_device_allocator_for_initializers", "0"),
+    "no graph optimisation": _level("ORT_DISABLE_ALL"),
+    "basic graph optimisation": _level("ORT_ENABLE_BASIC"),
+    "extended graph optimisation": _level("ORT_ENABLE_EXTENDED"),
+    "dynamic block base 4": _entry("session.dynamic_block_base", "4"),
+    "spinning off": _entry("session.intra_op.allow_spinning", "0"),
+    "spinning between runs": _entry("session.force_spinning_stop", "0"),
+    "denormals flushed": _entry("session.set_denormal_as_zero", "1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """`option` is `CHOSEN` or one of `CHANGES`."""
+
+    bundle: Path
+    backend: str
+    compute: str
+    option: str = CHOSEN
+
+
+_engines: dict[str, Engine] = {}
+_inputs: Arrays = {}
+
+
+def open_graph(candidate: Candidate, graph: str) -> float:
+    """In a worker: open a graph and keep it; seconds."""
+    bundle = Bundle.load(candidate.bundle, verify=False)
+    start = time.perf_counter()
+    if candidate.option == CHOSEN:
+        settings = Settings(compute=candidate.compute, threads=THREADS)
+        _engines[graph] = backends.load(candidate.backend)(bundle, graph, settings)
+    else:
+        _engines[graph] = _open_changed(bundle.file(graph, candidate.backend), CHANGES[candidate.option])
+    return time.perf_counter() - start
+
+
+def _open_changed(file: Path, change: Change) -> Engine:
+    import onnxruntime
+
+    from fye_rt.backends.onnxruntime import OnnxRuntimeEngine, session_options
+
+    onnxruntime.set_default_logger_severity(3)  # it warns of every changed entry
+    options = session_options(THREADS)
+    change(options)
+    return OnnxRuntimeEngine(file, options)
+
+
+def keep_inputs(inputs: Arrays) -> None:
+    """In a worker: inputs of the denoiser for `evaluate`, which is warmed up."""
+    _inputs.update(inputs)
+    evaluate()
+
+
+def evaluate() -> float:
+    """In a worker: one evaluation of the denoiser; seconds."""
+    start = time.perf_counter()
+    _engines["denoiser"].run(_inputs)
+    return time.perf_counter() - start
+
+
+def predict(inputs: Arrays) -> Arrays:
+    """In a worker: what one evaluation of the denoiser gives."""
+    return _engines["denoiser"].run(inputs)
+
+
+def measure_opening(candidate: Candidate, worker: Worker, graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
+    """Open graphs one after another, and compare what they add to anonymous memory with their weights in float32."""
+    bundle = Bundle.load(candidate.bundle, verify=False)
+    worker.call(backends.load, candidate.backend)  # libraries are no part of a graph
+    seconds, added, peak, by_graph = 0.0, 0, 0, {}
+    for graph in graphs:
+        opening, growth = worker.watch(open_graph, candidate, graph)
+        seconds += opening
+        peak = max(peak, added + growth.peak)
+        added += growth.added
+        by_graph[graph] = {"weights": bundle.weight_bytes(graph), "added": growth.added, "peak": growth.peak}
+    weights = sum(bundle.weight_bytes(graph) for graph in graphs)
+    return {
+        "open_seconds": seconds,
+        "weights_bytes": weights,
+        "added_bytes": added,
+        "added": added / weights,
+        "peak": peak / weights,
+        "graphs": by_graph,
+    }
+
+
+def measure(candidates: Sequence[Candidate], rounds: int) -> Iterator[dict[str, Any]]:
+    """One row for each candidate; the first of each bundle is what its others are compared with."""
+    reference: Worker | None = None
+    with ExitStack() as stack:
+        for candidate in candidates:
+            bundle = Bundle.load(candidate.bundle, verify=False)
+            with ExitStack() as own:
+                worker = own.enter_context(Worker())
+                row = measure_opening(candidate, worker)
+                inputs = denoiser_inputs(bundle, Workload())
+                before = anonymous(worker.pid)
+                worker.call(keep_inputs, inputs)
+                if reference is None:
+                    reference = worker
+                    stack.push(own.pop_all())
+                pairs = [(reference.call(evaluate), worker.call(evaluate)) for _ in range(rounds)]
+                row |= {
+                    "evaluation": summary([seconds for _, seconds in pairs]),
+                    "speedup": ratio(*zip(*pairs, strict=True)),
+                    "added_by_running_bytes": anonymous(worker.pid) - before,
+                }
+            named = {"storage": bundle.precision, "backend": candidate.backend, "compute": candidate.compute}
+            yield named | {"option": candidate.option} | row
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table; see the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fye_bench.speed.session_options", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--bundle", type=Path, action="append", required=True, metavar="DIR", help="repeatable")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    candidates = []
+    for path in arguments.bundle:
+        candidates += [Candidate(path, "onnxruntime", "fp32", option) for option in (CHOSEN, *CHANGES)]
+        candidates += [Candidate(path, "openvino", compute) for compute in backends.computes("openvino")]
+    result: dict[str, Any] = {
+        "command": ["python", "-m", "fye_bench.speed.session_options", *argv],
+        "environment": environment(THREADS),
+        "workload": {
+            "graphs": GRAPHS,
+            "evaluation": {"frames": Workload().frames, "size": Workload().size},
+            "models": [describe_bundle(Bundle.load(path)) for path in arguments.bundle],
+        },
+        "options": [],
+    }
+    others = OtherLoad()
+    terminal.say(
+        f"{'storage':<8}{'engine':<12}{'compute':<8}{'option':<28}{'open':>7}{'added':>8}{'peak':>7}"
+        f"{'run adds':>10}{'evaluation':>12}{'relative speed':>21}"
+    )
+    for row in measure(candidates, arguments.rounds):
+        result["options"].append(row)
+        speedup = row["speedup"]
+        terminal.say(
+            f"{row['storage']:<8}{row['backend']:<12}{row['compute']:<8}{row['option']:<28}"
+            f"{row['open_seconds']:>5.1f} s{row['added']:>7.2f}x{row['peak']:>6.2f}x"
+            f"{row['added_by_running_bytes'] / 1e6:>7.0f} MB{row['evaluation']['p50']:>10.3f} s"
+            f"{speedup['median']:>9.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"
+        )
+    result["environment"]["other_processes_cores"] = others.cores()
+    if arguments.json is not None:
+        files.write_json(arguments.json, result)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,51 @@
+"""Quality against evaluations and against time, drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fye_bench.studies.lossless import CONTROLS, MOST_WORSE
+
+_OURS = "calibrated"
+_LEAST = 5e-4  # what is better is not drawn lower: the axis has no zero
+
+
+def draw_front(path: Path, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Distance to the full run, and the worst metric against the truth, over evaluations and over speed.
+
+    Args:
+        path: .png or .svg.
+        methods: by name, rows as `fye_bench.studies.lossless.summarise` gives them.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 10), layout="constrained")
+    rows = (
+        ("distance to the full run, dB", lambda row: row["distance"]["mean"]),
+        ("worst metric, worse end of its interval, %", lambda row: 100 * max(row["worst"]["relative"], _LEAST)),
+    )
+    columns = (
+        ("network evaluations", lambda row: row["evaluations"]),
+        ("speed of the denoising loop, full run = 1", lambda row: row["speedup"]),
+    )
+    axes = figure.subplots(2, 2, sharey="row")
+    colours = [colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
+    for i, (y_label, y) in enumerate(rows):
+        for j, (x_label, x) in enumerate(columns):
+            axis = axes[i][j]
+            for number, (method, points) in enumerate(methods.items()):
+                style = "--" if method in CONTROLS else "-"
+                marker = "osD^v<>*PX"[number // 10 + number % 10]
+                values = [(x(row), y(row)) for row in points]
+                colour = colours[number % len(colours)]
+                width = 3 if method == _OURS else 1.3
+                look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": width}
+                axis.plot(*zip(*values, strict=True), style, label=method, **look)
+            axis.set(xlabel=x_label, ylabel=y_label if j == 0 else "")
+            axis.grid(alpha=0.3)
+    for axis in axes[1]:
+        axis.set_yscale("log")
+        axis.axhline(100 * MOST_WORSE, color="black", linestyle=":", linewidth=1)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,247 @@
+"""What 8 bits cost: errors of every graph against float32, and quality on the suite with the denoiser quantised.
+
+    python -m fye_bench.studies.quantization --bundle DIR [--also DIR ...] [--cases 12] [--json FILE]
+
+Ranges are measured on drawn portraits that the suite never shows, errors on others of them that no range was measured
+on, while clips are made as users make them. Everything runs on the CPU with ONNX Runtime, which computes what stands
+between a pair of QuantizeLinear and DequantizeLinear in floating point: that is what 8 bits say, and nothing of how
+fast an engine is with them.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from fye_bench.arguments import Between, run
+from fye_bench.environment import OtherLoad, environment
+from fye_bench.metrics.images import psnr
+from fye_bench.metrics.judge import Judge, Scores, change, summarise
+from fye_bench.metrics.statistics import mean
+from fye_bench.metrics.truth import (
+    CASES,
+    FIRST_CALIBRATION,
+    FIRST_IDENTITY,
+    FRAMES,
+    STRIDE,
+    Drawn,
+    Image,
+    calibration_clips,
+    suite,
+)
+from fye_bench.speed.workload import describe_bundle
+from fye_bench.studies.making import Made, make
+from fye_engines import quantize
+from fye_engines.checking import FIRST_TIMESTEP, compare, exact_engine, random_inputs
+from fye_engines.precision import PRODUCTS, set_precision
+from fye_engines.quantize import BASE, KINDS, Ranges
+from fye_rt import files
+from fye_rt.animator import Animator
+from fye_rt.bundle import GRAPHS, Bundle, symbols
+from fye_rt.cli import terminal
+from fye_rt.clips import write
+from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
+from fye_rt.options import DEFAULT_FORECAST, Options
+
+THREADS = 1
+PRECISIONS = (BASE, *KINDS)
+MEASURED, HELD_OUT = 4, 2  # clips that ranges and errors are measured on
+CLIP_FRAMES, CLIP_STEPS = 8, 8  # of such a clip, every step evaluated
+CALLS = 2 * CLIP_STEPS  # of a graph, at most, that its error is measured on
+DENOISER = "denoiser"
+
+
+class Simulated(Engine):
+    """A graph in another precision, on the CPU."""
+
+    compute = BASE
+    pixels = CPU_PIXELS
+
+    def __init__(self, bundle: Bundle, onnx: bytes) -> None:
+        self._session = quantize.session(bundle, onnx, THREADS)
+        self._low = {each.name for each in self._session.get_inputs() if each.type == "tensor(float16)"}
+        self._outputs = [each.name for each in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """See `fye_rt.engine.Engine`."""
+        given = {name: array.astype(np.float16) if name in self._low else array for name, array in inputs.items()}
+        return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
+
+
+class Mixed(Animator):
+    """An animator in float32 with another denoiser."""
+
+    def __init__(self, bundle: Bundle, denoiser: Engine) -> None:
+        super().__init__(bundle, "onnxruntime", threads=THREADS)
+        opened = self.graphs.open
+
+        def open_engine(bundle: Bundle, graph: str, settings: Settings) -> Engine:
+            return denoiser if graph == DENOISER else opened(bundle, graph, settings)
+
+        self.graphs.open = open_engine
+
+
+def lowered(bundle: Bundle, graph: str, precision: str, ranges: Ranges) -> tuple[bytes, dict[str, float]]:
+    """A graph in a precision of `PRECISIONS`, and what of it has 8 bits: products, and part of their weights."""
+    model = ir.load(bundle.file(graph))
+    set_precision(model, BASE)
+    chosen = quantize.places(model) if precision in KINDS else []
+    stored = [node for node in model.graph if node.op_type in PRODUCTS - {"Attention"}]
+    facts = {
+        "products": len(stored),
+        "with_8_bits": len(chosen),
+        "weights_with_8_bits": _numbers(chosen) / _numbers(stored),
+    }
+    if precision in KINDS:
+        quantize.quantize(model, ranges, precision)
+    return ir.to_proto(model).SerializeToString(deterministic=True), facts
+
+
+def _numbers(products: Sequence[ir.Node]) -> int:
+    shapes = [quantize.stored(node.inputs[1]).shape for node in products]
+    return sum(int(np.prod(shape.numpy())) for shape in shapes if shape is not None)
+
+
+def errors(bundle: Bundle, graph: str, ranges: Ranges, held: Sequence[Arrays]) -> Iterator[dict[str, Any]]:
+    """How far each precision is from float32, over all outputs of all calls."""
+    exact = exact_engine(bundle, graph)
+    height, width = bundle.size
+    noise = random_inputs(bundle, graph, symbols(CLIP_FRAMES, height, width))
+    given = [*held, noise]
+    right = [exact.run(inputs) for inputs in given]
+    first = [number for number, inputs in enumerate(held) if inputs.get("timestep", [0])[0] == FIRST_TIMESTEP]
+    for precision in PRECISIONS:
+        onnx, facts = lowered(bundle, graph, precision, ranges)
+        engine = Simulated(bundle, onnx)
+        found = [compare(engine.run(inputs), wanted) for inputs, wanted in zip(given, right, strict=True)]
+        yield {
+            "graph": graph,
+            "precision": precision,
+            **facts,
+            "calls": len(held),
+            **_summary(found[:-1]),
+            "first_step": _summary([found[number] for number in first]) if first else None,
+            "random_inputs": _summary(found[-1:]),
+        }
+
+
+def _summary(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Over all outputs of some calls."""
+    each = [differences for call in found for differences in call.values()]
+    rms = [differences["relative_rms"] for differences in each]
+    return {
+        "relative_rms": {"median": median(rms), "most": max(rms)},
+        "cosine": {"least": min(differences["cosine"] for differences in each)},
+    }
+
+
+def clips(bundle: Bundle) -> tuple[list[tuple[Image, Image]], list[tuple[Image, Image]]]:
+    """Those that ranges are measured on, and those that errors are."""
+    drawn = list(calibration_clips(MEASURED + HELD_OUT, bundle.size, CLIP_FRAMES))
+    return drawn[:MEASURED], drawn[MEASURED:]
+
+
+def measure_graph(
+    bundle: Bundle, graph: str, measured: Sequence[tuple[Image, Image]], held: Sequence[tuple[Image, Image]]
+) -> tuple[Ranges, list[dict[str, Any]]]:
+    """A graph's ranges and its errors."""
+    options = bundle.resolve(Options(steps=CLIP_STEPS, guidance=1.0 if graph == "denoiser_cond" else None))
+    inputs = quantize.record(bundle, graph, measured, options, THREADS)
+    ranges = quantize.calibrate(bundle, graph, inputs, THREADS)
+    options = replace(options, seed=MEASURED)  # of noise that no range was measured on either
+    others = list(islice(quantize.record(bundle, graph, held, options, THREADS), CALLS))
+    return ranges, list(errors(bundle, graph, ranges, others))
+
+
+def quality(
+    bundle: Bundle, ranges: Ranges, options: Options, cases: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The suite in float32, and what changes when the denoiser is in another precision, case by case."""
+    drawn = list(suite(cases, bundle.size))
+    judge = Judge()
+    with Animator(bundle, "onnxruntime", threads=THREADS) as animator:
+        made = [_make(animator, one, options) for one in drawn]
+    frames = [one.frames for one in made]
+    scores = [judge.compare(one, clip) for one, clip in zip(drawn, frames, strict=True)]
+    terminal.say(f"suite, fp32: {cases} cases, {made[0].evaluations} evaluations each")
+    found = []
+    for precision in PRECISIONS:
+        with Mixed(bundle, Simulated(bundle, lowered(bundle, DENOISER, precision, ranges)[0])) as animator:
+            others = [_make(animator, one, options).frames for one in drawn]
+        theirs: list[Scores] = [judge.compare(one, clip) for one, clip in zip(drawn, others, strict=True)]
+        distances = [psnr(one, other) for one, other in zip(others, frames, strict=True)]
+        distance = mean(distances)
+        differences = {"distance": distance, "distances": distances, "change": change(theirs, scores)}
+        found.append({"precision": precision, **differences})
+        terminal.say(f"suite, {precision}: {distance['mean']:.1f} dB from fp32, least {min(distances):.1f} dB")
+    return {"network_evaluations": made[0].evaluations, "summary": summarise(scores)}, found
+
+
+def _make(animator: Animator, drawn: Drawn, options: Options) -> Made:
+    return make(animator, animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks), options)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the errors and the distances; see the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fye_bench.studies.quantization", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--also", type=Path, action="append", default=[], metavar="DIR", help="its errors; repeatable")
+    parser.add_argument("--cases", type=int, default=CASES, choices=Between(1, 1000), metavar="N", help="of the suite")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    if arguments.json is not None:
+        write.check_output(arguments.json, (".json",))
+    bundle, *more = [Bundle.load(path) for path in (arguments.bundle, *arguments.also)]
+    options = bundle.resolve(Options(forecast=DEFAULT_FORECAST))
+    result: dict[str, Any] = {
+        "command": ["python", "-m", "fye_bench.studies.quantization", *argv],
+        "environment": environment(THREADS),
+        "workload": {
+            "models": [describe_bundle(each) for each in (bundle, *more)],
+            "ranges": {
+                "first_identity": FIRST_CALIBRATION,
+                "clips": MEASURED,
+                "held_out": HELD_OUT,
+                "frames": CLIP_FRAMES,
+                "steps": CLIP_STEPS,
+            },
+            "suite": {"first_identity": FIRST_IDENTITY, "stride": STRIDE},
+            "cases": arguments.cases,
+            "frames": FRAMES,
+            "size": list(bundle.size),
+            **options.as_dict(),
+        },
+        "errors": [],
+    }
+    others = OtherLoad()
+    terminal.say(f"{'graph':<15}{'precision':<11}{'8 bits':>10}{'RMS, median':>13}{'most':>9}{'cosine':>10}")
+    for each in (bundle, *more):
+        measured, held = clips(each)
+        for graph in GRAPHS:
+            ranges, rows = measure_graph(each, graph, measured, held)
+            if each is bundle and graph == DENOISER:
+                denoiser = ranges
+            for row in rows:
+                result["errors"].append({"model": each.digest, **row})
+                rms = row["relative_rms"]
+                terminal.say(
+                    f"{graph:<15}{row['precision']:<11}{row['with_8_bits']:>5} /{row['products']:>3}"
+                    f"{rms['median']:>13.4f}{rms['most']:>9.4f}{row['cosine']['least']:>10.5f}"
+                )
+    result["fp32"], result["quality"] = quality(bundle, denoiser, options, arguments.cases)
+    result["environment"]["other_processes_cores"] = others.cores()
+    if arguments.json is not None:
+        files.write_json(arguments.json, result)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

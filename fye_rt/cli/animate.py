@@ -1,0 +1,90 @@
+"""`fye animate`: one clip."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fye_rt.cli import terminal
+from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, Threads, Verbose, takes_request
+from fye_rt.cli.optional import model_notes, say_written
+from fye_rt.errors import OptionError
+from fye_rt.options import parse_request
+
+
+@takes_request()
+def animate(
+    portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Picture of a face.")],
+    motion: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MOTION", help="Driving video, motion .npz, folder of landmark images, or template .npy."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4", help="Clip to write.")],
+    settings: dict[str, Any],
+    bundle: BundleFolder = None,
+    backend: Backend = "auto",
+    threads: Threads = 0,
+    low_memory: LowMemory = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Make frames while MOTION is read; Ctrl-C keeps what is finished.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep what is finished in DIR, and go on from there (progressive windows)."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks, result.")
+    ] = False,
+    contact_sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also write a contact sheet.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="REPORT", help="Also write a report.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Animate PORTRAIT with MOTION. A driving video's frame rate and sound are kept."""
+    from dataclasses import replace
+
+    from fye_rt import Animator, Bundle, files, media
+    from fye_rt.bundle import shipped_bundle
+    from fye_rt.clips import report, write
+
+    request = parse_request({**settings, "portrait": portrait, "motion": motion})
+    if stream and (compare or contact_sheet or json or resume):
+        raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet, --json and --resume")
+    if resume is not None and request.options.windows != "progressive":
+        windows = request.options.windows
+        raise OptionError(f"--resume keeps the finished intervals of a long clip; leave out --windows {windows}")
+    comparison = output.with_stem(f"{output.stem}_compare") if compare else None
+    for path, suffixes in (
+        (output, (".mp4",)),
+        (comparison, (".mp4",)),
+        (contact_sheet, tuple(media.images.WRITABLE)),
+        (json, (".json",)),
+    ):
+        if path is not None:
+            write.check_output(path, suffixes, (portrait, motion))
+    with terminal.working(quiet, verbose) as bars:
+        bars("check the bundle", 0, 1)
+        model = Bundle.load(bundle or shipped_bundle())
+        bars("check the bundle", 1, 1)
+        request = replace(request, options=model.resolve(request.options))
+        compute = request.options.compute
+        with Animator(model, backend, compute=compute, threads=threads, low_memory=low_memory) as animator:
+            start = time.perf_counter()
+            if stream:
+                clip_stream = animator.stream(request)
+                count = write.write_stream(output, clip_stream, request.frames, bars)
+                terminal.say(f"{output}: {count} frames at {clip_stream.fps:g} fps")
+                return
+            clip = animator.render(request, progress=bars, resume=resume)
+            write.write_clip(clip, output, comparison, contact_sheet)
+            seconds = time.perf_counter() - start
+            facts = report.describe(animator, clip, request.options, bars.totals["denoise"], seconds)
+        if json is not None:
+            with write.extra(output):
+                files.write_json(json, facts)
+    for text in (*clip.notices, *model_notes(model)):
+        terminal.note(text)
+    say_written(output, clip)

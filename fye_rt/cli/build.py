@@ -1,0 +1,103 @@
+"""`fye build`: TensorRT plans."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fye_rt.cli import terminal
+from fye_rt.cli.arguments import DEFAULTS, Quiet, Verbose
+from fye_rt.cli.optional import optional
+from fye_rt.errors import OptionError
+from fye_rt.options import DEFAULT_WINDOWS
+
+
+def build(
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE")] = None,
+    backend: Annotated[str, typer.Option(help="Backend to build for: tensorrt.")] = "tensorrt",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Size of clips, by default the bundle's; or smallest:usual:largest."),
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Frames per window, by default what --windows needs; or smallest:usual:largest."
+        ),
+    ] = None,
+    windows: Annotated[
+        str,
+        typer.Option(help="progressive: all lengths up to --window-size; context, reference: that one."),
+    ] = DEFAULT_WINDOWS,
+    window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
+    graph: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Build only this graph; repeatable. By default what clips need."),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="Compute precision: fp16, bf16, fp32; or int8, fp8, which need `fye calibrate --ranges`."),
+    ] = "fp16",
+    attention: Annotated[
+        str, typer.Option(help="Attention: fused (TensorRT's own) or written-out (products and softmax).")
+    ] = "fused",
+    level: Annotated[int, typer.Option(help="Optimization level, 0 to 5: how long to look for fast kernels.")] = 3,
+    workspace: Annotated[int | None, typer.Option(metavar="MB", help="Workspace memory that a kernel may use.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Let the plan take the weights of another fine-tune.")] = False,
+    stripped: Annotated[
+        bool, typer.Option("--stripped", help="Also keep a plan without weights, to give to others. Means --refit.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also build what exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be built, and why.")] = False,
+    list_plans: Annotated[bool, typer.Option("--list", help="Only list the plans.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Only remove plans of other GPUs, drivers and versions, and damaged ones.")
+    ] = False,
+    limit: Annotated[
+        int,
+        typer.Option(metavar="GB", min=0, help="Disk space of all plans; the least recently used are evicted first."),
+    ] = 32,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build TensorRT plans from a bundle, for the GPU of this machine.
+
+    Every plan is compared with ONNX Runtime in float32 before it is kept. `fye animate --backend tensorrt` runs them.
+    """
+    from fye_rt import Bundle
+    from fye_rt.plans import PlanCache
+
+    if backend != "tensorrt":
+        raise OptionError(f"backend={backend!r} is not valid; only tensorrt has plans that are built")
+    command = optional("fye_engines.command", "tensorrt")
+    cache = PlanCache(limit=limit << 30)
+    with terminal.working(quiet, verbose) as bars:
+        if list_plans:
+            lines = command.listed(cache)
+        elif prune:
+            lines = command.pruned(cache)
+        elif bundle is None:
+            raise OptionError("give a BUNDLE, or one of --list and --prune")
+        else:
+            model = Bundle.load(bundle)
+            request = command.request(
+                model,
+                size=size,
+                frames=frames,
+                windows=windows,
+                window_size=window_size,
+                graphs=graph,
+                precision=precision,
+                attention=attention,
+                level=level,
+                workspace=workspace,
+                refit=refit,
+                stripped=stripped,
+                rebuild=rebuild,
+            )
+            lines = (
+                command.planned(model, request, cache) if dry_run else command.build_plans(model, request, cache, bars)
+            )
+        show = terminal.show if list_plans or dry_run else terminal.say  # what is built is there all the same
+        for line in lines:
+            show(line)

@@ -1,0 +1,41 @@
+"""What commands share: modules that need an extra, and what is said of a model and of a clip."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fye_rt.cli import terminal
+from fye_rt.errors import BackendError
+
+if TYPE_CHECKING:
+    from fye_rt.bundle import Bundle
+    from fye_rt.clips.clip import Clip, Rendering
+
+
+def optional(module: str, extra: str) -> Any:
+    """Import a module that needs an extra.
+
+    Raises:
+        BackendError: it cannot be imported; the message has the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == module.partition(".")[0]:
+            remedy = "run in a clone of fye-rt: pip install ."
+        else:
+            remedy = f"run: pip install 'fye-rt[{extra}]'"
+        raise BackendError(f"{module} cannot be imported ({error}); {remedy}") from error
+
+
+def model_notes(bundle: "Bundle") -> list[str]:
+    """What the maker of a bundle says to its users."""
+    note = bundle.manifest.get("note")
+    return [f"{bundle.path}: {note}"] if note else []
+
+
+def say_written(what: Path | str, clip: "Clip | Rendering") -> None:
+    """Say what was made, and how long it took."""
+    frames, height, width, _ = clip.landmarks.shape
+    seconds = sum(clip.timings.values())
+    terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

@@ -1,0 +1,96 @@
+"""Clips that are recorded, jump tables that are fitted to them and put into the bundle."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.arrays import Array
+from fye_rt.clips.prepare import prepare
+from fye_rt.errors import OptionError
+from fye_rt.forecasts.fitted import Fitted, read, write
+from fye_rt.forecasts.fitting import Recorded, fit_all, record
+from fye_rt.network import MotionState, PortraitState
+from fye_rt.noise import frame_noise
+from fye_rt.options import ClipRequest, Options
+from fye_rt.schedule import schedule
+from fye_rt.stages import Stages
+from fye_rt.timings import Progress, no_progress
+from fye_rt.version import __version__
+
+
+def calibrate_bundle(
+    animator: Stages,
+    requests: Sequence[ClipRequest],
+    *,
+    steps: int,
+    guidance: Sequence[float],
+    evaluations: Sequence[int],
+    progress: Progress = no_progress,
+) -> list[Fitted]:
+    """Fit jump tables to a bundle and put them into it, in place of those for the same steps, guidance and evaluations.
+
+    Args:
+        animator: with the bundle.
+        requests: one clip or more, whose options don't count; two or more tell how the tables do on clips that they
+            were not fitted to.
+        steps: of DDIM.
+        guidance: guidance scales; every clip is recorded with each, and the tables hold for all between the extremes.
+        evaluations: of the network, 2 to `steps`, for each table.
+        progress: called with ("record", done, total) and ("fit", done, total) evaluations of the network.
+
+    Raises:
+        OptionError: a number of evaluations that cannot be, or no clip.
+        FyeError: see `Animator.animate`.
+    """
+    options = [animator.bundle.resolve(Options(steps=steps, guidance=scale)) for scale in guidance]
+    if not requests:
+        raise OptionError("calibration needs a clip")
+    for count in evaluations:
+        if not 2 <= count <= steps:
+            raise OptionError(f"evaluations={count} is not valid; allowed: 2 to {steps}, the steps")
+    table = schedule(steps, animator.bundle.scheduler)
+    clips: list[Recorded] = []
+
+    def recorded(stage: str, done: int, total: int) -> None:
+        progress(stage, len(clips) * steps + done, len(requests) * len(options) * steps)
+
+    for number, request in enumerate(requests):
+        prepared = prepare(animator, replace(request, options=options[0]))
+        motion = animator.encode_motion(prepared.landmarks[:])
+        height, width = motion.features.shape[2:]
+        channels, shared_noise = animator.bundle.latent_channels(), options[0].shared_noise or 0.0
+        noise = frame_noise(number, range(len(motion)), height, width, channels, shared_noise)
+        for chosen in options:
+            predict = partial(_predict, animator, prepared.portrait_state, motion, replace(chosen, seed=number))
+            clips.append(record(table, predict, noise, recorded))
+    fitted = fit_all(table, clips, (min(guidance), max(guidance)), evaluations, progress=progress)
+    replaced = {table.key for table in fitted}
+    kept = [table for table in read(animator.bundle) if table.key not in replaced]
+    facts = {"clips": len(requests), "guidance": list(guidance), "backend": animator.backend, "fye_rt": __version__}
+    write(animator.bundle, kept + fitted, facts)
+    return fitted
+
+
+def fitted_clips(
+    animator: Stages, requests: Sequence[ClipRequest]
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Portraits uint8 (H, W, 3) as they are fitted, and their landmark images uint8 (F, H, W, 3).
+
+    Args:
+        animator: with the bundle.
+        requests: a clip each; their options don't count.
+
+    Raises:
+        FyeError: see `Animator.animate`.
+    """
+    clips = [prepare(animator, replace(request, options=animator.bundle.resolve(Options()))) for request in requests]
+    return [(clip.portrait, clip.landmarks[:]) for clip in clips]
+
+
+def _predict(
+    animator: Stages, portrait: PortraitState, motion: MotionState, options: Options, latents: Array, step: int
+) -> Array:
+    return animator.predict(portrait, motion, latents, step, options)

@@ -1,0 +1,158 @@
+"""A clip, made or in the making, and how it is played."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import media
+from fye_rt.landmarks import LandmarkImages
+from fye_rt.timings import Progress, Timings
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Playback:
+    """When frames are shown, and with what sound.
+
+    Attributes:
+        fps: nominal frames per second, the motion's.
+        times: seconds of each frame since the driving video's first, or None for even spacing.
+        seconds: when the last frame ends, or None.
+        audio_from: the driving video, if it has sound.
+    """
+
+    fps: float
+    times: tuple[float, ...] | None = None
+    seconds: float | None = None
+    audio_from: Path | None = None
+
+    def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.VideoWriter:
+        """An mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
+
+        `times` are in place of the clip's own, where those are known only when the frames come.
+        """
+        times = self.times if times is None else times
+        return media.VideoWriter(path, self.fps, times=times, audio_from=self.audio_from, seconds=self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Playback):
+    """An animated portrait.
+
+    Attributes:
+        frames: uint8 (F, H, W, 3) RGB.
+        portrait: uint8 (H, W, 3), as it was fitted.
+        landmarks: uint8 (F, H, W, 3), what the guider saw.
+        timings: seconds spent, by stage.
+        notices: what a user should know: bridged gaps, several faces.
+    """
+
+    frames: Image
+    portrait: Image
+    landmarks: Image
+    timings: Mapping[str, float]
+    notices: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all.
+
+        `progress` is called with ("write", finished, all) frames.
+        """
+        self.write(path, self.frames, progress)
+
+    def write(self, path: str | os.PathLike[str], frames: Iterable[Image], progress: Progress | None = None) -> None:
+        """As `save`, but with other frames than the clip's own: as many, of any size."""
+        with self.writer(path) as video:
+            for done, frame in enumerate(frames):
+                if progress is not None:
+                    progress("write", done, len(self))
+                video.add(frame)
+        if progress is not None:
+            progress("write", len(self), len(self))
+
+    def contact_sheet(self, columns: int = 8) -> Image:
+        """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
+        chosen = evenly(len(self), columns)
+        return contact_sheet(self.portrait, self.landmarks[chosen], self.frames[chosen])
+
+    def rows(self, columns: int) -> tuple[list[Image], list[Image]]:
+        """The portrait and evenly chosen landmarks, and their frames with nothing below the portrait: for a sheet."""
+        chosen = evenly(len(self), columns)
+        return [self.portrait, *self.landmarks[chosen]], [np.zeros_like(self.portrait), *self.frames[chosen]]
+
+
+class Rendering(Playback):
+    """A clip in the making: iterate over it, once, for its frames uint8 (H, W, 3), which come as they are finished.
+
+    Args:
+        playback: how it is played.
+        portrait: uint8 (H, W, 3), as it was fitted.
+        landmarks: uint8 (F, H, W, 3), what the guider sees, drawn when they are asked for.
+        notices: what a user should know: bridged gaps, several faces.
+        pieces: frames uint8 (f, H, W, 3), piece by piece, as they are finished.
+        timings: counts the seconds of each stage.
+    """
+
+    def __init__(
+        self,
+        playback: Playback,
+        portrait: Image,
+        landmarks: LandmarkImages,
+        notices: tuple[str, ...],
+        pieces: Iterator[Image],
+        timings: Timings,
+    ) -> None:
+        super().__init__(
+            fps=playback.fps, times=playback.times, seconds=playback.seconds, audio_from=playback.audio_from
+        )
+        self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
+        self._pieces, self._timings, self._started = pieces, timings, False
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def __iter__(self) -> Iterator[Image]:
+        if self._started:
+            raise RuntimeError("the frames of this rendering were asked for already; render the clip again")
+        self._started = True
+        return (frame for piece in self._pieces for frame in piece)
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds spent so far, by stage."""
+        return dict(self._timings.seconds)
+
+    def clip(self) -> Clip:
+        """All of it, made now."""
+        frames = np.empty(self.landmarks.shape, np.uint8)
+        for place, frame in zip(frames, self, strict=True):
+            place[...] = frame
+        return Clip(
+            fps=self.fps,
+            times=self.times,
+            seconds=self.seconds,
+            audio_from=self.audio_from,
+            frames=frames,
+            portrait=self.portrait,
+            landmarks=self.landmarks[:],
+            timings=self.timings,
+            notices=self.notices,
+        )
+
+
+def evenly(frames: int, count: int) -> NDArray[np.int64]:
+    """Numbers of `count` of so many frames, or of all if they are fewer, from the first to the last."""
+    return np.linspace(0, frames - 1, min(count, frames)).round().astype(np.int64)
+
+
+def contact_sheet(portrait: Image, landmarks: Image, frames: Image) -> Image:
+    """Portrait, landmarks and frames in three rows, uint8 (H', W', 3)."""
+    return media.contact_sheet([[portrait], list(landmarks), list(frames)], ["portrait", "landmarks", "frames"])

@@ -1,0 +1,209 @@
+"""Clips that are made while their motion still comes in."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import media
+from fye_rt.clips.clip import Image, Playback
+from fye_rt.clips.driving import FOLDER_FPS, read_motion
+from fye_rt.clips.prepare import detect_portrait, encode, portrait_landmarks, read_picture, small_face
+from fye_rt.clips.read_ahead import ReadAhead, closing_source
+from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.landmarks import Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.network import PortraitState
+from fye_rt.options import ClipRequest, Options
+from fye_rt.pieces import live_pieces
+from fye_rt.stages import Stages
+
+logger = logging.getLogger("fye_rt")
+
+
+class Stream(Playback):
+    """A clip that is made while its motion comes in: iterate over it, once, for its frames uint8 (f, H, W, 3).
+
+    Args:
+        playback: how it is played, but for the times of its frames.
+        times: seconds of each frame; they come before the frame does.
+        pieces: the frames.
+    """
+
+    def __init__(self, playback: Playback, times: Iterator[float] | None, pieces: Generator[Image]) -> None:
+        super().__init__(fps=playback.fps, audio_from=playback.audio_from)
+        self.frame_times, self._pieces = times, pieces
+
+    def __iter__(self) -> Generator[Image]:
+        return self._pieces
+
+    def close(self) -> None:
+        """Stop."""
+        self._pieces.close()
+
+
+def stream(stages: Stages, request: ClipRequest, patience: float | None = None) -> Stream:
+    """Animate a portrait while its motion still comes in.
+
+    Args:
+        stages: with the model.
+        request: what clip is asked for; its options' windows don't count. The motion is a driving video, a Motion or
+            its .npz, a legacy template .npy, or an iterable of landmarks as `fye_rt.landmarks.detect_live` gives them,
+            bit by bit; there None is a frame without a face. The first ones anchor the head's position, and the least
+            expression among their frames is the face at rest: let them be of a calm face.
+        patience: as for `live_frames`.
+
+    Returns:
+        Frames uint8 (f, H, W, 3) as they are finished, one for each frame since the first face.
+
+    Raises:
+        InputError: a source that is missing, damaged, or holds no motion, or a portrait without a face.
+        FyeError: as `encode_portrait` and `live_frames`.
+    """
+    playback, times, motions = _source(request)
+    picture = read_picture(request)
+    size = request.size or stages.bundle.size
+    portrait = media.fit_image(picture, *size)
+    try:
+        own = portrait_landmarks(request, lambda: detect_portrait(portrait, request, picture))
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
+    for notice in small_face(own, size):
+        logger.warning("%s", notice)
+    state = encode(stages, portrait)
+    pieces = live_frames(stages, state, _retargeted(motions, own, size), request.options, patience)
+    return Stream(playback, times, pieces)
+
+
+def live_frames(
+    stages: Stages,
+    portrait: PortraitState,
+    landmark_images: Iterable[Image | None],
+    options: Options,
+    patience: float | None = None,
+) -> Generator[Image]:
+    """Make frames while landmark images still come in.
+
+    Every window of `options.window_size` frames begins with the last `options.window_overlap` ones of the window
+    before, as they were at every step; the first frames come after the first window. The source is read ahead in
+    a thread, by one window at most: if it is faster than the network, it has to wait. Close the generator to stop;
+    between two windows the stages serve others.
+
+    Args:
+        stages: with the model.
+        portrait: from `encode_portrait`.
+        landmark_images: uint8 (H, W, 3) of the portrait's size, frame by frame. None, where no face was seen,
+            repeats the landmarks before; before the first face it gives no frame.
+        options: how to denoise; their windows don't count.
+        patience: seconds without a new frame after which those that have come are made, in a shorter window; by
+            default a window waits until it is full or the source ends.
+
+    Yields:
+        uint8 (f, H, W, 3), as many frames as came in, window by window.
+
+    Raises:
+        InputError: an image of another kind or size than the portrait; what came before it is made first.
+        OptionError: a window longer than the bundle allows.
+        FyeError: as `denoise`. What the source raises is raised when all that came before it is made.
+    """
+    source = ReadAhead(_faces(landmark_images, portrait.size), options.window_size)
+    images: dict[int, Image] = {}  # landmark images of the window and of what it is pinned to
+    counts: deque[int] = deque()
+    pieces = live_pieces(iter(counts.popleft, None), options.window_overlap)
+
+    def chosen(frames: NDArray[np.int64]) -> Image:
+        return np.stack([images[int(frame)] for frame in frames])
+
+    latents = stages.latents(portrait, chosen, pieces, options)
+    end = 0
+    try:
+        while new := source.take(options.window_size - min(end, options.window_overlap), patience):
+            images = {frame: image for frame, image in images.items() if frame >= end - options.window_overlap}
+            images.update(enumerate(new, end))
+            end += len(new)
+            counts.append(len(new))
+            with stages.graphs.serving("denoiser", portrait.size, options):
+                frames = stages.decode_pixels(next(latents))
+            yield frames
+    finally:
+        source.close()
+
+
+def _faces(images: Iterable[Image | None], size: tuple[int, int]) -> Iterator[Image]:
+    """Landmark images as they come in, checked; where no face was seen, the ones before."""
+    last: Image | None = None
+    with closing_source(images):
+        for image in images:
+            if image is not None:
+                if image.shape != (*size, 3) or image.dtype != np.uint8:
+                    raise InputError(
+                        f"a landmark image is {image.dtype} {image.shape}; the portrait needs uint8 {(*size, 3)}"
+                    )
+                last = image
+            if last is not None:
+                yield last
+
+
+def _retargeted(motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int]) -> Iterator[Image | None]:
+    """Landmark images, frame by frame."""
+    retargeter: Retargeter | None = None
+    with closing_source(motions):
+        for motion in motions:
+            if motion is None:
+                yield None
+                continue
+            retargeter = retargeter or Retargeter(portrait, motion, size)
+            yield from draw(retargeter.points(motion), size)
+
+
+def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Iterable[Motion | None]]:
+    """How a live source is played, but for its times; the seconds of its frames; and its landmarks, one by one."""
+    source: Any = request.motion
+    times: deque[float] = deque()
+    if isinstance(source, Motion):
+        motion = source[: request.frames]
+    elif not isinstance(source, str | os.PathLike):
+        return Playback(fps=FOLDER_FPS), None, islice(source, request.frames)
+    else:
+        path = Path(source)
+        kind = "folder" if path.is_dir() else media.kind_of(path)
+        if kind in ("folder", "picture"):
+            raise InputError(f"{path} is no video and no motion; a stream needs one")
+        if kind == "video":
+            return _live_video(path, request, times)
+        motion = read_motion(path, request.frames)
+    timed = _timed(zip(motion.times.tolist(), _singly(motion), strict=True), times)
+    return Playback(fps=motion.fps), iter(times.popleft, None), timed
+
+
+def _live_video(
+    path: Path, request: ClipRequest, times: deque[float]
+) -> tuple[Playback, Iterator[float], Iterator[Motion | None]]:
+    info = media.probe_video(path, max_frames=request.frames)
+    fps = float(info.fps)
+    read: deque[float] = deque()
+
+    def pictures() -> Iterator[tuple[float, Image]]:
+        for time, image in media.read_video(path, max_frames=request.frames, info=info):
+            read.append(time)
+            yield time, image
+
+    detected = detect_live(pictures(), fps, find_landmarker(request.landmarker), str(path))
+    playback = Playback(fps=fps, audio_from=path if info.has_audio else None)
+    return playback, iter(times.popleft, None), _timed(((read.popleft(), motion) for motion in detected), times)
+
+
+def _singly(motion: Motion) -> Iterator[Motion]:
+    return (motion[k : k + 1] for k in range(len(motion)))
+
+
+def _timed(motions: Iterable[tuple[float, Motion | None]], times: deque[float]) -> Iterator[Motion | None]:
+    for time, motion in motions:
+        if motion is not None or times:
+            times.append(time)
+        yield motion

@@ -1,0 +1,156 @@
+"""What is done before frames are made: the portrait fitted and encoded, the motion moved onto it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fye_rt import media
+from fye_rt.clips.cache import ClipCache
+from fye_rt.clips.clip import Image
+from fye_rt.clips.driving import Driving, read_once
+from fye_rt.clips.resume import digest
+from fye_rt.errors import FaceNotFoundError
+from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
+from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_template, retarget
+from fye_rt.landmarks.gaps import SMALLEST_FACE
+from fye_rt.network import PortraitState
+from fye_rt.options import ClipRequest, check_sides
+from fye_rt.pieces import MAX_FRAMES
+from fye_rt.stages import Stages
+from fye_rt.timings import Progress, Timings, no_progress
+
+SMALL_FACE = 0.2  # of the clip's shorter side: a face of 38 pixels, in a clip of 192, is 5 latents wide
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A clip whose portrait is encoded and whose landmarks are known.
+
+    Attributes:
+        portrait: uint8 (H, W, 3), as it was fitted.
+        portrait_state: from `Stages.encode_portrait`.
+        landmarks: uint8 (F, H, W, 3).
+        driving: the motion source.
+        notices: what a user should know of the landmarks.
+    """
+
+    portrait: Image
+    portrait_state: PortraitState
+    landmarks: LandmarkImages
+    driving: Driving
+    notices: tuple[str, ...]
+
+
+def prepare(
+    stages: Stages,
+    request: ClipRequest,
+    progress: Progress = no_progress,
+    timings: Timings | None = None,
+    cache: ClipCache | None = None,
+) -> Prepared:
+    """Read, fit and encode what a request names.
+
+    Args:
+        stages: with the model.
+        request: what clip is asked for.
+        progress: called with (stage, done, total).
+        timings: counts the seconds of each stage.
+        cache: what clips made one after another share.
+
+    Raises:
+        InputError: a source that is missing, damaged, empty, too long, or without a face.
+        FyeError: as `encode_portrait`.
+    """
+    timings, cache = timings or Timings(), cache or ClipCache()
+    reference = request.options.windows == "reference"
+    limit = MOTION_FRAMES if request.options.windows == "progressive" else MAX_FRAMES
+    with timings.stage("read"):
+        # before the motion, whose landmarks may take minutes to find
+        picture = read_picture(request)
+        driving = read_once(cache, request.motion, request.frames, request.landmarker, progress, limit)
+        size = request.size
+        if size is None:
+            moved = driving.motion
+            size = stages.bundle.size if isinstance(moved, Motion) else (moved.shape[1], moved.shape[2])
+        check_sides(size, "the clip")
+        portrait = media.fit_image(picture, *size)
+        key = size, digest([portrait])
+    with timings.stage("landmarks"):
+
+        def detect() -> Motion:
+            return cache.portrait((key, request.landmarker), lambda: detect_portrait(portrait, request, picture))
+
+        landmarks, notices = _landmarks(driving.motion, portrait, request, detect, reference)
+    progress("encode", 0, 1)
+    with timings.stage("encode_portrait"):
+        portrait_state = cache.portrait((key, reference, stages), lambda: encode(stages, portrait, reference))
+    progress("encode", 1, 1)
+    return Prepared(portrait, portrait_state, landmarks, driving, notices)
+
+
+def read_picture(request: ClipRequest) -> Image:
+    """The picture of a request, uint8 (H, W, 3)."""
+    return request.portrait if isinstance(request.portrait, np.ndarray) else media.read_image(request.portrait)
+
+
+def encode(stages: Stages, portrait: Image, reference: bool = False) -> PortraitState:
+    """The state of a fitted portrait; `reference`: as the public code sees it."""
+    side = int(stages.bundle.graphs["image_encoder"].inputs[0].shape[-1])
+    seen = media.reference_round_trip(portrait) if reference else portrait
+    return stages.encode_portrait(seen, media.clip_pixels(portrait, side))
+
+
+def _landmarks(
+    motion: Motion | LandmarkImages,
+    portrait: Image,
+    request: ClipRequest,
+    detect: Callable[[], Motion],
+    reference: bool,
+) -> tuple[LandmarkImages, tuple[str, ...]]:
+    """Landmark images of a clip, and what a user should know of them."""
+    if not isinstance(motion, Motion):
+        return motion, ()
+    size = (portrait.shape[0], portrait.shape[1])
+    try:
+        own = portrait_landmarks(request, detect)
+    except FaceNotFoundError as error:
+        if not reference:
+            raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
+        # the public code exchanges width and height here; for square clips this is the same
+        unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
+        return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
+    return Drawn(retarget(own, motion, size, drop_first=reference), size), (*own.notices, *small_face(own, size))
+
+
+def small_face(portrait: Motion, size: tuple[int, int]) -> tuple[str, ...]:
+    """What is said of a face that has too few pixels in a clip of that height and width."""
+    width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
+    if width >= SMALL_FACE * min(size):
+        return ()
+    return (
+        f"the portrait: its face is {width:.0f} pixels wide in a clip of {size[1]}x{size[0]}, too small to show "
+        "expressions; crop the picture to head and shoulders",
+    )
+
+
+def detect_portrait(portrait: Image, request: ClipRequest, picture: Image) -> Motion:
+    """Landmarks of a portrait that was fitted from a picture, whose pixels are those that a user can count."""
+    try:
+        return detect_image(portrait, find_landmarker(request.landmarker), "the portrait")
+    except FaceNotFoundError as error:
+        (height, width), (h, w) = portrait.shape[:2], picture.shape[:2]
+        least = math.ceil(round(SMALLEST_FACE * max(height, width) / min(width / w, height / h), 3))
+        same = (h, w) == (height, width)
+        raise FaceNotFoundError(str(error) if same else f"{error} ({least} of the whole picture's {w}x{h})") from error
+
+
+def portrait_landmarks(request: ClipRequest, detect: Callable[[], Motion]) -> Motion:
+    """The portrait's own landmarks: those of the request, or else what `detect` finds."""
+    source = request.portrait_landmarks
+    if source is None:
+        return detect()
+    if isinstance(source, Motion):
+        return source
+    return load_template(source) if media.kind_of(source) == "template" else Motion.load(source)

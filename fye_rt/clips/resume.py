@@ -1,0 +1,134 @@
+"""What is finished of a long clip, kept in a folder: a run that was cut short goes on from there."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import InputError, OutputError
+from fye_rt.files import atomic_file, remove_left_over
+from fye_rt.forecast import Jump
+from fye_rt.progressive import PieceRecord
+
+FORMAT = 2
+_INPUTS = "clip.json"
+logger = logging.getLogger("fye_rt")
+
+
+class PieceFolder:
+    """A folder with the finished pieces of one clip.
+
+    Pieces appear whole or not at all, and carry their hash in their names: one that is damaged counts as not there.
+
+    Args:
+        folder: is made if it does not exist.
+        inputs: all that the clip depends on, as JSON can hold it.
+
+    Raises:
+        InputError: the folder keeps another clip, or other files.
+        OutputError: it cannot be made or written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
+        self._folder = Path(folder)
+        self._failed = False
+        wanted = {"format": FORMAT, **json.loads(json.dumps(inputs))}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror}; choose a folder that is writable") from error
+        remove_left_over(self._folder)
+        if (self._folder / _INPUTS).exists():
+            self._compare(wanted)
+            return
+        if any(not path.name.startswith(".") for path in self._folder.iterdir()):
+            raise InputError(f"{folder} holds other files than a clip's finished pieces; choose a new folder")
+        with atomic_file(self._folder / _INPUTS) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+
+    def _compare(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            there = json.loads((self._folder / _INPUTS).read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self._folder / _INPUTS} cannot be read; choose another folder") from error
+        keys = dict.fromkeys((*wanted, *there)) if isinstance(there, dict) else wanted
+        other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted.get(key)]
+        if other:
+            raise InputError(
+                f"{self._folder} keeps another clip, which differs in {', '.join(other)}; delete it, or choose another "
+                "folder"
+            )
+
+    def read(self, number: int) -> PieceRecord | None:
+        """A piece, or None if it isn't there."""
+        for path in self._folder.glob(f"{number:05}.*.npz"):
+            content = path.read_bytes()
+            if path.name == _name(number, content):
+                return _unpacked(content)
+        return None
+
+    def write(self, number: int, record: PieceRecord) -> None:
+        """Keep a piece. If the disk is full, or the folder gone, the clip goes on without: a warning is logged."""
+        if self._failed:
+            return
+        content = _packed(record)
+        try:
+            with atomic_file(self._folder / _name(number, content)) as temporary:
+                temporary.write_bytes(content)
+        except OutputError as error:
+            self._failed = True
+            logger.warning("%s; the clip goes on, but from here on no piece of it is kept", error)
+
+
+def digest(arrays: Iterable[NDArray[Any]]) -> str:
+    """SHA-256 of arrays in their order, their shapes and types included."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(f"{array.dtype} {array.shape} ".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+def _name(number: int, content: bytes) -> str:
+    return f"{number:05}.{hashlib.sha256(content).hexdigest()}.npz"
+
+
+def _packed(record: PieceRecord) -> bytes:
+    frames = list(record.trajectories)
+    steps = list(record.trajectories[frames[0]]) if frames else []
+    file = io.BytesIO()
+    np.savez(
+        file,
+        latents=record.latents,
+        frames=np.array(frames, np.int64),
+        steps=np.array(steps, np.int64),
+        trajectories=np.array([[record.trajectories[k][step] for step in steps] for k in frames], np.float32),
+        end=np.array([]) if record.end is None else record.end,
+        jumps=np.array(json.dumps([asdict(jump) for jump in record.jumps])),
+    )
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> PieceRecord:
+    with np.load(io.BytesIO(content), allow_pickle=False) as held:
+        steps = held["steps"].tolist()
+        ways = (dict(zip(steps, way, strict=True)) for way in held["trajectories"])
+        return PieceRecord(
+            held["latents"],
+            dict(zip(held["frames"].tolist(), ways, strict=True)),
+            tuple(_jump(values) for values in json.loads(str(held["jumps"]))),
+            held["end"] if held["end"].size else None,
+        )
+
+
+def _jump(values: dict[str, Any]) -> Jump:
+    outside = values["outside"]
+    return Jump(**{**values, "w": tuple(values["w"]), "outside": None if outside is None else tuple(outside)})

@@ -1,0 +1,174 @@
+"""What the command line writes, and what it checks before hours of work go into it."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fye_rt import media
+from fye_rt.clips.clip import Image, Rendering, contact_sheet, evenly
+from fye_rt.clips.live import Stream
+from fye_rt.errors import InputError, OptionError, OutputError
+from fye_rt.files import followed, remove_left_over
+from fye_rt.timings import Progress, no_progress
+
+logger = logging.getLogger("fye_rt")
+
+
+def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = ()) -> None:
+    """Refuse a result that could not be written, or would be written over what it is made from.
+
+    What killed runs left beside it is removed.
+
+    Raises:
+        OptionError: another suffix, or one of `sources`.
+        OutputError: its folder is missing or read-only, or it is a folder itself.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise OptionError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    folder = followed(path).parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OutputError(f"cannot write {path}: choose a folder that exists and is writable")
+    if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
+        raise OptionError(f"cannot write {path}: it is what the result is made from; choose another name")
+    remove_left_over(folder)
+
+
+@contextmanager
+def extra(result: Path) -> Iterator[None]:
+    """Turn what cannot be written into a warning on the logger "fye_rt": `result`, which comes first, stays."""
+    try:
+        yield
+    except OutputError as error:
+        logger.warning("%s; %s is there", error, result)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals that Python handles wait until the `with` block ends."""
+    waiting: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows lacks one
+            if number is not None and callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            before[number](number, None)
+
+
+def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet: Path | None, columns: int = 8) -> None:
+    """Make a clip and write it, frame by frame; files appear whole or not at all.
+
+    Args:
+        rendering: the clip in the making.
+        path: of its mp4.
+        comparison: of an mp4 with portrait, landmarks and result side by side.
+        sheet: of a picture of portrait, landmarks and some frames.
+        columns: how many.
+
+    Raises:
+        FyeError: making or writing failed.
+    """
+    chosen = evenly(len(rendering), columns)
+    shown: list[Image] = []
+    beside = nullcontext() if comparison is None else _Beside(rendering.writer(comparison), path)
+    with beside as also, rendering.writer(path) as video:
+        for k, frame in enumerate(rendering):
+            video.add(frame)
+            if also is not None:
+                also.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
+            if k in chosen:
+                shown.append(frame)
+    if sheet is not None:
+        with extra(path):
+            media.write_image(sheet, contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(shown)))
+
+
+class _Beside:
+    """A second mp4 that may fail without costing the first, which is finished before it.
+
+    Args:
+        writer: of the second one.
+        result: the first one.
+    """
+
+    def __init__(self, writer: media.VideoWriter, result: Path) -> None:
+        self._writer, self._result = writer, result
+        self._opened = ExitStack()
+        self._video: media.VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        with extra(self._result):
+            self._video = self._opened.enter_context(self._writer)
+        return self
+
+    def add(self, image: Image) -> None:
+        """Take the next frame, unless an earlier one has failed."""
+        if self._video is None:
+            return
+        try:
+            self._video.add(image)
+        except OSError:
+            self._video = None
+            with extra(self._result), self._opened:  # which words the error
+                raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with extra(self._result):
+            self._opened.close()
+
+
+def write_stream(path: Path, stream: Stream, frames: int | None = None, progress: Progress = no_progress) -> int:
+    """Write frames as they are finished. Ctrl-C ends the clip there; what is finished is kept.
+
+    Args:
+        path: of the mp4.
+        stream: the frames.
+        frames: how many are expected, if that is known.
+        progress: called with ("stream", done, total) frames.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        KeyboardInterrupt: nothing was finished yet.
+        FyeError: making or writing failed.
+    """
+    made = 0
+    with closing(stream), ExitStack() as opened:
+        video = opened.enter_context(stream.writer(path, stream.frame_times))
+        try:
+            for piece in stream:
+                with uninterrupted():  # a frame that is half encoded would spoil those after it
+                    for frame in piece:
+                        video.add(frame)
+                        made += 1
+                progress("stream", made, max(made, frames or 0))
+        except KeyboardInterrupt:
+            if not made:
+                raise
+        if not made:
+            raise InputError("there was no face in any frame; nothing was made")
+        with uninterrupted():
+            opened.close()
+    return made

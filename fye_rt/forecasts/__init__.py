@@ -1,0 +1,1 @@
+"""Which steps are evaluated, and how the others are forecast."""

@@ -1,0 +1,304 @@
+"""Jumps that are fitted to what a model really does between evaluated steps.
+
+Every step is evaluated on a few clips. Then, for a choice of steps, the weights of each move are fitted by least
+squares, one after another, on the latents that the moves before it lead to (a closed loop), so that it ends where all
+the steps would have ended:
+
+    x' = a x + sum_i w_i v_{e-i}        against x of the full run at the next evaluated step
+
+Two numbers a move are given: the weights must carry a point whose x0 and epsilon stand still exactly to its next place,
+as every forecast and every solver does. Plain least squares would blur what it cannot foresee.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.arrays import Array, weighted_sum
+from fye_rt.forecast import Jump, JumpTable, move
+from fye_rt.forecasts.fitted import Fitted
+from fye_rt.schedule import Schedule
+from fye_rt.timings import Progress, no_progress
+
+TAPS = 3  # predictions in a move: the newest and two before
+REFINED = 6  # evaluations in the largest table whose steps are refined: with more, a move begins near the full run
+_PATIENCE = 5  # a refinement evaluates each clip at most as often as so many full runs
+
+Predict = Callable[[Array, int], Array]  # (latents, step) to the guided prediction of a whole clip
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """A clip with every step evaluated.
+
+    Attributes:
+        predict: the network on this clip.
+        latents: float32 (steps + 1, ...), from noise to the result.
+        predictions: float32 (steps, ...).
+    """
+
+    predict: Predict
+    latents: Array
+    predictions: Array
+
+
+def record(schedule: Schedule, predict: Predict, noise: Array, progress: Progress = no_progress) -> Recorded:
+    """Evaluate every step of a clip; `progress` is called with ("record", finished, all) steps."""
+    latents, predictions = [noise], []
+    for step in range(len(schedule)):
+        predictions.append(predict(latents[-1], step).copy())
+        latents.append(weighted_sum((latents[-1], predictions[-1]), move(schedule, step, "v")))
+        progress("record", step + 1, len(schedule))
+    return Recorded(predict, np.stack(latents), np.stack(predictions))
+
+
+def fit_all(
+    schedule: Schedule,
+    clips: Sequence[Recorded],
+    guidance: tuple[float, float],
+    evaluations: Sequence[int],
+    taps: int = TAPS,
+    progress: Progress = no_progress,
+) -> list[Fitted]:
+    """Choose steps and fit moves for each number of evaluations, and see how they do on clips they were not fitted to.
+
+    Args:
+        schedule: the DDIM steps.
+        clips: what to fit to.
+        guidance: least and greatest guidance scale of the clips.
+        evaluations: how many, for each table.
+        taps: most predictions in a move.
+        progress: called with ("fit", finished, all) evaluations of the network.
+
+    Returns:
+        For each table its error on other clips: each half of them with the table that was fitted to the other half. NaN
+        where there is one clip alone.
+    """
+    halves = [(clips[::2], clips[1::2]), (clips[1::2], clips[::2])] if len(clips) > 1 else []
+    refinement = _PATIENCE * len(schedule) * len(clips)
+    refinements = sum(count <= REFINED for count in evaluations)
+    done, total = 0, (1 + len(halves)) * len(clips) * sum(evaluations) + refinements * refinement
+    fitted = []
+
+    def refined(stage: str, so_far: int, most: int) -> None:
+        progress("fit", done + so_far, total)
+
+    for count in evaluations:
+        steps = search(schedule, clips, count, taps)
+        if count <= REFINED:
+            steps = refine(schedule, clips, steps, taps, refined)
+            done += refinement
+        table, _ = fit(schedule, clips, steps, taps)
+        done += len(clips) * count
+        progress("fit", done, total)
+        errors = []
+        for ours, others in halves:
+            errors.append(distance(schedule, others, fit(schedule, ours, steps, taps)[0]) ** 2 * len(others))
+            done += len(clips) * count
+            progress("fit", done, total)
+        error = math.sqrt(sum(errors) / len(clips)) if halves else math.nan
+        fitted.append(Fitted(len(schedule), guidance, table, error))
+    return fitted
+
+
+def fit(
+    schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS
+) -> tuple[JumpTable, float]:
+    """Fit the moves between the given steps.
+
+    Args:
+        schedule: the DDIM steps.
+        clips: what to fit to.
+        steps: that are evaluated, ascending from 0.
+        taps: most predictions in a move.
+
+    Returns:
+        The table, and how far its results are from those of the full runs (`distance`).
+    """
+    return _Ways(schedule, clips, taps).fit(tuple(steps))
+
+
+def refine(
+    schedule: Schedule,
+    clips: Sequence[Recorded],
+    steps: Sequence[int],
+    taps: int = TAPS,
+    progress: Progress = no_progress,
+) -> list[int]:
+    """Steps near the given ones whose fitted moves lead nearer to the full runs.
+
+    `search` lets every move begin on the full run; with few evaluations it really begins some way off, and other steps
+    are better. Here each of them, but for the first and the last one, is taken up to two earlier or later as long as
+    that helps. The later ones go first: what lies before them need not be evaluated again.
+
+    Args:
+        schedule: the DDIM steps.
+        clips: what to fit to.
+        steps: to begin with, ascending from 0.
+        taps: most predictions in a move.
+        progress: called with ("refine", finished, most) evaluations of the network.
+    """
+    ways = _Ways(schedule, clips, taps)
+    most = _PATIENCE * len(schedule) * len(clips)
+    best = tuple(steps)
+    tried, error = {best}, ways.fit(best)[1]
+    last = None
+    while last != best:
+        last = best
+        for i in range(len(steps) - 2, 0, -1):
+            for by in (-1, 1, -2, 2):
+                way = (*best[:i], best[i] + by, *best[i + 1 :])
+                if way in tried or not way[i - 1] < way[i] < way[i + 1]:
+                    continue
+                if ways.evaluations > most - len(steps) * len(clips):
+                    return list(best)
+                tried.add(way)
+                found = ways.fit(way)[1]
+                if found < error:
+                    best, error = way, found
+                ways.keep(best)
+                progress("refine", ways.evaluations, most)
+    return list(best)
+
+
+def distance(schedule: Schedule, clips: Sequence[Recorded], table: JumpTable) -> float:
+    """From a table's results to those of the full runs, root mean square over all latents of all clips."""
+    loops = [_Loop(clip, clip.latents[0]) for clip in clips]
+    for loop in loops:
+        for jump in table.jumps:
+            loop.evaluate(jump.step, table.ring)
+            loop.move(jump)
+    return _rms(loops)
+
+
+class _Ways:
+    """Clips on the ways of several tables; what these begin with in common is evaluated once."""
+
+    def __init__(self, schedule: Schedule, clips: Sequence[Recorded], taps: int) -> None:
+        self._schedule, self._clips, self._taps = schedule, clips, taps
+        # by the steps evaluated so far: the clips, and the moves that led them here
+        self._known: dict[tuple[int, ...], tuple[list[_Loop], tuple[Jump, ...]]] = {}
+        self.evaluations = 0  # of the network, in all
+
+    def fit(self, steps: tuple[int, ...]) -> tuple[JumpTable, float]:
+        """The table with these steps, and how far its results are from those of the full runs."""
+        loops, jumps = self._moved(steps, len(self._schedule))
+        return JumpTable(jumps), _rms(loops)
+
+    def keep(self, steps: tuple[int, ...]) -> None:
+        """Forget all that does not lie on this way."""
+        self._known = {way: at for way, at in self._known.items() if way == steps[: len(way)]}
+
+    def _moved(self, steps: tuple[int, ...], end: int) -> tuple[list["_Loop"], tuple[Jump, ...]]:
+        if not steps:
+            return [_Loop(clip, clip.latents[0]) for clip in self._clips], ()
+        loops, jumps = self._evaluated(steps)
+        products = np.sum([loop.products(end) for loop in loops], axis=0)
+        a, *w = solve(self._schedule, steps[::-1][: self._taps], end, products)
+        jump = Jump(steps[-1], end, a, tuple(w))
+        loops = [loop.copy() for loop in loops]
+        for loop in loops:
+            loop.move(jump)
+        return loops, (*jumps, jump)
+
+    def _evaluated(self, steps: tuple[int, ...]) -> tuple[list["_Loop"], tuple[Jump, ...]]:
+        if steps not in self._known:
+            loops, jumps = self._moved(steps[:-1], steps[-1])
+            for loop in loops:
+                loop.evaluate(steps[-1], self._taps)
+            self.evaluations += len(loops)
+            self._known[steps] = loops, jumps
+        return self._known[steps]
+
+
+class _Loop:
+    """One clip on the way of a table."""
+
+    def __init__(self, clip: Recorded, latents: Array, ring: Sequence[Array] = ()) -> None:
+        self._clip = clip
+        self._latents = latents
+        self._ring = list(ring)  # predictions, the newest first
+
+    def copy(self) -> "_Loop":
+        return _Loop(self._clip, self._latents, self._ring)
+
+    def evaluate(self, step: int, keep: int) -> None:
+        self._ring.insert(0, self._clip.predict(self._latents, step).copy())
+        del self._ring[keep:]
+
+    def products(self, end: int) -> Matrix:
+        """Of where the full run is at step `end`, of the latents, and of the predictions."""
+        return _products([self._clip.latents[end], self._latents, *self._ring])
+
+    def move(self, jump: Jump) -> None:
+        self._latents = weighted_sum((self._latents, *self._ring[: len(jump.w)]), (jump.a, *jump.w))
+
+    def squared_error(self) -> float:
+        return float(np.square(self._latents.astype(np.float64) - self._clip.latents[-1]).mean())
+
+
+def _rms(loops: Sequence[_Loop]) -> float:
+    return math.sqrt(np.mean([loop.squared_error() for loop in loops]))
+
+
+def solve(schedule: Schedule, known: Sequence[int], end: int, products: Matrix) -> list[float]:
+    """Weights (a, w_0, ...) of the latents at step known[0] and of the predictions at the known steps.
+
+    Args:
+        schedule: the DDIM steps.
+        known: evaluated steps, the newest first.
+        end: step that the move leads to.
+        products: scalar products of the target, the latents and the predictions with each other.
+    """
+    power = schedule.alpha_bar_t[list(known)]
+    signal, noise = np.sqrt(power), np.sqrt(1 - power)
+    # of x0 and of epsilon, in the latents and in the predictions
+    constraints = np.array([[signal[0], *-noise], [noise[0], *signal]])
+    level = schedule.alpha_bar_prev[end - 1]
+    base = np.linalg.pinv(constraints) @ np.sqrt([level, 1 - level])
+    free = np.linalg.svd(constraints)[2][2:].T
+    gram, cross = products[1:, 1:], products[1:, 0]
+    chosen = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
+    return list((base + free @ chosen).tolist())
+
+
+def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps: int = TAPS) -> list[int]:
+    """Steps whose moves, each fitted on the full runs, leave the least error in sum.
+
+    The first and the last step are always among them: at the first nothing is known yet, and the last keeps the detail.
+    """
+    steps = len(schedule)
+    if evaluations == 1:
+        return [0]
+    products = np.sum([_products([*clip.latents, *clip.predictions]) for clip in clips], axis=0)
+
+    def error(known: Sequence[int], end: int) -> float:
+        of = [end, known[0], *(steps + 1 + step for step in known)]
+        chosen = products[np.ix_(of, of)]
+        off = np.array([-1.0, *solve(schedule, known, end, chosen)])
+        return float(off @ chosen @ off)
+
+    # the best way to every pair of last two steps; what lies before them hardly counts for the next move
+    best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {(0,): (0.0, (0,))}
+    for done in range(1, evaluations):
+        further: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
+        for cost, path in best.values():
+            left = evaluations - 1 - done
+            ends = [steps - 1] if left == 0 else range(path[-1] + 1, steps - 1 - (left - 1))
+            for end in ends:
+                found = (cost + error(path[::-1][:taps], end), (*path, end))
+                key = found[1][-2:]
+                if key not in further or found < further[key]:
+                    further[key] = found
+        best = further
+    return list(min((cost + error(path[::-1][:taps], steps), path) for cost, path in best.values())[1])
+
+
+def _products(arrays: Iterable[Array]) -> Matrix:
+    """Scalar products of arrays of one shape with each other."""
+    flat = np.stack([array.ravel() for array in arrays]).astype(np.float64)
+    return flat @ flat.T

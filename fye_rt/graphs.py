@@ -1,0 +1,119 @@
+"""The graphs of a bundle: opened when they are first run, for one thread at a time."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt import backends
+from fye_rt.bundle import Bundle
+from fye_rt.engine import Arrays, Engine, Settings
+from fye_rt.errors import BusyError, OptionError, OutOfMemoryError, memory_for, not_finite
+from fye_rt.options import Options
+
+
+class Graphs:
+    """Opens graphs, runs them, and gives their memory back. Arguments and errors are those of `Stages`.
+
+    Attributes:
+        backend: its name.
+        open: opens an engine: (bundle, graph, settings); another function may stand in its place.
+        settings: that engines are opened with.
+        low_memory: whether graphs that run once per portrait or clip are released right after it.
+    """
+
+    def __init__(self, bundle: Bundle, backend: str, compute: str, threads: int, low_memory: bool) -> None:
+        if threads < 0:
+            raise OptionError(f"threads={threads} is not valid; allowed: 0 (one per physical core) or more")
+        self._bundle = bundle
+        self.backend = backends.choose(backend, bundle)
+        self.open = backends.load(self.backend)
+        backends.resolve_compute(self.backend, compute)  # not after minutes of finding landmarks
+        self.settings = Settings(compute=compute, threads=threads)
+        self.low_memory = low_memory
+        self._engines: dict[tuple[str, str], Engine] = {}
+        self._held: tuple[object, Engine, Mapping[str, Any]] | None = None
+        self._lock = threading.RLock()  # a call may be made of others
+        self._closed = False
+
+    @contextmanager
+    def serving(self, work: str, size: tuple[int, ...] | None = None, options: Options | None = None) -> Iterator[None]:
+        """Keep other threads out; memory that runs out is told with the work, and with its size and windows.
+
+        Raises:
+            BusyError: another thread is served, or this is closed.
+        """
+        if not self._lock.acquire(blocking=False):
+            raise BusyError("this Animator is serving another call; give each thread an Animator of its own")
+        try:
+            if self._closed:
+                raise BusyError("this Animator is closed; make a new one")
+            with self._memory_for(work, size, options):
+                yield
+        except OutOfMemoryError:
+            self._release_all()  # graphs are opened again for the next call, which may need less
+            raise
+        finally:
+            self._lock.release()
+
+    def engine(self, graph: str, compute: str = "auto") -> Engine:
+        """The engine of a graph, opened if it is not yet; `compute` "auto" is that of the settings."""
+        compute = self.settings.compute if compute == "auto" else compute
+        if (graph, compute) not in self._engines:
+            self._engines[graph, compute] = self.open(self._bundle, graph, replace(self.settings, compute=compute))
+        return self._engines[graph, compute]
+
+    def hold(self, owner: object, tensors: Mapping[str, NDArray[np.float32]], engine: Engine) -> Mapping[str, Any]:
+        """Tensors where `engine` reads them; those of the last owner stay there."""
+        if self._held is None or self._held[0] is not owner or self._held[1] is not engine:
+            self._held = owner, engine, {name: engine.to_device(array) for name, array in tensors.items()}
+        return self._held[2]
+
+    def run(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Arrays:
+        """Outputs of a graph by name, for a clip of `size` (height, width).
+
+        Raises:
+            NumericalError: an output holds NaN or infinity.
+            OutOfMemoryError: memory ran out.
+        """
+        with self._memory_for(graph, size):
+            outputs = self.engine(graph).run(inputs)
+        if not all(np.isfinite(output).all() for output in outputs.values()):
+            raise not_finite(graph)
+        return outputs
+
+    def run_once(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Arrays:
+        """As `run`, of a graph that is then not run again for this portrait or clip."""
+        outputs = self.run(graph, size, **inputs)
+        self.release(graph)
+        return outputs
+
+    def release(self, graph: str) -> None:
+        """Close a graph, where memory is low."""
+        if self.low_memory:
+            self._engines.pop((graph, self.settings.compute), None)
+
+    def close(self) -> None:
+        """Give the memory of all graphs back; further calls are refused, but for another `close`."""
+        if not self._closed:
+            with self.serving("close"):
+                self._release_all()
+                self._closed = True
+
+    def _release_all(self) -> None:
+        self._engines.clear()
+        self._held = None
+        self.settings.shared.clear()
+
+    def _memory_for(self, work: str, size: tuple[int, ...] | None, options: Options | None = None) -> Any:
+        remedies = ["a smaller size"]
+        work += f" at size {size[0]}x{size[1]}" if size and len(size) == 2 else ""
+        if options is not None:
+            work += f" with window_size={options.window_size}"
+            remedies.append("a smaller window_size")
+        remedies += [] if self.low_memory else ["low_memory"]
+        return memory_for(work, " or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1]))))

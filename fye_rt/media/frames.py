@@ -1,0 +1,149 @@
+"""What becomes of decoded frames: deinterlaced, in square pixels, in RGB, upright."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fye_rt.errors import InputError
+from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC, FULL_CHROMA, time_base
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+SQUARE = Fraction(1, 100)  # pixels are taken as square if they are so within 1 %: scaling would only blur
+WIDEST = 4  # ratio of a pixel's sides beyond which it is not believed; television has 0.75 to 2.2
+
+logger = logging.getLogger("fye_rt")
+
+
+@contextmanager
+def converting(path: Path, index: int) -> Iterator[None]:
+    """Turn what FFmpeg says of a frame that it decoded into an InputError."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path}: frame {index} cannot be converted ({error.strerror}); copy or record the video again"
+        ) from error
+
+
+def deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoFrame"]:
+    """Frames, those that are interlaced deinterlaced; progressive ones come through untouched."""
+    deinterlacer: _Deinterlacer | None = None
+    index = 0
+    for index, frame in enumerate(frames):
+        with converting(path, index):
+            if deinterlacer is not None and not deinterlacer.takes(frame):
+                yield from deinterlacer.rest()
+                deinterlacer = None
+            if deinterlacer is None and frame.interlaced_frame:
+                logger.warning("%s is interlaced; its frames are deinterlaced", path)
+                deinterlacer = _Deinterlacer(frame)
+            if deinterlacer is None:
+                yield frame
+            else:
+                yield from deinterlacer.add(frame)
+    if deinterlacer is not None:
+        with converting(path, index):
+            yield from deinterlacer.rest()
+
+
+class _Deinterlacer:
+    """FFmpeg's filter bwdif: a frame out for a frame in, one later, as it looks at the next one."""
+
+    def __init__(self, frame: "VideoFrame") -> None:
+        from av.filter import Graph
+
+        self._layout = _layout(frame)
+        self._graph = Graph()
+        size, tick = f"{frame.width}x{frame.height}", time_base(frame)
+        form = f"video_size={size}:pix_fmt={frame.format.name}:time_base={tick.numerator}/{tick.denominator}"
+        source, sink = self._graph.add("buffer", form), self._graph.add("buffersink")
+        deinterlace = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        source.link_to(deinterlace)
+        deinterlace.link_to(sink)
+        self._graph.configure()
+        self._times: deque[tuple[int | None, Any]] = deque()
+
+    def takes(self, frame: "VideoFrame") -> bool:
+        return _layout(frame) == self._layout
+
+    def add(self, frame: "VideoFrame") -> Iterator["VideoFrame"]:
+        self._times.append((frame.pts, frame.time_base))
+        self._graph.vpush(frame)
+        return self._finished()
+
+    def rest(self) -> Iterator["VideoFrame"]:
+        self._graph.vpush(None)
+        return self._finished()
+
+    def _finished(self) -> Iterator["VideoFrame"]:
+        import av
+
+        while self._times:
+            try:
+                frame = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            frame.pts, frame.time_base = self._times.popleft()  # the filter counts in halves
+            yield frame
+
+
+def _layout(frame: "VideoFrame") -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
+
+
+def believed(aspect: Fraction) -> Fraction | None:
+    """The ratio of a pixel's sides, unless no picture has it."""
+    return aspect if Fraction(1, WIDEST) <= aspect <= WIDEST else None
+
+
+def displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Width and height in square pixels: the side along which pixels are longer grows, to an even number."""
+    aspect = believed(aspect) or Fraction(1)
+    if abs(aspect - 1) < SQUARE:
+        return width, height
+    return (2 * round(width * aspect / 2), height) if aspect > 1 else (width, 2 * round(height / aspect / 2))
+
+
+def to_rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
+    """A frame in square pixels, uint8 (H, W, 3)."""
+    width, height = displayed(frame.width, frame.height, aspect)
+    # FFmpeg's fast path is one level too dark and doubles chroma pixels
+    accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
+    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=accurate)
+    return image.astype(np.uint8, copy=False)
+
+
+def display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
+    """The signs (a, b, c, d) of (x, y) -> (a x + c y, b x + d y): the nearest right-angled turn or mirroring."""
+    side_data: Any = frame.side_data
+    data = side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return 0, 1 if b > 0 else -1, 1 if c > 0 else -1, 0
+    return 1 if a >= 0 else -1, 0, 0, 1 if d >= 0 else -1
+
+
+def turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """An image turned and mirrored as `display_matrix` says."""
+    a, b, c, d = matrix
+    if b:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(image[:: b + d, :: a + c])
+
+
+def degrees(matrix: tuple[int, int, int, int]) -> int:
+    """Degrees by which a display matrix turns, clockwise."""
+    return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[matrix[:2]]

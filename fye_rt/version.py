@@ -1,0 +1,3 @@
+"""The version of fye-rt."""
+
+__version__ = "0.1.0"

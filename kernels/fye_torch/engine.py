@@ -1,0 +1,304 @@
+"""PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from.
+
+On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an evaluation of the denoiser is replayed
+from one CUDA graph for each shape, and one kernel moves the latents after it; frames are decoded on a second stream.
+"""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from fye_export import networks
+from fye_export.config import ModelConfig
+from fye_export.graphs import GraphSpec, graph_specs
+from fye_rt.backends import resolve_compute
+from fye_rt.backends.jump_row import SLOTS
+from fye_rt.bundle import Bundle
+from fye_rt.engine import CPU_PIXELS, GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
+from fye_rt.errors import BackendError, not_finite
+from fye_torch import graphs
+from fye_torch.loop import Buffers, TorchWorkspace
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_UNCONDITIONAL = ".unconditional"
+_DENOISERS = ("denoiser", "denoiser_cond")
+_VARYING = 2  # of their inputs, the first ones: latents and timestep; the others are held
+
+logger = logging.getLogger("fye_rt")
+
+# graphs share networks, as long as one of them holds them
+_shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
+
+
+class _Float32:
+    """Float32 stays float32 while an engine of that precision runs: by default PyTorch lets cuDNN round it to TF32.
+
+    PyTorch's switches are those of the process, so the last engine to leave puts them back.
+    """
+
+    def __init__(self) -> None:
+        backends: Any = torch.backends
+        self._switches = (backends.cudnn.conv, backends.cuda.matmul)
+        self._lock, self._running = threading.Lock(), 0
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._running:
+                self._before = [switch.fp32_precision for switch in self._switches]
+                for switch in self._switches:
+                    switch.fp32_precision = "ieee"
+            self._running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._running -= 1
+            if not self._running:
+                for switch, before in zip(self._switches, self._before, strict=True):
+                    switch.fp32_precision = before
+
+
+_float32 = _Float32()
+
+
+class TorchEngine(Engine):
+    """One graph's module."""
+
+    def __init__(
+        self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str, operations: Any = None
+    ) -> None:
+        """Takes a module that lies on `device` in the precision of `compute`, and what it calls (`assemble`)."""
+        self.compute, self._operations = compute, operations
+        self.pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
+        self.module, self._spec, self._device = module, spec, device
+        replayed = device.type == "cuda" and spec.name in _DENOISERS
+        self._memory = graphs.Memory() if replayed else None
+        self._call = self._replayed(module, _VARYING)
+        self._buffers: dict[Any, tuple[Buffers, Callable[..., Any]]] = {}
+        self._stream: Any = None
+        self.decodes_beside = device.type == "cuda"
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """See `fye_rt.engine.Engine`."""
+        with self._precision():
+            outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        named = zip(self._spec.outputs, outputs, strict=True)
+        return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
+
+    @torch.inference_mode()
+    def to_device(self, array: NDArray[np.float32]) -> Any:
+        """See `fye_rt.engine.Engine`."""
+        if self._device.type == "cpu":
+            return array
+        tensor = self._put(array)
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    def workspace(self, denoising: Denoising) -> Workspace | None:
+        """See `fye_rt.engine.Engine`: on a GPU, where there are kernels."""
+        if self._operations is None or denoising.ring > SLOTS:
+            return None
+
+        def held(inputs: Mapping[str, Any]) -> list[Tensor]:
+            return [self._put(inputs[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
+
+        buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
+        network, step = partial(self._evaluate, self._call), self._operations.forecast_step
+        return TorchWorkspace(buffers, whole, network, step, held, denoising, self._precision)
+
+    @torch.inference_mode()
+    def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
+        """See `fye_rt.engine.Engine`: on a GPU, on a stream of its own."""
+        if not self.decodes_beside:
+            return super().begin_decoding(latents)
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())  # which may still bring the weights
+        with torch.cuda.stream(self._stream), self._precision():
+            given = self._pinned(torch.from_numpy(latents))
+            frames = self._call(given.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
+            finite = self._pinned(frames.isfinite().all())
+            pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8).contiguous())
+            done = torch.cuda.Event()
+            done.record()
+
+        def wait() -> NDArray[np.uint8]:
+            done.synchronize()
+            if not finite:
+                raise not_finite("vae_decoder")
+            made: NDArray[np.uint8] = pixels.numpy()
+            return made
+
+        return wait
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Open while the network runs, or is captured."""
+        return _float32 if self.compute == "fp32" else nullcontext()
+
+    def _evaluate(
+        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
+        return outputs if len(outputs) == 2 else (None, outputs[0])
+
+    @torch.inference_mode()
+    def _buffers_for(self, shape: tuple[int, ...], slots: int, masked: bool) -> tuple[Buffers, Callable[..., Any]]:
+        """What lies on the device for clips of a shape; of the last ones it stays there, with their CUDA graphs."""
+        key = shape, slots, masked
+        if key not in self._buffers:
+            while len(self._buffers) >= graphs.SHAPES:
+                del self._buffers[next(iter(self._buffers))]
+            buffers = Buffers(self._device, shape, slots, masked)
+            whole = partial(self._evaluate, self.module, buffers.latents, buffers.timestep)
+            self._buffers[key] = buffers, self._replayed(whole, 0)
+        return self._buffers[key]
+
+    def _replayed(self, function: Callable[..., Any], varying: int) -> Callable[..., Any]:
+        return function if self._memory is None else graphs.Replayed(function, self._memory, varying)
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """A copy on the host, from and to which a stream copies while others, and the host, go on."""
+        there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
+        return there.copy_(tensor, non_blocking=True)
+
+    def _put(self, array: Any) -> Tensor:
+        if isinstance(array, Tensor):
+            return array
+        if not array.flags.writeable:  # PyTorch can't say that it only reads
+            array = array.copy()
+        tensor = torch.from_numpy(array).to(self._device)
+        return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
+
+
+def computes() -> tuple[str, ...]:
+    """See `fye_rt.backends.computes`."""
+    return ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32",)
+
+
+def unusable(bundle: Bundle | None = None) -> str:
+    """Why PyTorch is not to be chosen here, or ""; see `fye_rt.backends.choose`."""
+    return "" if torch.cuda.is_available() else "this PyTorch uses no GPU, and ONNX Runtime is faster on a CPU"
+
+
+def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
+    """Open a graph of a bundle; `settings.threads` count for the whole process.
+
+    Raises:
+        BackendError: a compute precision that isn't to be had here, or weights that don't fit the networks.
+    """
+    compute = resolve_compute("torch", settings.compute)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    config = ModelConfig.from_dict(dict(bundle.model))
+    spec = graph_specs(config)[graph]
+    operations = _operations(device, compute)
+    parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
+    engine = assemble(spec, parts, device, compute, operations)
+    for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
+        if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
+            engine.module.get_buffer(name).copy_(vector)
+    return engine
+
+
+def assemble(
+    spec: GraphSpec, parts: Sequence[nn.Module], device: torch.device, compute: str, operations: Any
+) -> TorchEngine:
+    """A graph from its networks.
+
+    Args:
+        spec: the graph.
+        parts: its networks on `device`, in the precision of `compute`; `with_kernels` of them where `operations` are
+            given.
+        device: of the networks.
+        compute: "fp32", "bf16" or "fp16".
+        operations: `fye_torch.modules.Operations`, or None.
+    """
+    module = spec.module
+    if operations is not None and spec.name in _DENOISERS:
+        from fye_torch.modules import Denoiser
+
+        module = partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
+    with torch.inference_mode(False), torch.no_grad():
+        return TorchEngine(module(*parts).eval(), spec, device, compute, operations)
+
+
+def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:
+    """A network whose operations are `operations`, channels last; itself where there are none for it, or None."""
+    if operations is None or name not in ("unet", "referencenet", "vae"):
+        return network
+    from fye_torch.modules import switched
+
+    return switched(network.to(memory_format=torch.channels_last), operations)  # type: ignore[call-overload]
+
+
+def _operations(device: torch.device, compute: str) -> Any:
+    """What the networks are to call in place of PyTorch; None on a CPU.
+
+    In float32 attention is PyTorch's own: the kernel's tiles, made for half precision, don't fit into the shared memory
+    of some GPUs and into the registers of none.
+    """
+    if device.type == "cpu":
+        return None
+    try:
+        from fye_torch.modules import KERNELS, PLAIN
+    except ImportError as error:
+        logger.warning("without the kernels (%s) the GPU is slower; run: pip install 'fye-rt[kernels]'", error)
+        return None
+    if compute != "fp32":
+        return KERNELS
+    attention = ("reference_attention", "temporal_attention")
+    return dataclasses.replace(KERNELS, **{name: getattr(PLAIN, name) for name in attention})
+
+
+def _network(
+    bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str, operations: Any
+) -> nn.Module:
+    key = (bundle.digest, name, str(device), compute)
+    found = _shared.get(key)
+    if found is None:
+        loaded = _loaded(bundle, config, name, device, _DTYPES[compute])
+        found = _shared[key] = with_kernels(loaded, name, operations)
+    return found
+
+
+def _loaded(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    with torch.device("meta"):
+        network = networks.build(config, name)
+    prefix = f"{name}."
+    state = {key.removeprefix(prefix): tensor for key, tensor in _tensors(bundle, (prefix,)).items()}
+    state = {key: tensor.to(device, dtype) for key, tensor in state.items() if not key.endswith(_UNCONDITIONAL)}
+    try:
+        surplus = network.load_state_dict(state, strict=False, assign=True).unexpected_keys
+    except RuntimeError as error:
+        raise BackendError(f"{bundle.path}: weights don't fit the networks ({error}); export it again") from error
+    if surplus:
+        raise BackendError(f"{bundle.path}: no network has {surplus[0]}; export the bundle again")
+    for module in network.modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:  # no graph reads it, so no bundle has it
+                setattr(module, key, nn.Parameter(torch.empty(0, device=device), requires_grad=False))
+    return network.requires_grad_(False)
+
+
+def _tensors(bundle: Bundle, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Those of some networks, by name, equal ones under each of theirs."""
+    stored = bundle.manifest["weights"].get("shared", {})
+    with safe_open(bundle.path / bundle.weights, "pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+        for name, original in stored.items():
+            if name.startswith(prefixes):
+                found[name] = found[original] if original in found else file.get_tensor(original)
+    return found

@@ -1,0 +1,179 @@
+"""Latents that stay on a device while they are denoised: the workspace of the torch backend.
+
+A clip that is one window is evaluated by one function, which a GPU replays from one graph. Of more windows the
+predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fye_kernels.forecast_step import Blend, blend, numbers
+from fye_rt.arrays import Array, accumulate, guide
+from fye_rt.backends.jump_row import ROW
+from fye_rt.engine import Denoising
+from fye_rt.forecast import Jump
+
+# (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) to v of both halves, or None and the conditional
+Network = Callable[..., tuple[Tensor | None, Tensor]]
+
+
+class Buffers:
+    """What lies on a device for clips of one shape, at addresses that stay.
+
+    Attributes:
+        latents: float32 (1, 4, F, h, w).
+        timestep: int64 (1,), of the step that is evaluated.
+        ring: float32 (slots, 1, 4, F, h, w), of the last quantities that are forecast.
+        slot: int32 (1,), where the next one goes.
+        numbers: float32 (2, ROW), of the jump (`fye_kernels.forecast_step.numbers`).
+        face: bool (F, h, w), or None where all is moved alike.
+    """
+
+    def __init__(self, device: torch.device, shape: tuple[int, ...], slots: int, masked: bool) -> None:
+        self.latents, self.ring = torch.zeros(shape, device=device), torch.zeros((slots, *shape), device=device)
+        self.timestep = torch.zeros(1, dtype=torch.int64, device=device)
+        self.slot = torch.zeros(1, dtype=torch.int32, device=device)
+        self.numbers = torch.zeros((2, ROW), device=device)
+        self.face = torch.zeros(shape[2:], dtype=torch.bool, device=device) if masked else None
+
+
+class TorchWorkspace:
+    """See `fye_rt.engine.Workspace`. Nothing waits for the device, but `prediction`, `read` and `fault`.
+
+    Args:
+        buffers: for clips of this shape.
+        whole: evaluates a clip that is one window, from the buffers: gives v of both halves.
+        network: evaluates one window of several.
+        forecast_step: moves the latents; `fye_kernels.forecast_step`.
+        held: gives the network's other inputs from those that the clip names.
+        denoising: the clip.
+        precision: open while the network runs.
+    """
+
+    immediate = False
+
+    def __init__(
+        self,
+        buffers: Buffers,
+        whole: Callable[..., tuple[Tensor | None, Tensor]],
+        network: Network,
+        forecast_step: Callable[..., None],
+        held: Callable[[Mapping[str, Any]], Sequence[Tensor]],
+        denoising: Denoising,
+        precision: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._buffers, self._whole, self._network, self._held = buffers, whole, network, held
+        self._forecast_step, self._denoising, self._precision = forecast_step, denoising, precision
+        frames = [window.frames for window in denoising.windows]
+        self._one = len(frames) == 1 and np.array_equal(frames[0], np.arange(denoising.shape[2]))
+        with torch.inference_mode():
+            device = buffers.latents.device
+            self._timesteps = torch.tensor(denoising.timesteps, dtype=torch.int64, device=device)
+            self._indices = [torch.tensor(indices, device=device) for indices in frames]
+            self._blend = None
+            if not self._one:
+                tables = blend(denoising.windows, denoising.shape[2])
+                self._blend = Blend(*(table.to(device) for table in tables))
+
+    @torch.inference_mode()
+    def load(self, noise: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        buffers = self._buffers
+        buffers.latents.copy_(torch.tensor(noise))
+        if buffers.face is not None:
+            buffers.face.copy_(torch.tensor(self._denoising.face))
+        self._finite: list[Tensor] = []  # of the evaluations of windows since `fault` looked last
+        self._looked = 0  # at how many before them, all of which were finite
+        self._moves = 0
+        self._halves: tuple[Tensor | None, ...] = ()  # of the last evaluation, its windows side by side
+        self._inputs = self._held(self._denoising.inputs(self._denoising.windows[0].frames)) if self._one else ()
+
+    def evaluate(self, step: int) -> Iterator[None]:
+        """See `fye_rt.engine.Workspace`."""
+        with torch.inference_mode():
+            self._buffers.timestep.copy_(self._timesteps[step : step + 1])
+        for number in range(len(self._denoising.windows)):
+            with torch.inference_mode(), self._precision():
+                if self._one:
+                    self._halves = halves = self._whole(*self._inputs)
+                else:
+                    halves = self._window(number)
+                self._finite.append(_finite(*halves))
+            yield
+
+    def _window(self, number: int) -> tuple[Tensor | None, Tensor]:
+        """Both halves of a window, which are laid beside those of the others."""
+        buffers, frames = self._buffers, self._denoising.windows[number].frames
+        latents = buffers.latents.index_select(2, self._indices[number])
+        halves = self._network(latents, buffers.timestep, *self._held(self._denoising.inputs(frames)))
+        if not self._halves:
+            count = len(self._denoising.windows)
+            self._halves = tuple(None if half is None else half.new_empty((count, *half.shape[1:])) for half in halves)
+        for whole, half in zip(self._halves, halves, strict=True):
+            if whole is not None and half is not None:
+                whole[number] = half[0]
+        return halves
+
+    @torch.inference_mode()
+    def prediction(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        guidance = self._denoising.guidance
+        unconditional, conditional = (None if half is None else half.float().cpu().numpy() for half in self._halves)
+        assert conditional is not None
+        total = np.zeros(self._denoising.shape, np.float32)
+        for number, window in enumerate(self._denoising.windows):
+            part = conditional[number : number + 1]
+            if guidance > 1 and unconditional is not None:
+                part = guide(unconditional[number : number + 1], part, guidance)
+            accumulate(total, part, window.frames, window.weights)
+        return total
+
+    @torch.inference_mode()
+    def advance(self, jump: Jump) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        buffers, slots = self._buffers, self._denoising.ring
+        slot = self._moves % slots
+        self._send(numbers(jump, self._denoising.guidance, slot, slots), buffers.numbers)
+        self._send(torch.tensor([slot], dtype=torch.int32), buffers.slot)
+        halves = (None if half is None else half.contiguous() for half in self._halves)
+        blended = () if self._blend is None else (self._blend,)
+        self._forecast_step(
+            buffers.latents, *halves, buffers.ring, buffers.slot, buffers.numbers, buffers.face, *blended
+        )
+        self._moves += 1
+
+    @torch.inference_mode()
+    def read(self) -> Array:
+        """See `fye_rt.engine.Workspace`."""
+        return self._buffers.latents.cpu().numpy().copy()
+
+    @torch.inference_mode()
+    def write(self, positions: NDArray[np.int64], latents: Array) -> None:
+        """See `fye_rt.engine.Workspace`."""
+        device = self._buffers.latents.device
+        self._buffers.latents[:, :, torch.tensor(positions, device=device)] = torch.tensor(latents, device=device)
+
+    @torch.inference_mode()
+    def fault(self) -> tuple[int, int] | None:
+        """See `fye_rt.engine.Workspace`."""
+        finite = torch.stack(self._finite).tolist() if self._finite else []
+        if not all(finite):
+            return divmod(self._looked + finite.index(False), len(self._denoising.windows))
+        self._looked += len(finite)
+        self._finite.clear()
+        return None
+
+    def _send(self, values: Tensor, place: Tensor) -> None:
+        """Queue a copy of a few numbers; from pinned memory, so that the host goes on."""
+        place.copy_(values.pin_memory() if place.is_cuda else values, non_blocking=True)
+
+
+def _finite(unconditional: Tensor | None, conditional: Tensor) -> Tensor:
+    finite = conditional.isfinite().all()
+    return finite if unconditional is None else finite & unconditional.isfinite().all()

@@ -1,0 +1,378 @@
+"""ONNX Runtime's GPU backends, on the CPU's memory and provider: binding, places and types are the same there."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.backends import gpu, onnxruntime_gpu
+from fye_rt.backends.onnxruntime_bound import DeviceInput
+from fye_rt.backends.onnxruntime_gpu import CUDA, RTX, TENSORRT, Provider
+from fye_rt.backends.onnxruntime_norms import as_layer_norms
+from fye_rt.bundle import GRAPHS, shipped_bundle, symbols
+from fye_rt.engine import Settings
+from fye_rt.errors import BackendError
+
+HERE = replace(CUDA, name="CPUExecutionProvider", device="cpu")
+ONE_GPU = gpu.Found((gpu.Gpu("a GPU", "sm_90", 80 << 30),), "13.0", "")
+EVERY_RUN = ("latents", "timestep")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
+
+
+def given(bundle: Bundle, graph: str, frames: int = 3) -> dict[str, Any]:
+    random, sizes = np.random.default_rng(frames), symbols(frames, 64, 72)
+    made: dict[str, Any] = {}
+    for spec in bundle.graphs[graph].inputs:
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        whole = spec.dtype == "int64"
+        made[spec.name] = np.array([500]) if whole else random.standard_normal(shape, np.float32)
+    return made
+
+
+def relative(made: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(made - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_graph_says_what_it_says_on_the_cpu(graph: str, tiny: Bundle) -> None:
+    inputs = given(tiny, graph)
+    made = HERE.open_here(tiny, graph, "fp32").run(inputs)
+    expected = backends.load("onnxruntime")(tiny, graph, Settings(threads=1)).run(inputs)
+    assert set(made) == set(expected)
+    for name, array in expected.items():
+        # norms of this bundle's random weights amplify rounding: PyTorch and OpenVINO differ from the CPU by 5e-5 too
+        assert made[name].shape == array.shape and relative(made[name], array) < 1e-4
+
+
+@pytest.mark.parametrize("graph", ["reference", "vae_decoder", "denoiser_cond"])
+def test_in_float16_it_is_near(graph: str) -> None:
+    mini = Bundle.load(shipped_bundle(), verify=False)
+    engine = HERE.open_here(mini, graph, "fp16")
+    inputs = given(mini, graph)
+    held = {name: array if name in EVERY_RUN else engine.to_device(array) for name, array in inputs.items()}
+    made = engine.run(held if graph == "denoiser_cond" else inputs)
+    exact = HERE.open_here(mini, graph, "fp32").run(inputs)
+    for name, array in exact.items():
+        assert made[name].dtype == np.float32
+        assert 0 < relative(made[name], array) < 1e-2
+
+
+def test_shapes_alternate_and_outputs_belong_to_the_caller(tiny: Bundle) -> None:
+    engine = HERE.open_here(tiny, "guider", "fp32")
+    first = engine.run(given(tiny, "guider", 2))["landmark_features"]
+    kept = first.copy()
+    for frames in (3, 2, 3):
+        other = engine.run(given(tiny, "guider", frames))["landmark_features"]
+        assert other.shape[0] == frames
+    darker = {name: array / 2 for name, array in given(tiny, "guider", 2).items()}
+    assert relative(engine.run(darker)["landmark_features"], kept) > 1e-3
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(engine.run(given(tiny, "guider", 2))["landmark_features"], kept)
+
+
+def test_what_is_held_is_copied_when_it_changes_and_no_place_moves(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HERE.open_here(tiny, "denoiser_cond", "fp32")
+    one, other, short = given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond", 2)
+    other["reference_key.0"] = other["reference_key.0"] + 1
+    copied: list[int] = []
+    value = DeviceInput.value
+
+    def counted(self: DeviceInput, dtype: Any, device: str) -> Any:
+        copied.append(1)
+        return value(self, dtype, device)
+
+    monkeypatch.setattr(DeviceInput, "value", counted)
+
+    def held(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: x if name in EVERY_RUN else engine.to_device(x) for name, x in inputs.items()}
+
+    def copies() -> int:
+        number = len(copied)
+        copied.clear()
+        return number
+
+    first, second = held(one), held(other)
+    a = engine.run(first)["v_conditional"]
+    assert copies() == len(one) - len(EVERY_RUN)
+    addresses = {key: place.value.data_ptr() for key, place in engine._places.items()}
+    np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
+    assert copies() == 0
+    assert relative(engine.run(second)["v_conditional"], a) > 1e-3
+    np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
+    copies()
+    # of another length of window only what depends on its length is copied: the portrait is there already
+    features = engine.to_device(short["landmark_features"])
+    fewer = {name: short[name] for name in EVERY_RUN} | {"landmark_features": features}
+    engine.run(first | fewer)
+    assert copies() == 1
+    np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
+    assert addresses.items() <= {key: place.value.data_ptr() for key, place in engine._places.items()}.items()
+    ids = [options.get_run_config_entry("gpu_graph_id") for _, options in engine._bound.values()]
+    assert ids == ["1", "2"]
+
+
+def test_a_clip_is_what_the_cpu_makes(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (9, 64, 72, 3), np.uint8)
+    monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)  # with windows that share features, and one that is shorter
+    monkeypatch.setattr(Provider, "unusable", lambda self, bundle=None: "")
+    made = []
+    for backend in ("onnxruntime-cuda", "onnxruntime"):
+        with Animator(tiny, backend, compute="fp32") as animator:
+            state, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
+            options = Options(steps=3, guidance=2.0, window_size=5, window_overlap=2)
+            made.append(animator.denoise(state, motion, options=options))
+    assert relative(*made) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_cuda_provider_has_every_operator_of_the_graphs_it_is_given(
+    graph: str, precision: str, tiny: Bundle, data: Path
+) -> None:
+    found = json.loads((data / "onnxruntime_gpu" / "operators.json").read_text())
+    model = onnx.load_model_from_string(CUDA._model(tiny, graph, precision))
+    names = {f"{node.domain}:{node.op_type}".lstrip(":") for node in model.graph.node}
+    assert names - set(found["onnxruntime_gpu 1.31.1"]) <= {"Squeeze"}  # of sizes, which stay on the CPU
+
+
+def a_norm(scale: float) -> bytes:
+    shape = ["frames", 4, "rest"]
+    node = helper.make_node("InstanceNormalization", ["x", "scale", "shift"], ["y"], epsilon=1e-6)
+    constants = {"scale": np.full(4, scale, np.float32), "shift": np.zeros(4, np.float32)}
+    graph = helper.make_graph(
+        [node],
+        "norm",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_a_norm_of_rows_is_the_same_as_a_layer_norm() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 50), np.float32) * 3 + 5
+    before, after = (
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for model in (a_norm(1), as_layer_norms(a_norm(1)))
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)  # a mean of 5 in float32
+    checked = onnx.load_model_from_string(as_layer_norms(a_norm(1)))
+    onnx.checker.check_model(checked, full_check=True)
+    assert [node.op_type for node in checked.graph.node] == ["Shape", "Expand", "LayerNormalization"]
+
+
+def test_a_norm_with_a_scale_of_its_own_is_left_as_it_is() -> None:
+    assert as_layer_norms(a_norm(2)) == a_norm(2)
+
+
+@pytest.mark.parametrize(("provider", "replayed"), [(CUDA, True), (CUDA, False), (TENSORRT, False), (RTX, False)])
+def test_options_are_those_of_the_real_libraries(
+    provider: Provider, replayed: bool, data: Path, tmp_path: Path
+) -> None:
+    wheels = json.loads((data / "onnxruntime_gpu" / "options.json").read_text())
+    (wheel,) = (wheel for wheel in wheels.values() if provider.name in wheel)
+    options = onnxruntime_gpu._options(provider.name, tmp_path / "cache", replayed)
+    assert options and set(options) <= set(wheel[provider.name])
+    graphs = {"enable_cuda_graph": "1", "trt_cuda_graph_enable": "1"}.items() & options.items()
+    assert bool(graphs) == replayed
+    assert provider.replays == (provider is CUDA)
+
+
+def test_what_tensorrt_builds_of_one_bundle_is_not_taken_for_another(tiny: Bundle) -> None:
+    mini = Bundle.load(shipped_bundle(), verify=False)
+    places = [
+        onnxruntime_gpu._cache_name(bundle, graph, compute)
+        for bundle in (tiny, mini)
+        for graph in ("guider", "denoiser")
+        for compute in ("fp32", "fp16")
+    ]
+    assert len(set(places)) == len(places)
+
+
+class Session:
+    """One on the CPU, and how it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[bool], None]) -> None:
+        self.asked: list[bool] = []
+        session = Provider._session
+
+        def opened(provider: Provider, *what: Any) -> Any:
+            self.asked.append(what[-1])
+            fails(what[-1])
+            return session(provider, *what)
+
+        monkeypatch.setattr(Provider, "_session", opened)
+
+
+def refuse(replayed: bool) -> None:
+    if replayed:
+        raise RuntimeError("not all nodes\nare on the GPU")
+
+
+def test_a_graph_that_cannot_be_captured_is_opened_without(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = Session(monkeypatch, refuse)
+    inputs = given(tiny, "denoiser_cond")
+    HERE.open_here(tiny, "denoiser_cond", "fp32").run(inputs)
+    assert session.asked == [True, False]
+    assert caplog.messages == [
+        "denoiser_cond runs without a CUDA graph, and a little slower (not all nodes are on the GPU)"
+    ]
+    HERE.open_here(tiny, "guider", "fp32")
+    assert session.asked == [True, False, False]
+
+
+def test_a_capture_that_fails_in_a_run_is_given_up(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = Session(monkeypatch, lambda replayed: None)
+    engine = HERE.open_here(tiny, "denoiser_cond", "fp32")
+    inputs = given(tiny, "denoiser_cond")
+    expected = engine.run(inputs)["v_conditional"]
+    run = onnxruntime.InferenceSession.run_with_iobinding
+
+    def capture(self: Any, binding: Any, options: Any) -> None:
+        try:
+            options.get_run_config_entry("gpu_graph_id")
+        except RuntimeError:  # it has none
+            return run(self, binding, options)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", capture)
+    for _ in range(2):
+        np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
+    assert session.asked == [True, False]
+    assert len(caplog.messages) == 1 and "stream is capturing" in caplog.text
+
+
+def test_a_run_that_fails_is_told_with_what_to_do(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*given: Any) -> None:
+        raise RuntimeError("Failed to allocate memory\nfor requested buffer")
+
+    engine = HERE.open_here(tiny, "guider", "fp32")
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", exhausted)
+    text = r"onnxruntime-cuda cannot run guider: Failed to allocate memory for requested buffer; make smaller clips"
+    with pytest.raises(BackendError, match=text):
+        engine.run(given(tiny, "guider"))
+
+
+def test_a_graph_that_does_not_open_is_told(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Provider, "_session", lambda *given: 1 / 0)
+    with pytest.raises(BackendError, match="onnxruntime-cuda cannot open guider: division by zero; check with: fye"):
+        CUDA.open_here(tiny, "guider", "fp32")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_a_session_without_its_provider_is_no_session(
+    provider: Provider, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if provider.name in onnxruntime.get_available_providers():
+        pytest.skip("needs an onnxruntime without it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(BackendError, match=rf"ONNX Runtime leaves {provider.name} out, .* run: pip uninstall"):
+        provider.open_here(tiny, "guider", "fp32")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx"])
+def test_without_a_gpu_or_its_provider_it_says_so(name: str, tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
+    with pytest.raises(BackendError, match="there is no NVIDIA driver"):
+        backends.load(name)(tiny, "guider", Settings())
+    monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
+    with pytest.raises(BackendError, match=r"\w+ExecutionProvider( is not installed)?; run: pip"):
+        backends.load(name)(tiny, "guider", Settings())
+
+
+def test_a_driver_that_is_too_old_and_a_library_that_is_missing_are_told(
+    one_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name, TENSORRT.name])
+    monkeypatch.setattr(onnxruntime, "cuda_version", "14.1")
+    assert CUDA.unusable() == ("this onnxruntime is for CUDA 14.1, the driver for CUDA 13.0; install a newer driver")
+    monkeypatch.setattr(onnxruntime, "cuda_version", "13.0")
+    asked: list[str] = []
+
+    def load(name: str) -> None:
+        asked.append(name)
+        if name == missing:
+            raise OSError
+
+    monkeypatch.setattr(onnxruntime_gpu.sys, "platform", "linux")
+    monkeypatch.setattr(onnxruntime_gpu.ctypes, "CDLL", load)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
+    for provider, missing in (
+        (CUDA, ""),
+        (CUDA, "libcublas.so.13"),
+        (CUDA, "libcudnn.so.9"),
+        (TENSORRT, ""),
+        (TENSORRT, "libnvinfer.so.10"),
+    ):
+        onnxruntime_gpu._missing.cache_clear()
+        expected = f"{missing} is missing; run: {provider.install}" if missing else ""
+        assert provider.unusable() == expected
+    onnxruntime_gpu._missing.cache_clear()
+    assert "libcudart.so.13" in asked and "libnvonnxparser.so.10" in asked
+
+
+def test_without_onnx_ir_graphs_stay_in_float32(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)
+    monkeypatch.setattr(Provider, "unusable", lambda self, bundle=None: "")
+    assert backends.computes("onnxruntime-cuda") == ("fp32",)
+    with pytest.raises(BackendError, match=r"computes in fp32 here, not in fp16; .* run: pip install onnx-ir$"):
+        backends.resolve_compute("onnxruntime-cuda", "fp16")
+    engine = backends.load("onnxruntime-cuda")(tiny, "denoiser_cond", Settings())
+    assert engine.compute == "fp32" and "run: pip install onnx-ir" in caplog.text
+    inputs = given(tiny, "denoiser_cond")
+    expected = backends.load("onnxruntime")(tiny, "denoiser_cond", Settings()).run(inputs)["v_conditional"]
+    np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
+
+
+def test_the_plugged_in_provider_is_registered_once_and_given_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")
+    module.get_ep_name = lambda: RTX.name  # type: ignore[attr-defined]
+    module.get_library_path = lambda: "provider.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    devices: list[Any] = [SimpleNamespace(ep_name="CPUExecutionProvider")]
+    registered: list[tuple[str, str]] = []
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: devices)
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *given: registered.append(given))
+    with pytest.raises(BackendError, match="serves none of these GPUs"):
+        onnxruntime_gpu._rtx_devices()
+    registered.clear()
+
+    def register(*given: str) -> None:
+        registered.append(given)
+        devices.extend([SimpleNamespace(ep_name=RTX.name), SimpleNamespace(ep_name=RTX.name)])
+
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", register)
+    assert onnxruntime_gpu._rtx_devices() == onnxruntime_gpu._rtx_devices() == devices[1:2]
+    assert registered == [(RTX.name, "provider.so")]

@@ -1,0 +1,365 @@
+"""From files to a clip: which frames, when, with which sound. Denoising is left out, and MediaPipe has a stand-in."""
+
+import dataclasses
+import wave
+from collections.abc import Generator, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.typing import NDArray
+
+from fye_rt import Animator, ClipRequest, Motion, Options, media
+from fye_rt.cli import overlay
+from fye_rt.clips import driving, live, prepare, write
+from fye_rt.clips.clip import Playback
+from fye_rt.clips.live import Stream
+from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.landmarks import draw, landmark_images
+from fye_rt.options import ImageSource, MotionSource
+from fye_rt.timings import Progress
+from tests.fye_rt.media.media_files import Pictures, Track, cut_stream, number, numbered, onset, write_film
+
+SIZE = (64, 72)
+REFERENCE = Options(windows="reference")
+ARRAYS = ("points", "mesh", "pose", "blendshapes", "valid")
+IMAGE = np.full((64, 64, 3), 40, np.uint8)
+
+pytestmark = pytest.mark.usefixtures("undenoised", "opencv")
+Seen = list[NDArray[np.uint8]]
+
+
+def asked(
+    motion: MotionSource, options: Options | None = None, portrait: ImageSource = IMAGE, **more: Any
+) -> ClipRequest:
+    return ClipRequest(portrait=portrait, motion=motion, options=options or Options(), **more)
+
+
+@pytest.fixture
+def detected(motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Stands in for MediaPipe on videos: the recorded motion at the video's times; keeps the pictures it was shown."""
+    seen: Seen = []
+
+    def detect(frames: Any, fps: float, landmarker: Path, progress: Progress, total: int, source: str) -> Motion:
+        times, pictures = zip(*frames, strict=True)
+        seen.extend(pictures)
+        size = (pictures[0].shape[0], pictures[0].shape[1])
+        return dataclasses.replace(motion[: len(times)], times=np.array(times), fps=fps, source_size=size)
+
+    monkeypatch.setattr(driving, "detect_frames", detect)
+    monkeypatch.setattr(driving, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    return seen
+
+
+@pytest.fixture
+def faceless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MediaPipe finds no face in the portrait."""
+
+    def detect(image: NDArray[np.uint8], landmarker: Path, source: str) -> Motion:
+        raise FaceNotFoundError(f"{source}: no face in it; use another")
+
+    monkeypatch.setattr(prepare, "detect_image", detect)
+    monkeypatch.setattr(prepare, "find_landmarker", lambda path: Path("face_landmarker.task"))
+
+
+def test_n_driving_frames_give_n_frames_and_one_less_where_the_reference_drops_the_first(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    every = animator.animate(asked(motion, **more))
+    fewer = animator.animate(asked(motion, REFERENCE, **more))
+    assert (every.frames.shape, every.frames.dtype) == ((10, *SIZE, 3), np.uint8)
+    assert every.times == tuple(motion.times)
+    assert len(fewer.frames) == 9
+    assert fewer.times == tuple(motion.times[1:])  # each frame keeps its time, and so its sound
+    np.testing.assert_array_equal(every.landmarks, landmark_images(portrait, motion, SIZE))
+    np.testing.assert_array_equal(fewer.landmarks, every.landmarks[1:])
+    assert len(animator.animate(asked(motion, frames=4, **more)).frames) == 4
+
+
+def test_times_rotation_and_sound_of_a_driving_video_reach_the_result(
+    animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.5]
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes((8000 * np.sin(np.arange(16_000) / 6)).astype("<i2").tobytes())
+    upright = np.zeros((48, 64, 3), np.uint8)
+    upright[:24] = 255
+    plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
+    frames = [np.rot90(upright)] * len(times)
+    media.write_video(plain, frames, 25, times=times, seconds=0.9, audio_from=tmp_path / "tone.wav")
+    turned.write_bytes(_turned_clockwise(plain.read_bytes()))
+
+    made = animator.animate(asked(turned, size=SIZE, portrait_landmarks=portrait))
+    made.save(tmp_path / "out.mp4")
+    assert detected[0].shape == upright.shape  # the detector sees frames the right way up
+    assert np.abs(detected[0].astype(int) - upright).mean() < 6  # the codec blurs the edge
+    info = media.probe_video(tmp_path / "out.mp4")
+    assert info.has_audio and info.variable_rate and info.seconds == pytest.approx(0.9, abs=1e-3)
+    read = [time for time, _ in media.read_video(tmp_path / "out.mp4")]
+    np.testing.assert_allclose(read, times, atol=2 / 90_000)  # ticks of two files' clocks
+
+
+def test_a_portrait_without_a_face_is_an_error_that_names_the_way_out(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*portrait_landmarks"):
+        animator.animate(asked(motion, size=SIZE))
+
+
+def test_the_reference_draws_the_driving_landmarks_where_they_are_on_a_portrait_without_a_face(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    made = animator.animate(asked(motion, REFERENCE, size=SIZE))
+    # all frames; x in units of the width and y of the height, which the public code exchanges
+    np.testing.assert_array_equal(made.landmarks, draw(motion.points[..., :2] * (72, 64), SIZE))
+    assert len(made.frames) == 10 and made.times == tuple(motion.times)
+    assert any("no face" in notice for notice in made.notices)
+
+
+def test_every_stage_reports_progress_before_its_work_begins(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    progress: list[tuple[str, int, int]] = []
+    request = asked(motion, size=SIZE, portrait_landmarks=portrait)
+    made = animator.animate(request, progress=lambda *step: progress.append(step))
+    made.save(tmp_path / "out.mp4", lambda *step: progress.append(step))
+    stages = list(dict.fromkeys(stage for stage, _, _ in progress))
+    assert stages == ["encode", "denoise", "decode", "write"]
+    for stage in stages:
+        steps = [(done, total) for name, done, total in progress if name == stage]
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1] > 0
+
+
+def test_a_rendering_makes_the_frames_of_the_clip_one_by_one(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    request = asked(motion, size=SIZE, portrait_landmarks=portrait)
+    whole, made = animator.animate(request), animator.render(request)
+    assert len(made) == len(whole) == 10
+    assert "decode" not in made.timings  # nothing is made before it is asked for
+    frames = iter(made)
+    np.testing.assert_array_equal(next(frames), whole.frames[0])
+    np.testing.assert_array_equal(np.stack(list(frames)), whole.frames[1:])
+    np.testing.assert_array_equal(made.landmarks[:], whole.landmarks)
+    assert (made.fps, made.times, made.seconds) == (whole.fps, whole.times, whole.seconds)
+
+
+def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    fields = {name: np.resize(getattr(motion, name), (601, *getattr(motion, name).shape[1:])) for name in ARRAYS}
+    long = dataclasses.replace(motion, **fields | {"times": np.arange(601) / 25})
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    with pytest.raises(InputError, match=r"601 frames; the limit is 600: .*windows='progressive'"):
+        animator.render(asked(long, **more))
+    assert len(animator.render(asked(long, Options(windows="progressive"), **more))) == 601
+
+
+@pytest.mark.parametrize("times", [[0, 0.04, 0.04 + 1e-8], [0, 0.04, 90_000]])
+def test_times_that_no_clip_can_have_are_refused_before_anything_is_computed(
+    animator: Animator, motion: Motion, times: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    motion = dataclasses.replace(motion[:3], times=np.array(times))
+    motion.save(tmp_path / "a.npz")
+    for name in ("encode_portrait", "latents"):
+        monkeypatch.setattr(Animator, name, None)
+    for source in (motion, tmp_path / "a.npz"):
+        with pytest.raises(InputError, match="the time of frame 2"):
+            animator.animate(asked(source, portrait_landmarks=motion[:1]))
+    with pytest.raises(InputError, match=r"a\.npz: the time of frame 2"):
+        animator.stream(asked(tmp_path / "a.npz"))
+
+
+def test_a_broadcast_cut_in_a_group_of_frames_has_the_frames_that_are_shown(
+    animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "bf": "2"}
+    film = write_film(tmp_path / "a.ts", "mpegts", Pictures(numbered(15), options=options), [Track("aac", 0.5)], 0.6)
+    cut = cut_stream(film, tmp_path / "cut.ts", 0.3)
+    made = animator.animate(asked(cut, size=SIZE, portrait_landmarks=portrait))
+    assert [number(picture) for picture in detected] == list(range(8, 15))
+    assert made.seconds == pytest.approx(7 / 25) and len(made) == 7
+    np.testing.assert_allclose(made.times or (), np.arange(7) / 25, rtol=0, atol=1e-9)
+    made.save(tmp_path / "out.mp4")
+    assert onset(tmp_path / "out.mp4") == pytest.approx(0.5 - 8 / 25, abs=0.005)  # an AAC packet rings 5 ms
+
+
+def grey(*levels: int) -> NDArray[np.uint8]:
+    return np.stack([np.full((64, 64, 3), level, np.uint8) for level in levels])
+
+
+def test_an_interrupted_stream_leaves_a_playable_clip_of_what_was_finished(tmp_path: Path) -> None:
+    def pieces() -> Generator[NDArray[np.uint8]]:
+        yield grey(40, 60, 80)
+        yield grey(100)
+        raise KeyboardInterrupt
+
+    progress: list[tuple[str, int, int]] = []
+    stream = Stream(Playback(fps=10), iter([0.5, 0.6, 0.9, 1.0]), pieces())
+    made = write.write_stream(tmp_path / "out.mp4", stream, 9, lambda *step: progress.append(step))
+    assert made == 4 and progress == [("stream", 3, 9), ("stream", 4, 9)]
+    read = list(media.read_video(tmp_path / "out.mp4"))
+    assert np.abs([frame.mean() for _, frame in read] - np.array([40, 60, 80, 100])).max() < 2
+
+
+def test_a_stream_that_is_interrupted_before_its_first_frame_or_sees_no_face_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> Generator[NDArray[np.uint8]]:
+        raise KeyboardInterrupt
+        yield
+
+    for pieces, error in ((interrupted(), KeyboardInterrupt), ((x for x in ()), InputError)):
+        with pytest.raises(error):
+            write.write_stream(tmp_path / "out.mp4", Stream(Playback(fps=10), iter([]), pieces))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_live_source_gives_times_from_the_first_face_on(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = tmp_path / "driving.mp4"
+    media.write_video(video, [IMAGE] * 5, 25, times=[0, 0.04, 0.1, 0.14, 0.2], seconds=0.3)
+
+    def detect(frames: Any, fps: float, landmarker: Path, source: str) -> Iterator[Motion | None]:
+        for k, _ in enumerate(frames):
+            yield None if k in (0, 1, 3) else motion[k : k + 1]
+
+    monkeypatch.setattr(live, "detect_live", detect)
+    monkeypatch.setattr(live, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    stream = animator.stream(asked(video, size=SIZE, portrait_landmarks=portrait))
+    assert sum(map(len, stream)) == 3 and stream.frame_times is not None
+    np.testing.assert_allclose(list(islice(stream.frame_times, 3)), [0.1, 0.14, 0.2], atol=1e-4)
+    assert stream.audio_from is None
+    with pytest.raises(InputError, match="no video and no motion"):
+        animator.stream(asked(tmp_path))
+
+
+def test_a_folder_of_pictures_of_two_sizes_is_refused(animator: Animator, tmp_path: Path) -> None:
+    for name, side in (("0.png", 64), ("1.png", 72)):
+        media.write_image(tmp_path / name, np.zeros((side, 64, 3), np.uint8))
+    with pytest.raises(InputError, match=r"1\.png is 72x64"):
+        animator.animate(asked(tmp_path))
+
+
+def landmark_folder(folder: Path, images: NDArray[np.uint8], name: str = "{}.png") -> Path:
+    folder.mkdir()
+    for k, image in enumerate(images, start=1):
+        media.write_image(folder / name.format(k), image)
+    return folder
+
+
+def test_a_folder_of_landmark_images_is_taken_in_the_order_people_count(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    drawn = landmark_images(portrait, motion, SIZE)
+    several = np.concatenate((drawn, drawn[::-1][:3]))
+    folder = landmark_folder(tmp_path / "frames", several)
+    (folder / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(50))
+    (folder / "notes.txt").write_text("frame 1 is the first")
+    made = animator.animate(asked(folder))
+    np.testing.assert_array_equal(made.landmarks, several)
+    first = animator.animate(asked(folder, frames=3))
+    np.testing.assert_array_equal(first.landmarks, several[:3])
+
+
+def test_a_folder_of_photographs_is_no_motion(animator: Animator, images: NDArray[np.uint8], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1\.png is no landmark image .* make a video of photographs and give that"):
+        animator.animate(asked(landmark_folder(tmp_path / "photographs", images)))
+
+
+@pytest.mark.parametrize("name", ["motion", "motion.mp4", "motion.png", "motion.npy"])
+def test_a_motion_file_is_one_whatever_it_is_called(
+    name: str, animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    motion.save(tmp_path / "motion.npz")
+    portrait.save(tmp_path / "portrait.npz")
+    file = (tmp_path / "motion.npz").rename(tmp_path / name)
+    own = (tmp_path / "portrait.npz").rename(tmp_path / "landmarks of mine")
+    made = animator.animate(asked(file, size=SIZE, portrait_landmarks=own))
+    np.testing.assert_array_equal(made.landmarks, landmark_images(portrait, motion, SIZE))
+    assert sum(map(len, animator.stream(asked(file, size=SIZE, portrait_landmarks=own)))) == len(motion)
+
+
+@pytest.mark.parametrize("name", ["driving", "driving.png", "driving.npz"])
+def test_a_video_is_one_whatever_it_is_called(
+    name: str, animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
+) -> None:
+    media.write_video(tmp_path / "driving.mp4", [IMAGE] * 4, 25.0)
+    file = (tmp_path / "driving.mp4").rename(tmp_path / name)
+    made = animator.animate(asked(file, size=SIZE, portrait_landmarks=portrait))
+    assert len(made) == len(detected) == 4
+    overlay.write_overlay(tmp_path / "overlay.mp4", file, driving.read_motion(file))
+    assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
+
+
+@pytest.mark.parametrize(("name", "form"), [("a", "PNG"), ("a.jfif", "JPEG"), ("a.tif", "TIFF"), ("a.mp4", "WEBP")])
+def test_a_picture_drives_whatever_it_is_called(
+    name: str, form: str, animator: Animator, motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driving, "detect_image", lambda image, landmarker, source: motion[:1])
+    monkeypatch.setattr(driving, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
+    PIL.Image.fromarray(IMAGE).save(tmp_path / name, form)
+    assert len(driving.read_motion(tmp_path / name)) == 1
+    overlay.write_overlay(tmp_path / "overlay.png", tmp_path / name, motion[:1])
+    assert media.read_image(tmp_path / "overlay.png").shape == IMAGE.shape
+    with pytest.raises(InputError, match="no video and no motion"):
+        animator.stream(asked(tmp_path / name))
+
+
+def test_a_heic_photograph_is_named_as_a_motion_too(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
+    with pytest.raises(InputError, match="is a HEIC image, which cannot be read here; save it as PNG or JPEG"):
+        driving.read_motion(tmp_path / "a.heic", landmarker=Path(__file__))
+
+
+def test_a_cut_in_a_motion_file_is_a_notice(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    points = motion.points.copy()
+    points[5:] = (points[5:] - 0.5) * 0.4 + (0.8, 0.2, 0.5)
+    dataclasses.replace(motion, points=points).save(tmp_path / "cut.npz")
+    motion.save(tmp_path / "whole.npz")
+    more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
+    (notice,) = animator.render(asked(tmp_path / "cut.npz", **more)).notices
+    assert notice.startswith(f"{tmp_path / 'cut.npz'}: another face or framing from frame 5 (0.71 s) on")
+    assert not animator.render(asked(tmp_path / "whole.npz", **more)).notices
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (128, 64)])
+def test_a_portrait_in_half_figure_is_a_notice_that_says_to_crop(
+    size: tuple[int, int], animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
+
+    def shrunk(share: float) -> Motion:
+        """The portrait with a face of that share of the clip's shorter side."""
+        points = (portrait.points - 0.5) * (share * min(size) / width) + 0.5
+        return dataclasses.replace(portrait, points=points)
+
+    assert not animator.render(asked(motion, size=size, portrait_landmarks=shrunk(0.22))).notices
+    (notice,) = animator.render(asked(motion, size=size, portrait_landmarks=shrunk(0.17))).notices
+    assert notice == (
+        f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
+        "crop the picture to head and shoulders"
+    )
+
+
+def test_a_portrait_whose_face_is_not_found_says_how_wide_it_must_be_in_the_whole_picture(
+    animator: Animator, motion: Motion, faceless: None
+) -> None:
+    photograph = np.zeros((400, 300, 3), np.uint8)
+    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
+        animator.animate(asked(motion, portrait=photograph, size=(192, 192)))
+
+
+def _turned_clockwise(mp4: bytes) -> bytes:
+    """The file with a display matrix that asks for a quarter turn."""
+    data = bytearray(mp4)
+    start = data.index(b"tkhd") + 44  # after version, times, id, duration, layer and volume
+    one = 1 << 16
+    data[start : start + 36] = np.array([0, one, 0, -one, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    return bytes(data)

@@ -1,0 +1,137 @@
+"""Every field of a request can be set from the command line, from Python and in a batch; errors name it everywhere."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from fye_rt import ClipRequest, Control, Crop, Forecast, Options
+from fye_rt.batch.jobs import FIELDS
+from fye_rt.cli.arguments import REQUEST, as_flags
+from fye_rt.cli.main import app
+from fye_rt.errors import InputError, OptionError
+from fye_rt.options import SETTINGS, parse_request
+
+COMMANDS = typer.main.get_command(app).commands
+COMPOSED = {"options": Options, "control": Control, "crop": Crop}
+SOURCES = {"portrait": "a.png", "motion": "b.mp4"}
+# a value of each setting that is not its default, and what else it needs
+SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "portrait_landmarks": ("l.npz", {}),
+    "landmarker": ("m.task", {}),
+    "size": ((64, 128), {}),
+    "frames": (3, {}),
+    "forecast": ("fast", {}),
+    "steps": (7, {}),
+    "guidance": (2.5, {}),
+    "seed": (9, {}),
+    "shared_noise": (0.5, {}),
+    "solver": ("dpm", {}),
+    "windows": ("tiles", {}),
+    "window_size": (16, {}),
+    "window_overlap": (2, {}),
+    "compute": ("bf16", {}),
+    "evaluations": (5, {}),
+    "interval": (4, {"forecast": "newton"}),
+    "warm_up": (2, {"forecast": "newton"}),
+    "last_step": (False, {"forecast": "newton"}),
+    "quantity": ("x0", {"forecast": "newton"}),
+    "order": (2, {"forecast": "newton"}),
+    "face_mask": (True, {"forecast": "newton"}),
+    "tolerance": (0.1, {"forecast": "adaptive"}),
+    "max_evaluations": (8, {"forecast": "adaptive"}),
+}
+
+
+def names() -> set[str]:
+    """Of all fields, those of what a request composes included; `Forecast.method` is called forecast."""
+    found = {field.name for field in fields(ClipRequest)} - COMPOSED.keys()
+    for part in COMPOSED.values():
+        found |= {field.name for field in fields(part)}
+    return found | {field.name for field in fields(Forecast)} - {"method"}
+
+
+def value_of(request: ClipRequest, name: str) -> Any:
+    if name == "forecast":
+        return request.options.forecasting.method
+    holders = (request, request.options, request.options.forecasting, request.control, request.crop)
+    return next(getattr(holder, name) for holder in holders if hasattr(holder, name))
+
+
+def test_a_parsed_request_has_every_field() -> None:
+    assert set(SETTINGS) == names() == SAMPLES.keys() | SOURCES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_every_field_can_be_set(name: str) -> None:
+    value, others = SAMPLES[name]
+    assert value_of(parse_request({**SOURCES, **others, name: value}), name) == value
+    assert value_of(parse_request({**SOURCES, **others}), name) != value
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_the_command_line_and_batches_can_set_every_field(name: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    option = next(parameter for parameter in COMMANDS["animate"].params if flag in parameter.opts)
+    assert option.help and option.help[0].isupper() and option.help.endswith(".")
+    in_batch = {opt for parameter in COMMANDS["batch"].params for opt in parameter.opts}
+    assert name in FIELDS or flag in in_batch
+    assert name in REQUEST
+
+
+def test_what_is_not_set_is_as_the_command_line_has_it() -> None:
+    request = parse_request({**SOURCES, "steps": None})
+    assert request.options == Options(windows="progressive", forecast=Forecast(method="balanced"))
+    assert parse_request({"solver": "unipc"}).options.forecasting.method == "off"
+    assert parse_request({"evaluations": 4}).options.forecasting.method == "calibrated"
+    assert parse_request({"size": "64x72"}).size == (64, 72)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"beauty": 9}, OptionError, "'beauty' is not known; there are: portrait, motion"),
+        ({"size": [64]}, OptionError, 'size=\\[64\\] is not valid; give "HxW"'),
+        ({"size": "64x65"}, InputError, "sides are multiples of 8"),
+        ({"frames": 0}, OptionError, "frames=0 is not valid; allowed: 1 or more"),
+        ({"frames": True}, OptionError, "frames=True"),
+        ({"forecast": {"magic": 1}}, OptionError, "forecast has no 'magic'"),
+        ({"forecast": "fast", "order": 2}, OptionError, "order=2 does not go with forecast='fast'"),
+        ({"guidance": True}, OptionError, "guidance=True"),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_by_name(
+    settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        parse_request(settings)
+
+
+def test_a_request_in_python_is_checked_too() -> None:
+    with pytest.raises(OptionError, match="frames=-1"):
+        ClipRequest(portrait=Path("a"), motion="b", frames=-1)
+    with pytest.raises(InputError, match="the clip is 64x65"):
+        ClipRequest(portrait="a", motion="b", size=(64, 65))
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("window_size=40 is not valid; allowed: 1 to 32", "--window-size 40 is not valid; allowed: 1 to 32"),
+        ("run again with compute='fp32'", "run again with --compute fp32"),
+        (
+            "use a smaller size, a smaller window_size or low_memory",
+            "use a smaller size, a smaller --window-size or --low-memory",
+        ),
+        (
+            "order=2 does not go with forecast='fast'; it takes none",
+            "--order 2 does not go with --forecast fast; it takes none",
+        ),
+        ("leave out --window-size", "leave out --window-size"),
+        ("/a/steps.png is no image", "/a/steps.png is no image"),
+    ],
+)
+def test_messages_name_flags_on_the_command_line(message: str, shown: str) -> None:
+    assert as_flags(message) == shown

@@ -1,0 +1,664 @@
+"""The torch backend computes what ONNX Runtime computes, from the same file."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fye_rt import Animator, Bundle, Options, backends
+from fye_rt.arrays import to_uint8
+from fye_rt.backends.host import HostWorkspace
+from fye_rt.clips.frames import frames_of
+from fye_rt.denoise import Pins, denoise, predict
+from fye_rt.engine import Denoising, Engine, Settings
+from fye_rt.errors import BackendError, NumericalError
+from fye_rt.forecast import Forecaster, jump_table
+from fye_rt.forecasts.adaptive import Adaptive
+from fye_rt.options import Forecast
+from fye_rt.schedule import Schedule, SchedulerConfig, schedule
+from fye_rt.windows import Window, blended_windows
+from tests.fye_rt.backends import imitated_cuda
+
+pytest.importorskip("torch")
+
+SIZES = {"frames": 3, "height": 64, "width": 72, "latent_height": 8, "latent_width": 9}
+# float32 in another order of additions, through up to 100 layers; see test_parity.py
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+def inputs(bundle: Bundle, graph: str) -> dict[str, Any]:
+    random, sizes = np.random.default_rng(0), dict(SIZES)
+    height, width = SIZES["latent_height"], SIZES["latent_width"]
+    for level in range(4):
+        sizes[f"tokens{level}"] = height * width
+        height, width = (height + 1) // 2, (width + 1) // 2
+    arrays: dict[str, Any] = {}
+    for tensor in bundle.graphs[graph].inputs:
+        shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
+        whole = tensor.dtype == "int64"
+        arrays[tensor.name] = np.array([500], np.int64) if whole else random.standard_normal(shape, dtype=np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    "graph", ["image_encoder", "vae_encoder", "reference", "guider", "denoiser", "denoiser_cond", "vae_decoder"]
+)
+def test_every_graph_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
+    given = inputs(bundle, graph)
+    made, expected = (
+        backends.load(name)(bundle, graph, Settings(compute="fp32", threads=1)).run(given)
+        for name in ("torch", "onnxruntime")
+    )
+    assert list(made) == list(expected)
+    for name, array in expected.items():
+        assert made[name].dtype == np.float32 and made[name].shape == array.shape
+        np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
+
+
+def test_so_do_networks_with_other_modules_around_their_weights(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
+        test_every_graph_equals_onnx_runtime(bundle, graph)
+        opened = backend.open_engine(bundle, graph, Settings())
+        assert any(isinstance(module, modules.Norm) for module in opened.module.modules())
+    denoiser = backend.open_engine(bundle, "denoiser", Settings())
+    assert isinstance(denoiser.module, modules.Denoiser)
+    assert denoiser.module.guided
+
+
+def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_is(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fye_torch import engine as backend
+
+    def switches() -> tuple[str, str]:
+        return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+
+    engine = backend.open_engine(bundle, "guider", Settings(compute="fp32", threads=1))
+    forward, seen = engine.module.forward, []
+    monkeypatch.setattr(
+        engine.module, "forward", lambda *given: (seen.append(switches()), forward(*(x.float() for x in given)))[1]
+    )
+    before = switches()
+    assert before[0] == "tf32"  # PyTorch's default
+    engine.run(inputs(bundle, "guider"))
+    with engine._precision():  # as another Animator in another thread may have it
+        engine.run(inputs(bundle, "guider"))
+        assert switches() == ("ieee", "ieee")
+    assert seen == [("ieee", "ieee")] * 2 and switches() == before
+    with pytest.raises(KeyError):
+        engine.run({})
+    assert switches() == before
+    engine.compute = "fp16"
+    engine.run(inputs(bundle, "guider"))
+    assert seen[2:] == [before]
+
+
+@pytest.mark.parametrize(("compute", "own"), [("fp16", True), ("bf16", True), ("fp32", False)])
+def test_attention_in_float32_is_pytorch_s_own_beside_the_other_kernels(compute: str, own: bool) -> None:
+    import torch
+
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    operations = backend._operations(torch.device("cuda"), compute)
+    for name in ("reference_attention", "temporal_attention"):
+        assert getattr(operations, name) is getattr(modules.KERNELS if own else modules.PLAIN, name)
+    for name in ("norm_silu", "geglu", "forecast_step"):
+        assert getattr(operations, name) is getattr(modules.KERNELS, name)
+    assert backend._operations(torch.device("cpu"), compute) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", ["reference", "denoiser", "vae_decoder"])
+def test_float32_on_a_gpu_is_float32(bundle: Bundle, graph: str) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU that PyTorch can use")
+    test_every_graph_equals_onnx_runtime(bundle, graph)
+
+
+def test_a_clip_equals_onnx_runtime_s(bundle: Bundle) -> None:
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    clips = []
+    for name in ("torch", "onnxruntime"):
+        with Animator(bundle, name, compute="fp32", threads=1) as animator:
+            states = animator.encode_portrait(portrait), animator.encode_motion(images)
+            clips.append(animator.decode(animator.denoise(*states, options=Options(steps=2))))
+    # each step multiplies the differences of rounding before it, by more or less on other processors; 3e-4 measured
+    np.testing.assert_allclose(*clips, rtol=0, atol=1e-3)
+
+
+def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: Any) -> tuple[Any, ...]:
+    """In the denoiser's place."""
+    moved = (latents * (1 + timestep / 1000) + features.mean(1) + portrait[0].mean()).tanh()
+    return (latents.sin(), moved)[graph == "denoiser_cond" :]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"guidance": 1.0},
+        {"forecast": Forecast(method="newton", order=2, quantity="epsilon", evaluations=4)},
+        {"forecast": Forecast(method="newton", order=1, quantity="epsilon", evaluations=4, face_mask=True)},
+        {"forecast": Forecast(method="adaptive", tolerance=0.2)},
+        {"solver": "unipc"},
+        {"windows": "context", "window_size": 4, "window_overlap": 2},
+        {"windows": "progressive", "window_size": 5},
+    ],
+    ids=["guided", "conditional", "forecast", "face", "adaptive", "solver", "windows", "progressive"],
+)
+def test_latents_that_stay_on_the_device_go_the_same_way(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (7, 64, 64, 3), np.uint8)
+    face = random.random((7, 8, 8)) < 0.5
+    options = Options(**{"steps": 6, **settings})
+    latents, steps = [], []
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    for own in (True, False):
+        if not own:
+            monkeypatch.setattr(backend.TorchEngine, "workspace", Engine.workspace)
+        seen: list[Any] = []
+        with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+            states = animator.encode_portrait(portrait), replace(animator.encode_motion(images), face=face)
+            for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
+                monkeypatch.setattr(animator.graphs.engine(graph).module, "forward", partial(smooth, graph))
+            told: list[tuple[str, int, int]] = []
+            latents.append(
+                animator.denoise(
+                    *states,
+                    options=options,
+                    on_step=lambda *step, seen=seen: seen.append(step),
+                    progress=lambda *count, told=told: told.append(count),
+                )
+            )
+        steps.append(([(number, timestep, x.shape) for number, timestep, x in seen], told))
+        assert not seen[-1][2].flags.writeable
+    np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
+    assert steps[0] == steps[1]
+
+
+def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
+    """In the denoiser's place: a frame depends on those before it."""
+    return latents.sin(), (latents.cumsum(2) + timestep / 1000).tanh()
+
+
+class Ways:
+    """A clip of random noise, on the device's workspace and on the host's, both with `network`."""
+
+    def __init__(self, windows: list[Window], frames: int, seen: dict[str, list[Any]] | None = None) -> None:
+        self.windows, self.seen = windows, seen if seen is not None else {"host": [], "device": []}
+        self.noise, self.face = (
+            np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32),
+            np.random.default_rng(2).random((frames, 5, 6)) < 0.5,
+        )
+
+    def host(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0) -> HostWorkspace:
+        import torch
+
+        def evaluate(latents: Any, timestep: int, frames: Any) -> Any:
+            self.seen["host"].append(frames.tolist())
+            unconditional, conditional = (half.numpy() for half in network(torch.from_numpy(latents), timestep))
+            return (unconditional if guidance > 1 else None), conditional
+
+        face = self.face if forecaster.masked else None
+        return HostWorkspace(evaluate, steps.timesteps.tolist(), self.windows, guidance, forecaster.ring, face)
+
+    def device(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0, operations: Any = None) -> Any:
+        import torch
+
+        modules = pytest.importorskip("fye_torch.modules")
+        from fye_torch.loop import Buffers, TorchWorkspace
+
+        def inputs(frames: Any) -> dict[str, Any]:
+            self.seen["device"].append(frames.tolist())
+            return {}
+
+        def halves(latents: Any, timestep: Any) -> Any:
+            unconditional, conditional = network(latents, timestep)
+            return (unconditional if guidance > 1 else None), conditional
+
+        face = self.face if forecaster.masked else None
+        given = self.noise.shape, self.windows, steps.timesteps.tolist(), guidance, forecaster.ring, face, inputs
+        buffers = Buffers(torch.device("cpu"), self.noise.shape, forecaster.ring, forecaster.masked)
+        whole = partial(halves, buffers.latents, buffers.timestep)
+        step = (operations or modules.PLAIN).forecast_step
+        return TorchWorkspace(buffers, whole, halves, step, lambda named: [], Denoising(*given), nullcontext)
+
+
+def test_the_only_window_may_show_frames_in_another_order() -> None:
+    steps, order = schedule(3, SchedulerConfig()), np.array([2, 0, 1])
+    ways = Ways([Window(order, np.ones(3))], 3)
+    table = jump_table(steps)
+    made, expected = (
+        denoise(way(steps, table), steps, table, ways.windows, ways.noise) for way in (ways.device, ways.host)
+    )
+    np.testing.assert_allclose(made, expected, rtol=0, atol=2e-5)
+    assert ways.seen["host"] == ways.seen["device"] == 3 * [order.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "kernels"), [(1.0, False), (2.0, False), (2.0, True)], ids=["plain", "guided", "kernels"]
+)
+@pytest.mark.parametrize("size", [5, 3], ids=["one window", "several windows"])
+def test_the_device_decides_adaptively_and_holds_pins_as_the_host_does(
+    size: int, guidance: float, kernels: bool
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    steps = schedule(12, SchedulerConfig())
+    ways = Ways(list(blended_windows(5, "context", size, 1)), 5)
+    adaptive = Adaptive(steps, tolerance=0.1, max_evaluations=8)
+    fixed = np.random.default_rng(3).standard_normal((12, 1, 4, 2, 5, 6), dtype=np.float32)
+    pins = Pins(np.array([0, 3]), dict(enumerate(fixed)))
+    latents, counts, steps_seen = [], [], []
+    for way in (partial(ways.device, operations=modules.KERNELS if kernels else None), ways.host):
+        shown: list[Any] = []
+        counted: list[Any] = []
+
+        def on_step(*step: Any, shown: list[Any] = shown) -> None:
+            shown.append(step)
+
+        def progress(*count: Any, counted: list[Any] = counted) -> None:
+            counted.append(count)
+
+        workspace = way(steps, adaptive, guidance=guidance)
+        latents.append(denoise(workspace, steps, adaptive, ways.windows, ways.noise, on_step, progress, pins))
+        steps_seen.append([(number, timestep) for number, timestep, _ in shown])
+        counts.append(counted)
+        np.testing.assert_array_equal(shown[-1][2][:, :, [0, 3]], fixed[11])
+        np.testing.assert_array_equal(latents[-1], shown[-1][2])
+        assert not shown[-1][2].flags.writeable and not np.array_equal(shown[0][2], shown[-1][2])
+    assert steps_seen[0] == steps_seen[1] and counts[0] == counts[1]
+    assert 2 < len(steps_seen[0]) < 12  # some steps are skipped
+    np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
+
+
+def test_a_prediction_of_the_device_is_blended_and_guided_as_on_the_host() -> None:
+    steps = schedule(4, SchedulerConfig())
+    ways = Ways(list(blended_windows(9, "context", 4, 2)), 9)
+    for guidance in (1.0, 2.0):
+        made, expected = (
+            predict(way(steps, jump_table(steps), guidance), steps, ways.windows, ways.noise, 2)
+            for way in (ways.device, ways.host)
+        )
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
+    steps = schedule(3, SchedulerConfig())
+    ways, table = Ways([Window(np.arange(3), np.ones(3))], 3), jump_table(steps)
+    for way in (ways.device, ways.host):
+        workspace = way(steps, table)
+        first = denoise(workspace, steps, table, ways.windows, ways.noise)
+        workspace.load(np.full_like(ways.noise, np.inf))
+        for _ in workspace.evaluate(0):
+            assert workspace.fault() == workspace.fault() == (0, 0)
+        np.testing.assert_array_equal(denoise(workspace, steps, table, ways.windows, ways.noise), first)
+
+
+@pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
+def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, half: int
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    blank = np.zeros((3, 64, 64, 3), np.uint8)
+    with Animator(bundle, "torch", threads=1) as animator:
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+
+        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
+            halves = [latents, latents]
+            halves[half] = latents / (latents.abs() < 0)
+            return halves[0], halves[1]
+
+        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
+        with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
+            animator.denoise(*states, options=Options(steps=3))
+
+
+def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    blank, calls = np.zeros((6, 64, 64, 3), np.uint8), 0
+    with Animator(bundle, "torch", threads=1) as animator:
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+
+        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
+            nonlocal calls
+            calls += 1
+            return latents, latents / (0 if calls == 4 else 1)
+
+        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
+        with pytest.raises(NumericalError, match=r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"):
+            animator.denoise(*states, options=Options(steps=3, window_size=4, window_overlap=2))
+
+
+def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
+    from fye_torch.engine import open_engine
+
+    settings = Settings(threads=1)
+    engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
+    unets = {id(engine.module.unet) for engine in engines}
+    assert len(unets) == 1
+    other = open_engine(replace(bundle, digest="another bundle's"), "denoiser", settings)
+    assert id(other.module.unet) not in unets
+
+
+def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fye_torch import engine as backend
+
+    stored = {name: 0 * x + 7 for name, x in backend._tensors(bundle, ("unet.",)).items() if "unconditional" in name}
+    kept = backend._tensors
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | stored)
+    denoiser = backend.open_engine(bundle, "denoiser", Settings(threads=1)).module
+    assert len(stored) == 16
+    assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
+
+
+def test_equal_tensors_that_are_stored_once_are_found_under_each_of_their_names(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from fye_torch import engine as backend
+
+    one, two = torch.ones(2), torch.full((3,), 2.0)
+    save_file({"unet.one": one, "vae.two": two}, tmp_path / "weights.safetensors")
+    shared = {"unet.again": "unet.one", "unet.two": "vae.two", "vae.one": "unet.one"}
+    stored: Any = SimpleNamespace(
+        path=tmp_path, weights="weights.safetensors", manifest={"weights": {"shared": shared}}
+    )
+    found = backend._tensors(stored, ("unet.",))
+    assert set(found) == {"unet.one", "unet.again", "unet.two"}
+    assert torch.equal(found["unet.again"], one) and torch.equal(found["unet.two"], two)
+
+
+def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fye_torch import engine as backend
+
+    kept = backend._tensors
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
+    with pytest.raises(BackendError, match="weights don't fit the networks"):
+        backend.open_engine(bundle, "guider", Settings())
+    monkeypatch.setattr(
+        backend, "_tensors", lambda *given: {**kept(*given), "lmk_guider.more": next(iter(kept(*given).values()))}
+    )
+    with pytest.raises(BackendError, match="no network has more"):
+        backend.open_engine(bundle, "guider", Settings())
+
+
+def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_torch.graphs import Memory, Replayed
+
+    graphs = imitated_cuda.install(monkeypatch)
+    runs = []
+
+    def function(latents: Any, timestep: Any, features: Any, portrait: Any) -> Any:
+        runs.append(latents.shape)
+        return latents * timestep + features + 10 * portrait
+
+    replayed = Replayed(function, Memory(), varying=2)
+    portraits = [torch.tensor(1.0), torch.tensor(2.0)]
+    features = {size: [torch.rand(size), torch.rand(size)] for size in (3, 4)}
+    for turn in range(8):
+        for size in (3, 4):  # two shapes in turn
+            given = torch.rand(size), torch.tensor([turn]), features[size][turn // 4], portraits[turn // 2 % 2]
+            expected = given[0] * turn + given[2] + 10 * given[3]
+            assert torch.equal(replayed(*given), expected), turn
+    assert runs == [(3,), (4,), (3,), (4,)]  # the first of each as it is, the second captured
+    assert [graph.replays for graph in graphs] == [7, 7]
+    # both read the portrait in one place; what is held does not change, so it is not copied every time
+    held = portraits[1]
+    held += 1
+    given = torch.zeros(3), torch.tensor([1]), torch.zeros(3)
+    assert torch.equal(replayed(*given, held), torch.full((3,), 20.0))
+    assert torch.equal(replayed(*given, portraits[0]), torch.full((3,), 10.0))
+    assert torch.equal(replayed(*given, held), torch.full((3,), 30.0))
+
+
+def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_torch.graphs import SHAPES, Memory, Replayed
+
+    graphs = imitated_cuda.install(monkeypatch)
+    replayed = Replayed(torch.neg, Memory(), varying=1)
+    for _ in range(2):
+        for size in range(1, SHAPES + 2):
+            assert torch.equal(replayed(torch.full((size,), 2.0)), torch.full((size,), -2.0))
+    assert len(replayed._captured) == SHAPES and len(graphs) == SHAPES + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "lengths"),
+    [
+        ({}, {9, 7}),
+        ({"guidance": 1.0}, {9, 7}),
+        ({"forecast": Forecast(method="newton", order=2, quantity="epsilon", evaluations=5)}, {9, 7}),
+        ({"forecast": Forecast(method="newton", evaluations=5, face_mask=True)}, {9, 7}),
+        ({"windows": "context", "window_size": 4, "window_overlap": 2}, {4}),
+        ({"windows": "progressive", "window_size": 5}, {3, 4, 5}),
+    ],
+    ids=["guided", "conditional", "forecast", "face", "windows", "progressive"],
+)
+def test_a_clip_that_is_replayed_goes_the_same_way(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
+) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+    from fye_torch.graphs import Memory
+
+    random = np.random.default_rng(1)
+    portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
+    options = Options(**{"steps": 6, **settings})
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    graphs = imitated_cuda.install(monkeypatch)
+    made: dict[bool, list[Any]] = {False: [], True: []}
+    for replayed in made:
+        with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+            graph = "denoiser_cond" if options.guidance == 1 else "denoiser"
+            engine: Any = animator.graphs.engine(graph)
+            monkeypatch.setattr(engine.module, "forward", partial(smooth, graph))
+            if replayed:
+                engine._memory = Memory()
+                engine._call = engine._replayed(engine.module, 2)
+            # two portraits, two lengths and then the first again: nothing is left of the clip before
+            for portrait, frames in ((0, 9), (1, 9), (1, 7), (0, 9)):
+                motion = animator.encode_motion(images[:frames])
+                states = (
+                    animator.encode_portrait(portraits[portrait]),
+                    replace(motion, face=images[:frames, ::8, ::8, 0] > 99),
+                )
+                made[replayed].append(animator.denoise(*states, options=options))
+    for one, other in zip(*made.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(made[True][0], made[True][1])
+    np.testing.assert_array_equal(made[True][0], made[True][3])
+    assert len(graphs) == len(lengths) and all(graph.replays > 1 for graph in graphs)
+
+
+def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+    from fye_torch.graphs import SHAPES
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+    methods = [
+        Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
+        for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
+    ]
+    images = np.random.default_rng(1).integers(0, 256, (SHAPES + 1, 64, 64, 3), np.uint8)
+    made: dict[bool, list[Any]] = {False: [], True: []}
+    for together, clips in made.items():
+        animators = [Animator(bundle, "torch", compute="fp32", threads=1) for _ in methods[:1] * together or methods]
+        for number, forecast in enumerate(methods):
+            animator = animators[number % len(animators)]
+            monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", partial(smooth, "denoiser"))
+            states = (
+                animator.encode_portrait(images[0]),
+                replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99),
+            )
+            clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
+        for animator in animators:
+            assert len(animator.graphs.engine("denoiser")._buffers) == (4 if together else 1)  # type: ignore[attr-defined]
+    for one, other in zip(*made.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    engine: Any = animators[0].graphs.engine("denoiser")
+    first = engine._buffers_for((1, 4, 3, 8, 8), 2, False)
+    for frames in range(SHAPES):
+        engine._buffers_for((1, 4, frames, 8, 8), 2, False)
+    assert len(engine._buffers) == SHAPES and engine._buffers_for((1, 4, 3, 8, 8), 2, False) is not first
+
+
+def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+    from fye_torch.graphs import Memory
+
+    evaluations, jumps = [], []
+
+    def counted(*given: Any) -> None:
+        jumps.append(given)
+        modules.PLAIN.forecast_step(*given)
+
+    def forward(*given: Any) -> Any:
+        evaluations.append(given)
+        return smooth("denoiser", *given)
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: replace(modules.PLAIN, forecast_step=counted))
+    (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
+    with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
+        engine: Any = animator.graphs.engine("denoiser")
+        engine._memory = Memory()
+        monkeypatch.setattr(engine.module, "forward", forward)
+        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
+        for _ in range(3):
+            animator.denoise(*states, options=Options(steps=7))
+    assert len(evaluations) == 2  # the first as it is, the second captured
+    assert [graph.replays for graph in graphs] == [3 * 7 - 1] and len(jumps) == 3 * 7
+
+
+def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    imitated_cuda.install(monkeypatch)
+    engine = backends.load("torch")(bundle, "vae_decoder", Settings(threads=1))
+    given = inputs(bundle, "vae_decoder")
+    expected = to_uint8(engine.run(given)["frames"])
+    assert not engine.decodes_beside  # on a CPU, where nothing has to be copied
+    for engine.decodes_beside in (False, True):
+        waits = [engine.begin_decoding(latents) for latents in (given["latents"], given["latents"] + 1)]
+        np.testing.assert_array_equal(waits[0](), expected)
+        assert not np.array_equal(waits[1](), expected)
+        with pytest.raises(NumericalError, match="vae_decoder returned NaN or infinity; run again with compute='fp32'"):
+            engine.begin_decoding(np.full_like(given["latents"], np.nan))()
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_piece_is_decoded_while_the_next_one_is_denoised(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool
+) -> None:
+
+    imitated_cuda.install(monkeypatch)
+    random = np.random.default_rng(1)
+    portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (20, 64, 64, 3), "u1")
+    options, clips, events = Options(steps=2, windows="progressive", window_size=9), [], []
+    for overlapped in (False, True):
+        with Animator(bundle, "torch", compute="fp32", threads=1, low_memory=low_memory) as animator:
+            opened = animator.graphs.open
+
+            def open_engine(*given: Any, opened: Any = opened, overlapped: bool = overlapped) -> Engine:
+                engine: Engine = opened(*given)
+                engine.decodes_beside = overlapped
+                return engine
+
+            animator.graphs.open = open_engine
+            state = animator.encode_portrait(portrait)
+            begin, denoise = animator.begin_decoding, animator.latents
+
+            def decoding(latents: Any, begin: Any = begin) -> Any:
+                events.append("begin")
+                wait = begin(latents)
+
+                def waited() -> Any:
+                    events.append("wait")
+                    return wait()
+
+                return waited
+
+            def denoised(*given: Any, denoise: Any = denoise) -> Any:
+                for latents in denoise(*given):
+                    events.append("denoise")
+                    yield latents
+
+            monkeypatch.setattr(animator, "begin_decoding", decoding)
+            monkeypatch.setattr(animator, "latents", denoised)
+            told: list[tuple[Any, ...]] = []
+            events.clear()
+            progress = partial(lambda told, *each: told.append(each), told)
+            clips.append(list(frames_of(animator, state, images, options, progress)))
+            pieces = len(clips[-1])
+            one_by_one = ["denoise", "begin", "wait"] * pieces
+            ahead = ["denoise", "begin"] + ["denoise", "begin", "wait"] * (pieces - 1) + ["wait"]
+            assert pieces > 2 and events == (ahead if overlapped and not low_memory else one_by_one)
+            shown = [done for stage, done, _ in told if stage == "decode"]
+            assert shown == sorted(shown) and shown[0] == 0 and shown[-1] == 20
+    for one, other in zip(*clips, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fye_export.graphs import graph_specs
+    from fye_export.random_checkpoint import PRESETS
+    from fye_torch import engine as backend
+    from fye_torch.graphs import Replayed
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    for name, spec in graph_specs(PRESETS["tiny"]).items():
+        for device in ("cuda", "cpu"):
+            engine = backend.TorchEngine(torch.nn.Identity(), spec, torch.device(device), "fp16")
+            wanted = device == "cuda" and name in ("denoiser", "denoiser_cond")
+            assert isinstance(engine._call, Replayed) == wanted
+            none = Denoising((1, 4, 1, 8, 8), [], [], 1.0, 1, None, lambda frames: {})
+            assert engine.workspace(none) is None  # there are no kernels
+            assert engine.decodes_beside == (device == "cuda")

@@ -1,0 +1,82 @@
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+from fye_rt.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+# what a browser loads when it opens a page: links in the text are not among them
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(\S+?)[\"'\s>]|<link\b[^>]*\bhref=[\"']?(\S+?)[\"'\s>]"
+)
+LOADED_BY_STYLES = re.compile(r"url\([\"']?(\w+://[^)]*)|@import\s+[\"'](\w+://[^\"']*)")
+
+
+def hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("command_line", DOCS / "hooks" / "command_line.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_page_has_every_command_and_every_option() -> None:
+    module = hook()
+    sections = dict(
+        section.split("\n", 1) for section in "\n".join(module.commands()).removeprefix("## ").split("\n## ")
+    )
+    group: Any = typer.main.get_command(main.app)
+    assert list(sections) == [f"fye {name}" for name in group.commands]
+    for name, command in group.commands.items():
+        section = sections[f"fye {name}"]
+        if name in module.ELSEWHERE:
+            continue
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                assert parameter.metavar in section.split("[OPTIONS]")[0], f"fye {name}: {parameter.metavar}"
+                continue
+            for flag in (*parameter.opts, *parameter.secondary_opts):
+                assert f"`{flag}`" in section, f"fye {name}: {flag}"
+
+
+def test_pages_of_commands_with_words_of_their_own_exist() -> None:
+    page = DOCS / hook().PAGE
+    assert page.is_file() and hook().MARK in page.read_text()
+    for link in hook().ELSEWHERE.values():
+        target = re.search(r"\((.*?)(#.*)?\)", link)
+        assert target and (page.parent / target[1]).is_file()
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        for match in LOADED.finditer(page.read_text()):
+            url = match[1] or match[2]
+            assert not re.match(r"\w+:|//", url) or url.startswith("data:"), f"{page.name} loads {url}"
+    for style in (tmp_path / "site").rglob("*.css"):
+        remote = LOADED_BY_STYLES.search(style.read_text())
+        assert not remote or remote[0].startswith("url(data:"), f"{style.name} loads {remote and remote[0]}"
+    python = (tmp_path / "site" / "reference" / "python.html").read_text()
+    for name in ("Animator", "PortraitState", "Options", "Forecast", "Bundle", "Clip", "Motion", "OutOfMemoryError"):
+        assert f'.{name}"' in python, f"{name} is not on the page"
+
+
+def test_the_readme_s_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text()):
+        assert re.match(r"https://", target) or (ROOT / target).exists(), target
