@@ -43,7 +43,7 @@ class Animator(Stages):
         crop: Crop | None = None,
         progress: Progress = no_progress,
     ) -> Clip:
-        """Animate a portrait.
+        """Animate a portrait. The frames of the clip are uint8 (F, H, W, 3).
 
         Args:
             request: the requested clip; or, as a shorthand, its portrait, with the other arguments beside it.
@@ -52,9 +52,6 @@ class Animator(Stages):
             control: see `ClipRequest`.
             crop: see `ClipRequest`.
             progress: called with (stage, done, total) as the work advances.
-
-        Returns:
-            The clip, whose frames are uint8 (F, H, W, 3).
 
         Raises:
             InputError: a source is missing, damaged, empty, too long, or shows no face.
@@ -86,8 +83,7 @@ class Animator(Stages):
         Args:
             request: the requested clip.
             progress: called with (stage, done, total) as the work advances.
-            resume: folder that stores the latents of finished pieces; the same call continues from there. Requires
-                progressive windows.
+            resume: folder that stores finished pieces; the same call continues from there. Needs progressive windows.
             cache: reuses what consecutive clips share.
 
         Raises:
@@ -97,13 +93,10 @@ class Animator(Stages):
         return render_request(self, request, progress, resume, cache)
 
     def stream(self, request: ClipRequest, *, patience: float | None = None) -> live.Stream:
-        """Animate a portrait while its motion is still arriving; see `fye_rt.clips.live.stream`.
+        """Animate a portrait while its motion is still arriving; see `fye_rt.clips.live.stream`, also for errors.
 
         Args:
             request: the requested clip; its motion may be an iterable of landmarks.
             patience: seconds to wait for a new frame before the frames so far are made, in a shorter window.
-
-        Raises:
-            FyeError: as for `animate`.
         """
         return live.stream(self, request, patience)

@@ -15,7 +15,6 @@ from fye_rt.options import check_sides
 
 Array = NDArray[np.float32]
 
-
 try:
     native: Any = importlib.import_module("fye_rt._native")
 except ImportError:  # a source checkout without a build
@@ -47,11 +46,7 @@ def masked_sum(
 ) -> Array:
     """Apply one row of weights where `mask` is true and another elsewhere; otherwise like `weighted_sum`.
 
-    Args:
-        terms: one or more float32 arrays of one shape (..., F, h, w).
-        inside: one number per term, where `mask` is true.
-        outside: one number per term, where it is false.
-        mask: bool (F, h, w).
+    The terms are float32 (..., F, h, w), the mask is (F, h, w), and either row has one number per term.
     """
     if native is None:
         return np.where(mask, weighted_sum(terms, inside), weighted_sum(terms, outside))
@@ -69,11 +64,7 @@ def guide(uncond: Array, cond: Array, guidance: float) -> Array:
 def accumulate(total: Array, part: Array, frames: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
     """Add one window to the clip in place: total[:, :, frames] += weights * part.
 
-    Args:
-        total: float32 (1, C, F, h, w).
-        part: float32 (1, C, f, h, w).
-        frames: int64 (f,), distinct frame indices.
-        weights: float64 (f,).
+    `total` is float32 (1, C, F, h, w), `part` is float32 (1, C, f, h, w), and `frames` are distinct indices.
     """
     total[:, :, frames] += part * weights[:, None, None]
 

@@ -119,8 +119,7 @@ class Bundle:
             verify: compare the SHA-256 of every file; skip this only if it was done a moment ago.
 
         Raises:
-            BundleError: the folder is no bundle, has an unknown format version, or a file is missing, altered or
-                outside the folder.
+            BundleError: no bundle, an unknown format version, or a file that is missing, altered or outside the folder.
         """
         path = Path(path)
         raw, manifest = _read_manifest(path)
@@ -167,10 +166,8 @@ class Bundle:
         for name in listed:
             if not _PLAIN_NAME.fullmatch(name):
                 raise BundleError(f"{self.path}: {name!r} is not a plain file name; refusing this bundle")
-        used = {self.weights}
-        for graph in self.graphs.values():
-            used |= {graph.file, *graph.variants.values()}
-        if unlisted := sorted(used - set(listed)):
+        files = [file for graph in self.graphs.values() for file in (graph.file, *graph.variants.values())]
+        if unlisted := sorted({self.weights, *files} - set(listed)):
             raise BundleError(f"{self.path}: {', '.join(unlisted)} has no hash in {MANIFEST}; export the bundle again")
 
     def _check_files(self, verify: bool) -> None:
@@ -232,11 +229,7 @@ def sealed(manifest: Mapping[str, Any]) -> str:
 
 
 def shipped_bundles() -> Path:
-    """Return the folder of the bundles shipped with fye-rt: package data, or engines/bundles in a source checkout.
-
-    Raises:
-        BundleError: this installation has none.
-    """
+    """Return the folder of the bundles shipped with fye-rt: package data, or engines/bundles in a source checkout."""
     package = Path(__file__).parent
     for folder in (package / "bundles", package.parent / "engines" / "bundles"):
         if folder.is_dir():

@@ -92,17 +92,9 @@ def denoise(
 
 
 def predict(workspace: Workspace, schedule: Schedule, windows: Sequence[Window], latents: Array, step: int) -> Array:
-    """Compute the guided prediction of v that `denoise` uses, at one step.
+    """Compute the guided prediction of v that `denoise` uses at a step, an index into the schedule.
 
-    Args:
-        workspace: holds the latents; made for these windows.
-        schedule: the DDIM steps.
-        windows: frames that the network sees together.
-        latents: float32 (1, 4, F, h, w).
-        step: index into the schedule.
-
-    Returns:
-        float32 (1, 4, F, h, w).
+    `latents` and the result are float32 (1, 4, F, h, w). The other arguments are those of `denoise`.
 
     Raises:
         NumericalError: a prediction is not finite.

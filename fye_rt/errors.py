@@ -88,12 +88,7 @@ _GPU = re.compile(r"cuda|cudnn|cublas|tensorrt|\bgpu\b", re.IGNORECASE)
 def memory_for(work: str, remedy: str) -> Iterator[None]:
     """Turn any exception inside that means too little memory or too few threads into an `OutOfMemoryError`.
 
-    Args:
-        work: the work inside, as the message names it.
-        remedy: what needs less memory; follows "use" in the message.
-
-    Raises:
-        OutOfMemoryError: memory ran out inside. One raised inside passes through unchanged.
+    Its message reads "(the lack) for `work`; use `remedy`". An `OutOfMemoryError` raised inside passes unchanged.
     """
     try:
         yield

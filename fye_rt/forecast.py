@@ -5,7 +5,7 @@ Guidance, window blending, forecasting and DDIM (eta 0) are linear, so a move ov
     q_0 = c v + d x                  the forecast quantity at the evaluated step: v, x0 or epsilon
     x  <- a x + b v + sum_j w_j q_j  q_j was written j evaluations ago
 
-The steps between cost nothing. A forecaster gives these numbers in float64; the loop in denoise.py follows any of them.
+The steps between cost nothing. A forecaster gives these numbers, in float64; the loop in denoise.py follows any one.
 """
 
 import math
@@ -38,8 +38,7 @@ class Jump:
         w: weights of the quantities in the ring, the newest first; as many as the move uses.
         c: weight of the prediction in the new quantity.
         d: weight of the latents in the new quantity.
-        b: weight of the prediction itself, for a quantity that contains none of it: at pure noise, epsilon is the
-            latents.
+        b: weight of the prediction where the quantity contains none of it: at pure noise, epsilon is the latents.
         outside: weights in place of `w` outside the face mask; None without a mask.
     """
 
@@ -226,7 +225,7 @@ def move(schedule: Schedule, step: int, quantity: str) -> tuple[float, float]:
 
 
 def even(steps: int, evaluations: int, warm_up: int = 1, last: bool = True) -> list[int]:
-    """Choose `evaluations` steps: the first `warm_up`, then evenly spaced ones up to the last, or short of it."""
+    """Choose `evaluations` steps: the first `warm_up`, then evenly spaced ones to the last, or short of it."""
     start = min(warm_up, evaluations) - 1
     rest = evaluations - 1 - start
     end = steps - 1 if last else steps - 1 - (steps - 1 - start) // (rest + 1)

@@ -40,10 +40,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """Describe the CPU: model, physical cores, logical processors, those this process may use, and key features.
-
-    `threads` is `cores()`; the features are those that decide speed.
-    """
+    """Describe the CPU; `threads` is `cores()`, and `features` are those that decide speed."""
     fields: dict[str, str] = {}
     physical = set()
     try:
@@ -82,7 +79,7 @@ def cores() -> int | None:
         except OSError:
             siblings = str(processor)
         affinity.add(siblings)
-    # when one thread is throttled, the others spin and wait for it: a fraction of a processor earns no thread
+    # when one thread is throttled, the others spin and wait for it: a part of a processor is not worth a thread
     return max(1, math.floor(min(len(affinity), _quota())))
 
 

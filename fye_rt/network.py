@@ -68,7 +68,6 @@ class MotionState:
     movement: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
-        """Number of frames."""
         return len(self.features)
 
 

@@ -162,8 +162,7 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options by name, for reports."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        return settings | {"forecast": self.forecasting.as_dict()}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"forecast": self.forecasting.as_dict()}
 
     def resolved(self, guidance: float = GUIDANCE, shared_noise: float = 0.0) -> "Options":
         """Replace each None with the given value."""
@@ -251,7 +250,7 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         OptionError: an unknown setting, or a value outside its range.
         InputError: a size that no clip can have.
     """
-    known = {name: value for name, value in settings.items() if value is not None}
+    known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
     if unknown := [name for name in known if name not in SETTINGS]:
         raise OptionError(f"{', '.join(map(repr, unknown))} is not known; allowed: {', '.join(SETTINGS)}")
     size = known.get("size")
@@ -266,15 +265,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         )
     except TypeError as error:
         raise OptionError(f"an option is of the wrong type ({error})") from error
-    return ClipRequest(
-        portrait=known.get("portrait", ""),
-        motion=known.get("motion", ""),
-        portrait_landmarks=known.get("portrait_landmarks"),
-        landmarker=known.get("landmarker"),
-        options=options,
-        size=None if size is None else (size[0], size[1]),
-        frames=known.get("frames"),
-    )
+    sources: dict[str, Any] = {name: known[name] for name in (*_SOURCES, "frames") if name in known}
+    return ClipRequest(options=options, size=None if size is None else (size[0], size[1]), **sources)
 
 
 def _forecast(settings: Mapping[str, Any]) -> Forecast:

@@ -64,10 +64,7 @@ def check_length(frames: int, name: str) -> None:
 def clip_pieces(frames: int, options: Options, movement: NDArray[np.floating] | None = None) -> tuple[Piece, ...]:
     """Divide a clip into pieces, in an order that finishes its frames from the first to the last.
 
-    Args:
-        frames: frames of the clip, 1 or more.
-        options: only `windows`, `window_size` and `window_overlap` count.
-        movement: see `key_frame_pieces`.
+    Of the options only `windows`, `window_size` and `window_overlap` count. For `movement` see `key_frame_pieces`.
 
     Raises:
         OptionError: a value outside its range.
@@ -110,23 +107,16 @@ def key_frame_pieces(frames: int, size: int, movement: NDArray[np.floating] | No
 
 
 def live_pieces(frames: Iterable[int], overlap: int) -> Iterator[Piece]:
-    """Yield the pieces of a clip of unknown length; each is pinned to the last frames of the one before.
+    """Yield the pieces of a clip of unknown length; each is pinned to the last `overlap` frames before it, or fewer.
 
-    Args:
-        frames: number of new frames of each piece, 1 or more; read when the piece is due.
-        overlap: most frames before a piece that it is pinned to.
+    `frames` are the numbers of new frames of the pieces, 1 or more, each read when its piece is due.
     """
     end = 0
     for count in frames:
-        pinned = min(overlap, end)
         start, end = end, end + count
-        yield Piece(
-            np.arange(start - pinned, end),
-            (whole_window(pinned + count),),
-            np.arange(pinned + count) < pinned,
-            range(start, end),
-            frozenset(range(max(0, end - overlap), end)),
-        )
+        indices = np.arange(max(0, start - overlap), end)
+        needed = frozenset(range(max(0, end - overlap), end))
+        yield Piece(indices, (whole_window(len(indices)),), indices < start, range(start, end), needed)
 
 
 def evaluations(pieces: Sequence[Piece]) -> int:

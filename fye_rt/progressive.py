@@ -35,7 +35,7 @@ class PieceInputs:
     Attributes:
         network: the denoiser; frame indices count within the piece.
         noise: float32 (1, 4, f, h, w).
-        face: bool (f, h, w), true in the face; None unless the forecaster treats the face separately.
+        face: bool (f, h, w), true in the face, or None; required if the forecaster treats the face separately.
     """
 
     network: Network
@@ -82,7 +82,7 @@ def denoise_pieces(
 ) -> Iterator[tuple[range, Array]]:
     """Denoise a clip piece by piece, and yield its frames as they are finished.
 
-    Of earlier pieces it keeps only the latents of frames that later pieces are pinned to.
+    It keeps only latents of frames that later pieces are pinned to. Errors are those of `fye_rt.denoise.denoise`.
 
     Args:
         pieces: from `fye_rt.pieces`.
@@ -96,9 +96,6 @@ def denoise_pieces(
 
     Yields:
         Frame indices and their latents, float32 (1, 4, f, h, w); in the clip's order, without gaps.
-
-    Raises:
-        FyeError: any error of `fye_rt.denoise.denoise`.
     """
     trajectories: dict[int, Mapping[int, Array]] = {}  # by frame and evaluated step
     shared = _SharedJumps(forecaster)
@@ -143,16 +140,13 @@ def _denoised(
     on_step: OnStep | None,
     progress: Progress | None,
 ) -> PieceRecord:
-    recorded = {
-        frame: position
-        for position, frame in enumerate(piece.frames.tolist())
-        if not piece.pinned[position] and frame in piece.needed
-    }
+    needed = piece.needed - set(piece.frames[piece.pinned].tolist())
+    recorded = {frame: i for i, frame in enumerate(piece.frames.tolist()) if frame in needed}
     trajectories: dict[int, dict[int, Array]] = {frame: {} for frame in recorded}
 
     def record(step: int, timestep: int, latents: Array) -> None:
-        for frame, position in recorded.items():
-            trajectories[frame][step] = latents[:, :, position : position + 1].copy()
+        for frame, i in recorded.items():
+            trajectories[frame][step] = latents[:, :, i : i + 1].copy()
         if on_step is not None:
             on_step(step, timestep, latents)
 

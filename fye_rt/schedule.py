@@ -117,14 +117,10 @@ def alpha_bar(config: SchedulerConfig) -> NDArray[np.float64]:
 
 
 def schedule(steps: int, config: SchedulerConfig) -> Schedule:
-    """Build the DDIM steps with trailing spacing.
+    """Build 1 to config.num_train_timesteps DDIM steps with trailing spacing.
 
     The previous timestep is t - num_train_timesteps // steps, which is diffusers' rule and not always the next
     timestep: 30 steps go from 966 to 933 and then evaluate at 932; 6 steps end at timestep 0, just short of clean.
-
-    Args:
-        steps: 1 to config.num_train_timesteps.
-        config: the model's noise schedule.
 
     Raises:
         OptionError: `steps` out of range.

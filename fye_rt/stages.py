@@ -225,20 +225,9 @@ class Stages:
     def predict(
         self, portrait: PortraitState, motion: MotionState, latents: Array, step: int, options: Options | None = None
     ) -> Array:
-        """Compute the guided prediction of v that `denoise` uses, at one step.
+        """Compute the guided prediction of v that `denoise` uses at a step from 0 to `options.steps` - 1.
 
-        Args:
-            portrait: from `encode_portrait`.
-            motion: from `encode_motion`, of the same size.
-            latents: float32 (1, 4, F, H/8, W/8).
-            step: 0 to `options.steps` - 1.
-            options: `Options()` by default.
-
-        Returns:
-            float32 (1, 4, F, H/8, W/8).
-
-        Raises:
-            FyeError: any error of `denoise`.
+        `latents` and the result are float32 (1, 4, F, H/8, W/8). Other arguments and errors are those of `denoise`.
         """
         options = self.bundle.resolve(options or Options())
         with self.graphs.serving("denoiser", motion.size, options):
@@ -286,11 +275,7 @@ class Stages:
         return self._decoded(latents, lambda chunk: run(latents=chunk)["frames"], progress)
 
     def decode_pixels(self, latents: Array, progress: Progress | None = None) -> NDArray[np.uint8]:
-        """Decode latents into 8-bit frames, converted as by `arrays.to_uint8`; a GPU then copies less to the host.
-
-        Returns:
-            uint8 (F, 8h, 8w, 3).
-        """
+        """Decode latents into uint8 (F, 8h, 8w, 3), as `arrays.to_uint8` does; a GPU then copies less to the host."""
         return self._decoded(latents, lambda chunk: self.graphs.engine("vae_decoder").begin_decoding(chunk)(), progress)
 
     def begin_decoding(self, latents: Array) -> Callable[[], NDArray[np.uint8]]:

@@ -67,7 +67,7 @@ def blended_windows(frames: int, kind: str, size: int, overlap: int) -> tuple[Wi
 
 
 def whole_window(frames: int) -> Window:
-    """Return the window of a clip that the network sees as a whole."""
+    """Return the single window of frames that the network sees all together."""
     return Window(np.arange(frames), np.ones(frames))
 
 

@@ -30,11 +30,8 @@ class ClipCache:
     def motion(self, path: Path, key: Hashable, make: Callable[[], T], frames: Callable[[T], int]) -> T:
         """Return a motion file's cached result as long as the file does not change, or make it.
 
-        Args:
-            path: the file.
-            key: everything else that the result depends on.
-            make: reads the file.
-            frames: counts the frames that a result keeps in memory.
+        `key` is everything else that the result depends on, `make` reads the file, and `frames` counts the frames that
+        a result keeps in memory.
         """
         try:
             facts = os.stat(path)

@@ -7,12 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.arrays import Array
 from fye_rt.clips.prepare import prepare
 from fye_rt.errors import OptionError
 from fye_rt.forecasts.fitted import Fitted, read, write
 from fye_rt.forecasts.fitting import Recorded, fit_all, record
-from fye_rt.network import MotionState, PortraitState
 from fye_rt.noise import frame_noise
 from fye_rt.options import ClipRequest, Options
 from fye_rt.schedule import schedule
@@ -65,7 +63,7 @@ def calibrate_bundle(
         channels, shared_noise = animator.bundle.latent_channels(), options[0].shared_noise or 0.0
         noise = frame_noise(number, range(len(motion)), height, width, channels, shared_noise)
         for chosen in options:
-            predict = partial(_predict, animator, prepared.portrait_state, motion, replace(chosen, seed=number))
+            predict = partial(animator.predict, prepared.portrait_state, motion, options=replace(chosen, seed=number))
             clips.append(record(table, predict, noise, recorded))
     fitted = fit_all(table, clips, (min(guidance), max(guidance)), evaluations, progress=progress)
     replaced = {table.key for table in fitted}
@@ -80,18 +78,7 @@ def fitted_clips(
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Return each clip's fitted portrait uint8 (H, W, 3) and landmark images uint8 (F, H, W, 3).
 
-    Args:
-        animator: stages that hold the bundle.
-        requests: one clip each; their options do not count.
-
-    Raises:
-        FyeError: any error of `Animator.animate`.
+    The options of the requests do not count. Errors are those of `Animator.animate`.
     """
     clips = [prepare(animator, replace(request, options=animator.bundle.resolve(Options()))) for request in requests]
     return [(clip.portrait, clip.landmarks[:]) for clip in clips]
-
-
-def _predict(
-    animator: Stages, portrait: PortraitState, motion: MotionState, options: Options, latents: Array, step: int
-) -> Array:
-    return animator.predict(portrait, motion, latents, step, options)

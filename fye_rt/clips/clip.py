@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +110,7 @@ class Rendering(Playback):
         pieces: Iterator[Image],
         timings: Timings,
     ) -> None:
-        super().__init__(
-            fps=playback.fps, times=playback.times, seconds=playback.seconds, audio_from=playback.audio_from
-        )
+        super().__init__(**asdict(playback))
         self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
         self._pieces, self._timings, self._started = pieces, timings, False
 
@@ -133,13 +131,10 @@ class Rendering(Playback):
     def clip(self) -> Clip:
         """Make all frames now, and return the clip."""
         frames = np.empty(self.landmarks.shape, np.uint8)
-        for place, frame in zip(frames, self, strict=True):
-            place[...] = frame
+        for target, frame in zip(frames, self, strict=True):
+            target[...] = frame
         return Clip(
-            fps=self.fps,
-            times=self.times,
-            seconds=self.seconds,
-            audio_from=self.audio_from,
+            **asdict(self),
             frames=frames,
             portrait=self.portrait,
             landmarks=self.landmarks[:],

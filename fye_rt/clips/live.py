@@ -199,6 +199,7 @@ def _live_video(
 
 
 def _timed(motions: Iterable[tuple[float, Motion | None]], times: deque[float]) -> Iterator[Motion | None]:
+    """Pass motions on, and record the times of all frames since the first face."""
     for time, motion in motions:
         if motion is not None or times:
             times.append(time)

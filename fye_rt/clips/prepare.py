@@ -21,7 +21,7 @@ from fye_rt.pieces import MAX_FRAMES
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress
 
-SMALL_FACE = 0.2  # of the clip's shorter side; in a clip of 192 that is 38 pixels, or 5 latents
+SMALL_FACE = 0.2  # of the clip's shorter side; in a clip of 192 that is a face of 38 pixels, 5 latents wide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,16 +52,7 @@ def prepare(
 ) -> Prepared:
     """Read, fit and encode what a request names.
 
-    Args:
-        stages: stages that hold the model.
-        request: the requested clip.
-        progress: called with (stage, done, total).
-        timings: counts the seconds of each stage.
-        cache: keeps what consecutive clips share.
-
-    Raises:
-        InputError: a source is missing, damaged, empty, too long, or shows no face.
-        FyeError: any error of `encode_portrait`.
+    `timings` counts the seconds of each stage. The other arguments and the errors are those of `Animator.render`.
     """
     timings, cache = timings or Timings(), cache or ClipCache()
     reference = request.options.windows == "reference"

@@ -21,16 +21,7 @@ def render(
 ) -> Rendering:
     """Prepare a clip; its frames are made as the caller iterates, and not kept.
 
-    Args:
-        stages: stages that hold the model.
-        request: the requested clip.
-        progress: called with (stage, done, total) as the work advances.
-        resume: folder for finished pieces; see `fye_rt.clips.frames.frames_of`.
-        cache: keeps what consecutive clips share.
-
-    Raises:
-        InputError: a source is missing, damaged, empty, too long, or shows no face.
-        FyeError: any error of the stages.
+    Arguments and errors are those of `Animator.render`, with the stages that hold the model.
     """
     options = request.options
     backends.resolve_compute(stages.backend, options.compute)  # fail now, not after minutes of landmark detection

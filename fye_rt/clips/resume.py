@@ -26,11 +26,8 @@ logger = logging.getLogger("fye_rt")
 class PieceFolder:
     """A folder with the finished pieces of one clip.
 
-    Pieces appear whole or not at all, and carry their hash in their names; a damaged piece counts as missing.
-
-    Args:
-        folder: the folder; it is created if it does not exist.
-        inputs: everything that the clip depends on, as JSON-compatible values.
+    Pieces appear whole or not at all, and carry their hash in their names; a damaged piece counts as missing. A missing
+    folder is created. `inputs` is everything that the clip depends on, as JSON-compatible values.
 
     Raises:
         InputError: the folder holds another clip, or other files.

@@ -85,27 +85,23 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
         FyeError: making or writing failed.
     """
     chosen = evenly(len(rendering), columns)
-    shown: list[Image] = []
-    beside = nullcontext() if comparison is None else _Beside(rendering.writer(comparison), path)
-    with beside as also, rendering.writer(path) as video:
+    sheet_frames: list[Image] = []
+    side_by_side = nullcontext() if comparison is None else _Comparison(rendering.writer(comparison), path)
+    with side_by_side as second, rendering.writer(path) as video:
         for k, frame in enumerate(rendering):
             video.add(frame)
-            if also is not None:
-                also.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
+            if second is not None:
+                second.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
             if k in chosen:
-                shown.append(frame)
+                sheet_frames.append(frame)
     if sheet is not None:
         with extra(path):
-            media.write_image(sheet, contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(shown)))
+            picture = contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(sheet_frames))
+            media.write_image(sheet, picture)
 
 
-class _Beside:
-    """A second mp4 that may fail without costing the first, which is finished before it.
-
-    Args:
-        writer: writer of the second mp4.
-        result: path of the first mp4.
-    """
+class _Comparison:
+    """A second mp4 that may fail without costing the first, `result`, which is finished before it."""
 
     def __init__(self, writer: media.VideoWriter, result: Path) -> None:
         self._writer, self._result = writer, result
@@ -139,16 +135,13 @@ class _Beside:
 
 
 def write_stream(path: Path, stream: Stream, frames: int | None = None, progress: Progress = no_progress) -> int:
-    """Write frames as they are finished. Ctrl-C ends the clip there and keeps the finished frames.
+    """Write frames as they are finished, and return their number. Ctrl-C ends the clip and keeps the finished frames.
 
     Args:
         path: path of the mp4.
         stream: the frames.
         frames: number of expected frames, if known.
         progress: called with ("stream", done, total) frames.
-
-    Returns:
-        The number of frames.
 
     Raises:
         KeyboardInterrupt: no frame was finished yet.

@@ -5,7 +5,6 @@ remaining error only if the two are in a fixed proportion, so that proportion is
 forecast of the quantity meets its true value. Decisions use the whole clip, and all its windows follow them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,8 +102,7 @@ class _Clip:
         return self._proportion * abs(first - zeroth) * change
 
     def _jump(self, end: int) -> Jump:
-        history: Sequence[int] = self._steps[:2]
-        return jump(self._method.schedule, history, end, newton(1), self._method.quantity)
+        return jump(self._method.schedule, self._steps[:2], end, newton(1), self._method.quantity)
 
 
 def _rms(array: Array, other: Array) -> float:

@@ -9,7 +9,6 @@ from fye_rt.errors import OptionError
 from fye_rt.forecast import (
     PAPER_INTERVAL,
     PAPER_WARM_UP,
-    Extrapolate,
     Forecaster,
     JumpTable,
     newton,
@@ -32,7 +31,7 @@ class Preset:
 
     Attributes:
         calibrated: evaluations with a table fitted to the model.
-        otherwise: evaluations with first order on epsilon, without such a table.
+        otherwise: evaluations without such a table, with first order on epsilon.
     """
 
     calibrated: int
@@ -62,7 +61,10 @@ def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], I
     if settings.method == "off":
         return SOLVERS[options.solver](schedule)
     if settings.method == "paper":
-        steps = _evaluated(_published(settings), len(schedule))
+        # the published cache's steps where the settings leave them open
+        interval = settings.interval or (None if settings.evaluations else PAPER_INTERVAL)
+        settings = replace(settings, warm_up=settings.warm_up or PAPER_WARM_UP, interval=interval)
+        steps = _evaluated(settings, len(schedule))
         return forecast.jump_table(schedule, steps, published(), "v", reuse if settings.face_mask else None)
     if settings.method == "adaptive":
         most = settings.max_evaluations or len(schedule)
@@ -78,7 +80,8 @@ def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], I
         table = _find(schedule, options, fitted, evaluations, evaluations)
     if table is not None:
         return table
-    extrapolate = _extrapolate(settings)
+    order = 1 if settings.order is None else settings.order
+    extrapolate = {"reuse": reuse, "taylor": taylor(order)}.get(settings.method, newton(order))
     outside = reuse if settings.face_mask else None
     return forecast.jump_table(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
 
@@ -95,18 +98,6 @@ def _find(
             *(evaluations, len(schedule), guidance, otherwise, len(schedule), guidance),
         )
     return table
-
-
-def _published(settings: Forecast) -> Forecast:
-    """Fill in the published cache's steps where the settings leave them open."""
-    warm_up = settings.warm_up or PAPER_WARM_UP
-    interval = settings.interval or (None if settings.evaluations else PAPER_INTERVAL)
-    return replace(settings, warm_up=warm_up, interval=interval)
-
-
-def _extrapolate(settings: Forecast) -> Extrapolate:
-    order = 1 if settings.order is None else settings.order
-    return {"reuse": reuse, "taylor": taylor(order)}.get(settings.method, newton(order))
 
 
 def _evaluated(settings: Forecast, steps: int) -> list[int]:

@@ -108,13 +108,7 @@ def fit_all(
 def fit(
     schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS
 ) -> tuple[JumpTable, float]:
-    """Fit the moves between given steps.
-
-    Args:
-        schedule: the DDIM steps.
-        clips: recorded clips to fit to.
-        steps: evaluated steps, ascending from 0.
-        taps: most predictions in a move.
+    """Fit the moves between evaluated `steps`, ascending from 0; see `fit_all` for the other arguments.
 
     Returns:
         The table, and the distance of its results from those of the full runs (`distance`).
@@ -135,12 +129,8 @@ def refine(
     steps are better. Here each step, except the first and the last, moves by up to two as long as that helps. Later
     steps go first, because the steps before them need not be evaluated again.
 
-    Args:
-        schedule: the DDIM steps.
-        clips: recorded clips to fit to.
-        steps: steps to start from, ascending from 0.
-        taps: most predictions in a move.
-        progress: called with ("refine", finished, most) network evaluations.
+    `steps`, ascending from 0, are those to start from, and `progress` is called with ("refine", finished, most) network
+    evaluations. The other arguments are those of `fit_all`.
     """
     loops = _ClosedLoops(schedule, clips, taps)
     most = _PATIENCE * len(schedule) * len(clips)
