@@ -53,7 +53,7 @@ class BusyError(FyeError, RuntimeError):
 
 
 class NumericalError(FyeError, ArithmeticError):
-    """A network returned NaN or infinity."""
+    """NaN or infinity in the output of a network."""
 
 
 class OutputError(FyeError, OSError):

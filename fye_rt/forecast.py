@@ -234,5 +234,5 @@ def even(steps: int, evaluations: int, warm_up: int = 1, last: bool = True) -> l
 
 def every(steps: int, interval: int, warm_up: int = 1, last: bool = True) -> list[int]:
     """Choose the first `warm_up` steps, all multiples of `interval`, and the last step if `last`, but not otherwise."""
-    chosen = {step for step in range(steps) if step < warm_up or step % interval == 0}
-    return sorted(chosen | {steps - 1} if last else chosen - {steps - 1} | {0})
+    evaluated = {step for step in range(steps) if step < warm_up or step % interval == 0}
+    return sorted(evaluated | {steps - 1} if last else evaluated - {steps - 1} | {0})

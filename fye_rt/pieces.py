@@ -170,9 +170,9 @@ def _key_frames(items: Frames, passed: NDArray[np.float64], size: int, few: bool
         price *= 1e6
     fewest = -(-(len(items) - 1) // widest) + 1
     while True:
-        chosen = _divide(at, narrowest, widest, price)
-        if len(chosen) == fewest or _cost(len(items), len(chosen), size) <= BUDGET * len(items):
-            return items[chosen]
+        keys = _divide(at, narrowest, widest, price)
+        if len(keys) == fewest or _cost(len(items), len(keys), size) <= BUDGET * len(items):
+            return items[keys]
         price *= 1.1
 
 
@@ -195,7 +195,7 @@ def _divide(at: NDArray[np.float64], narrowest: int, widest: int, price: float) 
         sums = best[starts] + np.square(at[k] - at[starts]) + price
         least = int(np.argmin(sums))
         best[k], previous[k] = sums[least], starts[least]
-    chosen = [last]
-    while chosen[-1]:
-        chosen.append(int(previous[chosen[-1]]))
-    return chosen[::-1]
+    divisions = [last]
+    while divisions[-1]:
+        divisions.append(int(previous[divisions[-1]]))
+    return divisions[::-1]

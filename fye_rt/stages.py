@@ -124,7 +124,7 @@ class Stages:
             return self.encode_motion(images[:])
         chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, frames, GUIDER_CHUNK))
         face = np.concatenate([face_region(chunk) for chunk in chunks])
-        return MotionState(Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
+        return MotionState(Features(shape, lambda indices: self._features(images[indices])), (height, width), face)
 
     def denoise(
         self,

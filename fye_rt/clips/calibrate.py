@@ -62,8 +62,8 @@ def calibrate_bundle(
         height, width = motion.features.shape[2:]
         channels, shared_noise = animator.bundle.latent_channels(), options[0].shared_noise or 0.0
         noise = frame_noise(number, range(len(motion)), height, width, channels, shared_noise)
-        for chosen in options:
-            predict = partial(animator.predict, prepared.portrait_state, motion, options=replace(chosen, seed=number))
+        for setting in options:
+            predict = partial(animator.predict, prepared.portrait_state, motion, options=replace(setting, seed=number))
             clips.append(record(table, predict, noise, recorded))
     fitted = fit_all(table, clips, (min(guidance), max(guidance)), evaluations, progress=progress)
     replaced = {table.key for table in fitted}

@@ -80,13 +80,13 @@ class Clip(Playback):
 
     def contact_sheet(self, columns: int = 8) -> Image:
         """Show the portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
-        chosen = evenly(len(self), columns)
-        return contact_sheet(self.portrait, self.landmarks[chosen], self.frames[chosen])
+        indices = evenly(len(self), columns)
+        return contact_sheet(self.portrait, self.landmarks[indices], self.frames[indices])
 
     def rows(self, columns: int) -> tuple[list[Image], list[Image]]:
         """Return two rows of a sheet: the portrait and evenly chosen landmarks; below them a blank and their frames."""
-        chosen = evenly(len(self), columns)
-        return [self.portrait, *self.landmarks[chosen]], [np.zeros_like(self.portrait), *self.frames[chosen]]
+        indices = evenly(len(self), columns)
+        return [self.portrait, *self.landmarks[indices]], [np.zeros_like(self.portrait), *self.frames[indices]]
 
 
 class Rendering(Playback):

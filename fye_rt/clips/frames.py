@@ -105,11 +105,11 @@ def _latents(
             moved = movement(images)
     pieces = clip_pieces(len(images), options, moved)
 
-    def chosen(frames: NDArray[np.int64]) -> LandmarkImages:
+    def images_of(frames: NDArray[np.int64]) -> LandmarkImages:
         return images if len(pieces) == 1 else images[frames]
 
     encoding = partial(timings.stage, "encode_motion")
-    for latents in stages.latents(portrait, chosen, pieces, options, progress, store, encoding):
+    for latents in stages.latents(portrait, images_of, pieces, options, progress, store, encoding):
         for start in range(0, latents.shape[2], MAX_WINDOW):
             yield latents[:, :, start : start + MAX_WINDOW]
 

@@ -116,10 +116,10 @@ def live_frames(
     counts: deque[int] = deque()
     pieces = live_pieces(iter(counts.popleft, None), options.window_overlap)
 
-    def chosen(frames: NDArray[np.int64]) -> Image:
+    def images_of(frames: NDArray[np.int64]) -> Image:
         return np.stack([images[int(frame)] for frame in frames])
 
-    latents = stages.latents(portrait, chosen, pieces, options)
+    latents = stages.latents(portrait, images_of, pieces, options)
     end = 0
     try:
         while new := source.take(options.window_size - min(end, options.window_overlap), patience):

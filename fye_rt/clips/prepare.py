@@ -89,8 +89,8 @@ def read_picture(request: ClipRequest) -> Image:
 def encode(stages: Stages, portrait: Image, reference: bool = False) -> PortraitState:
     """Encode a fitted portrait; with `reference`, as the reference implementation sees it."""
     side = int(stages.bundle.graphs["image_encoder"].inputs[0].shape[-1])
-    seen = media.reference_round_trip(portrait) if reference else portrait
-    return stages.encode_portrait(seen, media.clip_pixels(portrait, side))
+    pixels = media.reference_round_trip(portrait) if reference else portrait
+    return stages.encode_portrait(pixels, media.clip_pixels(portrait, side))
 
 
 def _landmarks(

@@ -37,27 +37,27 @@ class PieceFolder:
     def __init__(self, folder: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
         self._folder = Path(folder)
         self._failed = False
-        wanted = {"format": FORMAT, **json.loads(json.dumps(inputs))}
+        facts = {"format": FORMAT, **json.loads(json.dumps(inputs))}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}; choose a folder that is writable") from error
         remove_left_over(self._folder)
         if (self._folder / _INPUTS).exists():
-            self._compare(wanted)
+            self._compare(facts)
             return
         if any(not path.name.startswith(".") for path in self._folder.iterdir()):
             raise InputError(f"{folder} holds other files than a clip's finished pieces; choose a new folder")
         with atomic_file(self._folder / _INPUTS) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+            temporary.write_text(json.dumps(facts, indent=1) + "\n")
 
-    def _compare(self, wanted: Mapping[str, Any]) -> None:
+    def _compare(self, facts: Mapping[str, Any]) -> None:
         try:
             stored = json.loads((self._folder / _INPUTS).read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._folder / _INPUTS} cannot be read; choose another folder") from error
-        keys = dict.fromkeys((*wanted, *stored)) if isinstance(stored, dict) else wanted
-        other = [key for key in keys if not isinstance(stored, dict) or stored.get(key) != wanted.get(key)]
+        keys = dict.fromkeys((*facts, *stored)) if isinstance(stored, dict) else facts
+        other = [key for key in keys if not isinstance(stored, dict) or stored.get(key) != facts.get(key)]
         if other:
             raise InputError(
                 f"{self._folder} holds another clip, which differs in {', '.join(other)}; delete it, or choose another "

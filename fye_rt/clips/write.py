@@ -84,7 +84,7 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
     Raises:
         FyeError: making or writing failed.
     """
-    chosen = evenly(len(rendering), columns)
+    indices = evenly(len(rendering), columns)
     sheet_frames: list[Image] = []
     side_by_side = nullcontext() if comparison is None else _Comparison(rendering.writer(comparison), path)
     with side_by_side as second, rendering.writer(path) as video:
@@ -92,11 +92,11 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
             video.add(frame)
             if second is not None:
                 second.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
-            if k in chosen:
+            if k in indices:
                 sheet_frames.append(frame)
     if sheet is not None:
         with extra(path):
-            picture = contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(sheet_frames))
+            picture = contact_sheet(rendering.portrait, rendering.landmarks[indices], np.stack(sheet_frames))
             media.write_image(sheet, picture)
 
 

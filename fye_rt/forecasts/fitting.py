@@ -252,8 +252,8 @@ def solve(schedule: Schedule, known: Sequence[int], end: int, products: Matrix) 
     base = np.linalg.pinv(constraints) @ np.sqrt([level, 1 - level])
     free = np.linalg.svd(constraints)[2][2:].T
     gram, cross = products[1:, 1:], products[1:, 0]
-    chosen = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
-    return list((base + free @ chosen).tolist())
+    solution = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
+    return list((base + free @ solution).tolist())
 
 
 def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps: int = TAPS) -> list[int]:
@@ -267,10 +267,10 @@ def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps
     products = np.sum([_products([*clip.latents, *clip.predictions]) for clip in clips], axis=0)
 
     def error(known: Sequence[int], end: int) -> float:
-        of = [end, known[0], *(steps + 1 + step for step in known)]
-        chosen = products[np.ix_(of, of)]
-        off = np.array([-1.0, *solve(schedule, known, end, chosen)])
-        return float(off @ chosen @ off)
+        rows = [end, known[0], *(steps + 1 + step for step in known)]
+        gram = products[np.ix_(rows, rows)]
+        residual = np.array([-1.0, *solve(schedule, known, end, gram)])
+        return float(residual @ gram @ residual)
 
     # the best path to every pair of last two steps; earlier steps hardly matter for the next move
     best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {(0,): (0.0, (0,))}
