@@ -52,12 +52,11 @@ def cpu() -> dict[str, Any]:
         if "core id" in fields:
             physical.add((fields.get("physical id"), fields["core id"]))
     flags = (fields.get("flags") or fields.get("Features") or "").split()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
         "cores": len(physical) or None,
         "processors": os.cpu_count(),
-        "usable": usable,
+        "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": cores(),
         "features": [name for name in CPU_FEATURES if name in flags],
     }

@@ -116,7 +116,10 @@ def denoise_pieces(
             progress("denoise", (number + 1) * evaluations, known * evaluations)
         shared.jumps = shared.jumps or record.jumps
         if piece.finished:
-            yield piece.finished, record.latents if end is None else _joined(end, record.latents)
+            latents = record.latents
+            if end is not None:  # two pieces made the first frame: take the mean
+                latents = np.concatenate([(end + latents[:, :, :1]) / 2, latents[:, :, 1:]], axis=2)
+            yield piece.finished, latents
             end = record.end
         trajectories.update(record.trajectories)
         for frame in set(trajectories) - piece.needed:
@@ -156,11 +159,6 @@ def _denoised(
     finished = latents[:, :, np.searchsorted(piece.frames, np.array(piece.finished, np.int64))]
     ends_shared = piece.finished and piece.finished.stop <= piece.frames[-1]
     return PieceRecord(finished, trajectories, end=latents[:, :, -1:].copy() if ends_shared else None)
-
-
-def _joined(end: Array, latents: Array) -> Array:
-    """Average the frame that two pieces share, the last one of one piece and the first one of the next."""
-    return np.concatenate([(end + latents[:, :, :1]) / 2, latents[:, :, 1:]], axis=2)
 
 
 def _pins(piece: Piece, trajectories: Trajectories, steps: float) -> Pins | None:

@@ -219,8 +219,8 @@ class Stages:
         steps = schedule(options.steps, self.bundle.scheduler)
         forecaster = choose_forecast(steps, options, lambda: fitted.read(self.bundle))
         guidance = float(options.guidance or 0)
-        finished = denoise_pieces(pieces, inputs, steps, forecaster, guidance, on_step, progress, store)
-        yield from (latents for _, latents in finished)
+        for _, latents in denoise_pieces(pieces, inputs, steps, forecaster, guidance, on_step, progress, store):
+            yield latents
 
     def predict(
         self, portrait: PortraitState, motion: MotionState, latents: Array, step: int, options: Options | None = None
