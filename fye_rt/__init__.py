@@ -36,7 +36,7 @@ __all__ = [
     "__version__",
 ]
 
-# loaded on first use: importing fye_rt takes milliseconds and none of its dependencies
+# loaded on first use, so that importing fye_rt takes milliseconds and imports none of its dependencies
 _LAZY = {
     "Animator": "fye_rt.animator",
     "Clip": "fye_rt.clips.clip",

@@ -1,4 +1,4 @@
-"""`python -m fye_rt`: the command line without an installation."""
+"""Runs the command line as `python -m fye_rt`, without an installation."""
 
 import sys
 

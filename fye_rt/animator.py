@@ -1,12 +1,11 @@
-"""The public face: a request in, a clip out."""
+"""The public API: a request in, a clip out."""
 
 import os
 from typing import overload
 
+from fye_rt.clips import live
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Clip, Rendering
-from fye_rt.clips.live import Stream
-from fye_rt.clips.live import stream as live_stream
 from fye_rt.clips.render import render as render_request
 from fye_rt.options import ClipRequest, Control, Crop, ImageSource, MotionSource, Options
 from fye_rt.stages import Stages
@@ -16,7 +15,7 @@ from fye_rt.timings import Progress, no_progress
 class Animator(Stages):
     """Animates portraits with a bundle. Serves one thread at a time; use it as a context manager, or call `close`.
 
-    Arguments and errors are those of `Stages`, whose four stages can be called one by one, too.
+    Takes the arguments and raises the errors of `Stages`. Its four stages can also be called one by one.
     """
 
     @overload
@@ -44,22 +43,19 @@ class Animator(Stages):
         crop: Crop | None = None,
         progress: Progress = no_progress,
     ) -> Clip:
-        """Animate a portrait.
+        """Animate a portrait. The frames of the clip are uint8 (F, H, W, 3).
 
         Args:
-            request: what clip is asked for; or, as a shorthand, its portrait, with the other arguments.
+            request: the requested clip; or, as a shorthand, its portrait, with the other arguments beside it.
             motion: see `ClipRequest`.
             options: `Options()` by default.
             control: see `ClipRequest`.
             crop: see `ClipRequest`.
-            progress: called with (stage, done, total) as work goes on.
-
-        Returns:
-            The clip, whose frames are uint8 (F, H, W, 3).
+            progress: called with (stage, done, total) as the work advances.
 
         Raises:
-            InputError: a source that is missing, damaged, empty, too long, or without a face.
-            FyeError: as `encode_portrait`, `encode_motion`, `denoise` and `decode`.
+            InputError: a source is missing, damaged, empty, too long, or shows no face.
+            FyeError: any error of `encode_portrait`, `encode_motion`, `denoise` and `decode`.
         """
         if not isinstance(request, ClipRequest):
             if motion is None:
@@ -82,29 +78,25 @@ class Animator(Stages):
         resume: str | os.PathLike[str] | None = None,
         cache: ClipCache | None = None,
     ) -> Rendering:
-        """As `animate`, but the frames come one by one as they are asked for, and none is kept.
+        """Animate a portrait frame by frame, as the caller iterates, without keeping frames in memory.
 
         Args:
-            request: what clip is asked for.
-            progress: called with (stage, done, total) as work goes on.
-            resume: a folder that keeps what is denoised, piece by piece; the same call goes on from there. Only with
-                progressive windows.
-            cache: spares clips that are made one after another what they share.
+            request: the requested clip.
+            progress: called with (stage, done, total) as the work advances.
+            resume: folder that stores finished pieces; the same call continues from there. Needs progressive windows.
+            cache: reuses what consecutive clips share.
 
         Raises:
-            InputError: as `animate`; or `resume` keeps another clip, or other files.
-            FyeError: as `animate`, some of it when frames are asked for.
+            InputError: as for `animate`; or `resume` holds another clip, or other files.
+            FyeError: as for `animate`; some errors occur only while the caller iterates.
         """
         return render_request(self, request, progress, resume, cache)
 
-    def stream(self, request: ClipRequest, *, patience: float | None = None) -> Stream:
-        """Make frames while the motion still comes in; see `fye_rt.clips.live.stream`.
+    def stream(self, request: ClipRequest, *, patience: float | None = None) -> live.Stream:
+        """Animate a portrait while its motion is still arriving; see `fye_rt.clips.live.stream`, also for errors.
 
         Args:
-            request: what clip is asked for; its motion may be an iterable of landmarks.
-            patience: seconds without a new frame after which those that have come are made, in a shorter window.
-
-        Raises:
-            FyeError: as `animate`.
+            request: the requested clip; its motion may be an iterable of landmarks.
+            patience: seconds to wait for a new frame before the frames so far are made, in a shorter window.
         """
-        return live_stream(self, request, patience)
+        return live.stream(self, request, patience)

@@ -1,6 +1,6 @@
-"""The few array operations of the denoising loop: numpy here, C++ where the native module was built.
+"""Array operations of the denoising loop, in numpy, or in C++ where the native module is built.
 
-Each operation is a function of plain arrays, so that twins for other devices can stand beside it.
+Each operation is a function of plain arrays, so that other devices can have functions of the same meaning.
 """
 
 import importlib
@@ -15,24 +15,19 @@ from fye_rt.options import check_sides
 
 Array = NDArray[np.float32]
 
-
-def _native() -> Any:
-    try:
-        return importlib.import_module("fye_rt._native")
-    except ImportError:  # a source checkout without a build
-        return None
-
-
-native = _native()
+try:
+    native: Any = importlib.import_module("fye_rt._native")
+except ImportError:  # a source checkout without a build
+    native = None
 
 
 def weighted_sum(terms: Sequence[Array], weights: Sequence[float], out: Array | None = None) -> Array:
-    """sum_j weights[j] * terms[j], accumulated in float64 and rounded once to float32.
+    """Return sum_j weights[j] * terms[j], accumulated in float64 and rounded once to float32.
 
     Args:
         terms: one or more float32 arrays of one shape.
-        weights: one number for each.
-        out: C-contiguous float32 array of that shape for the result, which may be one of the terms; else a new one.
+        weights: one number per term.
+        out: C-contiguous float32 array of that shape to write to, which may be one of the terms; by default a new one.
     """
     if out is None:
         out = np.empty(terms[0].shape, np.float32)
@@ -49,13 +44,9 @@ def weighted_sum(terms: Sequence[Array], weights: Sequence[float], out: Array | 
 def masked_sum(
     terms: Sequence[Array], inside: Sequence[float], outside: Sequence[float], mask: NDArray[np.bool_]
 ) -> Array:
-    """`weighted_sum` with one row of weights where `mask` is true, and with another where it is not.
+    """Apply one row of weights where `mask` is true and another elsewhere; otherwise like `weighted_sum`.
 
-    Args:
-        terms: one or more float32 arrays of one shape (..., F, h, w).
-        inside: one number for each.
-        outside: the same.
-        mask: (F, h, w).
+    The terms are float32 (..., F, h, w), the mask is (F, h, w), and either row has one number per term.
     """
     if native is None:
         return np.where(mask, weighted_sum(terms, inside), weighted_sum(terms, outside))
@@ -66,35 +57,30 @@ def masked_sum(
 
 
 def guide(uncond: Array, cond: Array, guidance: float) -> Array:
-    """Classifier-free guidance, uncond + guidance * (cond - uncond); float32 arrays of one shape."""
+    """Apply classifier-free guidance, uncond + guidance * (cond - uncond), to float32 arrays of one shape."""
     return weighted_sum((uncond, cond), (1 - guidance, guidance))
 
 
 def accumulate(total: Array, part: Array, frames: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
     """Add one window to the clip in place: total[:, :, frames] += weights * part.
 
-    Args:
-        total: float32 (1, C, F, h, w).
-        part: float32 (1, C, f, h, w).
-        frames: distinct indices (f,).
-        weights: one for each of them (f,).
+    `total` is float32 (1, C, F, h, w), `part` is float32 (1, C, f, h, w), and `frames` are distinct indices.
     """
     total[:, :, frames] += part * weights[:, None, None]
 
 
 def to_uint8(frames: Array) -> NDArray[np.uint8]:
-    """Pixels in [0, 1] to 0..255 by truncation of the float32 product with 255, as the public code does; any shape.
+    """Convert pixels to 0..255 as the reference implementation does: the float32 product with 255, truncated.
 
-    Values outside [0, 1] are clamped.
+    Accepts any shape, and clamps values outside [0, 1].
 
     Raises:
-        NumericalError: a NaN.
+        NumericalError: a value is NaN.
     """
     if native is not None:
         try:
-            result: NDArray[np.uint8] = native.to_uint8(np.ascontiguousarray(frames))
-            return result
-        except ValueError:  # it finds NaN on the way; asking numpy first would be a third of the time
+            return native.to_uint8(np.ascontiguousarray(frames))
+        except ValueError:  # it finds NaN as it converts; a check with numpy first would be a third of the time
             if not np.isnan(frames).any():
                 raise
     if np.isnan(frames).any():
@@ -103,7 +89,7 @@ def to_uint8(frames: Array) -> NDArray[np.uint8]:
 
 
 def check_images(images: NDArray[np.uint8], name: str) -> None:
-    """Raise InputError unless images are uint8 (F, H, W, 3) of sides that a clip can have."""
+    """Raise InputError unless images are uint8 (F, H, W, 3) with sides that a clip can have."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise InputError(f"{name} is {images.dtype}, each of shape {images.shape[1:]}; give uint8 (H, W, 3)")
     check_sides(images.shape[1:3], name)

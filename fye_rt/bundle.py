@@ -1,13 +1,13 @@
-"""A bundle on disk: bundle.json, graphs, weights. Opened only after every byte has been checked.
+"""A bundle on disk: bundle.json, graphs and weights. Every byte is checked before it is used.
 
-The format is described in docs/reference/bundle.md.
+docs/reference/bundle.md describes the format.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +23,10 @@ VERSION = 1
 MANIFEST = "bundle.json"
 GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "denoiser_cond", "vae_decoder")
 PRECISIONS = ("fp32", "fp16")
+PREFERRED = ("mini", "tiny")  # shipped bundles, the default one first
 _MAX_MANIFEST = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SEAL = ',\n "sha256": "{}"\n}}\n'  # how bundle.json ends: with the hash of all that stands before
+_SEAL = ',\n "sha256": "{}"\n}}\n'  # the end of bundle.json: the SHA-256 of everything before it
 _SEAL_BYTES = len(_SEAL.format("0" * 64))
 _SEAL_START = b'"sha256": "'
 
@@ -40,7 +41,7 @@ class TensorSpec:
 
 
 def symbols(frames: int, height: int, width: int) -> dict[str, int]:
-    """Values of the symbolic dimensions for `frames` frames of `height` x `width` pixels (multiples of 8)."""
+    """Return the symbolic dimensions of `frames` frames of `height` x `width` pixels (multiples of 8)."""
     h, w = height // 8, width // 8
     sizes = {"frames": frames, "height": height, "width": width, "latent_height": h, "latent_width": w}
     for level in range(4):
@@ -51,7 +52,7 @@ def symbols(frames: int, height: int, width: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One graph: its standard ONNX file, and the same graph lowered for an engine, by the engine's name."""
+    """One graph: its standard ONNX file, and its variants for particular engines, by engine name."""
 
     name: str
     file: str
@@ -60,7 +61,7 @@ class Graph:
     outputs: tuple[TensorSpec, ...]
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the outputs by name, from those of the inputs."""
+        """Compute the shapes of the outputs from those of the inputs, all by name."""
         sizes = {
             size: length
             for spec in self.inputs
@@ -80,19 +81,19 @@ class Bundle:
     """A verified bundle.
 
     Attributes:
-        path: its folder.
-        graphs: by name (`GRAPHS`).
-        scheduler: of the model.
+        path: folder of the bundle.
+        graphs: graphs by name (`GRAPHS`).
+        scheduler: noise schedule of the model.
         model: sizes of the networks, as recorded by the exporter.
-        precision: in which the weights are stored, "fp32" or "fp16".
-        size: (height, width) in pixels that the bundle was exported for; others work too.
-        max_frames: longest window.
+        precision: storage precision of the weights, "fp32" or "fp16".
+        size: (height, width) in pixels that the bundle was exported for; other sizes work too.
+        max_frames: longest window, in frames.
         weights: name of the weights file.
-        guidance: classifier-free guidance scale that suits the model.
-        shared_noise: part of the noise that all frames share, as suits the model; see `Options`.
-        note: a line for whoever uses it, or "".
-        digest: SHA-256 of the manifest, which holds the hashes of everything else.
-        manifest: all of bundle.json.
+        guidance: default classifier-free guidance scale.
+        shared_noise: default share of the noise that all frames have in common; see `Options`.
+        note: a line to show to users of the bundle, or "".
+        digest: SHA-256 of the manifest, which contains the hashes of all other files.
+        manifest: complete content of bundle.json.
     """
 
     path: Path
@@ -114,11 +115,11 @@ class Bundle:
         """Open a bundle.
 
         Args:
-            path: its folder.
-            verify: compare the SHA-256 of every file; skipped only where that was done a moment ago.
+            path: folder of the bundle.
+            verify: compare the SHA-256 of every file; skip this only if it was done a moment ago.
 
         Raises:
-            BundleError: not a bundle, an unknown format version, a file missing, altered or outside the folder.
+            BundleError: no bundle, an unknown format version, or a file that is missing, altered or outside the folder.
         """
         path = Path(path)
         raw, manifest = _read_manifest(path)
@@ -133,7 +134,7 @@ class Bundle:
         return bundle
 
     def resolve(self, options: Options) -> Options:
-        """`options` with what suits the model in place of None."""
+        """Replace each None in `options` with the default stored in the bundle."""
         return options.resolved(self.guidance, self.shared_noise)
 
     @classmethod
@@ -165,10 +166,8 @@ class Bundle:
         for name in listed:
             if not _PLAIN_NAME.fullmatch(name):
                 raise BundleError(f"{self.path}: {name!r} is not a plain file name; refusing this bundle")
-        used = {self.weights}
-        for graph in self.graphs.values():
-            used |= {graph.file, *graph.variants.values()}
-        if unlisted := sorted(used - set(listed)):
+        files = [file for graph in self.graphs.values() for file in (graph.file, *graph.variants.values())]
+        if unlisted := sorted({self.weights, *files} - set(listed)):
             raise BundleError(f"{self.path}: {', '.join(unlisted)} has no hash in {MANIFEST}; export the bundle again")
 
     def _check_files(self, verify: bool) -> None:
@@ -181,36 +180,35 @@ class Bundle:
                 raise BundleError(f"{file} differs from its hash in {MANIFEST}; copy or export the bundle again")
 
     def file(self, graph: str, variant: str = "") -> Path:
-        """The ONNX file of a graph: the engine's own variant if there is one, else the standard."""
+        """Return the path of a graph's ONNX file: the given variant if the bundle has it, else the standard file."""
         entry = self.graphs[graph]
         return self.path / entry.variants.get(variant, entry.file)
 
     @property
     def remedy(self) -> str:
-        """What to do where an engine refuses a graph of this bundle, for the engine's message."""
+        """Advice for an engine's error message when the engine refuses a graph of this bundle."""
         if any((self.path / name).is_symlink() for name in self.manifest["files"]):
             return f"the bundle has links, which not every engine follows; copy it with: cp -rL {self.path} COPY"
         return f"check with: fye verify {self.path}"
 
     def weight_bytes(self, graph: str, itemsize: int = 4) -> int:
-        """Bytes of a graph's weights at a compute precision of `itemsize` bytes per number."""
+        """Return the bytes of a graph's weights at a compute precision of `itemsize` bytes per number."""
         return itemsize * int(self.manifest["graphs"][graph]["parameters"])
 
     def latent_channels(self) -> int:
-        """Channels of the latents, 4 in the released model."""
-        channels = self.graphs["denoiser"].inputs[0].shape[1]
-        return int(channels)
+        """Return the number of latent channels, 4 in the released model."""
+        return int(self.graphs["denoiser"].inputs[0].shape[1])
 
 
 def put_file(path: Path, name: str, content: bytes) -> None:
-    """Add a file to a bundle, or replace one that `put_file` added. At every moment the bundle can be opened.
+    """Add a file to a bundle, or replace one that `put_file` added. The bundle can be opened at every moment.
 
     Raises:
         BundleError: the folder holds no bundle.
-        OutputError: it cannot be written.
+        OutputError: the folder cannot be written.
     """
     _, manifest = _read_manifest(path)
-    del manifest["sha256"]  # that of the manifest as it was
+    del manifest["sha256"]  # the seal of the old manifest
     if manifest["files"].pop(name, None) is not None:
         _write_manifest(path, manifest)
     with atomic_file(path / name) as temporary:
@@ -225,27 +223,35 @@ def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:
-    """The text of bundle.json: `manifest`, and as its last entry the SHA-256 of what stands before that entry."""
+    """Return the text of bundle.json: `manifest`, with the SHA-256 of all text before it as the last entry."""
     body = json.dumps(manifest, indent=1).removesuffix("\n}")
     return body + _SEAL.format(hashlib.sha256(body.encode()).hexdigest())
 
 
 def shipped_bundles() -> Path:
-    """The folder of the bundles that come with fye-rt: package data, or engines/bundles in a source checkout."""
-    for folder in _shipped_candidates():
+    """Return the folder of the bundles shipped with fye-rt: package data, or engines/bundles in a source checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "bundles", package.parent / "engines" / "bundles"):
         if folder.is_dir():
             return folder
     raise BundleError("this installation has no shipped bundles; install fye-rt again, or pass bundle=DIR")
 
 
-def _shipped_candidates() -> Iterator[Path]:
-    package = Path(__file__).parent
-    yield package / "bundles"
-    yield package.parent / "engines" / "bundles"
+def shipped_bundle() -> Path:
+    """Return the folder of the default bundle.
+
+    Raises:
+        BundleError: this installation has none.
+    """
+    folder = shipped_bundles()
+    for name in PREFERRED:
+        if (folder / name / MANIFEST).is_file():
+            return folder / name
+    raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass bundle=DIR")
 
 
 def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """bundle.json as bytes and parsed. Its seal is checked first: nothing in it is believed before."""
+    """Read bundle.json; return its bytes and content. Checks the seal first: nothing is trusted before that."""
     file = path / MANIFEST
     if not file.is_file():
         if file.is_symlink():
@@ -255,8 +261,9 @@ def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise BundleError(f"{file} is over {_MAX_MANIFEST >> 20} MB; refusing this bundle")
     refuse_pointer(file, BundleError)
     raw = file.read_bytes()
-    sealed_body = _seal_matches(raw)
-    if not sealed_body and _SEAL_START in raw[-_SEAL_BYTES:]:
+    body, seal = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
+    intact = seal == _SEAL.format(hashlib.sha256(body).hexdigest()).encode()
+    if not intact and _SEAL_START in seal:
         raise BundleError(f"{file} differs from its seal; copy or export the bundle again")
     try:
         manifest = json.loads(raw)
@@ -269,19 +276,13 @@ def _read_manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
             f"{path} has format version {manifest.get('version')!r}, this fye-rt reads {VERSION}; export it again "
             "with this version, or install the fye-rt that wrote it"
         )
-    if not sealed_body:
+    if not intact:
         raise BundleError(f"{file} has no seal at its end; copy or export the bundle again")
     return raw, manifest
 
 
-def _seal_matches(raw: bytes) -> bool:
-    """Whether bundle.json ends with the hash of what stands before that."""
-    body, seal = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
-    return seal == _SEAL.format(hashlib.sha256(body).hexdigest()).encode()
-
-
 def _lacks(path: Path, name: str) -> str:
-    """What is said of a file that is not there: a link may have come without what it leads to."""
+    """Message for a file that is missing; a link may have been copied without its target."""
     if (path / name).is_symlink():
         return (
             f"{path / name} is a link to {os.readlink(path / name)}, which is not there; download the bundle again, "
@@ -295,19 +296,3 @@ def _graph(name: str, entry: Mapping[str, Any]) -> Graph:
         return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in entry[key])
 
     return Graph(name, entry["file"], MappingProxyType(dict(entry["variants"])), tensors("inputs"), tensors("outputs"))
-
-
-PREFERRED = ("mini", "tiny")
-
-
-def shipped_bundle() -> Path:
-    """Folder of the bundle that is used when none is named.
-
-    Raises:
-        BundleError: this installation has none.
-    """
-    folder = shipped_bundles()
-    for name in PREFERRED:
-        if (folder / name / MANIFEST).is_file():
-            return folder / name
-    raise BundleError(f"{folder} holds none of {', '.join(PREFERRED)}; install fye-rt again, or pass bundle=DIR")

@@ -1,4 +1,4 @@
-"""The one loop over steps. Where the latents lie, and what moves them, is a workspace: on the host, or on a device."""
+"""The denoising loop over steps. A workspace, on the host or on a device, holds the latents and moves them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ OnStep = Callable[[int, int, Array], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pins:
-    """Frames that were denoised before, by the same forecaster.
+    """Frames that were denoised before, with the same forecaster.
 
     Attributes:
-        positions: int64 (p,), their indices.
-        after: their latents float32 (1, 4, p, h, w) after the move from each evaluated step in which they are held.
+        positions: int64 (p,), indices of the frames.
+        after: by evaluated step at which the frames are pinned: their latents after the move, float32 (1, 4, p, h, w).
     """
 
     positions: NDArray[np.int64]
@@ -43,15 +43,15 @@ def denoise(
     """Turn noise into latents.
 
     Args:
-        workspace: where the latents lie, for these windows.
-        schedule: the steps.
-        forecaster: which of them are evaluated, and the weights between them; all windows follow it.
-        windows: what the network sees together.
+        workspace: holds the latents; made for these windows.
+        schedule: the DDIM steps.
+        forecaster: decides which steps are evaluated, and the weights between them; all windows follow it.
+        windows: frames that the network sees together.
         noise: float32 (1, 4, F, h, w); not modified.
-        on_step: called with (index, timestep, latents) after every evaluated step; the latents, float32
-            (1, 4, F, h, w), are read-only and stay as they are.
-        progress: called with ("denoise", finished, all) network evaluations after each.
-        pins: frames that go the way they went before, so that the others see them there.
+        on_step: called with (index, timestep, latents) after every evaluated step; the latents are a read-only copy,
+            float32 (1, 4, F, h, w).
+        progress: called with ("denoise", finished, all) after every network evaluation.
+        pins: frames that are put back on their earlier path, where the other frames see them.
 
     Returns:
         float32 (1, 4, F, h, w).
@@ -86,23 +86,15 @@ def denoise(
             on_step(step, int(schedule.timesteps[step]), latents)
         step = jump.end
     _check(workspace, schedule, windows, evaluated)
-    if progress is not None and done < total:  # the forecaster did with fewer than it might have taken
+    if progress is not None and done < total:  # the forecaster used fewer evaluations than its limit
         progress("denoise", done, done)
     return workspace.read()
 
 
 def predict(workspace: Workspace, schedule: Schedule, windows: Sequence[Window], latents: Array, step: int) -> Array:
-    """The guided prediction of v that `denoise` works with, at one step.
+    """Compute the guided prediction of v that `denoise` uses at a step, an index into the schedule.
 
-    Args:
-        workspace: for these windows.
-        schedule: the steps.
-        windows: what the network sees together.
-        latents: float32 (1, 4, F, h, w).
-        step: index into the schedule.
-
-    Returns:
-        float32 (1, 4, F, h, w).
+    `latents` and the result are float32 (1, 4, F, h, w). The other arguments are those of `denoise`.
 
     Raises:
         NumericalError: a prediction is not finite.

@@ -1,7 +1,7 @@
-"""The one family of errors. Every message names the thing at fault and says what to do about it.
+"""The family of errors. Every message names the thing at fault and says what to do about it.
 
-Everything a user can cause derives from `FyeError`; the command line prints its message on one line and
-exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+Every error that a user can cause derives from `FyeError`; the command line prints its message on one line and exits
+with code 2. Any other exception is a bug in fye-rt and keeps its traceback.
 """
 
 import errno
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 class FyeError(Exception):
     """Base of every error that fye-rt raises on purpose.
 
-    Its message is one line: names of files, and what libraries say, may hold line breaks and escape sequences.
+    It prints as one line: file names and messages of libraries may contain line breaks and escape sequences.
     """
 
     def __str__(self) -> str:
@@ -29,7 +29,7 @@ class InputError(FyeError, ValueError):
 
 
 class FaceNotFoundError(InputError):
-    """No face where one is needed; the message lists the frames."""
+    """A missing face where one is needed; the message lists the frames."""
 
 
 class BundleError(FyeError):
@@ -53,24 +53,24 @@ class BusyError(FyeError, RuntimeError):
 
 
 class NumericalError(FyeError, ArithmeticError):
-    """A network returned NaN or infinity."""
+    """NaN or infinity in the output of a network."""
 
 
 class OutputError(FyeError, OSError):
-    """A result could not be written (full disk, no permission); no partial file was left under its name."""
+    """A result that could not be written (full disk, no permission); no partial file is left under its name."""
 
 
 class OutOfMemoryError(FyeError, MemoryError):
-    """Memory ran out, the machine's or a GPU's, or the system refused a thread; the message says at what work."""
+    """Too little memory, of the machine or a GPU, or a thread that the system refused; the message names the work."""
 
 
 def not_finite(what: str, where: str = "") -> NumericalError:
-    """The error of a network whose output holds NaN or infinity; `where` follows, such as " at step 3"."""
+    """Return the error for network output with NaN or infinity; `where`, such as " at step 3", follows in the text."""
     return NumericalError(f"{what} returned NaN or infinity{where}; run again with compute='fp32'")
 
 
-# Libraries raise types of their own, or RuntimeError, and say so only in words: C++, ONNX Runtime, OpenVINO, PyTorch,
-# TensorRT, the CUDA driver, cuBLAS and cuDNN, OpenCV, the dynamic linker
+# Libraries raise types of their own, or RuntimeError, and name the cause only in words: C++, ONNX Runtime, OpenVINO,
+# PyTorch, TensorRT, the CUDA driver, cuBLAS and cuDNN, OpenCV, the dynamic linker
 _NO_MEMORY = re.compile(
     r"bad_?alloc\b|bad allocation|out[ _]?of[ _]?memory|(can not|cannot|can't|unable to) allocate|not enough memory|"
     r"failed to allocate|insufficient memory|ALLOC(ATION)?_FAILED|failed to map segment from shared object",
@@ -86,14 +86,9 @@ _GPU = re.compile(r"cuda|cudnn|cublas|tensorrt|\bgpu\b", re.IGNORECASE)
 
 @contextmanager
 def memory_for(work: str, remedy: str) -> Iterator[None]:
-    """Raise whatever inside is for want of memory or threads as an `OutOfMemoryError`.
+    """Turn any exception inside that means too little memory or too few threads into an `OutOfMemoryError`.
 
-    Args:
-        work: what is done, as the message names it.
-        remedy: what needs less, to follow "use".
-
-    Raises:
-        OutOfMemoryError: memory ran out inside; one that says more already is left as it is.
+    Its message reads "(the lack) for `work`; use `remedy`". An `OutOfMemoryError` raised inside passes unchanged.
     """
     try:
         yield
@@ -107,7 +102,7 @@ def memory_for(work: str, remedy: str) -> Iterator[None]:
 
 
 def lacking(error: BaseException) -> str:
-    """What the system had too little of when it caused `error`, as the beginning of a sentence; "" if of nothing."""
+    """Describe what the system had too little of to cause `error`, as the start of a sentence; "" for other causes."""
     causes = [error]
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)
@@ -126,11 +121,11 @@ def _is_memory(error: BaseException) -> bool:
 
 def _is_thread(error: BaseException) -> bool:
     if getattr(error, "errno", None) == errno.EAGAIN:
-        return "without blocking" not in str(error)  # a pipe that is full
+        return "without blocking" not in str(error)  # a full pipe, not a refused thread
     return bool(_NO_THREAD.search(_words(error)))
 
 
 def _words(error: BaseException) -> str:
-    """What a library says; other sentences, and those with a number, quote names of files."""
+    """Text of an error if a library wrote it; our own texts and the system's, which have a number, quote file names."""
     ours = isinstance(error, FyeError) and not isinstance(error, BackendError)
     return "" if ours or getattr(error, "errno", None) is not None else str(error)

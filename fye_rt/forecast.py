@@ -1,12 +1,11 @@
-"""Which steps are evaluated, and with which weights the latents move from one evaluated step to the next.
+"""Jump tables: which steps are evaluated, and with which weights the latents move from one to the next.
 
 Guidance, window blending, forecasting and DDIM (eta 0) are linear, so a move over any number of steps is one sum:
 
     q_0 = c v + d x                  the forecast quantity at the evaluated step: v, x0 or epsilon
     x  <- a x + b v + sum_j w_j q_j  q_j was written j evaluations ago
 
-The steps in between cost nothing at all. A forecaster is a table of these numbers, in float64; the loop in denoise.py
-runs any table.
+The steps between cost nothing. A forecaster gives these numbers, in float64; the loop in denoise.py follows any one.
 """
 
 import math
@@ -24,7 +23,7 @@ from fye_rt.schedule import Schedule
 Weights = list[float]
 Extrapolate = Callable[[Sequence[int], int], Weights]  # (evaluated steps, the newest first; a later step); sum to 1
 
-# the published cache: the first steps are evaluated, then every third; before the threshold plain reuse
+# the published cache evaluates the first steps, then every third; before the threshold it only reuses
 PAPER_WARM_UP, PAPER_INTERVAL, PAPER_THRESHOLD = 2, 3, 25
 
 
@@ -33,14 +32,14 @@ class Jump:
     """One evaluation and the move that follows it.
 
     Attributes:
-        step: index into the schedule of the evaluated step.
-        end: step that the move leads to: the next one to be evaluated, or as many as the schedule has.
+        step: evaluated step, an index into the schedule.
+        end: step at which the move ends: the next evaluated step, or the number of steps.
         a: weight of the latents.
         w: weights of the quantities in the ring, the newest first; as many as the move uses.
         c: weight of the prediction in the new quantity.
         d: weight of the latents in the new quantity.
-        b: weight of the prediction itself, where the quantity has none of it: at pure noise, epsilon is the latents.
-        outside: in place of `w`, outside of the face mask; None where there is no mask.
+        b: weight of the prediction where the quantity contains none of it: at pure noise, epsilon is the latents.
+        outside: weights in place of `w` outside the face mask; None without a mask.
     """
 
     step: int
@@ -54,44 +53,40 @@ class Jump:
 
 
 class Evaluated(Protocol):
-    """What a decision can be made from: the clip at a step that was evaluated."""
+    """A clip at an evaluated step, for the decision where to go from there."""
 
     def prediction(self) -> Array:
-        """The guided prediction of v, float32 (1, 4, F, h, w)."""
+        """Return the guided prediction of v, float32 (1, 4, F, h, w)."""
 
     def read(self) -> Array:
-        """The latents, float32 (1, 4, F, h, w)."""
+        """Return the latents, float32 (1, 4, F, h, w)."""
 
 
-Decide = Callable[[int, Evaluated], Jump]  # (step, what was evaluated there) to the move from there
+Decide = Callable[[int, Evaluated], Jump]  # (evaluated step, clip at that step) to the jump from there
 
 
 class Forecaster(Protocol):
-    """What the loop follows: a table that stands, or one that is made as the clip goes on."""
+    """Gives the loop its jumps: from a fixed table, or decided while a clip is denoised."""
 
     @property
     def ring(self) -> int:
-        """How many quantities must be kept."""
+        """Number of quantities to keep."""
 
     @property
     def evaluations(self) -> int:
-        """How often the network is evaluated, at most."""
+        """Largest number of evaluated steps."""
 
     @property
     def masked(self) -> bool:
-        """Whether it tells the face from the rest."""
+        """Whether the face and the rest have different weights."""
 
     def start(self) -> Decide:
-        """What decides in one clip."""
+        """Start a clip; return the function that decides its jumps."""
 
 
 @dataclass(frozen=True, slots=True)
 class JumpTable:
-    """A table that stands: the evaluated steps in order; all windows of a clip follow it.
-
-    Attributes:
-        jumps: one for each evaluated step; the last one ends at the result.
-    """
+    """A fixed table: one jump per evaluated step, the last one to the result. All windows of a clip follow it."""
 
     jumps: tuple[Jump, ...]
 
@@ -117,25 +112,25 @@ class JumpTable:
 
 
 def reuse(history: Sequence[int], at: int) -> Weights:
-    """The newest one as it is."""
+    """Weigh the newest quantity alone."""
     return [1.0]
 
 
 def newton(order: int) -> Extrapolate:
-    """The polynomial through the newest `order` + 1, exact for polynomials of that degree at any spacing."""
+    """Weigh by the polynomial through the newest `order` + 1 quantities; exact for that degree at any spacing."""
 
     def weights(history: Sequence[int], at: int) -> Weights:
         known = history[: order + 1]
-        return [math.prod((at - other) / (one - other) for other in known if other != one) for one in known]
+        return [math.prod((at - other) / (node - other) for other in known if other != node) for node in known]
 
     return weights
 
 
 def taylor(order: int) -> Extrapolate:
-    """The Taylor series at the newest one, its derivatives from differences of differences.
+    """Weigh by the Taylor series at the newest quantity, with derivatives from differences of differences.
 
-    That is how the published cache goes, but for dividing each difference by its interval. A backward difference is the
-    derivative half an interval back, so from order 2 on it is not exact, not even for a parabola; `newton` is.
+    The published cache does the same, but does not divide each difference by its interval. A backward difference is the
+    derivative half an interval back, so from order 2 on the series is not exact, not even for a parabola; `newton` is.
     """
 
     def weights(history: Sequence[int], at: int) -> Weights:
@@ -152,7 +147,7 @@ def taylor(order: int) -> Extrapolate:
 
 
 def published(threshold: int = PAPER_THRESHOLD) -> Extrapolate:
-    """Reuse before step `threshold`, first order from there on."""
+    """Weigh as the published cache does: reuse before step `threshold`, first order from there on."""
     first = taylor(1)
 
     def weights(history: Sequence[int], at: int) -> Weights:
@@ -168,14 +163,14 @@ def jump_table(
     quantity: str = "v",
     outside: Extrapolate | None = None,
 ) -> JumpTable:
-    """The table of evaluated steps and of weights that forecast the others.
+    """Build the table of given evaluated steps, with weights that forecast the other steps.
 
     Args:
         schedule: the DDIM steps.
-        evaluated: steps at which the network is evaluated, in order, from 0 on; by default all: plain DDIM.
-        extrapolate: weights of the quantity at evaluated steps that forecast it at a later one; by default reuse.
-        quantity: what is forecast, "v", "x0" or "epsilon".
-        outside: in place of `extrapolate`, outside of the face mask.
+        evaluated: steps at which the network is evaluated, ascending from 0; by default all, which is plain DDIM.
+        extrapolate: weights of the quantity at evaluated steps that forecast it at a later step; by default reuse.
+        quantity: forecast quantity, "v", "x0" or "epsilon".
+        outside: used in place of `extrapolate` outside the face mask.
 
     Raises:
         OptionError: the steps do not begin with 0, do not ascend, or exceed the schedule.
@@ -192,7 +187,7 @@ def jump_table(
 
 
 def jump(schedule: Schedule, history: Sequence[int], end: int, extrapolate: Extrapolate, quantity: str) -> Jump:
-    """Evaluate at the newest step of `history` and go on to step `end`, DDIM step by DDIM step."""
+    """Build the jump from the newest step of `history` to step `end` out of its DDIM steps."""
     step = history[0]
     c, d = conversion(float(schedule.alpha_bar_t[step]), quantity)
     a, b = move(schedule, step, "v")
@@ -209,21 +204,19 @@ def jump(schedule: Schedule, history: Sequence[int], end: int, extrapolate: Extr
 
 
 def conversion(power: float, quantity: str) -> tuple[float, float]:
-    """(c, d): the quantity is c v + d x where alpha_bar is `power`."""
+    """Return (c, d) such that the quantity is c v + d x where alpha_bar is `power`."""
     signal, noise = math.sqrt(power), math.sqrt(1 - power)
     return {"v": (1.0, 0.0), "x0": (-noise, signal), "epsilon": (signal, noise)}[quantity]
 
 
 def move(schedule: Schedule, step: int, quantity: str) -> tuple[float, float]:
-    """Weights of the latents and of the quantity in one DDIM step.
+    """Return the weights of the latents and of the quantity in one DDIM step.
 
-    x0 = sqrt(p) x - sqrt(1 - p) v and epsilon = sqrt(p) v + sqrt(1 - p) x, put into
+    Substitutes x0 = sqrt(p) x - sqrt(1 - p) v and epsilon = sqrt(p) v + sqrt(1 - p) x into
     sqrt(p') x0 + sqrt(1 - p') epsilon (Song et al. 2021, "DDIM", eq. 12, with v-prediction).
     """
-    signal, noise = (math.sqrt(power) for power in (schedule.alpha_bar_t[step], 1 - schedule.alpha_bar_t[step]))
-    to_signal, to_noise = (
-        math.sqrt(power) for power in (schedule.alpha_bar_prev[step], 1 - schedule.alpha_bar_prev[step])
-    )
+    power, to_power = float(schedule.alpha_bar_t[step]), float(schedule.alpha_bar_prev[step])
+    signal, noise, to_signal, to_noise = map(math.sqrt, (power, 1 - power, to_power, 1 - to_power))
     if quantity == "v":
         return to_signal * signal + to_noise * noise, to_noise * signal - to_signal * noise
     if quantity == "x0":
@@ -232,7 +225,7 @@ def move(schedule: Schedule, step: int, quantity: str) -> tuple[float, float]:
 
 
 def even(steps: int, evaluations: int, warm_up: int = 1, last: bool = True) -> list[int]:
-    """That many steps: the first `warm_up`, and others as evenly as they go to the last one, which may be left out."""
+    """Choose `evaluations` steps: the first `warm_up`, then evenly spaced ones to the last, or short of it."""
     start = min(warm_up, evaluations) - 1
     rest = evaluations - 1 - start
     end = steps - 1 if last else steps - 1 - (steps - 1 - start) // (rest + 1)
@@ -240,6 +233,6 @@ def even(steps: int, evaluations: int, warm_up: int = 1, last: bool = True) -> l
 
 
 def every(steps: int, interval: int, warm_up: int = 1, last: bool = True) -> list[int]:
-    """The first `warm_up` steps, those whose number the interval divides, and the last one unless it is left out."""
-    chosen = {step for step in range(steps) if step < warm_up or step % interval == 0}
-    return sorted(chosen | {steps - 1} if last else chosen - {steps - 1} | {0})
+    """Choose the first `warm_up` steps, all multiples of `interval`, and the last step if `last`, but not otherwise."""
+    evaluated = {step for step in range(steps) if step < warm_up or step % interval == 0}
+    return sorted(evaluated | {steps - 1} if last else evaluated - {steps - 1} | {0})

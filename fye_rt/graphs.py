@@ -1,4 +1,4 @@
-"""The graphs of a bundle: opened when they are first run, for one thread at a time."""
+"""Engines for the graphs of a bundle: opened on first use, for one thread at a time."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,13 +17,13 @@ from fye_rt.options import Options
 
 
 class Graphs:
-    """Opens graphs, runs them, and gives their memory back. Arguments and errors are those of `Stages`.
+    """Opens graphs, runs them, and frees their memory. Arguments and errors are those of `Stages`.
 
     Attributes:
-        backend: its name.
-        open: opens an engine: (bundle, graph, settings); another function may stand in its place.
-        settings: that engines are opened with.
-        low_memory: whether graphs that run once per portrait or clip are released right after it.
+        backend: name of the backend.
+        open: opens an engine: (bundle, graph, settings); may be replaced by another function.
+        settings: settings of the engines.
+        low_memory: whether to release graphs that run once per portrait or clip right after they have run.
     """
 
     def __init__(self, bundle: Bundle, backend: str, compute: str, threads: int, low_memory: bool) -> None:
@@ -32,20 +32,20 @@ class Graphs:
         self._bundle = bundle
         self.backend = backends.choose(backend, bundle)
         self.open = backends.load(self.backend)
-        backends.resolve_compute(self.backend, compute)  # not after minutes of finding landmarks
+        backends.resolve_compute(self.backend, compute)  # fail now, not after minutes of landmark detection
         self.settings = Settings(compute=compute, threads=threads)
         self.low_memory = low_memory
         self._engines: dict[tuple[str, str], Engine] = {}
-        self._held: tuple[object, Engine, Mapping[str, Any]] | None = None
-        self._lock = threading.RLock()  # a call may be made of others
+        self._placed: tuple[object, Engine, Mapping[str, Any]] | None = None
+        self._lock = threading.RLock()  # stages call each other
         self._closed = False
 
     @contextmanager
     def serving(self, work: str, size: tuple[int, ...] | None = None, options: Options | None = None) -> Iterator[None]:
-        """Keep other threads out; memory that runs out is told with the work, and with its size and windows.
+        """Keep other threads out; an error for want of memory names `work`, the clip's size and its windows.
 
         Raises:
-            BusyError: another thread is served, or this is closed.
+            BusyError: another thread is being served, or this object is closed.
         """
         if not self._lock.acquire(blocking=False):
             raise BusyError("this Animator is serving another call; give each thread an Animator of its own")
@@ -55,26 +55,26 @@ class Graphs:
             with self._memory_for(work, size, options):
                 yield
         except OutOfMemoryError:
-            self._release_all()  # graphs are opened again for the next call, which may need less
+            self._release_all()  # the next call opens the graphs again, and may need less
             raise
         finally:
             self._lock.release()
 
     def engine(self, graph: str, compute: str = "auto") -> Engine:
-        """The engine of a graph, opened if it is not yet; `compute` "auto" is that of the settings."""
+        """Return the engine of a graph, opened on first use; `compute` "auto" means that of the settings."""
         compute = self.settings.compute if compute == "auto" else compute
         if (graph, compute) not in self._engines:
             self._engines[graph, compute] = self.open(self._bundle, graph, replace(self.settings, compute=compute))
         return self._engines[graph, compute]
 
     def hold(self, owner: object, tensors: Mapping[str, NDArray[np.float32]], engine: Engine) -> Mapping[str, Any]:
-        """Tensors where `engine` reads them; those of the last owner stay there."""
-        if self._held is None or self._held[0] is not owner or self._held[1] is not engine:
-            self._held = owner, engine, {name: engine.to_device(array) for name, array in tensors.items()}
-        return self._held[2]
+        """Return tensors placed where `engine` reads them; only those of the last `owner` are kept there."""
+        if self._placed is None or self._placed[0] is not owner or self._placed[1] is not engine:
+            self._placed = owner, engine, {name: engine.to_device(array) for name, array in tensors.items()}
+        return self._placed[2]
 
     def run(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Arrays:
-        """Outputs of a graph by name, for a clip of `size` (height, width).
+        """Run a graph for a clip of `size` (height, width); return its outputs by name.
 
         Raises:
             NumericalError: an output holds NaN or infinity.
@@ -87,18 +87,18 @@ class Graphs:
         return outputs
 
     def run_once(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Arrays:
-        """As `run`, of a graph that is then not run again for this portrait or clip."""
+        """Run a graph that this portrait or clip will not need again; see `run`."""
         outputs = self.run(graph, size, **inputs)
         self.release(graph)
         return outputs
 
     def release(self, graph: str) -> None:
-        """Close a graph, where memory is low."""
+        """Close a graph if `low_memory` is set."""
         if self.low_memory:
             self._engines.pop((graph, self.settings.compute), None)
 
     def close(self) -> None:
-        """Give the memory of all graphs back; further calls are refused, but for another `close`."""
+        """Free the memory of all graphs. Refuses all later calls, except another `close`."""
         if not self._closed:
             with self.serving("close"):
                 self._release_all()
@@ -106,7 +106,7 @@ class Graphs:
 
     def _release_all(self) -> None:
         self._engines.clear()
-        self._held = None
+        self._placed = None
         self.settings.shared.clear()
 
     def _memory_for(self, work: str, size: tuple[int, ...] | None, options: Options | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Facts about a machine and a run, as they go into reports."""
+"""Facts about the machine and this process, for reports."""
 
 import math
 import os
@@ -6,12 +6,9 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fye_rt.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGES = (
     "numpy",
@@ -31,7 +28,7 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", 
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the installed versions; nothing is imported for it, and absent packages are None."""
+    """Describe the machine and the installed versions; imports no package, and absent ones are None."""
     return {
         "fye_rt": __version__,
         "python": platform.python_version(),
@@ -43,10 +40,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """Model, physical cores, logical processors, those this process may use, and the features that decide speed.
-
-    `threads` is `cores()`.
-    """
+    """Describe the CPU; `threads` is `cores()`, and `features` are those that decide speed."""
     fields: dict[str, str] = {}
     physical = set()
     try:
@@ -58,23 +52,22 @@ def cpu() -> dict[str, Any]:
         if "core id" in fields:
             physical.add((fields.get("physical id"), fields["core id"]))
     flags = (fields.get("flags") or fields.get("Features") or "").split()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
         "cores": len(physical) or None,
         "processors": os.cpu_count(),
-        "usable": usable,
+        "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": cores(),
         "features": [name for name in CPU_FEATURES if name in flags],
     }
 
 
 def cores() -> int | None:
-    """Physical cores that this process can keep busy: how many threads are worth having.
+    """Count the physical cores that this process can keep busy, which is the number of threads worth having.
 
-    Those of the processors in its affinity (taskset, cpusets), and no more than the whole processors' time that its
-    cgroup grants it (version 2: `docker --cpus`, Kubernetes' limits, systemd's CPUQuota), but at least one. None: the
-    system does not tell.
+    Counts the cores of the processors in its affinity (taskset, cpusets), but at most the whole processors' time that
+    its cgroup grants (version 2: `docker --cpus`, Kubernetes' limits, systemd's CPUQuota), and at least one. None: the
+    system does not report them.
     """
     if not hasattr(os, "sched_getaffinity"):  # not Linux
         return None
@@ -85,22 +78,22 @@ def cores() -> int | None:
         except OSError:
             siblings = str(processor)
         affinity.add(siblings)
-    # threads that spin while one of them is throttled all wait, so a part of a processor's time is no thread more
+    # when one thread is throttled, the others spin and wait for it: a part of a processor is not worth a thread
     return max(1, math.floor(min(len(affinity), _quota())))
 
 
 def _quota() -> float:
-    """Processors' time that this process's control group and those around it grant; infinity: all there is."""
+    """Processor time granted by this process's control group and its ancestors; infinity without a limit."""
     granted = math.inf
     try:
         groups = (_PROC / "self/cgroup").read_text().splitlines()
     except OSError:
         groups = []
-    own = Path(next((group.removeprefix("0::") for group in groups if group.startswith("0::")), "/"))
-    for group in (own, *own.parents):
+    innermost = Path(next((group.removeprefix("0::") for group in groups if group.startswith("0::")), "/"))
+    for group in (innermost, *innermost.parents):
         try:
             quota, period = (_SYS / "fs/cgroup" / group.relative_to("/") / "cpu.max").read_text().split()
-        except (OSError, ValueError):  # the root of all groups has none, and a container may not see those around it
+        except (OSError, ValueError):  # the root group has no file, and a container may not see its outer groups
             continue
         if quota != "max":
             granted = min(granted, int(quota) / int(period))
@@ -108,7 +101,7 @@ def _quota() -> float:
 
 
 def peak_memory() -> int | None:
-    """Largest resident size of this process so far, bytes; None where the system does not tell."""
+    """Largest resident size of this process so far, in bytes; None where the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -125,7 +118,7 @@ def _memory() -> int | None:
 
 
 def installed_version(package: str) -> str | None:
-    """Of a distribution, or None where it is not installed."""
+    """Version of an installed distribution, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

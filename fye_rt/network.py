@@ -1,4 +1,4 @@
-"""What is known of a portrait and of a motion, and the denoiser of both: its graph on an engine."""
+"""Encoded portraits and motions, and the denoiser of both: its graph on an engine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ Frames = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Landmark features that are computed whenever they are asked for.
+    """Landmark features that are computed on every access.
 
     Attributes:
         shape: (F, C, H/8, W/8).
-        compute: gives float32 (f, C, H/8, W/8) of an index array int64 (f,).
+        compute: maps frame indices int64 (f,) to float32 (f, C, H/8, W/8).
     """
 
     shape: tuple[int, ...]
@@ -39,10 +39,10 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class PortraitState:
-    """What the denoiser knows of a portrait.
+    """A portrait, encoded for the denoiser.
 
     Attributes:
-        tensors: K and V of 16 layers for the reference and for CLIP, by graph input name.
+        tensors: K and V of 16 layers, for the reference and for CLIP, by graph input name.
         size: (height, width) of the portrait in pixels.
     """
 
@@ -52,13 +52,13 @@ class PortraitState:
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-    """What the denoiser knows of a motion.
+    """A motion, encoded for the denoiser.
 
     Attributes:
-        features: float32 (F, C, H/8, W/8), or what gives the frames of an index array int64 (f,).
+        features: float32 (F, C, H/8, W/8), or `Features` that compute it for given frames.
         size: (height, width) of the landmark images in pixels.
-        face: bool (F, H/8, W/8), where the face is; needed for `Forecast.face_mask`.
-        movement: float64 (F - 1,), how much the landmarks move from frame to frame; progressive windows set their key
+        face: bool (F, H/8, W/8), true in the face; needed for `Forecast.face_mask`.
+        movement: float64 (F - 1,), landmark movement between neighbouring frames; progressive windows place their key
             frames by it, or evenly without it.
     """
 
@@ -68,7 +68,6 @@ class MotionState:
     movement: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
-        """Number of frames."""
         return len(self.features)
 
 
@@ -77,9 +76,9 @@ class Network:
     """The denoiser of one portrait and one motion.
 
     Attributes:
-        engine: of the graph.
-        portrait: its other inputs but landmark features, as the engine holds them.
-        features: those of an index array int64 (f,), as the engine holds them.
+        engine: engine of the denoiser's graph.
+        portrait: inputs of the graph that encode the portrait, as the engine holds them.
+        features: maps frame indices int64 (f,) to landmark features, as the engine holds them.
     """
 
     engine: Engine
@@ -87,7 +86,7 @@ class Network:
     features: Callable[[Frames], Any]
 
     def __call__(self, latents: Array, timestep: int, frames: Frames) -> tuple[Array | None, Array]:
-        """One evaluation of a window; see `fye_rt.backends.host.HostWorkspace`."""
+        """Evaluate the network on one window; see `fye_rt.backends.host.HostWorkspace`."""
         inputs = {"latents": latents, "timestep": np.array([timestep], np.int64), **self.inputs(frames)}
         outputs = self.engine.run(inputs)
         return outputs.get("v_unconditional"), outputs["v_conditional"]
@@ -101,48 +100,48 @@ class Network:
         guidance: float,
         face: NDArray[np.bool_] | None,
     ) -> Workspace:
-        """Where latents of `shape` lie: on the engine's device if it has a place for them, or else on the host.
+        """Make a workspace for latents of `shape`: on the engine's device if it offers one, else on the host.
 
-        The other arguments are those of `fye_rt.denoise`; `face` is bool (F, h, w), where the face is.
+        The other arguments are those of `fye_rt.denoise`; `face` is bool (F, h, w), true in the face.
 
         Raises:
-            InputError: the forecaster tells the face from the rest, and its region was not given.
+            InputError: the forecaster treats the face separately, and `face` is None.
         """
         if forecaster.masked and face is None:
             raise InputError("this forecaster tells the face from the rest; give its region")
         face = face if forecaster.masked else None
         timesteps = schedule.timesteps.tolist()
         denoising = Denoising(shape, windows, timesteps, guidance, forecaster.ring, face, self.inputs)
-        own = self.engine.workspace(denoising)
-        return own or HostWorkspace(self, timesteps, windows, guidance, forecaster.ring, face)
+        on_device = self.engine.workspace(denoising)
+        return on_device or HostWorkspace(self, timesteps, windows, guidance, forecaster.ring, face)
 
     def of(self, frames: Frames) -> "Network":
-        """With indices that count within `frames`."""
+        """Restrict the motion to `frames`: indices then count within these."""
         return replace(self, features=lambda within: self.features(frames[within]))
 
     def inputs(self, frames: Frames) -> dict[str, Any]:
-        """Inputs of the graph for some frames: all but latents and timestep."""
+        """Return the graph's inputs for some frames, except latents and timestep."""
         return {"landmark_features": self.features(frames), **self.portrait}
 
 
 def network(engine: Engine, portrait: Mapping[str, Any], features: Array | Features) -> Network:
-    """The denoiser for a motion. Where the engine has memory of its own, features of a window go there once.
+    """Make the denoiser of a motion. An engine with memory of its own receives the features of each window once.
 
     Args:
-        engine: of the denoiser's graph.
-        portrait: its other inputs, as the engine holds them.
-        features: of the motion; those that are computed when they are asked for are not kept.
+        engine: engine of the denoiser's graph.
+        portrait: inputs of the graph that encode the portrait, as the engine holds them.
+        features: landmark features of the motion; those computed on access are not kept.
     """
     windows: dict[bytes, Any] = {}
 
-    def held(frames: Frames) -> Any:
+    def on_engine(frames: Frames) -> Any:
         key = frames.tobytes()
         if key in windows:
             return windows[key]
         array = features[frames]
-        held_array = engine.to_device(array)
-        if held_array is not array and isinstance(features, np.ndarray):
-            windows[key] = held_array
-        return held_array
+        placed = engine.to_device(array)
+        if placed is not array and isinstance(features, np.ndarray):
+            windows[key] = placed
+        return placed
 
-    return Network(engine, portrait, held)
+    return Network(engine, portrait, on_engine)

@@ -1,4 +1,4 @@
-"""What a caller can choose about one clip, validated once. Every surface is a parser of `ClipRequest`."""
+"""Options of one clip, validated once. Every interface parses its input into a `ClipRequest`."""
 
 import math
 import os
@@ -20,7 +20,7 @@ MotionSource = Union[str, os.PathLike[str], "Motion", "NDArray[np.uint8]"]
 
 BLENDED = ("context", "reference", "tiles")
 WINDOWS = (*BLENDED, "progressive")
-# by method: the settings that it takes
+# settings that each method takes
 FORECASTS: Mapping[str, tuple[str, ...]] = {
     "off": (),
     "reuse": ("evaluations", "interval", "warm_up", "last_step", "quantity"),
@@ -33,38 +33,38 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "balanced": (),
     "fast": (),
 }
-DEFAULT_WINDOWS = "progressive"  # of `parse_request`: for long clips; one window is the same in all kinds
-DEFAULT_FORECAST = "balanced"  # of `parse_request`: the fastest that costs no quality; `Options` forecasts nothing
+DEFAULT_WINDOWS = "progressive"  # of `parse_request`, for long clips; with one window all kinds are the same
+DEFAULT_FORECAST = "balanced"  # of `parse_request`: the fastest that costs no quality; that of `Options` is "off"
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
-GUIDANCE = 3.5  # the public code's
+GUIDANCE = 3.5  # of the reference implementation
 COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
-MAX_WINDOW = 32  # the motion modules' positional encoding ends here
-MIN_PROGRESSIVE = 3  # frames of a window: two ends, and something between them
+MAX_WINDOW = 32  # frames; the positional encoding of the motion modules ends here
+MIN_PROGRESSIVE = 3  # frames of a window: two ends and something between them
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Which steps the network is evaluated at, and how what it would say at the others is forecast.
+    """Decides at which steps the network is evaluated, and how its predictions at the others are forecast.
 
-    A setting that is None is left to the method; one that the method doesn't take is refused.
+    None leaves a setting to the method. A setting that the method does not take is refused.
 
     Attributes:
-        method: "off": every step. "reuse": the last evaluation. "taylor", "newton": a polynomial through the last
-            ones. "paper": the published cache, 12 of 30 steps, its slope corrected. "calibrated": jumps that
-            `fye calibrate` has fitted to the model, or else first order. "adaptive": first order, from step
-            to step as far as an estimate of the error allows. "quality", "balanced", "fast": presets of
-            `fye_rt.forecasts.choose.PRESETS`.
-        evaluations: of the network, 1 to as many as there are steps, evenly spread; 2 of 5 steps by default.
-        interval: in place of `evaluations`: every so many steps.
-        warm_up: first steps that are all evaluated, 1 by default.
-        last_step: whether the last step is evaluated, which keeps the detail; it is by default.
-        quantity: what is forecast: "v", "x0" or "epsilon", the default.
-        order: of the polynomial, 0 to 4; 1 by default.
-        face_mask: whether the polynomial counts in the face alone, and the rest is reused.
-        tolerance: error of a jump that is accepted, in standard deviations of the latents' noise, above 0.
-        max_evaluations: of "adaptive", at least 2.
+        method: "off" evaluates every step. "reuse" repeats the last evaluation. "taylor" and "newton" continue the last
+            evaluations by a polynomial. "paper" is the published cache, 12 of 30 steps, with its slope corrected.
+            "calibrated" follows jumps that `fye calibrate` fitted to the model; without them it is first order.
+            "adaptive" is first order, from step to step as far as an estimate of the error allows. "quality",
+            "balanced" and "fast" are presets of `fye_rt.forecasts.choose.PRESETS`.
+        evaluations: network evaluations, 1 to the number of steps, evenly spread; by default 2 of 5 steps.
+        interval: distance between evaluated steps, in place of `evaluations`.
+        warm_up: number of first steps that are all evaluated; by default 1.
+        last_step: whether the last step is evaluated, which keeps the detail; by default true.
+        quantity: forecast quantity: "v", "x0" or "epsilon"; by default "epsilon".
+        order: order of the polynomial, 0 to 4; by default 1.
+        face_mask: whether the polynomial applies to the face alone, and the rest is reused.
+        tolerance: accepted error of a jump, in standard deviations of the latents' noise, above 0.
+        max_evaluations: most evaluations of "adaptive", at least 2.
 
     Raises:
         OptionError: a value outside its range, or one that the method does not take.
@@ -95,13 +95,11 @@ class Forecast:
         _require(self.quantity in (None, *QUANTITIES), "quantity", self.quantity, ", ".join(QUANTITIES))
         if self.evaluations is not None and self.interval is not None:
             raise OptionError("evaluations and interval say the same thing twice; give one of them")
-        tolerance = self.tolerance
-        _require(
-            tolerance is None or (_number(tolerance) and 0 < tolerance < math.inf), "tolerance", tolerance, "above 0"
-        )
+        positive = self.tolerance is None or (_number(self.tolerance) and 0 < self.tolerance < math.inf)
+        _require(positive, "tolerance", self.tolerance, "above 0")
 
     def as_dict(self) -> dict[str, Any]:
-        """What was set, by name, for reports."""
+        """Return the settings that are not None, by name, for reports."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
@@ -112,20 +110,19 @@ class Options:
     Attributes:
         steps: steps of the solver, 1 to 1000.
         guidance: classifier-free guidance scale, 0 to 100; at 1 or below only the conditional half is evaluated. None:
-            what the bundle says.
-        seed: of the per-frame noise, 0 to 2**64 - 1.
-        shared_noise: part of its variance that all frames share, 0 to 1: for a model that was trained so, it makes
-            clips steadier. 0 is the public code's. None: what the bundle says.
-        forecast: which steps are evaluated and how the others are forecast: a `Forecast`, or the name of its method;
-            "off" evaluates all.
+            the bundle's default.
+        seed: random seed of the per-frame noise, 0 to 2**64 - 1.
+        shared_noise: share of the noise's variance that all frames have in common, 0 to 1. It makes clips steadier if
+            the model was trained so; the reference implementation has 0. None: the bundle's default.
+        forecast: a `Forecast`, or the name of its method; "off" evaluates every step.
         solver: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc" (UniPC of order 2); the last two are for fewer steps.
-        windows: "context" (overlapping, cross-faded), "reference" (the public code's list, which wraps around),
-            "tiles" (the public code's forward_long: Gaussian blend) or "progressive" (key frames first, then the
-            intervals between them: for long clips).
+        windows: "context" (overlapping, cross-faded), "reference" (the reference implementation's list, which wraps
+            around), "tiles" (the reference implementation's forward_long: Gaussian blend) or "progressive" (key frames
+            first, then the intervals between them: for long clips).
         window_size: frames per network evaluation, 1 to 32; 3 or more with "progressive".
-        window_overlap: frames that neighbouring windows share, 0 to window_size - 1; "reference" ignores it,
-            as the public code does, and "progressive" shares key frames alone.
-        compute: "auto" takes the fastest precision that the backend is proven with.
+        window_overlap: frames that neighbouring windows share, 0 to window_size - 1; ignored by "reference", as in the
+            reference implementation, and by "progressive", whose intervals share key frames alone.
+        compute: compute precision; "auto" takes the fastest that the backend is proven with.
 
     Raises:
         OptionError: a value outside its range; the message lists the valid ones.
@@ -151,30 +148,24 @@ class Options:
             value = getattr(self, name)
             _require(value is None or (_number(value) and 0 <= value <= highest), name, value, f"0 to {highest}")
         _require(1 <= self.window_size <= MAX_WINDOW, "window_size", self.window_size, f"1 to {MAX_WINDOW}")
-        _require(
-            0 <= self.window_overlap < self.window_size,
-            "window_overlap",
-            self.window_overlap,
-            f"0 to {self.window_size - 1}, below window_size={self.window_size}",
-        )
+        overlaps = f"0 to {self.window_size - 1}, below window_size={self.window_size}"
+        _require(0 <= self.window_overlap < self.window_size, "window_overlap", self.window_overlap, overlaps)
         _require(self.solver in SOLVERS, "solver", self.solver, ", ".join(SOLVERS))
         if self.forecasting.method != "off" and self.solver != "ddim":
-            raise OptionError(f"forecast={self.forecasting.method!r} forecasts DDIM; solver={self.solver!r} takes none")
+            method = self.forecasting.method
+            raise OptionError(f"forecast={method!r} works with solver='ddim' alone; solver={self.solver!r} takes none")
         _require(self.windows in WINDOWS, "windows", self.windows, ", ".join(WINDOWS))
         if self.windows == "progressive":
-            enough = self.window_size >= MIN_PROGRESSIVE
-            _require(
-                enough, "window_size", self.window_size, f"{MIN_PROGRESSIVE} to {MAX_WINDOW} with progressive windows"
-            )
+            sizes = f"{MIN_PROGRESSIVE} to {MAX_WINDOW} with progressive windows"
+            _require(self.window_size >= MIN_PROGRESSIVE, "window_size", self.window_size, sizes)
         _require(self.compute in COMPUTES, "compute", self.compute, ", ".join(COMPUTES))
 
     def as_dict(self) -> dict[str, Any]:
-        """The options by name, for reports."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        return settings | {"forecast": self.forecasting.as_dict()}
+        """Return the options by name, for reports."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"forecast": self.forecasting.as_dict()}
 
     def resolved(self, guidance: float = GUIDANCE, shared_noise: float = 0.0) -> "Options":
-        """These options with values in place of None."""
+        """Replace each None with the given value."""
         return replace(
             self,
             guidance=guidance if self.guidance is None else self.guidance,
@@ -183,42 +174,42 @@ class Options:
 
     @property
     def forecasting(self) -> Forecast:
-        """`forecast` with its settings, where only its name was given too."""
+        """`forecast` as a `Forecast`, also if only the name of its method was given."""
         return self.forecast if isinstance(self.forecast, Forecast) else Forecast(method=self.forecast)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """How the motion is changed before it moves the portrait. Nothing can be chosen yet: it is taken as it is."""
+    """Changes to the motion before it moves the portrait. It has no settings yet: the motion stays as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """Which part of the picture is animated. Nothing can be chosen yet: all of it, fitted into the clip."""
+    """The part of the picture that is animated. It has no settings yet: all of the picture is fitted into the clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipRequest:
-    """What clip is asked for. The command line, batches and evaluations are parsers of it (`parse_request`).
+    """A requested clip. The command line, batches and evaluations parse their input into it (`parse_request`).
 
-    With `windows="reference"` the public code's habits are kept: the first frame of a motion only anchors it and is
-    dropped, the portrait's darkest 63 levels are one lower, and a portrait without a face that MediaPipe finds gets
-    the driving face's landmarks where they are (all frames, and a notice).
+    `windows="reference"` reproduces the reference implementation, quirks included: the first frame of a motion only
+    anchors it and is dropped; the portrait's darkest 63 levels are one lower; and a portrait in which MediaPipe finds
+    no face gets the driving face's landmarks as they are (for all frames, with a notice).
 
     Attributes:
-        portrait: a file, or uint8 (H, W, 3) RGB; it is fitted to `size`, black outside.
-        motion: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that are already the
-            portrait's: a folder of pictures in the order of the numbers in their names, or uint8 (F, H, W, 3). A file's
-            content says what it is, not its name.
+        portrait: a file, or uint8 (H, W, 3) RGB; it is fitted to `size` and padded with black.
+        motion: a driving video, a Motion or its .npz, a legacy template .npy, or landmark images that already fit the
+            portrait: a folder of pictures in the order of the numbers in their names, or uint8 (F, H, W, 3). The kind
+            of a file is read from its content, not from its name.
         options: how to denoise.
-        control: how the motion is changed.
-        crop: which part of the picture is animated.
+        control: changes to the motion.
+        crop: part of the picture to animate.
         size: (height, width) of the clip, multiples of 8, 64 to 2048; None: the bundle's, or that of landmark images.
-        frames: use that many first frames of the motion; None: all.
-        portrait_landmarks: the portrait's landmarks, a Motion of one frame or its file (.npz, .npy), in place of
-            detection. They belong to the fitted portrait.
+        frames: number of first frames of the motion to use; None: all.
+        portrait_landmarks: landmarks of the fitted portrait, in place of detection: a Motion of one frame, or its file
+            (.npz, .npy).
         landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
-            the one that was downloaded.
+            the downloaded one.
 
     Raises:
         OptionError: a value outside its range.
@@ -244,24 +235,24 @@ class ClipRequest:
 _SOURCES = ("portrait", "motion", "portrait_landmarks", "landmarker")
 _OPTIONS = tuple(f.name for f in fields(Options) if f.name != "forecast")
 FORECAST_SETTINGS = tuple(f.name for f in fields(Forecast) if f.name != "method")
-SETTINGS = (*_SOURCES, "size", "frames", "forecast", *_OPTIONS, *FORECAST_SETTINGS)  # that `parse_request` takes
+SETTINGS = (*_SOURCES, "size", "frames", "forecast", *_OPTIONS, *FORECAST_SETTINGS)  # names that `parse_request` takes
 
 
 def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
-    """A request from settings by name, as the command line and files hold them.
+    """Build a request from settings by name, as the command line and files hold them.
 
     Args:
-        settings: of SETTINGS; what is None, or not there, is as `ClipRequest` has it. But windows are progressive, and
-            the forecast is balanced, or off with another solver than DDIM, or calibrated where `evaluations` are given.
-            `size` may be "HxW", and `forecast` a method or an object of `Forecast`'s fields.
+        settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
+            windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
+            with `evaluations`. `size` may be "HxW", and `forecast` a method or an object of `Forecast`'s fields.
 
     Raises:
         OptionError: an unknown setting, or a value outside its range.
         InputError: a size that no clip can have.
     """
-    known = {name: value for name, value in settings.items() if value is not None}
+    known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
     if unknown := [name for name in known if name not in SETTINGS]:
-        raise OptionError(f"{', '.join(map(repr, unknown))} is not known; there are: {', '.join(SETTINGS)}")
+        raise OptionError(f"{', '.join(map(repr, unknown))} is not known; allowed: {', '.join(SETTINGS)}")
     size = known.get("size")
     if isinstance(size, str):
         size = parse_size(size)
@@ -274,15 +265,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         )
     except TypeError as error:
         raise OptionError(f"an option is of the wrong type ({error})") from error
-    return ClipRequest(
-        portrait=known.get("portrait", ""),
-        motion=known.get("motion", ""),
-        portrait_landmarks=known.get("portrait_landmarks"),
-        landmarker=known.get("landmarker"),
-        options=options,
-        size=None if size is None else (size[0], size[1]),
-        frames=known.get("frames"),
-    )
+    sources: dict[str, Any] = {name: known[name] for name in (*_SOURCES, "frames") if name in known}
+    return ClipRequest(options=options, size=None if size is None else (size[0], size[1]), **sources)
 
 
 def _forecast(settings: Mapping[str, Any]) -> Forecast:
@@ -306,15 +290,15 @@ def check_sides(size: tuple[int, ...], name: str) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width of "HxW".
+    """Parse "HxW" into (height, width).
 
     Raises:
-        OptionError: it reads otherwise.
+        OptionError: the text has another form.
     """
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if found is None:
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if sides is None:
         raise OptionError(f"size={text!r} is not valid; give height and width in pixels, for instance 512x384")
-    return int(found[1]), int(found[2])
+    return int(sides[1]), int(sides[2])
 
 
 def _whole(value: object) -> bool:

@@ -1,9 +1,9 @@
 """Which frames are made together, and in which order: every clip is a sequence of pieces.
 
-A blended clip is one piece with several windows. A progressive clip has a piece of key frames, sparsely taken from the
-whole clip, and then one for each interval between two neighbouring key frames, which is pinned to these. Where one
-window doesn't hold all key frames, they have key frames of their own. A live clip has no end to take key frames from:
-each piece is pinned at its beginning, to the last frames of the one before.
+A blended clip is one piece with several windows. A progressive clip has a piece of key frames, taken sparsely from the
+whole clip, and then one piece for each interval between two neighbouring key frames, pinned to these. Key frames that
+do not fit into one window have key frames of their own. A live clip has no end to take key frames from: each piece is
+pinned at its beginning, to the last frames of the piece before.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,11 +17,11 @@ from fye_rt.errors import InputError, OptionError
 from fye_rt.options import MAX_WINDOW, MIN_PROGRESSIVE, Options
 from fye_rt.windows import Window, blended_windows, whole_window
 
-BUDGET = 1.15  # evaluations per frame and step, wherever the window's size allows so few
-SPACING = 16  # between neighbouring key frames, on average
-MAX_FRAMES = 600  # that are denoised together
+BUDGET = 1.15  # evaluations per frame and step, wherever the window size allows so few
+SPACING = 16  # frames between neighbouring key frames, on average
+MAX_FRAMES = 600  # denoised together
 MIN_SPACING = 8
-HOLD = 1 / 3  # of the steps, from the first: in these the ends of an interval are held
+HOLD = 1 / 3  # share of the steps, from the first, in which the ends of an interval are held
 
 Frames = NDArray[np.int64]
 
@@ -32,12 +32,12 @@ class Piece:
 
     Attributes:
         frames: int64 (f,), frame indices in ascending order.
-        windows: of these frames, counted within the piece.
-        pinned: bool (f,), those that an earlier piece has made.
-        finished: frames that are final with this piece. Over all pieces, in their order, that is the whole clip from
-            its beginning to its end; key frames finish with what lies behind them.
+        windows: windows over these frames, counted within the piece.
+        pinned: bool (f,), frames that an earlier piece has made.
+        finished: frames that are final with this piece. In the order of the pieces these are the whole clip, from
+            beginning to end; a key frame is final with the interval after it.
         needed: frames that later pieces are pinned to.
-        pinned_share: share of the steps, from the first, in which pinned frames are held; then they are let go.
+        pinned_share: share of the steps, from the first, in which pinned frames are held; then they are released.
     """
 
     frames: Frames
@@ -53,21 +53,18 @@ class Piece:
 
 
 def check_length(frames: int, name: str) -> None:
-    """Raise InputError unless so many frames can be denoised together."""
+    """Raise InputError unless this number of frames can be denoised together."""
     if not 1 <= frames <= MAX_FRAMES:
         raise InputError(
-            f"{name} has {frames} frames; denoised together are 1 to {MAX_FRAMES}: give fewer frames, or make any "
+            f"{name} has {frames} frames; 1 to {MAX_FRAMES} can be denoised together: give fewer frames, or make any "
             "number with windows='progressive'"
         )
 
 
 def clip_pieces(frames: int, options: Options, movement: NDArray[np.floating] | None = None) -> tuple[Piece, ...]:
-    """The pieces of a clip, in an order that finishes its frames from the first to the last.
+    """Divide a clip into pieces, in an order that finishes its frames from the first to the last.
 
-    Args:
-        frames: of the clip, 1 or more.
-        options: their `windows`, `window_size` and `window_overlap` count.
-        movement: as for `key_frame_pieces`.
+    Of the options only `windows`, `window_size` and `window_overlap` count. For `movement` see `key_frame_pieces`.
 
     Raises:
         OptionError: a value outside its range.
@@ -79,15 +76,15 @@ def clip_pieces(frames: int, options: Options, movement: NDArray[np.floating] | 
 
 
 def key_frame_pieces(frames: int, size: int, movement: NDArray[np.floating] | None = None) -> tuple[Piece, ...]:
-    """The pieces of a clip, in an order that finishes its frames from the first to the last.
+    """Divide a progressive clip into pieces, in an order that finishes its frames from the first to the last.
 
     Key frames lie closer where there is more movement: 8 to 23 frames apart in windows of 24.
 
     Args:
-        frames: of the clip, 1 or more.
-        size: frames per piece at most, 3 to 32.
-        movement: (frames - 1,), how much moves between neighbouring frames, 0 or more, in any unit; by default the
-            same everywhere.
+        frames: frames of the clip, 1 or more.
+        size: most frames per piece, 3 to 32.
+        movement: (frames - 1,), movement between neighbouring frames, 0 or more, in any unit; by default the same
+            everywhere.
 
     Raises:
         OptionError: a value outside its range.
@@ -100,37 +97,30 @@ def key_frame_pieces(frames: int, size: int, movement: NDArray[np.floating] | No
     if amount.shape != (frames - 1,) or not (np.isfinite(amount) & (amount >= 0)).all():
         raise OptionError(f"movement is not {frames - 1} finite numbers of 0 or more")
     mean = amount.mean() if frames > 1 else 0.0
-    # half of what spaces key frames is time: a still face may not go unanchored for long
+    # half of the distance between key frames is time: a still face needs anchors, too
     passed = np.concatenate([[0.0], np.cumsum(1 + (amount / mean if mean else np.ones_like(amount)))])
     levels = [np.arange(frames, dtype=np.int64)]
     while len(levels[-1]) > size:
-        few = len(levels) > 1  # key frames of key frames lie as far apart as they may
+        few = len(levels) > 1  # key frames of key frames lie as far apart as possible
         levels.append(_key_frames(levels[-1], passed, size, few))
     return _with_needed(list(_pieces(levels)))
 
 
 def live_pieces(frames: Iterable[int], overlap: int) -> Iterator[Piece]:
-    """The pieces of a clip whose length nobody knows: each is pinned to the last frames of the one before.
+    """Yield the pieces of a clip of unknown length; each is pinned to the last `overlap` frames before it, or fewer.
 
-    Args:
-        frames: how many new ones each piece has, 1 or more; asked for when the piece is to be made.
-        overlap: how many of the frames before it a piece is pinned to, at most.
+    `frames` are the numbers of new frames of the pieces, 1 or more, each read when its piece is due.
     """
     end = 0
     for count in frames:
-        pinned = min(overlap, end)
         start, end = end, end + count
-        yield Piece(
-            np.arange(start - pinned, end),
-            (whole_window(pinned + count),),
-            np.arange(pinned + count) < pinned,
-            range(start, end),
-            frozenset(range(max(0, end - overlap), end)),
-        )
+        indices = np.arange(max(0, start - overlap), end)
+        needed = frozenset(range(max(0, end - overlap), end))
+        yield Piece(indices, (whole_window(len(indices)),), indices < start, range(start, end), needed)
 
 
 def evaluations(pieces: Sequence[Piece]) -> int:
-    """How many frames the network sees at each evaluated step, over all pieces."""
+    """Count the frames that the network sees at each evaluated step, over all pieces."""
     return sum(len(window.frames) for piece in pieces for window in piece.windows)
 
 
@@ -145,7 +135,7 @@ def _with_needed(pieces: list[Piece]) -> tuple[Piece, ...]:
 
 
 def _pieces(levels: list[Frames]) -> Iterator[Piece]:
-    """Depth first, so that the clip comes out in order and little of it is alive at any time."""
+    """Yield pieces depth first: the clip comes out in order, and little of it is in memory at any time."""
     top = levels[-1]
     last = int(top[-1])
     finished = range(last + 1) if len(levels) == 1 else range(0)
@@ -171,23 +161,23 @@ def _interval(levels: list[Frames], left: int, right: int, last: int) -> Iterato
 
 
 def _key_frames(items: Frames, passed: NDArray[np.float64], size: int, few: bool) -> Frames:
-    """Some of `items`, with the first and the last one, so that every interval fits into a piece of `size`."""
+    """Choose key frames from `items`, first and last included, so that every interval fits into a piece of `size`."""
     widest = size - 1
     narrowest = min(MIN_SPACING, (widest + 1) // 3)  # at most a third: then every length divides into intervals
     at = passed[items]
-    price = (passed[-1] / (len(passed) - 1) * SPACING) ** 2  # what makes intervals of SPACING the cheapest
+    price = (passed[-1] / (len(passed) - 1) * SPACING) ** 2  # makes intervals of SPACING the cheapest
     if few:
         price *= 1e6
     fewest = -(-(len(items) - 1) // widest) + 1
     while True:
-        chosen = _divide(at, narrowest, widest, price)
-        if len(chosen) == fewest or _cost(len(items), len(chosen), size) <= BUDGET * len(items):
-            return items[chosen]
+        keys = _divide(at, narrowest, widest, price)
+        if len(keys) == fewest or _cost(len(items), len(keys), size) <= BUDGET * len(items):
+            return items[keys]
         price *= 1.1
 
 
 def _cost(items: int, keys: int, size: int) -> int:
-    """Evaluations of a clip of `items` frames with so many key frames, which have as few of their own as possible."""
+    """Count evaluations of `items` frames with `keys` key frames, which have as few key frames as possible."""
     inside = items + keys - 2
     if keys <= size:
         return inside + keys
@@ -195,17 +185,17 @@ def _cost(items: int, keys: int, size: int) -> int:
 
 
 def _divide(at: NDArray[np.float64], narrowest: int, widest: int, price: float) -> list[int]:
-    """Where to divide, the ends included: the least sum of squared differences of `at`, plus `price` an interval."""
+    """Choose where to divide, ends included: least sum of squared differences of `at`, plus `price` per interval."""
     last = len(at) - 1
     best = np.full(last + 1, np.inf)
     best[0] = 0.0
-    before = np.zeros(last + 1, np.int64)
+    previous = np.zeros(last + 1, np.int64)
     for k in range(narrowest, last + 1):
         starts = np.arange(max(0, k - widest), k - narrowest + 1)
         sums = best[starts] + np.square(at[k] - at[starts]) + price
         least = int(np.argmin(sums))
-        best[k], before[k] = sums[least], starts[least]
-    chosen = [last]
-    while chosen[-1]:
-        chosen.append(int(before[chosen[-1]]))
-    return chosen[::-1]
+        best[k], previous[k] = sums[least], starts[least]
+    divisions = [last]
+    while divisions[-1]:
+        divisions.append(int(previous[divisions[-1]]))
+    return divisions[::-1]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import BundleError, OptionError
 
-MAX_TRAIN_TIMESTEPS = 10_000  # ten times what any model of this family has; bounds what a bundle can make us allocate
+MAX_TRAIN_TIMESTEPS = 10_000  # ten times that of any model of this family; limits what a bundle can make us allocate
 
 _ONLY: dict[str, object] = {
     "beta_schedule": "scaled_linear",
@@ -23,7 +23,7 @@ _ONLY: dict[str, object] = {
     "set_alpha_to_one": True,
     "clip_sample": False,
 }
-_INERT = {"steps_offset"}  # released configs carry it; trailing spacing does not use it
+_INERT = {"steps_offset"}  # in released configs; trailing spacing does not use it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class SchedulerConfig:
         beta_start: first beta of the scaled-linear schedule, above 0.
         beta_end: last beta, at least `beta_start` and below 1.
 
-    The other fields have one supported value each; they are there so that a bundle says what it means.
+    Each other field has one supported value; it is there so that a bundle says what it means.
 
     Raises:
         BundleError: a value that is not supported.
@@ -66,7 +66,7 @@ class SchedulerConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """From a bundle's JSON; absent values are the released model's.
+        """Read the configuration from a bundle's JSON; absent values are the released model's.
 
         Raises:
             BundleError: an unknown name or a value that is not supported.
@@ -77,17 +77,17 @@ class SchedulerConfig:
         return cls(**{name: value for name, value in data.items() if name not in _INERT})
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a bundle's JSON."""
+        """Return plain data for a bundle's JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
-    """The steps of one clip, in the order they are taken. All arrays have shape (steps,) and are read-only.
+    """The steps of one clip, in order. All arrays have shape (steps,) and are read-only.
 
     Attributes:
-        timesteps: int64, training timestep at which the network is evaluated; strictly decreasing.
-        prev_timesteps: int64, timestep that the step leads to; below 0 means the clean latents.
+        timesteps: int64, training timesteps at which the network is evaluated; strictly decreasing.
+        prev_timesteps: int64, timesteps that the steps lead to; below 0 means the clean latents.
         alpha_bar_t: float64, cumulative signal power at `timesteps`; exactly 0 at the first.
         alpha_bar_prev: float64, the same at `prev_timesteps`; 1 below timestep 0.
     """
@@ -106,9 +106,9 @@ class Schedule:
 
 
 def alpha_bar(config: SchedulerConfig) -> NDArray[np.float64]:
-    """Cumulative signal power at every training timestep, float64 (num_train_timesteps,), ending in exactly 0.
+    """Return the cumulative signal power at every training timestep, float64 (num_train_timesteps,), ending in 0.
 
-    Scaled-linear betas; sqrt(alpha_bar) is then shifted and scaled so that it ends at 0 and starts where it did
+    Betas are scaled-linear; sqrt(alpha_bar) is then shifted and scaled to end at exactly 0 and start where it did
     (Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
     """
     betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.num_train_timesteps) ** 2
@@ -117,25 +117,19 @@ def alpha_bar(config: SchedulerConfig) -> NDArray[np.float64]:
 
 
 def schedule(steps: int, config: SchedulerConfig) -> Schedule:
-    """DDIM steps with trailing spacing.
+    """Build 1 to config.num_train_timesteps DDIM steps with trailing spacing.
 
     The previous timestep is t - num_train_timesteps // steps, which is diffusers' rule and not always the next
     timestep: 30 steps go from 966 to 933 and then evaluate at 932; 6 steps end at timestep 0, just short of clean.
-
-    Args:
-        steps: 1 to config.num_train_timesteps.
-        config: the model's noise schedule.
 
     Raises:
         OptionError: `steps` out of range.
     """
     total = config.num_train_timesteps
     if not 1 <= steps <= total:
-        raise OptionError(
-            f"steps={steps} is not valid; allowed: 1 to {total}, the timesteps this model was trained with"
-        )
-    # arange, whose rounding decides the halves as diffusers does; for some counts (61 is the first) the same rounding
-    # appends a surplus timestep of -1, where diffusers would evaluate the network outside its training range
+        raise OptionError(f"steps={steps} is not valid; allowed: 1 to {total}, the training timesteps of this model")
+    # arange rounds halves as diffusers does; for some counts (61 is the first) the same rounding appends a surplus
+    # timestep of -1, where diffusers would evaluate the network outside its training range
     timesteps = np.round(np.arange(total, 0, -total / steps)).astype(np.int64)[:steps] - 1
     previous = timesteps - total // steps
     power = alpha_bar(config)

@@ -1,4 +1,4 @@
-"""The four stages: encode a portrait, encode a motion, denoise, decode; the engines that run them, and their life."""
+"""The four stages of a clip: encode a portrait, encode a motion, denoise, decode."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +28,8 @@ from fye_rt.schedule import schedule
 from fye_rt.timings import Progress
 from fye_rt.windows import blended_windows
 
-GUIDER_CHUNK, DECODER_CHUNK = 8, 8  # frames per call, at most
-_KEPT_FEATURES = 2**28  # bytes; a frame of 512x512 has 5 MB. Of longer clips they are computed when they are needed
+GUIDER_CHUNK, DECODER_CHUNK = 8, 8  # most frames per call
+_KEPT_FEATURES = 2**28  # bytes, 5 MB per frame of 512x512; features of longer clips are computed when they are needed
 
 
 class Stages:
@@ -37,15 +37,15 @@ class Stages:
 
     Args:
         bundle: a verified bundle.
-        backend: "auto", the best that works here, or a name of `fye_rt.backends.BACKENDS`.
-        compute: precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
-            follows the call's `Options.compute` where that is not "auto".
-        threads: of the CPU; 0 means one per physical core that this process can keep busy (`fye_rt.machine.cores`).
-        low_memory: release each graph that runs once per portrait or clip right after it, and load it again when
-            it is next needed.
+        backend: a name of `fye_rt.backends.BACKENDS`, or "auto" for the best that works here.
+        compute: compute precision of all stages; "auto" takes the fastest that the backend is proven with. The denoiser
+            follows the call's `Options.compute` unless that is "auto".
+        threads: CPU threads; 0 means one per physical core that this process can keep busy (`fye_rt.machine.cores`).
+        low_memory: release each graph that runs once per portrait or clip right after it has run, and load it again
+            when it is next needed.
 
     Raises:
-        BackendError: the backend is unknown or not installed, or does not compute in `compute` here.
+        BackendError: the backend is unknown, not installed, or cannot compute in `compute` here.
         OptionError: `threads` is below 0.
     """
 
@@ -66,27 +66,24 @@ class Stages:
         """Encode a portrait once for any number of motions.
 
         Args:
-            image: uint8 (H, W, 3) RGB, taken as it is; H and W multiples of 8, 64 to 2048.
-            clip_pixels: float32 (3, S, S), already normalised, in place of CLIP's own preprocessing of `image`.
+            image: uint8 (H, W, 3) RGB, used as it is; H and W are multiples of 8, 64 to 2048.
+            clip_pixels: float32 (3, S, S), already normalised, to replace CLIP's own preprocessing of `image`.
 
         Raises:
-            InputError: shape or dtype.
+            InputError: wrong shape or dtype.
             NumericalError: a network returned NaN or infinity.
             OutOfMemoryError: memory ran out.
         """
         with self.graphs.serving("encode_portrait", image.shape[:2]):
             check_images(image[None], "image")
-            size, side = image.shape[:2], self.bundle.graphs["image_encoder"].inputs[0].shape[-1]
+            size, side = image.shape[:2], int(self.bundle.graphs["image_encoder"].inputs[0].shape[-1])
             if clip_pixels is None:
                 from fye_rt import media
 
-                clip_pixels = media.clip_pixels(image, int(side))
-            if clip_pixels.shape != (3, side, side) or clip_pixels.dtype != np.float32:
-                raise InputError(
-                    f"clip_pixels is {clip_pixels.dtype} {clip_pixels.shape}; give float32 (3, {side}, {side})"
-                )
+                clip_pixels = media.clip_pixels(image, side)
+            check_floats(clip_pixels, (3, side, side), "clip_pixels")
             tokens = self.graphs.run_once("image_encoder", size, clip_pixels=np.ascontiguousarray(clip_pixels[None]))
-            # the public code's order of operations, in float32
+            # the reference implementation's order of operations, in float32
             pixels = image.transpose(2, 0, 1)[None] / np.float32(255) * np.float32(2) - np.float32(1)
             latents = self.graphs.run_once("vae_encoder", size, pixels=np.ascontiguousarray(pixels))
             return PortraitState(MappingProxyType(self.graphs.run_once("reference", size, **latents, **tokens)), size)
@@ -98,16 +95,16 @@ class Stages:
             landmark_images: uint8 (F, H, W, 3), 1 to 600 frames.
 
         Raises:
-            InputError: shape, dtype or length.
+            InputError: wrong shape, dtype or length.
             NumericalError: the network returned NaN or infinity.
             OutOfMemoryError: memory ran out.
         """
-        with self.graphs.serving("encode_motion", landmark_images.shape[1:3]):
+        size = landmark_images.shape[1:3]
+        with self.graphs.serving("encode_motion", size):
             check_images(landmark_images, "landmark_images")
             check_length(len(landmark_images), "landmark_images")
             features = self._features(landmark_images)
             self.graphs.release("guider")
-            size = landmark_images.shape[1:3]
             return MotionState(features, size, face_region(landmark_images), movement(landmark_images))
 
     def _features(self, images: NDArray[np.uint8]) -> Array:
@@ -119,7 +116,7 @@ class Stages:
         return np.concatenate(parts)
 
     def _motion(self, images: LandmarkImages) -> MotionState:
-        """As `encode_motion`; the features of long clips are not kept."""
+        """Encode any number of landmark images; see `encode_motion`. Features of long clips are not kept."""
         check_images(images[:1], "landmark_images")
         frames, height, width, _ = images.shape
         shape = (frames, int(self.bundle.graphs["guider"].outputs[0].shape[1]), height // 8, width // 8)
@@ -127,7 +124,7 @@ class Stages:
             return self.encode_motion(images[:])
         chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, frames, GUIDER_CHUNK))
         face = np.concatenate([face_region(chunk) for chunk in chunks])
-        return MotionState(Features(shape, lambda chosen: self._features(images[chosen])), (height, width), face)
+        return MotionState(Features(shape, lambda indices: self._features(images[indices])), (height, width), face)
 
     def denoise(
         self,
@@ -138,15 +135,15 @@ class Stages:
         on_step: OnStep | None = None,
         progress: Progress | None = None,
     ) -> Array:
-        """Make the latents of a clip.
+        """Denoise the latents of a clip.
 
         Args:
             portrait: from `encode_portrait`.
             motion: from `encode_motion`, of the same size.
             noise: float32 (1, 4, F, H/8, W/8); by default that of `options.seed`.
             options: `Options()` by default.
-            on_step: called with (index, timestep, latents) after every step; with progressive windows for one piece of
-                the clip after another, with that piece's latents.
+            on_step: called with (index, timestep, latents) after every evaluated step; with progressive windows, for
+                one piece of the clip after another, with the latents of that piece.
             progress: called with ("denoise", finished, all) network evaluations.
 
         Returns:
@@ -183,22 +180,22 @@ class Stages:
         store: PieceStore | None = None,
         encoding: Callable[[], Any] = nullcontext,
     ) -> Iterator[Array]:
-        """Latents of a clip whose landmark images are asked for piece by piece, as its frames are finished.
+        """Yield the latents of a clip as its frames are finished, with landmark images read piece by piece.
 
         Args:
             portrait: from `encode_portrait`.
-            images: gives the landmark images of an index array int64 (f,), uint8 (f, H, W, 3).
+            images: maps frame indices int64 (f,) to landmark images uint8 (f, H, W, 3).
             pieces: from `fye_rt.pieces`.
             options: how to denoise.
             progress: called with ("denoise", finished, all) network evaluations.
-            store: pieces of the same clip that were finished before; those that are finished now are added.
-            encoding: a context that is open while a motion is encoded.
+            store: finished pieces of the same clip; newly finished pieces are added.
+            encoding: makes a context that is open while a motion is encoded.
 
         Yields:
             float32 (1, 4, f, h, w).
 
         Raises:
-            FyeError: as `encode_motion` and `denoise`.
+            FyeError: any error of `encode_motion` and `denoise`.
         """
         options = self.bundle.resolve(options)
 
@@ -222,39 +219,27 @@ class Stages:
         steps = schedule(options.steps, self.bundle.scheduler)
         forecaster = choose_forecast(steps, options, lambda: fitted.read(self.bundle))
         guidance = float(options.guidance or 0)
-        finished = denoise_pieces(pieces, inputs, steps, forecaster, guidance, on_step, progress, store)
-        yield from (latents for _, latents in finished)
+        for _, latents in denoise_pieces(pieces, inputs, steps, forecaster, guidance, on_step, progress, store):
+            yield latents
 
     def predict(
         self, portrait: PortraitState, motion: MotionState, latents: Array, step: int, options: Options | None = None
     ) -> Array:
-        """The guided prediction of v that `denoise` works with, at one step.
+        """Compute the guided prediction of v that `denoise` uses at a step from 0 to `options.steps` - 1.
 
-        Args:
-            portrait: from `encode_portrait`.
-            motion: from `encode_motion`, of the same size.
-            latents: float32 (1, 4, F, H/8, W/8).
-            step: 0 to `options.steps` - 1.
-            options: `Options()` by default.
-
-        Returns:
-            float32 (1, 4, F, H/8, W/8).
-
-        Raises:
-            FyeError: as `denoise`.
+        `latents` and the result are float32 (1, 4, F, H/8, W/8). Other arguments and errors are those of `denoise`.
         """
         options = self.bundle.resolve(options or Options())
         with self.graphs.serving("denoiser", motion.size, options):
             denoiser, steps = self._denoiser(portrait, motion, options), schedule(options.steps, self.bundle.scheduler)
             check_floats(latents, self._latent_shape(motion), "latents")
             windows = blended_windows(len(motion), options.windows, options.window_size, options.window_overlap)
-            guidance = float(options.guidance or 0)
-            workspace = HostWorkspace(denoiser, steps.timesteps.tolist(), windows, guidance)
+            workspace = HostWorkspace(denoiser, steps.timesteps.tolist(), windows, float(options.guidance or 0))
             return predict(workspace, steps, windows, latents, step)
 
     def _denoiser(self, portrait: PortraitState, motion: MotionState, options: Options) -> Network:
         if portrait.size != motion.size:
-            sizes = "the portrait is {}x{}, the landmark images are {}x{}"
+            sizes = "the portrait is {}x{}, the landmark images are {}x{}; give both one size"
             raise InputError(sizes.format(*portrait.size, *motion.size))
         if options.forecasting.face_mask and motion.face is None:
             raise InputError("face_mask needs MotionState.face, which encode_motion fills in")
@@ -272,7 +257,7 @@ class Stages:
         return frame_noise(options.seed, frames, height, width, channels, options.shared_noise or 0.0)
 
     def decode(self, latents: Array, progress: Progress | None = None) -> Array:
-        """Turn latents into frames.
+        """Decode latents into frames.
 
         Args:
             latents: float32 (1, 4, F, h, w).
@@ -282,7 +267,7 @@ class Stages:
             float32 (F, 8h, 8w, 3) in [0, 1].
 
         Raises:
-            InputError: shape or dtype.
+            InputError: wrong shape or dtype.
             NumericalError: the decoder returned NaN or infinity.
             OutOfMemoryError: memory ran out.
         """
@@ -290,15 +275,11 @@ class Stages:
         return self._decoded(latents, lambda chunk: run(latents=chunk)["frames"], progress)
 
     def decode_pixels(self, latents: Array, progress: Progress | None = None) -> NDArray[np.uint8]:
-        """As `decode`, in levels of 255, as `arrays.to_uint8` makes them; a GPU has less to give to the host then.
-
-        Returns:
-            uint8 (F, 8h, 8w, 3).
-        """
+        """Decode latents into uint8 (F, 8h, 8w, 3), as `arrays.to_uint8` does; a GPU then copies less to the host."""
         return self._decoded(latents, lambda chunk: self.graphs.engine("vae_decoder").begin_decoding(chunk)(), progress)
 
     def begin_decoding(self, latents: Array) -> Callable[[], NDArray[np.uint8]]:
-        """As `decode_pixels`, only begun where the engine decodes while others denoise; gives what waits for it."""
+        """Start `decode_pixels`, at once if the engine decodes beside the denoiser; return a function that finishes."""
         if not self.decodes_beside:
             return partial(self.decode_pixels, latents)
         with self.graphs.serving("vae_decoder", _pixels(latents)):
@@ -307,7 +288,7 @@ class Stages:
 
     @property
     def decodes_beside(self) -> bool:
-        """Whether frames are decoded while the next ones are denoised."""
+        """Whether the engine decodes frames while the next ones are denoised."""
         return not self.graphs.low_memory and self.graphs.engine("vae_decoder").decodes_beside
 
     def _decoded(self, latents: Array, decode: Callable[[Array], Any], progress: Progress | None) -> Any:
@@ -317,7 +298,7 @@ class Stages:
             return frames
 
     def _chunks(self, latents: Array, decode: Callable[[Array], Any], progress: Progress | None) -> Iterator[Any]:
-        """What `decode` gives for latents, as many frames at once as suit the engine."""
+        """Apply `decode` to the latents, as many frames at once as suit the engine."""
         frames, h, w = latents.shape[2:] if latents.ndim == 5 and latents.size else (1, 8, 8)
         check_floats(latents, (1, self.bundle.latent_channels(), frames, h, w), "latents")
         length = min(DECODER_CHUNK, max(1, self.graphs.engine("vae_decoder").pixels // (64 * h * w)))
@@ -327,7 +308,7 @@ class Stages:
                 progress("decode", min(start + length, frames), frames)
 
     def warm_up(self, size: tuple[int, int] | None = None, frames: int = 1) -> None:
-        """Run every graph that a clip needs by default once, on a clip of `frames` frames of `size` (height, width)."""
+        """Run every graph that a clip needs by default on one clip of `frames` frames of `size` (height, width)."""
         height, width = size or self.bundle.size
         blank = np.zeros((frames, height, width, 3), np.uint8)
         with self.graphs.serving("warm_up", (height, width)):
@@ -335,7 +316,7 @@ class Stages:
             self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
 
     def close(self) -> None:
-        """Give the memory of all graphs back; further calls are refused, but for another `close`."""
+        """Free the memory of all graphs. Refuses all later calls, except another `close`."""
         self.graphs.close()
 
     def __enter__(self) -> Self:
@@ -346,5 +327,5 @@ class Stages:
 
 
 def _pixels(latents: Array) -> tuple[int, ...]:
-    """(height, width) of their frames."""
+    """(height, width) of the frames of some latents."""
     return tuple(8 * side for side in latents.shape[3:])

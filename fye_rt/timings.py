@@ -1,4 +1,4 @@
-"""What a clip takes: seconds of its stages, evaluations of the network."""
+"""Measures of a clip: seconds per stage, network evaluations."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,22 +8,18 @@ Progress = Callable[[str, int, int], None]  # (stage, done, total): the one sign
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Take no note of progress."""
+    """Ignore progress."""
 
 
 class Timings:
-    """Seconds spent, by stage.
-
-    Attributes:
-        seconds: of each stage, summed over its turns.
-    """
+    """Seconds spent, by stage; `seconds` sums the turns of each."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is done in the `with` block counts for that stage, less what counts for another one."""
+        """Count the time of the `with` block for a stage, less what other stages inside it count."""
         before, start = sum(self.seconds.values()), time.perf_counter()
         yield
         inside = sum(self.seconds.values()) - before
@@ -31,16 +27,12 @@ class Timings:
 
 
 class Evaluations:
-    """Counts the network's evaluations of one clip; to be given to `Animator` as `progress`.
-
-    Attributes:
-        number: of them, so far.
-    """
+    """Counts the network evaluations of one clip in `number`; pass it to `Animator` as `progress`."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take note of how far a stage is."""
+        """Record the progress of a stage."""
         if stage == "denoise":
             self.number = done

@@ -1,4 +1,4 @@
-"""Which frames are evaluated together, and how the windows' predictions blend into one clip."""
+"""Which frames are evaluated together, and how the predictions of windows are blended into one clip."""
 
 import math
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class Window:
 
 
 def blended_windows(frames: int, kind: str, size: int, overlap: int) -> tuple[Window, ...]:
-    """The windows of a clip, the same at every step. A clip of at most `size` frames is one window.
+    """Divide a clip into windows, the same at every step. A clip of at most `size` frames is one window.
 
     Args:
-        frames: of the clip, 1 or more.
-        kind: "context": neighbours share `overlap` frames and cross-fade linearly, the last window ends with the
-            clip (and may share more); "reference": the public code's list, neighbours share nothing, the last
-            window wraps around to the clip's beginning, equal weights, `overlap` ignored; "tiles": as "context",
-            with the Gaussian weights of the public code's forward_long.
+        frames: frames of the clip, 1 or more.
+        kind: "context": neighbours share `overlap` frames and cross-fade linearly; the last window ends with the clip
+            (and may share more). "reference": the reference implementation's list; neighbours share nothing, the last
+            window wraps around to the clip's beginning, weights are equal, `overlap` is ignored. "tiles": as "context",
+            with the Gaussian weights of the reference implementation's forward_long.
         size: frames per window, 1 to 32.
         overlap: 0 to size - 1.
 
@@ -54,8 +54,8 @@ def blended_windows(frames: int, kind: str, size: int, overlap: int) -> tuple[Wi
             indices = [np.array(window, dtype=np.int64) for window in uniform(frames, size)]
             return _normalised(frames, indices, [np.ones(len(window)) for window in indices])
         case "tiles":
-            # The public code takes the DDIM step in every tile and blends the tiles' new latents; all tiles start from
-            # the same latents and the step is linear in the prediction, so blending predictions is the same
+            # The reference implementation takes the DDIM step in every tile and blends the new latents. All tiles start
+            # from the same latents and the step is linear in the prediction, so blending predictions is the same
             starts = _starts(frames, size, overlap)
             weights = [_gaussian(min(size, frames))] * len(starts)
         case "context":
@@ -67,14 +67,14 @@ def blended_windows(frames: int, kind: str, size: int, overlap: int) -> tuple[Wi
 
 
 def whole_window(frames: int) -> Window:
-    """The one window of frames that the network sees together."""
+    """Return the single window of frames that the network sees all together."""
     return Window(np.arange(frames), np.ones(frames))
 
 
 def uniform(
     frames: int, size: int, stride: int = 1, overlap: int = 0, step: int = 0, closed_loop: bool = True
 ) -> list[list[int]]:
-    """The public code's context scheduler of that name; its pipeline uses the defaults given here.
+    """List windows as the reference implementation's context scheduler of that name; its pipeline uses these defaults.
 
     Windows of `size` frames at strides 1, 2, 4, ... (at most `stride` of them), wrapping around the clip's end;
     their origin shifts with the step by the bit-reversed step as a fraction of the clip.
@@ -93,19 +93,19 @@ def uniform(
 
 
 def _starts(frames: int, size: int, overlap: int) -> list[int]:
-    """Every `size - overlap` frames; the last window is moved back to end with the clip."""
+    """Start a window every `size - overlap` frames; the last one is moved back to end with the clip."""
     last = max(0, frames - size)
     return [*range(0, last, size - overlap), last]
 
 
 def _gaussian(size: int) -> NDArray[np.float64]:
-    """Variance 0.01 in units of the window's length; the constant factor cancels when weights are normalised."""
+    """Weigh with variance 0.01 in units of the window's length; normalisation cancels the constant factor."""
     offset = (np.arange(size) - (size - 1) / 2) / size
     return np.exp(-(offset**2) / (2 * 0.01))
 
 
 def _cross_fade(starts: list[int], size: int) -> list[NDArray[np.float64]]:
-    """Ramps over the frames shared with each neighbour; where only two windows meet, the two ramps sum to 1."""
+    """Ramp over the frames shared with each neighbour; where only two windows meet, the two ramps sum to 1."""
     shared = [0, *(left + size - right for left, right in pairwise(starts)), 0]
     rise = np.arange(1, size + 1)
     return [

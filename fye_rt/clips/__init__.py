@@ -1,1 +1,1 @@
-"""Whole clips: from a portrait and any kind of motion to a file."""
+"""Whole clips: from a portrait and any kind of motion to a video file."""

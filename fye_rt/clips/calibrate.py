@@ -1,4 +1,4 @@
-"""Clips that are recorded, jump tables that are fitted to them and put into the bundle."""
+"""Calibration: record clips, fit jump tables to them, and put these into the bundle."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,12 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.arrays import Array
 from fye_rt.clips.prepare import prepare
 from fye_rt.errors import OptionError
 from fye_rt.forecasts.fitted import Fitted, read, write
 from fye_rt.forecasts.fitting import Recorded, fit_all, record
-from fye_rt.network import MotionState, PortraitState
 from fye_rt.noise import frame_noise
 from fye_rt.options import ClipRequest, Options
 from fye_rt.schedule import schedule
@@ -30,20 +28,21 @@ def calibrate_bundle(
     evaluations: Sequence[int],
     progress: Progress = no_progress,
 ) -> list[Fitted]:
-    """Fit jump tables to a bundle and put them into it, in place of those for the same steps, guidance and evaluations.
+    """Fit jump tables to a bundle and store them in it, replacing those for the same steps, guidance and evaluations.
 
     Args:
-        animator: with the bundle.
-        requests: one clip or more, whose options don't count; two or more tell how the tables do on clips that they
-            were not fitted to.
-        steps: of DDIM.
-        guidance: guidance scales; every clip is recorded with each, and the tables hold for all between the extremes.
-        evaluations: of the network, 2 to `steps`, for each table.
-        progress: called with ("record", done, total) and ("fit", done, total) evaluations of the network.
+        animator: stages that hold the bundle.
+        requests: one or more clips, whose options do not count; with two or more, each table's error is measured on
+            held-out clips.
+        steps: number of DDIM steps.
+        guidance: guidance scales; every clip is recorded with each, and the tables hold for all scales between the
+            extremes.
+        evaluations: network evaluations of each table, 2 to `steps`.
+        progress: called with ("record", done, total) and ("fit", done, total) network evaluations.
 
     Raises:
-        OptionError: a number of evaluations that cannot be, or no clip.
-        FyeError: see `Animator.animate`.
+        OptionError: there is no clip, or a number of evaluations is out of range.
+        FyeError: any error of `Animator.animate`.
     """
     options = [animator.bundle.resolve(Options(steps=steps, guidance=scale)) for scale in guidance]
     if not requests:
@@ -63,34 +62,23 @@ def calibrate_bundle(
         height, width = motion.features.shape[2:]
         channels, shared_noise = animator.bundle.latent_channels(), options[0].shared_noise or 0.0
         noise = frame_noise(number, range(len(motion)), height, width, channels, shared_noise)
-        for chosen in options:
-            predict = partial(_predict, animator, prepared.portrait_state, motion, replace(chosen, seed=number))
+        for setting in options:
+            predict = partial(animator.predict, prepared.portrait_state, motion, options=replace(setting, seed=number))
             clips.append(record(table, predict, noise, recorded))
     fitted = fit_all(table, clips, (min(guidance), max(guidance)), evaluations, progress=progress)
     replaced = {table.key for table in fitted}
-    kept = [table for table in read(animator.bundle) if table.key not in replaced]
+    retained = [table for table in read(animator.bundle) if table.key not in replaced]
     facts = {"clips": len(requests), "guidance": list(guidance), "backend": animator.backend, "fye_rt": __version__}
-    write(animator.bundle, kept + fitted, facts)
+    write(animator.bundle, retained + fitted, facts)
     return fitted
 
 
 def fitted_clips(
     animator: Stages, requests: Sequence[ClipRequest]
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Portraits uint8 (H, W, 3) as they are fitted, and their landmark images uint8 (F, H, W, 3).
+    """Return each clip's fitted portrait uint8 (H, W, 3) and landmark images uint8 (F, H, W, 3).
 
-    Args:
-        animator: with the bundle.
-        requests: a clip each; their options don't count.
-
-    Raises:
-        FyeError: see `Animator.animate`.
+    The options of the requests do not count. Errors are those of `Animator.animate`.
     """
     clips = [prepare(animator, replace(request, options=animator.bundle.resolve(Options()))) for request in requests]
     return [(clip.portrait, clip.landmarks[:]) for clip in clips]
-
-
-def _predict(
-    animator: Stages, portrait: PortraitState, motion: MotionState, options: Options, latents: Array, step: int
-) -> Array:
-    return animator.predict(portrait, motion, latents, step, options)

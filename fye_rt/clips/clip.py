@@ -1,8 +1,8 @@
-"""A clip, made or in the making, and how it is played."""
+"""A clip, finished or in the making, and how it is played."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ class Playback:
     """When frames are shown, and with what sound.
 
     Attributes:
-        fps: nominal frames per second, the motion's.
+        fps: nominal frames per second of the motion.
         times: seconds of each frame since the driving video's first, or None for even spacing.
-        seconds: when the last frame ends, or None.
+        seconds: end of the last frame, or None.
         audio_from: the driving video, if it has sound.
     """
 
@@ -32,9 +32,9 @@ class Playback:
     audio_from: Path | None = None
 
     def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.VideoWriter:
-        """An mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
+        """Open an mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
 
-        `times` are in place of the clip's own, where those are known only when the frames come.
+        `times` replaces the clip's own times, for clips whose times are known only when the frames come.
         """
         times = self.times if times is None else times
         return media.VideoWriter(path, self.fps, times=times, audio_from=self.audio_from, seconds=self.seconds)
@@ -46,10 +46,10 @@ class Clip(Playback):
 
     Attributes:
         frames: uint8 (F, H, W, 3) RGB.
-        portrait: uint8 (H, W, 3), as it was fitted.
-        landmarks: uint8 (F, H, W, 3), what the guider saw.
+        portrait: uint8 (H, W, 3), fitted to the clip's size.
+        landmarks: uint8 (F, H, W, 3), the guider's input.
         timings: seconds spent, by stage.
-        notices: what a user should know: bridged gaps, several faces.
+        notices: messages for the user, about bridged gaps or several faces.
     """
 
     frames: Image
@@ -62,14 +62,14 @@ class Clip(Playback):
         return len(self.frames)
 
     def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
-        """Write an mp4 with the driving video's frame times and sound; it appears whole or not at all.
+        """Write an mp4 with the driving video's frame times and sound; the file appears whole or not at all.
 
         `progress` is called with ("write", finished, all) frames.
         """
         self.write(path, self.frames, progress)
 
     def write(self, path: str | os.PathLike[str], frames: Iterable[Image], progress: Progress | None = None) -> None:
-        """As `save`, but with other frames than the clip's own: as many, of any size."""
+        """Write an mp4 of other frames than the clip's own: as many, of any size; see `save`."""
         with self.writer(path) as video:
             for done, frame in enumerate(frames):
                 if progress is not None:
@@ -79,24 +79,24 @@ class Clip(Playback):
             progress("write", len(self), len(self))
 
     def contact_sheet(self, columns: int = 8) -> Image:
-        """Portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
-        chosen = evenly(len(self), columns)
-        return contact_sheet(self.portrait, self.landmarks[chosen], self.frames[chosen])
+        """Show the portrait, landmarks and evenly chosen frames in one picture, uint8 (H', W', 3)."""
+        indices = evenly(len(self), columns)
+        return contact_sheet(self.portrait, self.landmarks[indices], self.frames[indices])
 
     def rows(self, columns: int) -> tuple[list[Image], list[Image]]:
-        """The portrait and evenly chosen landmarks, and their frames with nothing below the portrait: for a sheet."""
-        chosen = evenly(len(self), columns)
-        return [self.portrait, *self.landmarks[chosen]], [np.zeros_like(self.portrait), *self.frames[chosen]]
+        """Return two rows of a sheet: the portrait and evenly chosen landmarks; below them a blank and their frames."""
+        indices = evenly(len(self), columns)
+        return [self.portrait, *self.landmarks[indices]], [np.zeros_like(self.portrait), *self.frames[indices]]
 
 
 class Rendering(Playback):
-    """A clip in the making: iterate over it, once, for its frames uint8 (H, W, 3), which come as they are finished.
+    """A clip in the making: iterate over it once for its frames uint8 (H, W, 3), which come as they are finished.
 
     Args:
-        playback: how it is played.
-        portrait: uint8 (H, W, 3), as it was fitted.
-        landmarks: uint8 (F, H, W, 3), what the guider sees, drawn when they are asked for.
-        notices: what a user should know: bridged gaps, several faces.
+        playback: how the clip is played.
+        portrait: uint8 (H, W, 3), fitted to the clip's size.
+        landmarks: uint8 (F, H, W, 3), the guider's input, drawn on access.
+        notices: messages for the user, about bridged gaps or several faces.
         pieces: frames uint8 (f, H, W, 3), piece by piece, as they are finished.
         timings: counts the seconds of each stage.
     """
@@ -110,9 +110,7 @@ class Rendering(Playback):
         pieces: Iterator[Image],
         timings: Timings,
     ) -> None:
-        super().__init__(
-            fps=playback.fps, times=playback.times, seconds=playback.seconds, audio_from=playback.audio_from
-        )
+        super().__init__(**asdict(playback))
         self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
         self._pieces, self._timings, self._started = pieces, timings, False
 
@@ -121,7 +119,7 @@ class Rendering(Playback):
 
     def __iter__(self) -> Iterator[Image]:
         if self._started:
-            raise RuntimeError("the frames of this rendering were asked for already; render the clip again")
+            raise RuntimeError("the frames of this rendering were already read; render the clip again")
         self._started = True
         return (frame for piece in self._pieces for frame in piece)
 
@@ -131,15 +129,12 @@ class Rendering(Playback):
         return dict(self._timings.seconds)
 
     def clip(self) -> Clip:
-        """All of it, made now."""
+        """Make all frames now, and return the clip."""
         frames = np.empty(self.landmarks.shape, np.uint8)
-        for place, frame in zip(frames, self, strict=True):
-            place[...] = frame
+        for target, frame in zip(frames, self, strict=True):
+            target[...] = frame
         return Clip(
-            fps=self.fps,
-            times=self.times,
-            seconds=self.seconds,
-            audio_from=self.audio_from,
+            **asdict(self),
             frames=frames,
             portrait=self.portrait,
             landmarks=self.landmarks[:],
@@ -149,10 +144,10 @@ class Rendering(Playback):
 
 
 def evenly(frames: int, count: int) -> NDArray[np.int64]:
-    """Numbers of `count` of so many frames, or of all if they are fewer, from the first to the last."""
+    """Return the indices of `count` evenly spaced frames, or of all if there are fewer, from the first to the last."""
     return np.linspace(0, frames - 1, min(count, frames)).round().astype(np.int64)
 
 
 def contact_sheet(portrait: Image, landmarks: Image, frames: Image) -> Image:
-    """Portrait, landmarks and frames in three rows, uint8 (H', W', 3)."""
+    """Show the portrait, landmarks and frames in three rows, uint8 (H', W', 3)."""
     return media.contact_sheet([[portrait], list(landmarks), list(frames)], ["portrait", "landmarks", "frames"])

@@ -1,7 +1,8 @@
-"""What drives a clip: a video, a picture, a motion, a template or landmark images, read."""
+"""Reading of motion sources: a video, a picture, a motion, a template or landmark images."""
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ from fye_rt.landmarks import (
 from fye_rt.options import MotionSource
 from fye_rt.timings import Progress, no_progress
 
-FOLDER_FPS = 7.0  # the public code's output rate, for landmark images and templates that carry none
+FOLDER_FPS = 7.0  # output rate of the reference implementation, for landmark images and templates that carry none
 
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """A motion source, read: a motion still to be moved onto the portrait, or landmark images as they are."""
+    """A motion source that was read: a motion to be moved onto the portrait, or finished landmark images."""
 
     motion: Motion | LandmarkImages
     fps: float
@@ -45,17 +46,17 @@ def read_motion(
     progress: Progress = no_progress,
     cache: ClipCache | None = None,
 ) -> Motion:
-    """The motion of a driving video, a picture, a Motion .npz or a legacy template .npy.
+    """Read the motion of a driving video, a picture, a Motion .npz or a legacy template .npy.
 
     Args:
         path: the file.
-        frames: use that many first frames; None: all.
+        frames: number of first frames to use; None: all.
         landmarker: MediaPipe's model file, needed for a video and a picture.
         progress: called with ("landmarks", done, total) frames.
-        cache: remembers the motions of files.
+        cache: keeps the motions of files.
 
     Raises:
-        InputError: missing, damaged, empty, too long, or without a face.
+        InputError: the source is missing, damaged, empty, too long, or shows no face.
     """
     driving = read_once(cache or ClipCache(), path, frames, landmarker, progress, MOTION_FRAMES)
     if not isinstance(driving.motion, Motion):
@@ -71,22 +72,15 @@ def read_once(
     progress: Progress,
     limit: int,
 ) -> Driving:
-    """What a source holds, at most `limit` frames; landmarks of a file are remembered."""
-
-    def read() -> Driving:
-        return _read(source, frames, landmarker, progress, limit)
-
+    """Read a source of at most `limit` frames; the cache keeps the landmarks of a file."""
+    read = partial(_read, source, frames, landmarker, progress, limit)
     if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
         return read()
     return cache.motion(Path(source), (frames, landmarker, limit), read, lambda driving: len(driving.motion))
 
 
 def _read(
-    source: MotionSource,
-    frames: int | None,
-    landmarker: str | os.PathLike[str] | None,
-    progress: Progress,
-    limit: int,
+    source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, progress: Progress, limit: int
 ) -> Driving:
     if isinstance(source, Motion):
         return _from_motion(source[:frames], "the motion", limit)
@@ -105,21 +99,23 @@ def _read(
         case "template":
             return _from_file(load_template(path)[:frames], str(path), limit)
         case "picture":
-            return _from_motion(
-                detect_image(media.read_image(path), find_landmarker(landmarker), str(path)), str(path), limit
-            )
+            motion = detect_image(media.read_image(path), find_landmarker(landmarker), str(path))
+            return _from_motion(motion, str(path), limit)
         case "video":
             return _from_video(path, frames, landmarker, progress, limit)
 
 
 def _from_file(motion: Motion, name: str, limit: int) -> Driving:
-    """As `_from_motion`; files hold no notices."""
+    """Read a motion from a file, which stores no notices."""
     return _from_motion(replace(motion, notices=(*motion.notices, *cut_notices(motion, name))), name, limit)
 
 
 def _from_motion(motion: Motion, name: str, limit: int) -> Driving:
     _check_length(len(motion), name, limit)
-    _check_times(motion, name)
+    try:
+        media.check_times(motion.times)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     return Driving(motion, motion.fps, tuple(motion.times), notices=motion.notices)
 
 
@@ -156,13 +152,6 @@ def _read_folder(path: Path, frames: int | None, limit: int) -> Pictures:
     files = files[:frames]
     _check_length(len(files), str(path), limit)
     return Pictures(files)
-
-
-def _check_times(motion: Motion, name: str) -> None:
-    try:
-        media.check_times(motion.times)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
 
 
 def _check_length(frames: int, name: str, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""From an encoded portrait and landmark images to frames, piece by piece."""
+"""Frames of a clip, piece by piece, from an encoded portrait and landmark images."""
 
 import os
 from collections import deque
@@ -33,31 +33,31 @@ def frames_of(
     timings: Timings | None = None,
     resume: str | os.PathLike[str] | None = None,
 ) -> Iterator[Pixels]:
-    """Make the frames of a clip, and give them as they are finished.
+    """Make the frames of a clip, and yield them as they are finished.
 
     With progressive windows memory does not grow with the clip. All other windows need the whole clip at every step,
-    and take 600 frames. Between two pieces the stages serve others.
+    and allow up to 600 frames. Between two pieces the stages serve other calls.
 
-    An engine on a GPU may decode a piece while the next one is denoised, which then comes before the first one's
-    frames; with `low_memory` it does not.
+    An engine on a GPU may decode a piece while the next one is denoised, and then yields its frames only after that;
+    with `low_memory` it does not.
 
     Args:
-        stages: with the model.
+        stages: stages that hold the model.
         portrait: from `encode_portrait`.
-        landmark_images: uint8 (F, H, W, 3) of the portrait's size, or what gives them when they are asked for.
+        landmark_images: uint8 (F, H, W, 3) of the portrait's size, or an object that makes them on access.
         options: how to denoise.
         progress: called with (stage, done, total): network evaluations of "denoise", frames of "decode".
         timings: counts the seconds of each stage.
-        resume: a folder that keeps what is denoised of this clip, piece by piece. If the same call was cut short,
-            it goes on from there, with the same result. Only with progressive windows.
+        resume: folder that stores this clip's finished pieces. If the same call was interrupted, it continues from
+            there, with the same result. Requires progressive windows.
 
     Yields:
         uint8 (f, H, W, 3), one piece of the clip after the other.
 
     Raises:
-        InputError: `resume` keeps another clip, or other files.
+        InputError: `resume` holds another clip, or other files.
         OptionError: `resume` with other windows.
-        FyeError: as `encode_motion`, `denoise` and `decode`.
+        FyeError: any error of `encode_motion`, `denoise` and `decode`.
     """
     options, timings = stages.bundle.resolve(options), timings or Timings()
     if options.windows != "progressive":
@@ -79,7 +79,7 @@ def frames_of(
                     progress("decode", done, total)
                     with timings.stage("decode"):
                         decoding.append(stages.begin_decoding(latents))
-            # where a piece is decoded beside what follows, the next one is denoised before it is waited for
+            # an engine that decodes beside the denoiser gets the next piece to denoise before its frames are awaited
             if not decoding or (more and len(decoding) == 1 and stages.decodes_beside):
                 continue
             with timings.stage("decode"):
@@ -98,24 +98,24 @@ def _latents(
     timings: Timings,
     store: PieceFolder | None,
 ) -> Iterator[Array]:
-    """The latents of a clip as they are finished, not many frames at once."""
+    """Yield the latents of a clip as they are finished, at most `MAX_WINDOW` frames at once."""
     moved = None
     if options.windows == "progressive":
         with timings.stage("encode_motion"):
             moved = movement(images)
     pieces = clip_pieces(len(images), options, moved)
 
-    def chosen(frames: NDArray[np.int64]) -> LandmarkImages:
+    def images_of(frames: NDArray[np.int64]) -> LandmarkImages:
         return images if len(pieces) == 1 else images[frames]
 
     encoding = partial(timings.stage, "encode_motion")
-    for latents in stages.latents(portrait, chosen, pieces, options, progress, store, encoding):
+    for latents in stages.latents(portrait, images_of, pieces, options, progress, store, encoding):
         for start in range(0, latents.shape[2], MAX_WINDOW):
             yield latents[:, :, start : start + MAX_WINDOW]
 
 
 def _facts(stages: Stages, portrait: PortraitState, images: LandmarkImages, options: Options) -> dict[str, Any]:
-    """All that a clip's frames depend on."""
+    """Collect everything that a clip's frames depend on."""
     versions = map(machine.installed_version, backends.distributions(stages.backend))
     chunks = (images[start : start + GUIDER_CHUNK] for start in range(0, len(images), GUIDER_CHUNK))
     return {

@@ -1,4 +1,4 @@
-"""Clips that are made while their motion still comes in."""
+"""Clips that are made while their motion is still arriving."""
 
 import logging
 import os
@@ -27,11 +27,11 @@ logger = logging.getLogger("fye_rt")
 
 
 class Stream(Playback):
-    """A clip that is made while its motion comes in: iterate over it, once, for its frames uint8 (f, H, W, 3).
+    """A clip that is made while its motion arrives: iterate over it once for its frames uint8 (f, H, W, 3).
 
     Args:
-        playback: how it is played, but for the times of its frames.
-        times: seconds of each frame; they come before the frame does.
+        playback: how the clip is played, except for the times of its frames.
+        times: seconds of each frame, available before the frame is.
         pieces: the frames.
     """
 
@@ -43,40 +43,40 @@ class Stream(Playback):
         return self._pieces
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the stream."""
         self._pieces.close()
 
 
 def stream(stages: Stages, request: ClipRequest, patience: float | None = None) -> Stream:
-    """Animate a portrait while its motion still comes in.
+    """Animate a portrait while its motion is still arriving.
 
     Args:
-        stages: with the model.
-        request: what clip is asked for; its options' windows don't count. The motion is a driving video, a Motion or
-            its .npz, a legacy template .npy, or an iterable of landmarks as `fye_rt.landmarks.detect_live` gives them,
-            bit by bit; there None is a frame without a face. The first ones anchor the head's position, and the least
-            expression among their frames is the face at rest: let them be of a calm face.
-        patience: as for `live_frames`.
+        stages: stages that hold the model.
+        request: the requested clip; the windows of its options do not count. The motion is a driving video, a Motion
+            or its .npz, a legacy template .npy, or an iterable of Motions as from `fye_rt.landmarks.detect_live`, with
+            None for a frame without a face. The first Motion anchors the head's position, and the least expression
+            among its frames is the face at rest: it should show a calm face.
+        patience: see `live_frames`.
 
     Returns:
         Frames uint8 (f, H, W, 3) as they are finished, one for each frame since the first face.
 
     Raises:
-        InputError: a source that is missing, damaged, or holds no motion, or a portrait without a face.
-        FyeError: as `encode_portrait` and `live_frames`.
+        InputError: a source is missing, damaged, or holds no motion, or the portrait shows no face.
+        FyeError: any error of `encode_portrait` and `live_frames`.
     """
     playback, times, motions = _source(request)
     picture = read_picture(request)
     size = request.size or stages.bundle.size
     portrait = media.fit_image(picture, *size)
     try:
-        own = portrait_landmarks(request, lambda: detect_portrait(portrait, request, picture))
+        landmarks = portrait_landmarks(request, lambda: detect_portrait(portrait, request, picture))
     except FaceNotFoundError as error:
         raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
-    for notice in small_face(own, size):
+    for notice in small_face(landmarks, size):
         logger.warning("%s", notice)
     state = encode(stages, portrait)
-    pieces = live_frames(stages, state, _retargeted(motions, own, size), request.options, patience)
+    pieces = live_frames(stages, state, _retargeted(motions, landmarks, size), request.options, patience)
     return Stream(playback, times, pieces)
 
 
@@ -87,39 +87,39 @@ def live_frames(
     options: Options,
     patience: float | None = None,
 ) -> Generator[Image]:
-    """Make frames while landmark images still come in.
+    """Make frames while landmark images are still arriving.
 
     Every window of `options.window_size` frames begins with the last `options.window_overlap` ones of the window
-    before, as they were at every step; the first frames come after the first window. The source is read ahead in
-    a thread, by one window at most: if it is faster than the network, it has to wait. Close the generator to stop;
-    between two windows the stages serve others.
+    before, as they were at every step; the first frames come after the first window. A thread reads at most one window
+    ahead: if the source is faster than the network, it has to wait. Close the generator to stop; between two windows
+    the stages serve other calls.
 
     Args:
-        stages: with the model.
+        stages: stages that hold the model.
         portrait: from `encode_portrait`.
-        landmark_images: uint8 (H, W, 3) of the portrait's size, frame by frame. None, where no face was seen,
-            repeats the landmarks before; before the first face it gives no frame.
-        options: how to denoise; their windows don't count.
-        patience: seconds without a new frame after which those that have come are made, in a shorter window; by
-            default a window waits until it is full or the source ends.
+        landmark_images: uint8 (H, W, 3) of the portrait's size, frame by frame. None, for a frame without a face,
+            repeats the landmarks before; before the first face it yields no frame.
+        options: how to denoise; its windows do not count.
+        patience: seconds to wait for a new frame before the frames so far are made, in a shorter window; by default a
+            window waits until it is full or the source ends.
 
     Yields:
         uint8 (f, H, W, 3), as many frames as came in, window by window.
 
     Raises:
-        InputError: an image of another kind or size than the portrait; what came before it is made first.
+        InputError: an image has another dtype or shape than the portrait; the frames before it are made first.
         OptionError: a window longer than the bundle allows.
-        FyeError: as `denoise`. What the source raises is raised when all that came before it is made.
+        FyeError: any error of `denoise`; an error of the source is raised after all frames before it are made.
     """
     source = ReadAhead(_faces(landmark_images, portrait.size), options.window_size)
     images: dict[int, Image] = {}  # landmark images of the window and of what it is pinned to
     counts: deque[int] = deque()
     pieces = live_pieces(iter(counts.popleft, None), options.window_overlap)
 
-    def chosen(frames: NDArray[np.int64]) -> Image:
+    def images_of(frames: NDArray[np.int64]) -> Image:
         return np.stack([images[int(frame)] for frame in frames])
 
-    latents = stages.latents(portrait, chosen, pieces, options)
+    latents = stages.latents(portrait, images_of, pieces, options)
     end = 0
     try:
         while new := source.take(options.window_size - min(end, options.window_overlap), patience):
@@ -135,22 +135,20 @@ def live_frames(
 
 
 def _faces(images: Iterable[Image | None], size: tuple[int, int]) -> Iterator[Image]:
-    """Landmark images as they come in, checked; where no face was seen, the ones before."""
+    """Check landmark images as they arrive; where no face was seen, repeat the ones before."""
     last: Image | None = None
     with closing_source(images):
         for image in images:
             if image is not None:
                 if image.shape != (*size, 3) or image.dtype != np.uint8:
-                    raise InputError(
-                        f"a landmark image is {image.dtype} {image.shape}; the portrait needs uint8 {(*size, 3)}"
-                    )
+                    raise InputError(f"a landmark image is {image.dtype} {image.shape}; give uint8 {(*size, 3)}")
                 last = image
             if last is not None:
                 yield last
 
 
 def _retargeted(motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int]) -> Iterator[Image | None]:
-    """Landmark images, frame by frame."""
+    """Draw landmark images, frame by frame."""
     retargeter: Retargeter | None = None
     with closing_source(motions):
         for motion in motions:
@@ -162,7 +160,7 @@ def _retargeted(motions: Iterable[Motion | None], portrait: Motion, size: tuple[
 
 
 def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Iterable[Motion | None]]:
-    """How a live source is played, but for its times; the seconds of its frames; and its landmarks, one by one."""
+    """Open a live source: how it is played, except for its times; the seconds of its frames; its landmarks."""
     source: Any = request.motion
     times: deque[float] = deque()
     if isinstance(source, Motion):
@@ -177,7 +175,8 @@ def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Ite
         if kind == "video":
             return _live_video(path, request, times)
         motion = read_motion(path, request.frames)
-    timed = _timed(zip(motion.times.tolist(), _singly(motion), strict=True), times)
+    frames = (motion[k : k + 1] for k in range(len(motion)))
+    timed = _timed(zip(motion.times.tolist(), frames, strict=True), times)
     return Playback(fps=motion.fps), iter(times.popleft, None), timed
 
 
@@ -186,23 +185,21 @@ def _live_video(
 ) -> tuple[Playback, Iterator[float], Iterator[Motion | None]]:
     info = media.probe_video(path, max_frames=request.frames)
     fps = float(info.fps)
-    read: deque[float] = deque()
+    read_times: deque[float] = deque()
 
     def pictures() -> Iterator[tuple[float, Image]]:
         for time, image in media.read_video(path, max_frames=request.frames, info=info):
-            read.append(time)
+            read_times.append(time)
             yield time, image
 
     detected = detect_live(pictures(), fps, find_landmarker(request.landmarker), str(path))
     playback = Playback(fps=fps, audio_from=path if info.has_audio else None)
-    return playback, iter(times.popleft, None), _timed(((read.popleft(), motion) for motion in detected), times)
-
-
-def _singly(motion: Motion) -> Iterator[Motion]:
-    return (motion[k : k + 1] for k in range(len(motion)))
+    timed = _timed(((read_times.popleft(), motion) for motion in detected), times)
+    return playback, iter(times.popleft, None), timed
 
 
 def _timed(motions: Iterable[tuple[float, Motion | None]], times: deque[float]) -> Iterator[Motion | None]:
+    """Pass motions on, and record the times of all frames since the first face."""
     for time, motion in motions:
         if motion is not None or times:
             times.append(time)

@@ -1,4 +1,4 @@
-"""What is done before frames are made: the portrait fitted and encoded, the motion moved onto it."""
+"""Preparation of a clip: fit and encode the portrait, and move the motion onto it."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from fye_rt.pieces import MAX_FRAMES
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress
 
-SMALL_FACE = 0.2  # of the clip's shorter side: a face of 38 pixels, in a clip of 192, is 5 latents wide
+SMALL_FACE = 0.2  # of the clip's shorter side; in a clip of 192 that is a face of 38 pixels, 5 latents wide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +29,11 @@ class Prepared:
     """A clip whose portrait is encoded and whose landmarks are known.
 
     Attributes:
-        portrait: uint8 (H, W, 3), as it was fitted.
+        portrait: uint8 (H, W, 3), fitted to the clip's size.
         portrait_state: from `Stages.encode_portrait`.
         landmarks: uint8 (F, H, W, 3).
         driving: the motion source.
-        notices: what a user should know of the landmarks.
+        notices: messages for the user about the landmarks.
     """
 
     portrait: Image
@@ -52,28 +52,19 @@ def prepare(
 ) -> Prepared:
     """Read, fit and encode what a request names.
 
-    Args:
-        stages: with the model.
-        request: what clip is asked for.
-        progress: called with (stage, done, total).
-        timings: counts the seconds of each stage.
-        cache: what clips made one after another share.
-
-    Raises:
-        InputError: a source that is missing, damaged, empty, too long, or without a face.
-        FyeError: as `encode_portrait`.
+    `timings` counts the seconds of each stage. The other arguments and the errors are those of `Animator.render`.
     """
     timings, cache = timings or Timings(), cache or ClipCache()
     reference = request.options.windows == "reference"
     limit = MOTION_FRAMES if request.options.windows == "progressive" else MAX_FRAMES
     with timings.stage("read"):
-        # before the motion, whose landmarks may take minutes to find
+        # before the motion, where landmark detection may take minutes
         picture = read_picture(request)
         driving = read_once(cache, request.motion, request.frames, request.landmarker, progress, limit)
         size = request.size
         if size is None:
-            moved = driving.motion
-            size = stages.bundle.size if isinstance(moved, Motion) else (moved.shape[1], moved.shape[2])
+            motion = driving.motion
+            size = stages.bundle.size if isinstance(motion, Motion) else (motion.shape[1], motion.shape[2])
         check_sides(size, "the clip")
         portrait = media.fit_image(picture, *size)
         key = size, digest([portrait])
@@ -91,15 +82,15 @@ def prepare(
 
 
 def read_picture(request: ClipRequest) -> Image:
-    """The picture of a request, uint8 (H, W, 3)."""
+    """Read the portrait of a request, uint8 (H, W, 3)."""
     return request.portrait if isinstance(request.portrait, np.ndarray) else media.read_image(request.portrait)
 
 
 def encode(stages: Stages, portrait: Image, reference: bool = False) -> PortraitState:
-    """The state of a fitted portrait; `reference`: as the public code sees it."""
+    """Encode a fitted portrait; with `reference`, as the reference implementation sees it."""
     side = int(stages.bundle.graphs["image_encoder"].inputs[0].shape[-1])
-    seen = media.reference_round_trip(portrait) if reference else portrait
-    return stages.encode_portrait(seen, media.clip_pixels(portrait, side))
+    pixels = media.reference_round_trip(portrait) if reference else portrait
+    return stages.encode_portrait(pixels, media.clip_pixels(portrait, side))
 
 
 def _landmarks(
@@ -109,23 +100,24 @@ def _landmarks(
     detect: Callable[[], Motion],
     reference: bool,
 ) -> tuple[LandmarkImages, tuple[str, ...]]:
-    """Landmark images of a clip, and what a user should know of them."""
+    """Return the landmark images of a clip, and messages for the user about them."""
     if not isinstance(motion, Motion):
         return motion, ()
     size = (portrait.shape[0], portrait.shape[1])
     try:
-        own = portrait_landmarks(request, detect)
+        portrait_points = portrait_landmarks(request, detect)
     except FaceNotFoundError as error:
         if not reference:
             raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
-        # the public code exchanges width and height here; for square clips this is the same
+        # the reference implementation exchanges width and height here; for square clips this is the same
         unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
-    return Drawn(retarget(own, motion, size, drop_first=reference), size), (*own.notices, *small_face(own, size))
+    landmark_images = Drawn(retarget(portrait_points, motion, size, drop_first=reference), size)
+    return landmark_images, (*portrait_points.notices, *small_face(portrait_points, size))
 
 
 def small_face(portrait: Motion, size: tuple[int, int]) -> tuple[str, ...]:
-    """What is said of a face that has too few pixels in a clip of that height and width."""
+    """Warn of a face with too few pixels in a clip of `size` (height, width); () if it is large enough."""
     width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
     if width >= SMALL_FACE * min(size):
         return ()
@@ -136,18 +128,18 @@ def small_face(portrait: Motion, size: tuple[int, int]) -> tuple[str, ...]:
 
 
 def detect_portrait(portrait: Image, request: ClipRequest, picture: Image) -> Motion:
-    """Landmarks of a portrait that was fitted from a picture, whose pixels are those that a user can count."""
+    """Find the landmarks of a portrait fitted from `picture`; an error also counts pixels of that picture."""
     try:
         return detect_image(portrait, find_landmarker(request.landmarker), "the portrait")
     except FaceNotFoundError as error:
         (height, width), (h, w) = portrait.shape[:2], picture.shape[:2]
         least = math.ceil(round(SMALLEST_FACE * max(height, width) / min(width / w, height / h), 3))
-        same = (h, w) == (height, width)
-        raise FaceNotFoundError(str(error) if same else f"{error} ({least} of the whole picture's {w}x{h})") from error
+        whole = "" if (h, w) == (height, width) else f" ({least} of the whole picture's {w}x{h})"
+        raise FaceNotFoundError(f"{error}{whole}") from error
 
 
 def portrait_landmarks(request: ClipRequest, detect: Callable[[], Motion]) -> Motion:
-    """The portrait's own landmarks: those of the request, or else what `detect` finds."""
+    """Return the portrait's landmarks: those of the request, or else the result of `detect`."""
     source = request.portrait_landmarks
     if source is None:
         return detect()

@@ -1,4 +1,4 @@
-"""A live source, read ahead in a thread while windows are denoised."""
+"""A live source that a thread reads ahead while windows are denoised."""
 
 import queue
 import threading
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_POLL = 0.1  # seconds after which a reader that waits for room looks whether it is still wanted
+_POLL = 0.1  # seconds between two looks of a blocked reader whether it was closed
 
 
 @contextmanager
 def closing_source(source: object) -> Iterator[None]:
-    """Close a source that can be closed, as generators can, when the `with` block ends."""
+    """Close a source, if it has a `close` as generators do, when the `with` block ends."""
     try:
         yield
     finally:
@@ -22,14 +22,14 @@ def closing_source(source: object) -> Iterator[None]:
 
 
 class ReadAhead(Generic[T]):
-    """Items of a source in their order, a few of them ahead.
+    """Reads the items of a source in order, a few ahead.
 
-    When nobody takes them, the source has to wait; when the source stalls, the taker gets what there is. Close it when
-    it is no longer wanted: the source is then asked for nothing more, and a generator is closed.
+    If nobody takes them, the source has to wait; if the source stalls, the taker gets the items so far. Close it when
+    it is no longer needed: it then reads no more items, and closes a generator.
 
     Args:
-        source: may block for as long as it likes between two items.
-        ahead: how many items are read before they are asked for, 1 or more.
+        source: may block for any time between two items.
+        ahead: number of items to read before they are taken, 1 or more.
     """
 
     def __init__(self, source: Iterable[T], ahead: int) -> None:
@@ -40,37 +40,37 @@ class ReadAhead(Generic[T]):
         self._thread.start()
 
     def take(self, count: int, patience: float | None = None) -> list[T]:
-        """The next items.
+        """Return the next items.
 
         Args:
-            count: how many at most.
+            count: most items to return.
             patience: seconds to wait for another item once there is one; None waits until there are `count`.
 
         Returns:
-            Fewer than `count` if the source ends or stalls; none at its end.
+            Fewer than `count` items if the source ends or stalls; none at its end.
 
         Raises:
-            Exception: what the source raised, after the items before it were taken.
+            Exception: the source's own, after the items before it were taken.
         """
-        taken: list[T] = []
+        items: list[T] = []
         waited = 0.0
-        while len(taken) < count:
-            over = self._ended.is_set()  # asked before the queue, which may be filled until then
+        while len(items) < count:
+            ended = self._ended.is_set()  # read before the queue, which may be filled until then
             try:
-                taken.append(self._items.get(timeout=_POLL) if not over else self._items.get_nowait())
+                items.append(self._items.get(timeout=_POLL) if not ended else self._items.get_nowait())
                 waited = 0.0
             except queue.Empty:
-                if over:
+                if ended:
                     break
                 waited += _POLL
-                if taken and patience is not None and waited >= patience:
+                if items and patience is not None and waited >= patience:
                     break
-        if not taken and self._error is not None:
+        if not items and self._error is not None:
             raise self._error
-        return taken
+        return items
 
     def close(self) -> None:
-        """Ask for nothing more. A source that blocks at this moment is left as soon as it gives its next item."""
+        """Stop reading. A source that blocks at this moment is released when it gives its next item."""
         self._closed.set()
 
     def _read(self, source: Iterable[T]) -> None:
@@ -79,13 +79,13 @@ class ReadAhead(Generic[T]):
                 for item in source:
                     if not self._put(item):
                         break
-        except BaseException as error:  # it belongs to whoever takes the items
+        except BaseException as error:  # for whoever takes the items
             self._error = error
         finally:
             self._ended.set()
 
     def _put(self, item: T) -> bool:
-        """Whether it was wanted."""
+        """Queue an item; return False if closed before there was room."""
         while not self._closed.is_set():
             try:
                 self._items.put(item, timeout=_POLL)

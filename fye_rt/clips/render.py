@@ -1,4 +1,4 @@
-"""A whole clip, from what a request names to frames with their timing and sound."""
+"""Rendering of a clip: from a request to frames with their timing and sound."""
 
 import os
 
@@ -19,33 +19,20 @@ def render(
     resume: str | os.PathLike[str] | None = None,
     cache: ClipCache | None = None,
 ) -> Rendering:
-    """Prepare a clip; its frames are made as they are asked for, and none is kept.
+    """Prepare a clip; its frames are made as the caller iterates, and not kept.
 
-    Args:
-        stages: with the model.
-        request: what clip is asked for.
-        progress: called with (stage, done, total) as work goes on.
-        resume: a folder for what is finished, as for `fye_rt.clips.frames.frames_of`.
-        cache: spares clips that are made one after another what they share.
-
-    Raises:
-        InputError: a source that is missing, damaged, empty, too long, or without a face.
-        FyeError: as the stages.
+    Arguments and errors are those of `Animator.render`, with the stages that hold the model.
     """
     options = request.options
-    backends.resolve_compute(stages.backend, options.compute)  # not after minutes of finding landmarks
+    backends.resolve_compute(stages.backend, options.compute)  # fail now, not after minutes of landmark detection
     with stages.graphs.serving("the clip", request.size, options):
         timings = Timings()
         prepared = prepare(stages, request, progress, timings, cache)
         progress("denoise", 0, options.steps)  # its graph may take a minute to open
-        driving, shown = prepared.driving, len(prepared.landmarks)
+        driving = prepared.driving
+        times = driving.times[-len(prepared.landmarks) :] if driving.times else None
         return Rendering(
-            Playback(
-                fps=driving.fps,
-                times=driving.times[-shown:] if driving.times else None,
-                seconds=driving.seconds,
-                audio_from=driving.audio_from,
-            ),
+            Playback(fps=driving.fps, times=times, seconds=driving.seconds, audio_from=driving.audio_from),
             prepared.portrait,
             prepared.landmarks,
             driving.notices + prepared.notices,

@@ -1,4 +1,4 @@
-"""What was run, on what, and how fast, as it goes into reports."""
+"""Reports of a run: what was run, on what machine, and how fast."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from fye_rt.stages import Stages
 def describe(
     animator: Stages, clip: Clip | Rendering, options: Options, evaluations: int, seconds: float
 ) -> dict[str, Any]:
-    """What was run, on what, and how fast.
+    """Describe what was run, on what machine, and how fast.
 
     Args:
-        animator: that made the clip.
+        animator: stages that made the clip.
         clip: the result, or the rendering that made it.
-        options: it was made with.
-        evaluations: calls of the denoiser.
-        seconds: from portrait and motion to frames, graphs opened on the way; those of a rendering to its files.
+        options: options of the clip.
+        evaluations: network evaluations.
+        seconds: time from portrait and motion to frames, opening of graphs included; for a rendering, to its files.
     """
     bundle = animator.bundle
     frames, height, width, _ = clip.landmarks.shape

@@ -1,4 +1,4 @@
-"""What is finished of a long clip, kept in a folder: a run that was cut short goes on from there."""
+"""Finished pieces of a long clip in a folder, so that an interrupted run can continue from there."""
 
 import hashlib
 import io
@@ -26,49 +26,46 @@ logger = logging.getLogger("fye_rt")
 class PieceFolder:
     """A folder with the finished pieces of one clip.
 
-    Pieces appear whole or not at all, and carry their hash in their names: one that is damaged counts as not there.
-
-    Args:
-        folder: is made if it does not exist.
-        inputs: all that the clip depends on, as JSON can hold it.
+    Pieces appear whole or not at all, and carry their hash in their names; a damaged piece counts as missing. A missing
+    folder is created. `inputs` is everything that the clip depends on, as JSON-compatible values.
 
     Raises:
-        InputError: the folder keeps another clip, or other files.
-        OutputError: it cannot be made or written.
+        InputError: the folder holds another clip, or other files.
+        OutputError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], inputs: Mapping[str, Any]) -> None:
         self._folder = Path(folder)
         self._failed = False
-        wanted = {"format": FORMAT, **json.loads(json.dumps(inputs))}
+        facts = {"format": FORMAT, **json.loads(json.dumps(inputs))}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}; choose a folder that is writable") from error
         remove_left_over(self._folder)
         if (self._folder / _INPUTS).exists():
-            self._compare(wanted)
+            self._compare(facts)
             return
         if any(not path.name.startswith(".") for path in self._folder.iterdir()):
             raise InputError(f"{folder} holds other files than a clip's finished pieces; choose a new folder")
         with atomic_file(self._folder / _INPUTS) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+            temporary.write_text(json.dumps(facts, indent=1) + "\n")
 
-    def _compare(self, wanted: Mapping[str, Any]) -> None:
+    def _compare(self, facts: Mapping[str, Any]) -> None:
         try:
-            there = json.loads((self._folder / _INPUTS).read_text())
+            stored = json.loads((self._folder / _INPUTS).read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._folder / _INPUTS} cannot be read; choose another folder") from error
-        keys = dict.fromkeys((*wanted, *there)) if isinstance(there, dict) else wanted
-        other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted.get(key)]
+        keys = dict.fromkeys((*facts, *stored)) if isinstance(stored, dict) else facts
+        other = [key for key in keys if not isinstance(stored, dict) or stored.get(key) != facts.get(key)]
         if other:
             raise InputError(
-                f"{self._folder} keeps another clip, which differs in {', '.join(other)}; delete it, or choose another "
+                f"{self._folder} holds another clip, which differs in {', '.join(other)}; delete it, or choose another "
                 "folder"
             )
 
     def read(self, number: int) -> PieceRecord | None:
-        """A piece, or None if it isn't there."""
+        """Return a piece, or None if it is not stored."""
         for path in self._folder.glob(f"{number:05}.*.npz"):
             content = path.read_bytes()
             if path.name == _name(number, content):
@@ -76,7 +73,7 @@ class PieceFolder:
         return None
 
     def write(self, number: int, record: PieceRecord) -> None:
-        """Keep a piece. If the disk is full, or the folder gone, the clip goes on without: a warning is logged."""
+        """Store a piece. If the disk is full or the folder gone, log a warning, and let the clip continue without."""
         if self._failed:
             return
         content = _packed(record)
@@ -89,7 +86,7 @@ class PieceFolder:
 
 
 def digest(arrays: Iterable[NDArray[Any]]) -> str:
-    """SHA-256 of arrays in their order, their shapes and types included."""
+    """Return the SHA-256 of arrays in order, including their shapes and dtypes."""
     hashed = hashlib.sha256()
     for array in arrays:
         hashed.update(f"{array.dtype} {array.shape} ".encode())
@@ -118,14 +115,14 @@ def _packed(record: PieceRecord) -> bytes:
 
 
 def _unpacked(content: bytes) -> PieceRecord:
-    with np.load(io.BytesIO(content), allow_pickle=False) as held:
-        steps = held["steps"].tolist()
-        ways = (dict(zip(steps, way, strict=True)) for way in held["trajectories"])
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        steps = arrays["steps"].tolist()
+        paths = (dict(zip(steps, path, strict=True)) for path in arrays["trajectories"])
         return PieceRecord(
-            held["latents"],
-            dict(zip(held["frames"].tolist(), ways, strict=True)),
-            tuple(_jump(values) for values in json.loads(str(held["jumps"]))),
-            held["end"] if held["end"].size else None,
+            arrays["latents"],
+            dict(zip(arrays["frames"].tolist(), paths, strict=True)),
+            tuple(_jump(values) for values in json.loads(str(arrays["jumps"]))),
+            arrays["end"] if arrays["end"].size else None,
         )
 
 

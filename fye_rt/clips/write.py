@@ -1,4 +1,4 @@
-"""What the command line writes, and what it checks before hours of work go into it."""
+"""Output files of the command line, and the checks before hours of work go into them."""
 
 import logging
 import os
@@ -23,13 +23,13 @@ logger = logging.getLogger("fye_rt")
 
 
 def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = ()) -> None:
-    """Refuse a result that could not be written, or would be written over what it is made from.
+    """Refuse an output path that could not be written, or that would overwrite a source of the result.
 
-    What killed runs left beside it is removed.
+    Removes what killed runs left beside it.
 
     Raises:
-        OptionError: another suffix, or one of `sources`.
-        OutputError: its folder is missing or read-only, or it is a folder itself.
+        OptionError: the path has another suffix, or is one of `sources`.
+        OutputError: its folder is missing or read-only, or the path is itself a folder.
     """
     if path.suffix.lower() not in suffixes:
         raise OptionError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
@@ -39,22 +39,22 @@ def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = 
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise OutputError(f"cannot write {path}: choose a folder that exists and is writable")
     if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
-        raise OptionError(f"cannot write {path}: it is what the result is made from; choose another name")
+        raise OptionError(f"cannot write {path}: the result is made from it; choose another name")
     remove_left_over(folder)
 
 
 @contextmanager
 def extra(result: Path) -> Iterator[None]:
-    """Turn what cannot be written into a warning on the logger "fye_rt": `result`, which comes first, stays."""
+    """Turn an OutputError into a warning on the logger "fye_rt"; the main `result` stays."""
     try:
         yield
     except OutputError as error:
-        logger.warning("%s; %s is there", error, result)
+        logger.warning("%s; %s is complete", error, result)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let signals that Python handles wait until the `with` block ends."""
+    """Defer signals that Python handles until the `with` block ends."""
     waiting: list[int] = []
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -72,40 +72,36 @@ def uninterrupted() -> Iterator[None]:
 
 
 def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet: Path | None, columns: int = 8) -> None:
-    """Make a clip and write it, frame by frame; files appear whole or not at all.
+    """Make a clip and write it frame by frame; files appear whole or not at all.
 
     Args:
         rendering: the clip in the making.
-        path: of its mp4.
-        comparison: of an mp4 with portrait, landmarks and result side by side.
-        sheet: of a picture of portrait, landmarks and some frames.
-        columns: how many.
+        path: path of its mp4.
+        comparison: path of an mp4 with portrait, landmarks and result side by side.
+        sheet: path of a picture of the portrait, landmarks and some frames.
+        columns: number of those frames.
 
     Raises:
         FyeError: making or writing failed.
     """
-    chosen = evenly(len(rendering), columns)
-    shown: list[Image] = []
-    beside = nullcontext() if comparison is None else _Beside(rendering.writer(comparison), path)
-    with beside as also, rendering.writer(path) as video:
+    indices = evenly(len(rendering), columns)
+    sheet_frames: list[Image] = []
+    side_by_side = nullcontext() if comparison is None else _Comparison(rendering.writer(comparison), path)
+    with side_by_side as second, rendering.writer(path) as video:
         for k, frame in enumerate(rendering):
             video.add(frame)
-            if also is not None:
-                also.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
-            if k in chosen:
-                shown.append(frame)
+            if second is not None:
+                second.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
+            if k in indices:
+                sheet_frames.append(frame)
     if sheet is not None:
         with extra(path):
-            media.write_image(sheet, contact_sheet(rendering.portrait, rendering.landmarks[chosen], np.stack(shown)))
+            picture = contact_sheet(rendering.portrait, rendering.landmarks[indices], np.stack(sheet_frames))
+            media.write_image(sheet, picture)
 
 
-class _Beside:
-    """A second mp4 that may fail without costing the first, which is finished before it.
-
-    Args:
-        writer: of the second one.
-        result: the first one.
-    """
+class _Comparison:
+    """A second mp4 that may fail without costing the first, `result`, which is finished before it."""
 
     def __init__(self, writer: media.VideoWriter, result: Path) -> None:
         self._writer, self._result = writer, result
@@ -118,7 +114,7 @@ class _Beside:
         return self
 
     def add(self, image: Image) -> None:
-        """Take the next frame, unless an earlier one has failed."""
+        """Write the next frame, unless an earlier one failed."""
         if self._video is None:
             return
         try:
@@ -139,36 +135,33 @@ class _Beside:
 
 
 def write_stream(path: Path, stream: Stream, frames: int | None = None, progress: Progress = no_progress) -> int:
-    """Write frames as they are finished. Ctrl-C ends the clip there; what is finished is kept.
+    """Write frames as they are finished, and return their number. Ctrl-C ends the clip and keeps the finished frames.
 
     Args:
-        path: of the mp4.
+        path: path of the mp4.
         stream: the frames.
-        frames: how many are expected, if that is known.
+        frames: number of expected frames, if known.
         progress: called with ("stream", done, total) frames.
 
-    Returns:
-        The number of frames.
-
     Raises:
-        KeyboardInterrupt: nothing was finished yet.
+        KeyboardInterrupt: no frame was finished yet.
         FyeError: making or writing failed.
     """
-    made = 0
+    written = 0
     with closing(stream), ExitStack() as opened:
         video = opened.enter_context(stream.writer(path, stream.frame_times))
         try:
             for piece in stream:
-                with uninterrupted():  # a frame that is half encoded would spoil those after it
+                with uninterrupted():  # a half-encoded frame would spoil those after it
                     for frame in piece:
                         video.add(frame)
-                        made += 1
-                progress("stream", made, max(made, frames or 0))
+                        written += 1
+                progress("stream", written, max(written, frames or 0))
         except KeyboardInterrupt:
-            if not made:
+            if not written:
                 raise
-        if not made:
-            raise InputError("there was no face in any frame; nothing was made")
+        if not written:
+            raise InputError("no frame showed a face, so nothing was made; give a motion that shows one")
         with uninterrupted():
             opened.close()
-    return made
+    return written

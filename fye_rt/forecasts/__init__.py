@@ -1,1 +1,1 @@
-"""Which steps are evaluated, and how the others are forecast."""
+"""Forecasters: which steps are evaluated, and how the others are forecast."""

@@ -1,11 +1,10 @@
-"""A method that decides after every evaluation how far it can go without the next one.
+"""The adaptive method, which decides after every evaluation how far to go without the next one.
 
-Forecasts of two orders are compared, as embedded Runge-Kutta pairs do. What order 1 adds to plain reuse bounds what is
-missed only if the two are in a fixed proportion; so that proportion is measured at every evaluation, where the forecast
-of the quantity meets its true value. Decisions are made from the whole clip, and all its windows follow them.
+It compares forecasts of two orders, as embedded Runge-Kutta pairs do. What order 1 adds to plain reuse bounds the
+remaining error only if the two are in a fixed proportion, so that proportion is measured at every evaluation, where the
+forecast of the quantity meets its true value. Decisions use the whole clip, and all its windows follow them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,8 @@ from fye_rt.arrays import Array, weighted_sum
 from fye_rt.forecast import Decide, Evaluated, Jump, conversion, jump, newton, reuse
 from fye_rt.schedule import Schedule
 
-GROWTH = 2  # a jump is at most that many times as long as the one before: what is near says little of what is far
-MEMORY = 0.5  # weight of what was known of the proportion before the newest measurement
+GROWTH = 2  # longest jump, in units of the one before: a short distance tells little of a long one
+MEMORY = 0.5  # weight of the earlier proportion; the newest measurement has the rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,9 +23,9 @@ class Adaptive:
 
     Attributes:
         schedule: the DDIM steps.
-        tolerance: error of a jump that is accepted: root mean square over the clip's latents, whose noise has 1.
-        max_evaluations: of the network, at least 2. When one is left, it is kept for the last step.
-        quantity: what is forecast, "v", "x0" or "epsilon".
+        tolerance: accepted error of a jump: root mean square over the clip's latents, whose noise has 1.
+        max_evaluations: most network evaluations, at least 2. The last one is reserved for the last step.
+        quantity: forecast quantity, "v", "x0" or "epsilon".
     """
 
     schedule: Schedule
@@ -55,16 +54,16 @@ class Adaptive:
 
 
 class _Clip:
-    """What is known while one clip is made."""
+    """State of the method in one clip."""
 
     def __init__(self, method: Adaptive) -> None:
         self._method = method
-        self._steps: list[int] = []  # evaluated, the newest first
+        self._steps: list[int] = []  # evaluated steps, the newest first
         self._quantities: list[Array] = []  # the newest two
-        self._proportion = 1.0  # of the error of order 1 to what it adds to order 0
+        self._proportion = 1.0  # of the error of order 1 to what order 1 adds to order 0
 
     def decide(self, step: int, evaluated: Evaluated) -> Jump:
-        """Take in an evaluation; say where to go."""
+        """Use an evaluation, and decide the jump from there."""
         method = self._method
         weights = conversion(float(method.schedule.alpha_bar_t[step]), method.quantity)
         quantity = weighted_sum((evaluated.prediction(), evaluated.read()), weights)
@@ -81,7 +80,7 @@ class _Clip:
             self._proportion += (1 - MEMORY) * (_rms(quantity, forecast) / added - self._proportion)
 
     def _end(self) -> int:
-        """The furthest step that the tolerance and the number of evaluations allow."""
+        """Return the furthest step that the tolerance and the number of evaluations allow."""
         step, last = self._steps[0], len(self._method.schedule) - 1
         if step == last:
             return last + 1
@@ -97,15 +96,14 @@ class _Clip:
         return end
 
     def _error(self, end: int, change: float) -> float:
-        """Estimated error of the latents at `end`: both orders weight the latents alike, and the quantities apart."""
+        """Estimate the error at `end`. Both orders weight the latents alike and differ in the quantities alone."""
         first = self._jump(end).w[0]
         zeroth = jump(self._method.schedule, self._steps[:1], end, reuse, self._method.quantity).w[0]
         return self._proportion * abs(first - zeroth) * change
 
     def _jump(self, end: int) -> Jump:
-        history: Sequence[int] = self._steps[:2]
-        return jump(self._method.schedule, history, end, newton(1), self._method.quantity)
+        return jump(self._method.schedule, self._steps[:2], end, newton(1), self._method.quantity)
 
 
-def _rms(one: Array, other: Array) -> float:
-    return float(np.sqrt(np.square(one.astype(np.float64) - other).mean()))
+def _rms(array: Array, other: Array) -> float:
+    return float(np.sqrt(np.square(array.astype(np.float64) - other).mean()))

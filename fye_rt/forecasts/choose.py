@@ -1,4 +1,4 @@
-"""From options to the forecaster that the loop follows."""
+"""Choice of the forecaster that the loop follows, from options."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -9,7 +9,6 @@ from fye_rt.errors import OptionError
 from fye_rt.forecast import (
     PAPER_INTERVAL,
     PAPER_WARM_UP,
-    Extrapolate,
     Forecaster,
     JumpTable,
     newton,
@@ -28,30 +27,30 @@ logger = logging.getLogger("fye_rt")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How often the network is evaluated, whatever the number of steps.
+    """Numbers of network evaluations, whatever the number of steps.
 
     Attributes:
-        calibrated: with a table that was fitted to the model.
-        otherwise: with first order on epsilon, where there is none.
+        calibrated: evaluations with a table fitted to the model.
+        otherwise: evaluations without such a table, with first order on epsilon.
     """
 
     calibrated: int
     otherwise: int
 
 
-# docs/measurements/index.md: what each of them costs in quality
+# docs/measurements/index.md: what each costs in quality
 PRESETS = {"quality": Preset(8, 15), "balanced": Preset(6, 12), "fast": Preset(4, 8)}
-EVALUATED = 2 / 5  # of the steps, by default: as many as the published cache evaluates
-TOLERANCE = 0.005  # of the adaptive method, by default: docs/measurements/index.md
+EVALUATED = 2 / 5  # default share of evaluated steps: that of the published cache
+TOLERANCE = 0.005  # default of the adaptive method: docs/measurements/index.md
 
 
 def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]] = tuple) -> Forecaster:
-    """The forecaster of one clip.
+    """Choose the forecaster of one clip.
 
     Args:
         schedule: the DDIM steps.
-        options: of the clip.
-        fitted: gives the tables that were fitted to the model; called where they are needed.
+        options: options of the clip.
+        fitted: reads the tables fitted to the model; called only if they are needed.
 
     Raises:
         OptionError: more evaluations than the schedule has steps.
@@ -62,7 +61,10 @@ def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], I
     if settings.method == "off":
         return SOLVERS[options.solver](schedule)
     if settings.method == "paper":
-        steps = _evaluated(_published(settings), len(schedule))
+        # the published cache's steps where the settings leave them open
+        interval = settings.interval or (None if settings.evaluations else PAPER_INTERVAL)
+        settings = replace(settings, warm_up=settings.warm_up or PAPER_WARM_UP, interval=interval)
+        steps = _evaluated(settings, len(schedule))
         return forecast.jump_table(schedule, steps, published(), "v", reuse if settings.face_mask else None)
     if settings.method == "adaptive":
         most = settings.max_evaluations or len(schedule)
@@ -78,39 +80,24 @@ def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], I
         table = _find(schedule, options, fitted, evaluations, evaluations)
     if table is not None:
         return table
-    extrapolate = _extrapolate(settings)
+    order = 1 if settings.order is None else settings.order
+    extrapolate = {"reuse": reuse, "taylor": taylor(order)}.get(settings.method, newton(order))
     outside = reuse if settings.face_mask else None
     return forecast.jump_table(schedule, _evaluated(settings, len(schedule)), extrapolate, quantity, outside)
 
 
 def _find(
-    schedule: Schedule,
-    options: Options,
-    fitted: Callable[[], Iterable[Fitted]],
-    evaluations: int,
-    otherwise: int,
+    schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]], evaluations: int, otherwise: int
 ) -> JumpTable | None:
     guidance = GUIDANCE if options.guidance is None else options.guidance
     table = find(fitted(), len(schedule), guidance, evaluations)
     if table is None and otherwise < len(schedule):
         logger.warning(
-            "the bundle has no fitted table for %d evaluations of %d steps at guidance %g: its cache is first order, "
-            "with %d evaluations; make one with: fye calibrate BUNDLE --steps %d --guidance %g",
+            "the bundle has no fitted table for %d evaluations of %d steps at guidance %g: using first order with %d "
+            "evaluations; make a table with: fye calibrate BUNDLE --steps %d --guidance %g",
             *(evaluations, len(schedule), guidance, otherwise, len(schedule), guidance),
         )
     return table
-
-
-def _published(settings: Forecast) -> Forecast:
-    """With the published cache's steps, where nothing else was said."""
-    warm_up = settings.warm_up or PAPER_WARM_UP
-    interval = settings.interval or (None if settings.evaluations else PAPER_INTERVAL)
-    return replace(settings, warm_up=warm_up, interval=interval)
-
-
-def _extrapolate(settings: Forecast) -> Extrapolate:
-    order = 1 if settings.order is None else settings.order
-    return {"reuse": reuse, "taylor": taylor(order)}.get(settings.method, newton(order))
 
 
 def _evaluated(settings: Forecast, steps: int) -> list[int]:

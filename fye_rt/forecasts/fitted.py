@@ -1,4 +1,4 @@
-"""Jump tables that were fitted to a model (`fye_rt.forecasts.fitting`), kept in its bundle as forecast.json."""
+"""Jump tables fitted to a model (`fye_rt.forecasts.fitting`), stored in its bundle as forecast.json."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,14 +16,14 @@ _MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A jump table and what it holds for.
+    """A jump table and the conditions it was fitted for.
 
     Attributes:
-        steps: of DDIM.
-        guidance: least and greatest guidance scale that it was fitted for.
-        table: its jumps, between predictions of v.
-        error: root mean square distance of its latents to those of the full runs, on clips that it was not fitted to;
-            NaN if there was one clip alone.
+        steps: number of DDIM steps.
+        guidance: least and greatest guidance scale.
+        table: the jumps, between predictions of v.
+        error: root mean square distance between its latents and those of the full runs, on held-out clips; NaN if there
+            was only one clip.
     """
 
     steps: int
@@ -33,26 +33,26 @@ class Fitted:
 
     @property
     def key(self) -> tuple[int, tuple[float, float], int]:
-        """What tells it from a bundle's other tables: steps, guidance and evaluations."""
+        """Identity among a bundle's tables: steps, guidance and evaluations."""
         return self.steps, self.guidance, self.table.evaluations
 
     def fits(self, steps: int, guidance: float, evaluations: int) -> bool:
-        """Whether it may be used."""
+        """Return whether the table may be used."""
         low, high = self.guidance
         return (self.steps, self.table.evaluations) == (steps, evaluations) and low <= guidance <= high
 
 
 def find(fitted: Iterable[Fitted], steps: int, guidance: float, evaluations: int) -> JumpTable | None:
-    """The table of the narrowest range of guidance that fits."""
+    """Return the fitting table with the narrowest range of guidance, or None."""
     fitting = [entry for entry in fitted if entry.fits(steps, guidance, evaluations)]
     return min(fitting, key=lambda entry: entry.guidance[1] - entry.guidance[0]).table if fitting else None
 
 
 def read(bundle: Bundle) -> tuple[Fitted, ...]:
-    """The tables of a bundle; none if it has no forecast.json.
+    """Read the tables of a bundle; () if it has no forecast.json.
 
     Raises:
-        BundleError: a file of another format, or fitted to another checkpoint.
+        BundleError: the file is damaged, of another format, or fitted to another checkpoint.
     """
     if FILE not in bundle.manifest["files"]:
         return ()
@@ -72,7 +72,7 @@ def read(bundle: Bundle) -> tuple[Fitted, ...]:
 
 
 def write(bundle: Bundle, fitted: Sequence[Fitted], facts: Mapping[str, Any]) -> None:
-    """Put tables into a bundle, in place of those it had; `facts` say how they were fitted.
+    """Store tables in a bundle, replacing all its tables; `facts` say how they were fitted.
 
     Raises:
         OutputError: the bundle cannot be written.

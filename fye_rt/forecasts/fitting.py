@@ -1,13 +1,13 @@
-"""Jumps that are fitted to what a model really does between evaluated steps.
+"""Fitting of jumps to what a model does between evaluated steps.
 
-Every step is evaluated on a few clips. Then, for a choice of steps, the weights of each move are fitted by least
-squares, one after another, on the latents that the moves before it lead to (a closed loop), so that it ends where all
+A few clips are recorded with every step evaluated. Then, for a choice of steps, least squares fits the weights of each
+move, one move after another, on the latents that the moves before it lead to (a closed loop), so that it ends where all
 the steps would have ended:
 
     x' = a x + sum_i w_i v_{e-i}        against x of the full run at the next evaluated step
 
-Two numbers a move are given: the weights must carry a point whose x0 and epsilon stand still exactly to its next place,
-as every forecast and every solver does. Plain least squares would blur what it cannot foresee.
+Two constraints hold in every move: the weights must carry a point whose x0 and epsilon stand still exactly to its next
+place, as every forecast and every solver does. Plain least squares would blur what it cannot predict.
 """
 
 import math
@@ -23,9 +23,9 @@ from fye_rt.forecasts.fitted import Fitted
 from fye_rt.schedule import Schedule
 from fye_rt.timings import Progress, no_progress
 
-TAPS = 3  # predictions in a move: the newest and two before
-REFINED = 6  # evaluations in the largest table whose steps are refined: with more, a move begins near the full run
-_PATIENCE = 5  # a refinement evaluates each clip at most as often as so many full runs
+TAPS = 3  # predictions in a move: the newest and the two before it
+REFINED = 6  # evaluations in the largest table whose steps are refined: with more, moves begin near the full run
+_PATIENCE = 5  # most evaluations of a refinement, in full runs per clip
 
 Predict = Callable[[Array, int], Array]  # (latents, step) to the guided prediction of a whole clip
 Matrix = NDArray[np.float64]
@@ -36,8 +36,8 @@ class Recorded:
     """A clip with every step evaluated.
 
     Attributes:
-        predict: the network on this clip.
-        latents: float32 (steps + 1, ...), from noise to the result.
+        predict: evaluates the network on this clip.
+        latents: float32 (steps + 1, ...), from the noise to the result.
         predictions: float32 (steps, ...).
     """
 
@@ -64,19 +64,19 @@ def fit_all(
     taps: int = TAPS,
     progress: Progress = no_progress,
 ) -> list[Fitted]:
-    """Choose steps and fit moves for each number of evaluations, and see how they do on clips they were not fitted to.
+    """Choose steps and fit moves for each number of evaluations, and measure the error on held-out clips.
 
     Args:
         schedule: the DDIM steps.
-        clips: what to fit to.
+        clips: recorded clips to fit to.
         guidance: least and greatest guidance scale of the clips.
-        evaluations: how many, for each table.
+        evaluations: network evaluations of each table.
         taps: most predictions in a move.
-        progress: called with ("fit", finished, all) evaluations of the network.
+        progress: called with ("fit", finished, all) network evaluations.
 
     Returns:
-        For each table its error on other clips: each half of them with the table that was fitted to the other half. NaN
-        where there is one clip alone.
+        Tables with their errors on held-out clips: each half of the clips is measured with weights fitted to the other
+        half, at steps chosen on all clips. With one clip the error is NaN.
     """
     halves = [(clips[::2], clips[1::2]), (clips[1::2], clips[::2])] if len(clips) > 1 else []
     refinement = _PATIENCE * len(schedule) * len(clips)
@@ -108,18 +108,12 @@ def fit_all(
 def fit(
     schedule: Schedule, clips: Sequence[Recorded], steps: Sequence[int], taps: int = TAPS
 ) -> tuple[JumpTable, float]:
-    """Fit the moves between the given steps.
-
-    Args:
-        schedule: the DDIM steps.
-        clips: what to fit to.
-        steps: that are evaluated, ascending from 0.
-        taps: most predictions in a move.
+    """Fit the moves between evaluated `steps`, ascending from 0; see `fit_all` for the other arguments.
 
     Returns:
-        The table, and how far its results are from those of the full runs (`distance`).
+        The table, and the distance of its results from those of the full runs (`distance`).
     """
-    return _Ways(schedule, clips, taps).fit(tuple(steps))
+    return _ClosedLoops(schedule, clips, taps).fit(tuple(steps))
 
 
 def refine(
@@ -129,44 +123,40 @@ def refine(
     taps: int = TAPS,
     progress: Progress = no_progress,
 ) -> list[int]:
-    """Steps near the given ones whose fitted moves lead nearer to the full runs.
+    """Find steps near the given ones whose fitted moves end nearer to the full runs.
 
-    `search` lets every move begin on the full run; with few evaluations it really begins some way off, and other steps
-    are better. Here each of them, but for the first and the last one, is taken up to two earlier or later as long as
-    that helps. The later ones go first: what lies before them need not be evaluated again.
+    `search` lets every move begin on the full run. With few evaluations a move really begins some way off, and other
+    steps are better. Here each step, except the first and the last, moves by up to two as long as that helps. Later
+    steps go first, because the steps before them need not be evaluated again.
 
-    Args:
-        schedule: the DDIM steps.
-        clips: what to fit to.
-        steps: to begin with, ascending from 0.
-        taps: most predictions in a move.
-        progress: called with ("refine", finished, most) evaluations of the network.
+    `steps`, ascending from 0, are those to start from, and `progress` is called with ("refine", finished, most) network
+    evaluations. The other arguments are those of `fit_all`.
     """
-    ways = _Ways(schedule, clips, taps)
+    loops = _ClosedLoops(schedule, clips, taps)
     most = _PATIENCE * len(schedule) * len(clips)
     best = tuple(steps)
-    tried, error = {best}, ways.fit(best)[1]
+    tried, least = {best}, loops.fit(best)[1]
     last = None
     while last != best:
         last = best
         for i in range(len(steps) - 2, 0, -1):
             for by in (-1, 1, -2, 2):
-                way = (*best[:i], best[i] + by, *best[i + 1 :])
-                if way in tried or not way[i - 1] < way[i] < way[i + 1]:
+                path = (*best[:i], best[i] + by, *best[i + 1 :])
+                if path in tried or not path[i - 1] < path[i] < path[i + 1]:
                     continue
-                if ways.evaluations > most - len(steps) * len(clips):
+                if loops.evaluations > most - len(steps) * len(clips):
                     return list(best)
-                tried.add(way)
-                found = ways.fit(way)[1]
-                if found < error:
-                    best, error = way, found
-                ways.keep(best)
-                progress("refine", ways.evaluations, most)
+                tried.add(path)
+                error = loops.fit(path)[1]
+                if error < least:
+                    best, least = path, error
+                loops.keep(best)
+                progress("refine", loops.evaluations, most)
     return list(best)
 
 
 def distance(schedule: Schedule, clips: Sequence[Recorded], table: JumpTable) -> float:
-    """From a table's results to those of the full runs, root mean square over all latents of all clips."""
+    """Root mean square distance of a table's results from those of the full runs, over all latents of all clips."""
     loops = [_Loop(clip, clip.latents[0]) for clip in clips]
     for loop in loops:
         for jump in table.jumps:
@@ -175,23 +165,23 @@ def distance(schedule: Schedule, clips: Sequence[Recorded], table: JumpTable) ->
     return _rms(loops)
 
 
-class _Ways:
-    """Clips on the ways of several tables; what these begin with in common is evaluated once."""
+class _ClosedLoops:
+    """Runs of all clips along several choices of steps, which share the evaluations of common first steps."""
 
     def __init__(self, schedule: Schedule, clips: Sequence[Recorded], taps: int) -> None:
         self._schedule, self._clips, self._taps = schedule, clips, taps
-        # by the steps evaluated so far: the clips, and the moves that led them here
+        # by the steps evaluated so far: the clips, and the moves that led there
         self._known: dict[tuple[int, ...], tuple[list[_Loop], tuple[Jump, ...]]] = {}
-        self.evaluations = 0  # of the network, in all
+        self.evaluations = 0  # of the network, in total
 
     def fit(self, steps: tuple[int, ...]) -> tuple[JumpTable, float]:
-        """The table with these steps, and how far its results are from those of the full runs."""
+        """Return the table for these steps, and the distance of its results from those of the full runs."""
         loops, jumps = self._moved(steps, len(self._schedule))
         return JumpTable(jumps), _rms(loops)
 
     def keep(self, steps: tuple[int, ...]) -> None:
-        """Forget all that does not lie on this way."""
-        self._known = {way: at for way, at in self._known.items() if way == steps[: len(way)]}
+        """Forget all evaluations that do not belong to these steps."""
+        self._known = {path: runs for path, runs in self._known.items() if path == steps[: len(path)]}
 
     def _moved(self, steps: tuple[int, ...], end: int) -> tuple[list["_Loop"], tuple[Jump, ...]]:
         if not steps:
@@ -216,7 +206,7 @@ class _Ways:
 
 
 class _Loop:
-    """One clip on the way of a table."""
+    """One clip in the closed loop of a table."""
 
     def __init__(self, clip: Recorded, latents: Array, ring: Sequence[Array] = ()) -> None:
         self._clip = clip
@@ -231,7 +221,7 @@ class _Loop:
         del self._ring[keep:]
 
     def products(self, end: int) -> Matrix:
-        """Of where the full run is at step `end`, of the latents, and of the predictions."""
+        """Scalar products of the target (the full run at step `end`), the latents and the predictions."""
         return _products([self._clip.latents[end], self._latents, *self._ring])
 
     def move(self, jump: Jump) -> None:
@@ -246,12 +236,12 @@ def _rms(loops: Sequence[_Loop]) -> float:
 
 
 def solve(schedule: Schedule, known: Sequence[int], end: int, products: Matrix) -> list[float]:
-    """Weights (a, w_0, ...) of the latents at step known[0] and of the predictions at the known steps.
+    """Solve for the weights (a, w_0, ...) of the latents at step known[0] and of the predictions at the known steps.
 
     Args:
         schedule: the DDIM steps.
         known: evaluated steps, the newest first.
-        end: step that the move leads to.
+        end: step at which the move ends.
         products: scalar products of the target, the latents and the predictions with each other.
     """
     power = schedule.alpha_bar_t[list(known)]
@@ -262,12 +252,12 @@ def solve(schedule: Schedule, known: Sequence[int], end: int, products: Matrix) 
     base = np.linalg.pinv(constraints) @ np.sqrt([level, 1 - level])
     free = np.linalg.svd(constraints)[2][2:].T
     gram, cross = products[1:, 1:], products[1:, 0]
-    chosen = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
-    return list((base + free @ chosen).tolist())
+    solution = np.linalg.lstsq(free.T @ gram @ free, free.T @ (cross - gram @ base), rcond=1e-12)[0]
+    return list((base + free @ solution).tolist())
 
 
 def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps: int = TAPS) -> list[int]:
-    """Steps whose moves, each fitted on the full runs, leave the least error in sum.
+    """Find the steps whose moves, each fitted on the full runs, leave the least error in sum.
 
     The first and the last step are always among them: at the first nothing is known yet, and the last keeps the detail.
     """
@@ -277,12 +267,12 @@ def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps
     products = np.sum([_products([*clip.latents, *clip.predictions]) for clip in clips], axis=0)
 
     def error(known: Sequence[int], end: int) -> float:
-        of = [end, known[0], *(steps + 1 + step for step in known)]
-        chosen = products[np.ix_(of, of)]
-        off = np.array([-1.0, *solve(schedule, known, end, chosen)])
-        return float(off @ chosen @ off)
+        rows = [end, known[0], *(steps + 1 + step for step in known)]
+        gram = products[np.ix_(rows, rows)]
+        residual = np.array([-1.0, *solve(schedule, known, end, gram)])
+        return float(residual @ gram @ residual)
 
-    # the best way to every pair of last two steps; what lies before them hardly counts for the next move
+    # the best path to every pair of last two steps; earlier steps hardly matter for the next move
     best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {(0,): (0.0, (0,))}
     for done in range(1, evaluations):
         further: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
@@ -290,10 +280,10 @@ def search(schedule: Schedule, clips: Sequence[Recorded], evaluations: int, taps
             left = evaluations - 1 - done
             ends = [steps - 1] if left == 0 else range(path[-1] + 1, steps - 1 - (left - 1))
             for end in ends:
-                found = (cost + error(path[::-1][:taps], end), (*path, end))
-                key = found[1][-2:]
-                if key not in further or found < further[key]:
-                    further[key] = found
+                candidate = (cost + error(path[::-1][:taps], end), (*path, end))
+                key = candidate[1][-2:]
+                if key not in further or candidate < further[key]:
+                    further[key] = candidate
         best = further
     return list(min((cost + error(path[::-1][:taps], steps), path) for cost, path in best.values())[1])
 

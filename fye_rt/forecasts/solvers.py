@@ -1,7 +1,7 @@
-"""Solvers of the model's differential equation, as rows of the forecast's table.
+"""Solvers of the model's differential equation, as jump tables.
 
 DPM-Solver++ and UniPC take fewer, longer steps instead of forecasting between short ones. Both predict x0 and
-extrapolate it over the logarithm of the signal-to-noise ratio, as diffusers' schedulers of the same names do.
+extrapolate it over the logarithm of the signal-to-noise ratio, like diffusers' schedulers of the same names.
 """
 
 import math
@@ -14,26 +14,26 @@ from fye_rt import forecast
 from fye_rt.forecast import Jump, JumpTable, conversion
 from fye_rt.schedule import Schedule
 
-TERMINAL = 2.0**-24  # alpha_bar of pure noise, as diffusers has it for these two: its logarithm is finite
+TERMINAL = 2.0**-24  # alpha_bar of pure noise, as in diffusers' versions of both: its logarithm is finite
 
 Weights = NDArray[np.float64]  # (3,): of the newest x0, of the one before, and of the one before that
 
 
 def ddim(schedule: Schedule) -> JumpTable:
-    """DDIM (Song et al. 2021), every step of the schedule."""
+    """DDIM (Song et al. 2021) with every step of the schedule."""
     return forecast.jump_table(schedule)
 
 
 def dpm(schedule: Schedule) -> JumpTable:
-    """DPM-Solver++ 2M, midpoint (Lu et al. 2022, algorithm 2); the first step and the last are first order."""
+    """DPM-Solver++ 2M, midpoint (Lu et al. 2022, algorithm 2); the first and the last step are first order."""
     levels = _Levels(schedule)
     return JumpTable(tuple(levels.jump(i, levels.predictor(i)) for i in range(len(schedule))))
 
 
 def unipc(schedule: Schedule) -> JumpTable:
-    """UniPC of order 2, B2(h) (Zhao et al. 2023); the first step and the last are first order.
+    """UniPC of order 2, B2(h) (Zhao et al. 2023); the first and the last step are first order.
 
-    Its corrector takes each step again once the prediction at its end is known, and goes on from there: a correction of
+    Its corrector repeats each step once the prediction at its end is known, and continues from there: a correction of
     the latents that is a sum of predictions.
     """
     levels = _Levels(schedule)
@@ -62,25 +62,25 @@ class _Levels:
         return Jump(i, i + 1, self.ratio(i), tuple(w[:used].tolist()), *conversion(float(self._power[i]), "x0"))
 
     def ratio(self, i: int) -> float:
-        """Of the noise after step i to that before it: the weight of the latents."""
+        """Return the noise after step i as a multiple of that before it: the weight of the latents."""
         return float(self._noise[i + 1] / self._noise[i])
 
     def gain(self, i: int) -> float:
-        """What step i adds of an x0 that stays the same."""
+        """Return what step i adds of a constant x0."""
         return float(-self._signal[i + 1] * np.expm1(-self._h[i]))
 
     def second_order(self, i: int) -> bool:
         return 0 < i < len(self._h) - 1
 
     def predictor(self, i: int) -> Weights:
-        """Step i from the x0 that are known before it, beginning with its own."""
+        """Return the weights of step i from the x0 known before it: its own first."""
         if not self.second_order(i):
             return self.gain(i) * np.array([1.0, 0, 0])
         slope = self._h[i] / self._h[i - 1] / 2
         return self.gain(i) * np.array([1 + slope, -slope, 0])
 
     def corrector(self, i: int) -> Weights:
-        """Step i once more, from the x0 at its end, its own, and the one before."""
+        """Return the weights of step i, repeated, from the x0 at its end, its own, and the one before."""
         if not self.second_order(i):
             return self.gain(i) * np.array([0.5, 0.5, 0])
         h, back = self._h[i], -self._h[i - 1] / self._h[i]

@@ -366,7 +366,7 @@ def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tu
 
     frames = live_frames(animator, portrait, source(), LIVE)
     assert [len(next(frames)), len(next(frames))] == [4, 1]
-    with pytest.raises(InputError, match=r"image is uint8 \(64, 72, 3\); the portrait needs uint8 \(64, 64, 3\)"):
+    with pytest.raises(InputError, match=r"image is uint8 \(64, 72, 3\); give uint8 \(64, 64, 3\)"):
         next(frames)
 
 

@@ -57,10 +57,10 @@ def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: 
         (IMAGE, r"landmark_images is uint8, each of shape \(64, 3\)"),
         (IMAGE[None].astype(np.float32), "landmark_images is float32"),
         (IMAGE[None, :, :60], "landmark_images is 64x60"),
-        (IMAGE[None][:0], "landmark_images has 0 frames; denoised together are 1 to 600"),
+        (IMAGE[None][:0], "landmark_images has 0 frames; 1 to 600 can be denoised together"),
         (
             np.broadcast_to(np.uint8(0), (601, 64, 64, 3)),
-            r"landmark_images has 601 frames; denoised together are 1 to 600: .*windows='progressive'",
+            r"landmark_images has 601 frames; 1 to 600 can be denoised together: .*windows='progressive'",
         ),
     ],
 )

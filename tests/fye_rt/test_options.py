@@ -123,7 +123,7 @@ def test_a_size_is_height_and_width_in_text_or_numbers(size: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"stepz": 3}, OptionError, "'stepz' is not known; there are: portrait, motion"),
+        ({"stepz": 3}, OptionError, "'stepz' is not known; allowed: portrait, motion"),
         ({"size": "64"}, OptionError, "size='64' is not valid"),
         ({"size": [64, 72, 3]}, OptionError, "size=[64, 72, 3] is not valid"),
         ({"size": "64x65"}, InputError, "the clip is 64x65; sides are multiples of 8, 64 to 2048"),

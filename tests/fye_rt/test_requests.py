@@ -92,7 +92,7 @@ def test_what_is_not_set_is_as_the_command_line_has_it() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"beauty": 9}, OptionError, "'beauty' is not known; there are: portrait, motion"),
+        ({"beauty": 9}, OptionError, "'beauty' is not known; allowed: portrait, motion"),
         ({"size": [64]}, OptionError, 'size=\\[64\\] is not valid; give "HxW"'),
         ({"size": "64x65"}, InputError, "sides are multiples of 8"),
         ({"frames": 0}, OptionError, "frames=0 is not valid; allowed: 1 or more"),

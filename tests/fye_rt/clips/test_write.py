@@ -49,7 +49,7 @@ def test_a_comparison_that_fails_costs_no_clip(
     write.write_clip(rendering(), tmp_path / "out.mp4", tmp_path / "beside.mp4", None)
     assert media.probe_video(tmp_path / "out.mp4").frames == 3
     (warning,) = caplog.messages
-    assert "beside.mp4" in warning and warning.endswith(f"{tmp_path / 'out.mp4'} is there")
+    assert "beside.mp4" in warning and warning.endswith(f"{tmp_path / 'out.mp4'} is complete")
     assert [path for path in names(tmp_path) if path != "beside.mp4"] == ["out.mp4"]
 
 
@@ -76,7 +76,7 @@ def test_a_sheet_and_a_report_that_fail_cost_no_clip(fye: Fye, tmp_path: Path, m
     out = tmp_path / "out.mp4"
     also = ("--contact-sheet", tmp_path / "sheet.png", "--json", tmp_path / "report.json")
     assert "2 frames" in fye("animate", PORTRAIT, LANDMARKS, "-o", out, *FAST, *also)
-    lines = [line for line in fye.err.splitlines() if "is there" in line]
+    lines = [line for line in fye.err.splitlines() if "is complete" in line]
     assert ["sheet.png" in lines[0], "report.json" in lines[1]] == [True, True]
     assert names(tmp_path) == ["out.mp4"] and media.probe_video(out).frames == 2
 
