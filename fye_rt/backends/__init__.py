@@ -37,8 +37,7 @@ def load(name: str) -> Open:
     Raises:
         BackendError: the backend is unknown, or its package is not installed; the message has the install command.
     """
-    open_engine: Open = _module(name).open_engine
-    return open_engine
+    return _module(name).open_engine
 
 
 def installed() -> list[str]:
@@ -57,22 +56,13 @@ def choose(name: str = "auto", bundle: Bundle | None = None) -> str:
 
 
 def candidates(bundle: Bundle | None = None) -> Iterator[str]:
-    """Yield the backends that "auto" may choose here, best first; each is checked when its turn comes.
-
-    Args:
-        bundle: see `choose`.
-    """
+    """Yield the backends that "auto" may choose here, best first, each checked in turn; `bundle` as in `choose`."""
     yield from (name for name in _ON_A_GPU if not unusable(name, bundle))
     yield FALLBACK
 
 
 def unusable(name: str, bundle: Bundle | None = None) -> str:
-    """Explain why "auto" cannot choose a backend here; "" if it can.
-
-    Args:
-        name: a backend.
-        bundle: see `choose`.
-    """
+    """Explain why "auto" cannot choose a backend here, or return ""; `bundle` as in `choose`."""
     if name == FALLBACK:
         return ""
     if name == "openvino":
@@ -103,13 +93,8 @@ def distributions(name: str) -> tuple[str, ...]:
 
 
 def computes(name: str) -> tuple[str, ...]:
-    """Return the compute precisions of backend `name` on this machine; "auto" means the last.
-
-    Raises:
-        BackendError: as `load`.
-    """
-    precisions: tuple[str, ...] = _module(name).computes()
-    return precisions
+    """Return the compute precisions of backend `name` here ("auto" means the last); raises BackendError as `load`."""
+    return _module(name).computes()
 
 
 def resolve_compute(name: str, compute: str) -> str:

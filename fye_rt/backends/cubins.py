@@ -62,11 +62,7 @@ class Kernel:
         launch(stream, config, self._kernel, *values, 0, 0)  # Triton's two scratch pointers; no kernel here uses them
 
     def grid(self, sizes: Mapping[str, int | float]) -> tuple[int, int, int]:
-        """Return the number of programs in each direction of the grid.
-
-        Raises:
-            ValueError: a size that the grid depends on is missing.
-        """
+        """Return the number of programs in each direction; raises ValueError if the grid needs a missing size."""
         lengths = [_evaluate(ast.parse(rule, mode="eval").body, sizes) for rule in self._entry["grid"]]
         x, y, z = lengths + [1] * (3 - len(lengths))
         return x, y, z

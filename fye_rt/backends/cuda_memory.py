@@ -41,11 +41,7 @@ class Gpu:
         self.device.set_current()
 
     def allocate(self, size: int) -> Any:
-        """Allocate a cuda-core Buffer of `size` bytes; it is freed with its last reference.
-
-        Raises:
-            BackendError: the GPU has not enough memory left.
-        """
+        """Allocate a Buffer of `size` bytes, freed with its last reference; raises BackendError if memory runs out."""
         try:
             return self.device.allocate(max(1, size), stream=self.stream)
         except Exception as error:
@@ -60,11 +56,7 @@ class Gpu:
             self.scratch = self.allocate(size)
 
     def put(self, array: NDArray[Any]) -> Any:
-        """Copy an array to a new Buffer and wait until the copy is complete.
-
-        Raises:
-            BackendError: as `allocate`.
-        """
+        """Copy an array to a new Buffer and wait for the copy; raises BackendError as `allocate`."""
         buffer = self.allocate(array.nbytes)
         if self._staging is None or len(self._staging[1]) < buffer.size:
             self._staging = None
@@ -76,11 +68,7 @@ class Gpu:
         return buffer
 
     def wait(self) -> None:
-        """Wait until all queued work is finished.
-
-        Raises:
-            BackendError: some of the work failed.
-        """
+        """Wait for all queued work; raises BackendError if some of it failed."""
         try:
             self.stream.sync()
         except Exception as error:
@@ -154,12 +142,7 @@ def part(buffer: Any, size: int) -> Any:
 
 
 def as_tensorrt_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Convert an array to a TensorRT type; an array that has this type already is not copied.
-
-    Args:
-        array: the numbers.
-        dtype: TensorRT's name of the type: "FLOAT", "HALF", "INT64", or "BF16", which is returned as uint16 bits.
-    """
+    """Convert an array, unless it has the type already, to TensorRT's FLOAT, HALF, INT64, or BF16 (as uint16 bits)."""
     if dtype != "BF16":
         return array.astype({"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64}[dtype], copy=False)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)

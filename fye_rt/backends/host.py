@@ -74,11 +74,7 @@ class HostWorkspace:
         return self._prediction
 
     def advance(self, jump: Jump) -> None:
-        """Move the latents to the end of a jump.
-
-        Raises:
-            InputError: the jump treats the face separately, and no face mask was given.
-        """
+        """Move the latents to the end of a jump; raises InputError if the jump needs a face mask and has none."""
         latents, prediction = self._latents, self._prediction
         plain = (jump.c, jump.d) == (1, 0)  # the quantity is the prediction itself: nothing to convert
         self._ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))

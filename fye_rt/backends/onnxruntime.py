@@ -37,11 +37,7 @@ def computes() -> tuple[str, ...]:
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEngine:
-    """Open a graph of a bundle.
-
-    Raises:
-        BackendError: the compute precision is not float32, or ONNX Runtime refuses the graph.
-    """
+    """Open a graph; raises BackendError if the compute precision is not float32, or ONNX Runtime refuses the graph."""
     resolve_compute("onnxruntime", settings.compute)
     try:
         return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))

@@ -72,11 +72,7 @@ class OnnxRuntimeGpuEngine(Engine):
         self._open()
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """Run the graph and return its outputs by name.
-
-        Raises:
-            BackendError: the run failed, most often for lack of memory.
-        """
+        """Run the graph and return its outputs by name; raises BackendError if it fails, mostly for lack of memory."""
         shapes = tuple((name, tuple(inputs[name].shape)) for name in self._inputs)
         try:
             return self._run(shapes, inputs)

@@ -80,11 +80,7 @@ class Provider:
         return ("fp32", "fp16") if _rewrites() else ("fp32",)
 
     def open_engine(self, bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeGpuEngine:
-        """Open a graph of a bundle.
-
-        Raises:
-            BackendError: the GPU, the provider or the compute precision is not available.
-        """
+        """Open a graph; raises BackendError if the GPU, the provider or the compute precision is not available."""
         if reason := self.unusable():
             raise BackendError(f"{self.backend} cannot be used: {reason}")
         compute = resolve_compute(self.backend, settings.compute)
@@ -179,12 +175,8 @@ def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
     if provider == RTX.name:
         cached = {"nv_runtime_cache_path": str(folder)}
         return {"nv_use_external_data_initializer": "1"} | (cached if writable else {})
-    cached = {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(folder),
-    }
+    cached = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+    cached |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
     return {"trt_load_user_initializer": "1"} | (cached if writable else {})
 
 

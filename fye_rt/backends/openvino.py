@@ -23,18 +23,12 @@ _SMALL_PLANE = 64  # positions
 
 
 class OpenVinoEngine(Engine):
-    """One graph, compiled for all shapes, or, if it is a denoiser, for the shapes of its last run.
-
-    Args:
-        bundle: bundle with the graph.
-        graph: name of the graph.
-        compute: "fp32" or "bf16".
-        threads: CPU threads; 0 for OpenVINO's default.
-    """
+    """One graph, compiled for all shapes, or, if it is a denoiser, for the shapes of its last run."""
 
     pixels = CPU_PIXELS
 
     def __init__(self, bundle: Bundle, graph: str, compute: str, threads: int) -> None:
+        """Prepare a graph in "fp32" or "bf16", with so many CPU threads; 0 for OpenVINO's default."""
         self.compute = compute
         self._config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[compute],

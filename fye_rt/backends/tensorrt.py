@@ -19,19 +19,9 @@ from fye_rt.backends.tensorrt_messages import messages, quoted
 from fye_rt.bundle import Bundle
 from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, lacking
-from fye_rt.plans import PlanCache, PlanKey
+from fye_rt.plans import PlanCache, PlanKey, matching
 from fye_rt.plans.key import Shape
-from fye_rt.plans.matching import (
-    EIGHT_BITS,
-    STRIPPED,
-    Machine,
-    alike,
-    choose,
-    exactly,
-    plan_key,
-    rebuild_command,
-    usable,
-)
+from fye_rt.plans.matching import Machine
 
 _OPENED_SHAPES = 16  # per graph, each with its own context; progressive windows have about a dozen lengths
 
@@ -125,34 +115,22 @@ class TensorRTEngine(Engine):
         return bound
 
     def _plan(self, shapes: Mapping[str, Shape]) -> "_Plan":
-        rebuild = rebuild_command(self._bundle, self._graph, shapes, self.compute)
-        chosen = choose(self._keys, shapes)
-        if chosen is None:
-            missing = replace(self._wanted, profile=exactly(self._bundle, self._graph, shapes))
+        rebuild = matching.rebuild_command(self._bundle, self._graph, shapes, self.compute)
+        key = matching.choose(self._keys, shapes)
+        if key is None:
+            missing = replace(self._wanted, profile=matching.exactly(self._bundle, self._graph, shapes))
             raise BackendError(self._cache.missing_message(missing, rebuild))
-        if chosen not in self._plans:
-            self.open(chosen, self._cache.open(chosen, rebuild).content, rebuild)
-        return self._plans[chosen]
+        if key not in self._plans:
+            self.open(key, self._cache.open(key, rebuild).content, rebuild)
+        return self._plans[key]
 
     def open(self, key: PlanKey, content: bytes, rebuild: str) -> None:
-        """Open a plan, from the cache or not yet published there.
-
-        Raises:
-            BackendError: TensorRT does not open the plan.
-        """
+        """Open a plan, from the cache or not yet published; raises BackendError if TensorRT does not open it."""
         self._plans[key] = _Plan(self._graph, content, rebuild)
 
 
 class _Plan:
-    """An open plan.
-
-    Attributes:
-        engine: TensorRT's engine.
-        messages: logger that keeps TensorRT's errors.
-        types: TensorRT's names of the types of inputs and outputs, by name.
-        inputs: names of the inputs.
-        outputs: names of the outputs.
-    """
+    """An open plan; `types` holds TensorRT's names of the types of inputs and outputs."""
 
     def __init__(self, graph: str, content: bytes, rebuild: str) -> None:
         import tensorrt
@@ -165,7 +143,7 @@ class _Plan:
                 f"TensorRT {tensorrt.__version__} does not open the plan of {graph}: {quoted(self.messages.said)}; "
                 f"build it again with: {rebuild} --rebuild"
             )
-        self._by_hand = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         names = [self.engine.get_tensor_name(number) for number in range(self.engine.num_io_tensors)]
         self.types = {name: self.engine.get_tensor_dtype(name).name for name in names}
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
@@ -174,7 +152,7 @@ class _Plan:
 
     def context(self) -> Any:
         """Create an execution context, which has no scratch memory of its own."""
-        return self.done(self.engine.create_execution_context(self._by_hand), "make a context")
+        return self.done(self.engine.create_execution_context(self._strategy), "make a context")
 
     def done(self, answer: Any, what: str) -> Any:
         """Return TensorRT's answer; raises BackendError if it means failure."""
@@ -186,12 +164,7 @@ class _Plan:
 
 
 class BoundPlan:
-    """A plan for inputs of certain shapes, replayed from a CUDA graph from the second run on.
-
-    Attributes:
-        plan: the open plan.
-        outputs: shapes of the outputs, by name.
-    """
+    """A plan for inputs of certain shapes, which a CUDA graph replays from the second run on; `outputs` has shapes."""
 
     def __init__(self, gpu: Gpu, places: dict[str, Place], plan: _Plan, shapes: Mapping[str, Shape]) -> None:
         """Set the shapes; `reserve` adds to `places` the inputs and outputs that are missing there."""
@@ -257,22 +230,14 @@ TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np
 
 
 def computes() -> tuple[str, ...]:
-    """Return the compute precisions on this machine.
-
-    Raises:
-        BackendError: no GPU can be used, or TensorRT is not installed.
-    """
+    """Return the compute precisions on this machine; raises BackendError without a GPU or TensorRT."""
     sm = int(machine(Gpu()).sm.removeprefix("sm_"))
     oldest = (("int8", 0), ("fp8", 89), ("fp32", 0), ("bf16", 80), ("fp16", 0))  # architecture for each precision
     return tuple(precision for precision, first in oldest if sm >= first)
 
 
 def machine(gpu: Gpu) -> Machine:
-    """Return the architecture and versions that a plan for this GPU is bound to.
-
-    Raises:
-        BackendError: TensorRT is not installed.
-    """
+    """Return what a plan for this GPU is bound to; raises BackendError if TensorRT is not installed."""
     from cuda.core import system
 
     try:
@@ -313,24 +278,24 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TensorRTEngin
     wanted, keys = _plans(cache, bundle, graph, machine(gpu), settings.compute)
     if not keys:
         raise BackendError(_missing(cache, wanted, bundle))
-    return TensorRTEngine(bundle, graph, alike(keys, wanted), keys, gpu, cache)
+    return TensorRTEngine(bundle, graph, matching.alike(keys, wanted), keys, gpu, cache)
 
 
 def _plans(cache: PlanCache, bundle: Bundle, graph: str, here: Machine, compute: str) -> tuple[PlanKey, list[PlanKey]]:
     """Return the fields that usable plans of a graph have in common, and the keys of these plans."""
     cached = _keys(cache)
     choices = []
-    precisions = [name for name in computes() if name not in EIGHT_BITS]  # 8 bits change clips: only on request
+    precisions = [name for name in computes() if name not in matching.EIGHT_BITS]  # these change clips: on request only
     for precision in reversed(precisions) if compute == "auto" else (compute,):
-        wanted = plan_key(bundle, graph, here, precision, ())
-        keys = [key for key in usable(cached, wanted) if STRIPPED not in key.flags]
+        wanted = matching.plan_key(bundle, graph, here, precision, ())
+        keys = [key for key in matching.usable(cached, wanted) if matching.STRIPPED not in key.flags]
         choices.append((wanted, keys))
     return next((choice for choice in choices if choice[1]), choices[0])
 
 
 def _missing(cache: PlanCache, wanted: PlanKey, bundle: Bundle) -> str:
-    rebuild = rebuild_command(bundle, wanted.graph, {}, wanted.precision)
-    return cache.missing_message(alike(_keys(cache), wanted), rebuild)
+    rebuild = matching.rebuild_command(bundle, wanted.graph, {}, wanted.precision)
+    return cache.missing_message(matching.alike(_keys(cache), wanted), rebuild)
 
 
 def _keys(cache: PlanCache) -> list[PlanKey]:

@@ -23,7 +23,7 @@ PACKAGED = Path(__file__).parents[1] / "cubins"  # exists if the package was bui
 
 
 class Bound(Protocol):
-    """A plan ready to run on inputs of certain shapes, at addresses known to it."""
+    """A plan that is ready to run on inputs of certain shapes, which are copied to fixed addresses."""
 
     @property
     def outputs(self) -> Mapping[str, tuple[int, ...]]:
@@ -105,8 +105,7 @@ class TensorRTWorkspace:
         conditional.download()
         if not self._guided:
             self._gpu.wait()
-            plain: Array = conditional.array(shape)
-            return plain
+            return conditional.array(shape)
         unconditional = self._places["v_unconditional"]
         unconditional.download()
         self._gpu.wait()
@@ -139,8 +138,7 @@ class TensorRTWorkspace:
         place = self._places["latents"]
         place.download()
         self._gpu.wait()
-        latents: Array = place.array(self._denoising.shape)
-        return latents
+        return place.array(self._denoising.shape)
 
     def write(self, positions: NDArray[np.int64], latents: Array) -> None:
         """Put the latents of some frames at their positions."""
@@ -156,17 +154,9 @@ class TensorRTWorkspace:
 def decode_pixels(
     gpu: Gpu, places: dict[str, Place], kernels: Mapping[str, Any], bind: Bind, latents: Array
 ) -> NDArray[np.uint8]:
-    """Decode latents to frames, with the values of `fye_rt.arrays.to_uint8`.
+    """Decode latents float32 (1, 4, f, h, w) to frames uint8 (f, 8h, 8w, 3), as `fye_rt.arrays.to_uint8` makes them.
 
-    Args:
-        gpu: GPU on which the decoder's plan runs.
-        places: memory of the plan's inputs and outputs, by name.
-        kernels: compiled kernels of `fye_kernels`, by name.
-        bind: prepares the plan.
-        latents: float32 (1, 4, f, h, w).
-
-    Returns:
-        uint8 (f, 8h, 8w, 3).
+    `gpu`, `places`, `kernels` and `bind` are those of the decoder, as in `TensorRTWorkspace`.
 
     Raises:
         NumericalError: the decoder returned NaN or infinity.
@@ -188,5 +178,4 @@ def decode_pixels(
     gpu.wait()
     if wrong.array((1,))[0]:
         raise not_finite("vae_decoder")
-    frames: NDArray[np.uint8] = pixels.array(shape)
-    return frames
+    return pixels.array(shape)

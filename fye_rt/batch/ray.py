@@ -22,8 +22,8 @@ class Cluster:
     Args:
         make: takes a number of threads and returns the function that makes a worker.
         address: address of a running cluster, such as "ray://head:10001" or "auto"; "local" starts Ray on this machine.
-        size: number of workers; 0: one per GPU, or without GPUs one per machine.
-        threads: cores of each worker; 0: all cores of its machine, or with a `size` its share of all cores.
+        size: number of workers; 0: one per GPU, or without GPUs as many as there is room for.
+        threads: cores of each worker; 0 without GPUs: those of the largest machine, or with a `size` a share of all.
 
     Raises:
         BackendError: Ray is not installed, or the cluster is not reached.
@@ -31,7 +31,11 @@ class Cluster:
     """
 
     def __init__(self, make: Callable[[int], Make], address: str, size: int = 0, threads: int = 0) -> None:
-        self._ray = _import()
+        try:
+            import ray
+        except ImportError as error:
+            raise BackendError(f"Ray cannot be imported ({error}); run: pip install 'fye-rt[cluster]'") from error
+        self._ray = ray
         self._connect(address)
         try:
             self.size, resources = _shares(self._ray.nodes(), size, threads)
@@ -83,14 +87,6 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-
-
-def _import() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise BackendError(f"Ray cannot be imported ({error}); run: pip install 'fye-rt[cluster]'") from error
-    return ray
 
 
 def _shares(nodes: Sequence[Mapping[str, Any]], size: int, threads: int) -> tuple[int, dict[str, float]]:

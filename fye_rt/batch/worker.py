@@ -41,11 +41,7 @@ class AnimatorSpec:
     low_memory: bool = False
 
     def animator(self) -> Animator:
-        """Open the Animator.
-
-        Raises:
-            FyeError: the bundle or the backend is at fault.
-        """
+        """Open the Animator; raises FyeError if the bundle or the backend is at fault."""
         bundle = Bundle.load(self.bundle)
         return Animator(bundle, self.backend, compute=self.compute, threads=self.threads, low_memory=self.low_memory)
 
@@ -117,11 +113,7 @@ def record_path(folder: Path, name: str) -> Path:
 
 
 def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
-    """Compute the SHA-256 of everything that a job's clip is made from, files included.
-
-    Raises:
-        InputError: a file is missing.
-    """
+    """Compute the SHA-256 of the input files and settings of a job's clip; raises InputError if a file is missing."""
     request = job.request
     sources = (request.portrait, request.motion, request.portrait_landmarks)
     facts = {
@@ -137,11 +129,7 @@ def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file, once for each state of it: many jobs share a portrait or a motion.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """Compute the SHA-256 of a file, again only if it has changed; raises InputError if it cannot be read."""
     try:
         facts = path.stat()
         return _sha256(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -149,7 +137,7 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=100_000)  # many jobs share a portrait or a motion
 def _sha256(path: Path, size: int, changed: int, node: int) -> str:
     return files.sha256(path)
 

@@ -36,22 +36,14 @@ Make = Callable[[], Worker]  # makes a worker in the process where it will work;
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The result of a task that killed every worker it was given to, or raised an unforeseen error.
-
-    Attributes:
-        reason: what happened, in one line.
-    """
+    """The result of a task that raised an unforeseen error or killed every worker that got it: a one-line reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The result of a task whose worker could not be made.
-
-    Attributes:
-        error: the reason.
-    """
+    """The result of a task whose worker could not be made: the error."""
 
     error: FyeError
 
@@ -240,11 +232,7 @@ class _Started:
 
 
 class Server:
-    """A worker that is made at its first task, and whose errors become results.
-
-    Args:
-        make: makes the worker.
-    """
+    """A worker that is made at its first task, and whose errors become results."""
 
     def __init__(self, make: Make) -> None:
         self._make = make
@@ -274,21 +262,13 @@ class Server:
 
 
 def devices(count: int) -> list[str]:
-    """Return the names in CUDA_VISIBLE_DEVICES of the GPUs that this process sees.
-
-    Args:
-        count: number of GPUs that the driver shows.
-    """
+    """Return the names in CUDA_VISIBLE_DEVICES of this process's GPUs; `count` is how many the driver shows."""
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return (names or [str(number) for number in range(count)])[:count]
 
 
 def threads_each(threads: int, workers: int, cores: int | None) -> int:
-    """Return the threads of each of several workers: `threads` if set, else a share of the cores.
-
-    Raises:
-        OptionError: more workers than cores share them.
-    """
+    """Return each worker's threads: `threads`, or its share of the cores; raises OptionError if these are too few."""
     if workers == 1 or threads:
         return threads
     if not cores:

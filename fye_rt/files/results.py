@@ -94,11 +94,7 @@ def _result(path: Path, mode: int, *, folder: bool) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file appears whole or not at all.
-
-    Raises:
-        OutputError: the file could not be written.
-    """
+    """Write indented JSON as `atomic_file` does; raises OutputError if that fails."""
     with atomic_file(path) as hidden:
         hidden.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -195,11 +191,7 @@ def _lock(path: Path) -> int | None:
 
 
 def sha256(file: Path) -> str:
-    """Compute the SHA-256 of a file, as hexadecimal digits, at 1.5 GB/s.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Compute the SHA-256 of a file, in hexadecimal, at 1.5 GB/s; raises OSError if the file cannot be read."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -135,10 +135,7 @@ class PlanCache:
         """Lock a plan while building it. After a wait, check first whether the other process has built it.
 
         Don't enter it twice for a key. A process that dies releases it. A locked plan is neither evicted nor pruned.
-
-        Args:
-            key: key of the plan.
-            tell: called once with a line of text if another process holds the lock.
+        `tell` is called once with a line of text if another process holds the lock.
         """
 
         def waiting() -> None:

@@ -24,10 +24,7 @@ _NAMES = {
 
 
 def profile(shapes: Mapping[str, Sequence[Sequence[int]]]) -> Profile:
-    """Build an optimization profile as a `PlanKey` stores it.
-
-    Args:
-        shapes: smallest, most usual and largest shape of each input, by name.
+    """Build a `PlanKey`'s profile from the smallest, most usual and largest shape of each input, by name.
 
     Raises:
         OptionError: an input does not have three shapes.
@@ -94,11 +91,7 @@ class PlanKey:
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Rebuild a key from the values of `to_json`.
-
-        Raises:
-            ValueError: `to_json` does not return such values.
-        """
+        """Rebuild a key from the values of `to_json`; raises ValueError for any other values."""
         try:
             key = cls(**{**values, "profile": tuple(values["profile"].items()), "flags": tuple(values["flags"])})
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -118,12 +111,7 @@ def differences(there: PlanKey, here: PlanKey) -> list[tuple[str, str]]:
 
 
 def canonical(values: Any) -> bytes:
-    """Encode values as canonical JSON: equal values give equal bytes.
-
-    Raises:
-        TypeError: JSON cannot hold a value.
-        ValueError: a value is NaN or infinity.
-    """
+    """Encode equal values as equal JSON; raises TypeError for values that JSON lacks, ValueError for NaN, infinity."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 

@@ -143,7 +143,7 @@ def _takes(bounds: Profile, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _room(bounds: Profile, shapes: Mapping[str, Shape]) -> float:
-    """Measure how loosely a profile fits shapes: 0 if it was built for exactly these, larger for wider ranges."""
+    """Measure how loosely a profile fits: 0 if built for these shapes, more for wider ranges or other usual shapes."""
     room = 0.0
     for name, (low, usual, high) in bounds:
         room += math.log(math.prod(high) / math.prod(low))
