@@ -48,7 +48,7 @@ def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
 
 
 def takes(denoising: Denoising) -> bool:
-    """Whether the kernel can move these latents: they are one window, as every piece of a progressive or live clip."""
+    """Whether the kernel can move these latents: they must be one window, as are progressive and live pieces."""
     frames = denoising.shape[2]
     one_window = len(denoising.windows) == 1 and np.array_equal(denoising.windows[0].frames, np.arange(frames))
     return one_window and denoising.ring <= SLOTS and int(np.prod(denoising.shape)) % ALIGNMENT == 0

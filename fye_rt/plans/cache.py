@@ -124,10 +124,10 @@ class PlanCache:
         if not others:
             return f"{self.root} has no plan of {key.graph}; build it with: {rebuild}"
         nearest = min(others, key=lambda other: (len(differences(other, key)), other.digest))
-        there, here = zip(*differences(nearest, key), strict=True)
+        nearest_fields, key_fields = zip(*differences(nearest, key), strict=True)
         return (
-            f"{self.root} has no such plan of {key.graph}: there is one for {', '.join(there)}; this is "
-            f"{', '.join(here)}; build it with: {rebuild}"
+            f"{self.root} has no such plan of {key.graph}: there is one for {', '.join(nearest_fields)}; this is "
+            f"{', '.join(key_fields)}; build it with: {rebuild}"
         )
 
     @contextmanager
