@@ -1,4 +1,4 @@
-"""The registry of backends: which there are, which work here, and what opens a graph with them."""
+"""Registry of backends: which exist, which work on this machine, and how each opens a graph."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from fye_rt.engine import Engine, Settings
 from fye_rt.errors import BackendError
 from fye_rt.files import ensure_home
 
-# module (or what it has under a name) and package of each backend, in the order in which "auto" looks at them
+# module (or module:attribute) and package of each backend, in the order in which "auto" tries them
 BACKENDS = {
     "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
     "torch": ("fye_torch.engine", "torch"),
@@ -21,58 +21,48 @@ BACKENDS = {
     "onnxruntime-tensorrt": ("fye_rt.backends.onnxruntime_gpu:TENSORRT", "onnxruntime"),
     "onnxruntime-rtx": ("fye_rt.backends.onnxruntime_gpu:RTX", "onnxruntime"),
 }
-# only one of the two wheels may be there: they overwrite each other's files
+# only one of the two wheels may be installed: they overwrite each other's files
 ONNXRUNTIME_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
-FALLBACK = "onnxruntime"  # is always installed, and works everywhere
+FALLBACK = "onnxruntime"  # always installed, works everywhere
 ON_A_CPU = ("onnxruntime", "openvino", "torch")
-_ON_A_GPU = ("tensorrt", "torch", "onnxruntime-cuda")  # of what "auto" may choose
-_RETYPED = ("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx")  # whose graphs onnx-ir makes float16
+_ON_A_GPU = ("tensorrt", "torch", "onnxruntime-cuda")  # the GPU backends that "auto" may choose
+_RETYPED = ("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx")  # onnx-ir converts their graphs to float16
 
 Open = Callable[[Bundle, str, Settings], Engine]
 
 
 def load(name: str) -> Open:
-    """The function that opens a graph with backend `name`: (bundle, graph name, settings) -> Engine.
+    """Return the function that opens a graph with backend `name`: (bundle, graph name, settings) -> Engine.
 
     Raises:
-        BackendError: unknown, or its package is not installed; the message has the command that installs it.
+        BackendError: the backend is unknown, or its package is not installed; the message has the install command.
     """
-    open_engine: Open = _module(name).open_engine
-    return open_engine
+    return _module(name).open_engine
 
 
 def installed() -> list[str]:
-    """Names of the backends that can be used here."""
+    """Return the names of the backends that are installed and usable on this machine."""
     return [name for name in BACKENDS if not _absent(name)]
 
 
 def choose(name: str = "auto", bundle: Bundle | None = None) -> str:
-    """Resolve "auto": the first backend on a GPU that works here, else ONNX Runtime on the CPU.
+    """Resolve "auto" to the first GPU backend that works here, else to ONNX Runtime on the CPU.
 
     Args:
-        name: of a backend, or "auto".
-        bundle: for which TensorRT must have plans.
+        name: a backend, or "auto".
+        bundle: TensorRT is chosen only if it has plans for this bundle; None skips that check.
     """
     return next(candidates(bundle)) if name == "auto" else name
 
 
 def candidates(bundle: Bundle | None = None) -> Iterator[str]:
-    """The backends that "auto" may choose here, the best first; each is looked at when it is its turn.
-
-    Args:
-        bundle: for which TensorRT must have plans; without one they don't matter.
-    """
+    """Yield the backends that "auto" may choose here, best first, each checked in turn; `bundle` as in `choose`."""
     yield from (name for name in _ON_A_GPU if not unusable(name, bundle))
     yield FALLBACK
 
 
 def unusable(name: str, bundle: Bundle | None = None) -> str:
-    """Why a backend does not work here, or is not for "auto" to choose; "" if it is.
-
-    Args:
-        name: of a backend.
-        bundle: for which TensorRT must have plans; without one they don't matter.
-    """
+    """Explain why "auto" cannot choose a backend here, or return ""; `bundle` as in `choose`."""
     if name == FALLBACK:
         return ""
     if name == "openvino":
@@ -80,71 +70,63 @@ def unusable(name: str, bundle: Bundle | None = None) -> str:
     if reason := gpu.gpus().reason:  # before anything heavy is imported
         return reason
     try:
-        reason = str(_module(name).unusable(bundle))
+        return str(_module(name).unusable(bundle))
     except BackendError as error:
         return str(error)
-    return reason
 
 
 def _absent(name: str) -> str:
-    """Why a backend is not installed, or has no GPU that it needs; else ""."""
+    """Explain why a backend is not installed, or lacks the GPU it needs; "" if neither."""
     try:
-        found = find_spec(BACKENDS[name][1])
+        spec = find_spec(BACKENDS[name][1])
     except ValueError:  # a module without a spec
-        found = None
-    if found is None:
+        spec = None
+    if spec is None:
         return f"it is not installed; run: {_install(name)}"
-    if name not in ON_A_CPU:
-        return str(_module(name).unusable())
-    return ""
+    return "" if name in ON_A_CPU else str(_module(name).unusable())
 
 
 def distributions(name: str) -> tuple[str, ...]:
-    """What a backend's package is installed as: one of these."""
+    """Return the names under which pip may have installed a backend's package."""
     package = BACKENDS[name][1]
     return {"tensorrt": ("tensorrt-cu13",), FALLBACK: (FALLBACK, "onnxruntime-gpu")}.get(package, (package,))
 
 
 def computes(name: str) -> tuple[str, ...]:
-    """The precisions that backend `name` computes in on this machine; "auto" stands for the last.
-
-    Raises:
-        BackendError: as `load`.
-    """
-    able: tuple[str, ...] = _module(name).computes()
-    return able
+    """Return the compute precisions of backend `name` here ("auto" means the last); raises BackendError as `load`."""
+    return _module(name).computes()
 
 
 def resolve_compute(name: str, compute: str) -> str:
-    """The precision that `compute`, which may be "auto", means for backend `name`.
+    """Resolve a compute precision, which may be "auto", for backend `name`.
 
     Raises:
-        BackendError: as `load`, or the backend does not compute in it on this machine.
+        BackendError: as `load`, or the backend does not compute in this precision on this machine.
     """
-    able = computes(name)
+    precisions = computes(name)
     if compute == "auto":
-        return able[-1]
-    if compute not in able:
-        other = ", or use backend='openvino' for bf16" if compute == "bf16" and name != "openvino" else ""
+        return precisions[-1]
+    if compute not in precisions:
+        remedy = ", or use backend='openvino' for bf16" if compute == "bf16" and name != "openvino" else ""
         if compute == "fp16" and name in _RETYPED:
-            other = ", or run: pip install onnx-ir"  # an extra would bring the CPU's onnxruntime back
+            remedy = ", or run: pip install onnx-ir"  # an extra would reinstall the CPU's onnxruntime
         raise BackendError(
-            f"{name} computes in {' or '.join(able)} here, not in {compute}; drop compute={compute!r}{other}"
+            f"{name} computes in {' or '.join(precisions)} here, not in {compute}; drop compute={compute!r}{remedy}"
         )
     return compute
 
 
 def _module(name: str) -> Any:
     if name not in BACKENDS:
-        raise BackendError(f"no backend is called {name!r}; there are: auto, {', '.join(BACKENDS)}")
-    place, package = BACKENDS[name]
-    module, _, attribute = place.partition(":")
-    ensure_home()  # OpenVINO asks for it
+        raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
+    path, package = BACKENDS[name]
+    module_name, _, attribute = path.partition(":")
+    ensure_home()  # OpenVINO needs a home folder
     try:
-        found = importlib.import_module(module)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise BackendError(f"backend {name} needs {package} ({error}); run: {_install(name)}") from error
-    return getattr(found, attribute) if attribute else found
+    return getattr(module, attribute) if attribute else module
 
 
 def _install(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Kernels that were compiled ahead of time (`fye_kernels.aot`), launched without Triton and without PyTorch.
+"""Kernels compiled ahead of time (`fye_kernels.aot`), launched without Triton or PyTorch.
 
 kernels = Kernels.load(DIR, Device())
 kernels["geglu_fp16"].launch(stream, {"x": pointer, "out": pointer, "count": n, "channels": c})
@@ -17,32 +17,32 @@ import numpy as np
 from fye_rt.errors import BackendError
 
 MANIFEST = "manifest.json"
-ALIGNMENT = 16  # of the arguments that a kernel was compiled for
-_GRANTED = 48 << 10  # bytes of shared memory that a block gets without asking
+ALIGNMENT = 16  # kernels are compiled for arguments that are multiples of this
+_DEFAULT_SHARED = 48 << 10  # bytes of shared memory that a block gets by default
 
 
 class Kernel:
-    """One kernel, on one GPU."""
+    """One kernel, loaded on one GPU."""
 
     def __init__(self, name: str, entry: Mapping[str, Any], cubin: Path, device: Any) -> None:
-        """Takes an entry of the manifest and its file, which has been checked."""
+        """Load the kernel of a manifest entry from `cubin`, whose hash the caller has checked."""
         from cuda.core import ObjectCode
 
         self.name, self._entry = name, entry
         self._kernel = ObjectCode.from_cubin(str(cubin)).get_kernel(entry["symbol"])
-        if entry["shared_memory"] > _GRANTED:
+        if entry["shared_memory"] > _DEFAULT_SHARED:
             _grant(self._kernel, entry["shared_memory"], device)
 
     def launch(self, stream: Any, arguments: Mapping[str, int | float], **sizes: int) -> None:
         """Queue one launch.
 
         Args:
-            stream: of cuda-core.
-            arguments: by name: device addresses, whole numbers and floats.
-            sizes: what the grid depends on beyond the arguments, such as the batch.
+            stream: cuda-core stream.
+            arguments: device addresses, integers and floats, by name.
+            sizes: values that the grid depends on beyond the arguments, such as the batch.
 
         Raises:
-            ValueError: an argument is missing, is none of the kernel's, or isn't the multiple of 16 it must be.
+            ValueError: an argument is missing, unknown, or not the multiple of 16 that the kernel requires.
         """
         from cuda.core import LaunchConfig, launch
 
@@ -58,22 +58,18 @@ class Kernel:
             block=32 * self._entry["warps"],
             shmem_size=self._entry["shared_memory"],
         )
-        given = [_converted(arguments[name], kind) for name, kind in self._entry["arguments"]]
-        launch(stream, config, self._kernel, *given, 0, 0)  # Triton's two scratch pointers, which none of them uses
+        values = [_converted(arguments[name], kind) for name, kind in self._entry["arguments"]]
+        launch(stream, config, self._kernel, *values, 0, 0)  # Triton's two scratch pointers; no kernel here uses them
 
     def grid(self, sizes: Mapping[str, int | float]) -> tuple[int, int, int]:
-        """How many programs are launched in each direction.
-
-        Raises:
-            ValueError: a size that the grid depends on is missing.
-        """
-        found = [_evaluate(ast.parse(rule, mode="eval").body, sizes) for rule in self._entry["grid"]]
-        x, y, z = found + [1] * (3 - len(found))
+        """Return the number of programs in each direction; raises ValueError if the grid needs a missing size."""
+        lengths = [_evaluate(ast.parse(rule, mode="eval").body, sizes) for rule in self._entry["grid"]]
+        x, y, z = lengths + [1] * (3 - len(lengths))
         return x, y, z
 
 
 class Kernels(Mapping[str, Kernel]):
-    """All kernels of a folder, loaded when they are first asked for."""
+    """The kernels of a folder, each loaded on first use."""
 
     def __init__(self, folder: Path, entries: Mapping[str, Mapping[str, Any]], device: Any) -> None:
         self._folder, self._entries, self._device = folder, entries, device
@@ -81,10 +77,10 @@ class Kernels(Mapping[str, Kernel]):
 
     @classmethod
     def load(cls, folder: Path, device: Any) -> Self:
-        """Those that `python -m fye_kernels.aot` wrote into `folder`, for a device of cuda-core.
+        """Read the kernels that `python -m fye_kernels.aot` wrote into `folder`, for a cuda-core device.
 
         Raises:
-            BackendError: no manifest, or no kernel for the device.
+            BackendError: the manifest is missing, or a kernel was not compiled for the device.
         """
         capability = device.compute_capability
         remedy = f"compile them: python -m fye_kernels.aot --out {folder}"
@@ -104,11 +100,7 @@ class Kernels(Mapping[str, Kernel]):
         return cls(folder, entries, device)
 
     def __getitem__(self, name: str) -> Kernel:
-        """The kernel of that name.
-
-        Raises:
-            BackendError: its file is missing or altered.
-        """
+        """Load a kernel on first use; raises BackendError if its file is missing or altered."""
         if name not in self._loaded:
             entry = self._entries[name]
             file = self._folder / entry["file"]
@@ -125,7 +117,7 @@ class Kernels(Mapping[str, Kernel]):
 
 
 def _choose(architectures: Mapping[str, Any], major: int, minor: int) -> str | None:
-    """The very architecture, or the nearest before it of its major number; those with an `a` run on one alone."""
+    """Return the exact architecture, else the newest older one of its major version; one with an `a` must be exact."""
     exact = [name for name in architectures if name.rstrip("a") == f"sm_{major}{minor}"]
     older = sorted(
         name
@@ -136,20 +128,20 @@ def _choose(architectures: Mapping[str, Any], major: int, minor: int) -> str | N
 
 
 def _converted(value: int | float, kind: str) -> Any:
-    """An argument as cuda-core takes it; plain whole numbers are addresses."""
+    """Convert an argument for cuda-core, which reads a plain int as an address."""
     if kind.startswith("*"):
         return int(value)
     return np.int32(value) if kind == "i32" else np.float32(value)
 
 
 def _evaluate(rule: ast.expr, sizes: Mapping[str, int | float]) -> int:
-    """A grid's rule: sizes, whole numbers, products, quotients, and ceil around a quotient."""
+    """Evaluate a grid rule, made of sizes, integers, products, quotients (rounded down), and ceil of a quotient."""
     match rule:
         case ast.Constant(int(value)):
             return value
         case ast.Name(name):
             if name not in sizes:
-                raise ValueError(f"the grid depends on {name}; give it")
+                raise ValueError(f"the grid depends on {name}; pass it")
             return int(sizes[name])
         case ast.BinOp(left, ast.Mult(), right):
             return _evaluate(left, sizes) * _evaluate(right, sizes)
@@ -157,7 +149,7 @@ def _evaluate(rule: ast.expr, sizes: Mapping[str, int | float]) -> int:
             return _evaluate(left, sizes) // _evaluate(right, sizes)
         case ast.Call(ast.Name("ceil"), [ast.BinOp(left, ast.Div(), right)]):
             return math.ceil(_evaluate(left, sizes) / _evaluate(right, sizes))
-    raise ValueError(f"{ast.unparse(rule)} is no rule of a grid")
+    raise ValueError(f"{ast.unparse(rule)} is not a grid rule")
 
 
 def _grant(kernel: Any, size: int, device: Any) -> None:

@@ -1,4 +1,4 @@
-"""A GPU's memory and one stream of work, through cuda-core."""
+"""GPU memory and one stream of work, through cuda-core."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +12,16 @@ INSTALL = "run: pip install 'fye-rt[tensorrt]'"
 
 
 class Gpu:
-    """The current GPU, as all engines of one Animator see it: they work one after another, on one stream.
+    """The current GPU, shared by all engines of one Animator, which run one after another on one stream.
 
     Attributes:
-        device: of cuda-core.
-        stream: likewise.
-        scratch: memory that every engine works in, and none finds as it left it.
+        device: cuda-core device.
+        stream: cuda-core stream.
+        scratch: working memory of all engines; each overwrites it.
     """
 
     def __init__(self) -> None:
-        """Raises BackendError where no GPU can be used."""
+        """Open the current GPU; raises BackendError if no GPU can be used."""
         try:
             from cuda.core import Device, LegacyPinnedMemoryResource
 
@@ -37,15 +37,11 @@ class Gpu:
         self._staging: tuple[Any, NDArray[np.uint8]] | None = None
 
     def enter(self) -> None:
-        """Make it the GPU of this thread."""
+        """Make this the current GPU of the calling thread."""
         self.device.set_current()
 
     def allocate(self, size: int) -> Any:
-        """A cuda-core Buffer of so many bytes; it is freed when nobody holds it any more.
-
-        Raises:
-            BackendError: there is not so much left.
-        """
+        """Allocate a Buffer of `size` bytes, freed with its last reference; raises BackendError if memory runs out."""
         try:
             return self.device.allocate(max(1, size), stream=self.stream)
         except Exception as error:
@@ -54,49 +50,41 @@ class Gpu:
             ) from error
 
     def work_in(self, size: int) -> None:
-        """Have scratch of at least so many bytes."""
+        """Grow `scratch` to at least `size` bytes."""
         if self.scratch is None or self.scratch.size < size:
-            self.scratch = None  # the old goes first
+            self.scratch = None  # frees the old memory first
             self.scratch = self.allocate(size)
 
     def put(self, array: NDArray[Any]) -> Any:
-        """A new Buffer with an array's numbers; waits until they are there.
-
-        Raises:
-            BackendError: as `allocate`.
-        """
+        """Copy an array to a new Buffer and wait for the copy; raises BackendError as `allocate`."""
         buffer = self.allocate(array.nbytes)
         if self._staging is None or len(self._staging[1]) < buffer.size:
             self._staging = None
             self._staging = self.pinned(buffer.size)
-        there, here = self._staging
-        here[: array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-        buffer.copy_from(part(there, buffer.size), stream=self.stream)
+        pinned, host = self._staging
+        host[: array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
+        buffer.copy_from(part(pinned, buffer.size), stream=self.stream)
         self.wait()
         return buffer
 
     def wait(self) -> None:
-        """Until everything queued so far is finished.
-
-        Raises:
-            BackendError: some of it failed.
-        """
+        """Wait for all queued work; raises BackendError if some of it failed."""
         try:
             self.stream.sync()
         except Exception as error:
             raise BackendError(f"the GPU failed ({error}); start again") from error
 
     def pinned(self, size: int) -> tuple[Any, NDArray[np.uint8]]:
-        """Memory of the host that the GPU copies from and to: a Buffer, and an array of its bytes."""
+        """Allocate pinned host memory, which the GPU copies from and to: a Buffer, and an array of its bytes."""
         buffer = self._pinned.allocate(size)
         return buffer, np.from_dlpack(buffer).view(np.uint8)
 
 
 class Place:
-    """An array's place on the GPU, with one on the host for the way there and back. It grows, and then moves.
+    """Memory of one array on the GPU, and a staging buffer on the host for its transfers. Growing moves it.
 
     Attributes:
-        holds: whose numbers lie there, for whoever copied them; None after `upload`.
+        holds: the object whose numbers are stored, set by the caller that copied them; None after `upload`.
     """
 
     def __init__(self, gpu: Gpu, dtype: Any) -> None:
@@ -108,21 +96,21 @@ class Place:
 
     @property
     def address(self) -> int:
-        """Of the first byte, on the GPU."""
+        """Address of the first byte, on the GPU."""
         return int(self._device.handle)
 
     def reserve(self, shape: Sequence[int]) -> None:
-        """Have room on the GPU for an array of that shape; what was there is lost if it has to move."""
+        """Reserve GPU memory for an array of `shape`; the old content is lost if the memory has to move."""
         self._size = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
         if self._device is None or self._device.size < self._size:
             self._device = self.holds = None
             self._device = self._gpu.allocate(self._size)
 
     def upload(self, array: NDArray[Any]) -> None:
-        """Queue the copy of an array of the reserved shape and this dtype; the one before must have been made."""
-        host = self._staging()
+        """Queue the copy of an array of the reserved shape and this dtype; the copy before must be complete."""
+        buffer, host = self._staging()
         host.view(self._dtype).reshape(array.shape)[...] = array
-        part(self._device, self._size).copy_from(part(self._host_buffer(), self._size), stream=self._gpu.stream)
+        part(self._device, self._size).copy_from(buffer, stream=self._gpu.stream)
         self.holds = None
 
     def copy(self, source: Any) -> None:
@@ -131,39 +119,31 @@ class Place:
 
     def download(self) -> None:
         """Queue the copy to the host."""
-        self._staging()
-        part(self._device, self._size).copy_to(part(self._host_buffer(), self._size), stream=self._gpu.stream)
+        buffer, _ = self._staging()
+        part(self._device, self._size).copy_to(buffer, stream=self._gpu.stream)
 
     def array(self, shape: Sequence[int]) -> NDArray[Any]:
-        """What was downloaded, once that is finished; the caller's own."""
-        return self._staging().view(self._dtype).reshape(shape).copy()
+        """Return a copy of the downloaded array; the download must be complete."""
+        return self._staging()[1].view(self._dtype).reshape(shape).copy()
 
-    def _staging(self) -> NDArray[np.uint8]:
+    def _staging(self) -> tuple[Any, NDArray[np.uint8]]:
         if self._host is None or len(self._host[1]) < self._size:
             self._host = None
             self._host = self._gpu.pinned(self._device.size)
-        return self._host[1][: self._size]
-
-    def _host_buffer(self) -> Any:
-        assert self._host is not None
-        return self._host[0]
+        buffer, host = self._host
+        return part(buffer, self._size), host[: self._size]
 
 
 def part(buffer: Any, size: int) -> Any:
-    """The first bytes of a Buffer."""
+    """Return a view of the first `size` bytes of a Buffer."""
     if buffer.size == size:
         return buffer
     return type(buffer).from_handle(buffer.handle, size, owner=buffer)
 
 
 def as_tensorrt_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Numbers as TensorRT reads them.
-
-    Args:
-        array: to be copied where its type is another.
-        dtype: a name of TensorRT's: "FLOAT", "HALF", "BF16", whose bits come as uint16, or "INT64".
-    """
+    """Convert an array, unless it has the type already, to TensorRT's FLOAT, HALF, INT64, or BF16 (as uint16 bits)."""
     if dtype != "BF16":
         return array.astype({"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64}[dtype], copy=False)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # to the nearest, ties to even
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # round to nearest, ties to even

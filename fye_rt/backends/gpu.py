@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as its driver tells them; nothing heavy is imported for it."""
+"""NVIDIA GPUs of this machine, as the driver reports them, without heavy imports."""
 
 import ctypes
 import sys
@@ -13,12 +13,12 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU.
+    """An NVIDIA GPU.
 
     Attributes:
-        name: its maker's.
+        name: product name.
         sm: architecture, such as "sm_90".
-        memory: bytes.
+        memory: size in bytes.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the driver says.
+    """The driver's answer.
 
     Attributes:
-        gpus: those that CUDA_VISIBLE_DEVICES leaves.
-        cuda: newest version of CUDA that the driver serves, such as "13.0"; "" without a driver.
-        reason: why there are none, or "".
+        gpus: the GPUs that CUDA_VISIBLE_DEVICES leaves visible.
+        cuda: newest CUDA version that the driver supports, such as "13.0"; "" if the driver is missing or fails.
+        reason: why `gpus` is empty, or "".
     """
 
     gpus: tuple[Gpu, ...]
@@ -43,16 +43,12 @@ class Found:
 
 @cache
 def gpus() -> Found:
-    """Look once."""
+    """Ask the driver once and remember its answer."""
     return look(ctypes.CDLL)
 
 
 def look(load: Callable[[str], Any]) -> Found:
-    """Ask the driver.
-
-    Args:
-        load: opens a shared library by its name, as `ctypes.CDLL` does.
-    """
+    """Ask the driver, which `load` opens as a shared library by its name, as `ctypes.CDLL` does."""
     try:
         driver = load(_DRIVER)
     except OSError:
@@ -63,7 +59,7 @@ def look(load: Callable[[str], Any]) -> Found:
     driver.cuDriverGetVersion(ctypes.byref(number))
     cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
     driver.cuDeviceGetCount(ctypes.byref(number))
-    found = []
+    devices = []
     for ordinal in range(number.value):
         driver.cuDeviceGet(ctypes.byref(device), ordinal)
         driver.cuDeviceGetName(text, len(text), device)
@@ -72,5 +68,5 @@ def look(load: Callable[[str], Any]) -> Found:
         for attribute in (_MAJOR, _MINOR):
             driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
             version.append(number.value)
-        found.append(Gpu(text.value.decode(errors="replace"), f"sm_{version[0]}{version[1]}", size.value))
-    return Found(tuple(found), cuda, "" if found else "the NVIDIA driver shows no GPU")
+        devices.append(Gpu(text.value.decode(errors="replace"), f"sm_{version[0]}{version[1]}", size.value))
+    return Found(tuple(devices), cuda, "" if devices else "the NVIDIA driver shows no GPU")

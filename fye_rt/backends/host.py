@@ -1,4 +1,4 @@
-"""Latents in the host's memory: the workspace of engines that run on a CPU, and of all that have none of their own."""
+"""Latents in host memory: the workspace of CPU engines, and of every engine without a workspace of its own."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +16,20 @@ Evaluate = Callable[[Array, int, NDArray[np.int64]], tuple[Array | None, Array]]
 
 
 class HostWorkspace:
-    """Latents in the host's memory, moved by the operations of `fye_rt.arrays`.
+    """Latents in host memory, moved by the operations of `fye_rt.arrays`.
 
-    At guidance of 1 or below only the conditional prediction is used. (There the public code forgets to divide by
-    the number of windows that cover a frame; here the weights hold for every guidance.)
+    Guidance of 1 or below uses the conditional prediction alone. (The reference implementation then forgets to divide
+    by the number of windows that cover a frame; here the weights apply at every guidance.)
 
     Args:
         evaluate: the network: (latents float32 (1, 4, f, h, w), timestep, frame indices int64 (f,)) to the
             unconditional and the conditional v-prediction, float32 (1, 4, f, h, w) each. The first may be None at
             guidance of 1 or below. Both may be buffers that the next call overwrites.
-        timesteps: of the schedule's steps.
-        windows: cover every frame of the clip, with weights that sum to 1.
+        timesteps: timestep of each step of the schedule.
+        windows: windows that cover every frame of the clip, with weights that sum to 1.
         guidance: classifier-free guidance scale.
-        ring: how many quantities the forecaster keeps.
-        face: bool (F, h, w), where the face is; for forecasters that tell it from the rest.
+        ring: number of quantities that the forecaster keeps.
+        face: bool (F, h, w) face mask, for forecasters that treat the face separately.
     """
 
     immediate = True
@@ -50,14 +50,13 @@ class HostWorkspace:
         self._fault: tuple[int, int] | None = None
 
     def load(self, noise: Array) -> None:
-        """See `Workspace`."""
+        """Begin a clip with its noise."""
         self._latents, self._prediction = noise, np.zeros_like(noise)
-        self._evaluations, self._fault = 0, None
         self._ring.clear()
         self._evaluations, self._fault = 0, None
 
     def evaluate(self, step: int) -> Iterator[None]:
-        """See `Workspace`."""
+        """Evaluate the network window by window; stop at the first that gives NaN or infinity."""
         self._prediction = np.zeros_like(self._latents)
         for number, window in enumerate(self._windows):
             latents = self._latents.take(window.frames, axis=2)
@@ -71,17 +70,13 @@ class HostWorkspace:
         self._evaluations += 1
 
     def prediction(self) -> Array:
-        """See `Workspace`."""
+        """Return the guided prediction of the last evaluation, windows blended."""
         return self._prediction
 
     def advance(self, jump: Jump) -> None:
-        """See `Workspace`.
-
-        Raises:
-            InputError: the jump tells the face from the rest, and its region was not given.
-        """
+        """Move the latents to the end of a jump; raises InputError if the jump needs a face mask and has none."""
         latents, prediction = self._latents, self._prediction
-        plain = (jump.c, jump.d) == (1, 0)  # the prediction itself is the quantity: nothing to convert
+        plain = (jump.c, jump.d) == (1, 0)  # the quantity is the prediction itself: nothing to convert
         self._ring.appendleft(prediction if plain else weighted_sum((prediction, latents), (jump.c, jump.d)))
         if jump.b == 0 and jump.outside is None:
             self._latents = weighted_sum((latents, *islice(self._ring, len(jump.w))), (jump.a, *jump.w))
@@ -93,20 +88,20 @@ class HostWorkspace:
         if jump.outside is None:
             self._latents = weighted_sum(terms, inside)
         elif self._face is None:
-            raise InputError("this forecaster tells the face from the rest; give its region")
+            raise InputError("this forecaster treats the face separately; pass its mask (face)")
         else:
             self._latents = masked_sum(terms, inside, outside, self._face)
 
     def read(self) -> Array:
-        """See `Workspace`; the array itself, since a move makes a new one."""
+        """Return a view of the latents; it stays valid, since each move makes a new array."""
         return self._latents.view()
 
     def write(self, positions: NDArray[np.int64], latents: Array) -> None:
-        """See `Workspace`."""
+        """Put the latents of some frames at their positions."""
         self._latents[:, :, positions] = latents
 
     def fault(self) -> tuple[int, int] | None:
-        """See `Workspace`."""
+        """Return the numbers of the evaluation and the window that gave NaN or infinity, or None."""
         return self._fault
 
 
@@ -115,5 +110,5 @@ def _guided(halves: tuple[Array | None, Array], guidance: float) -> Array:
     if guidance <= 1:
         return conditional
     if unconditional is None:
-        raise ValueError(f"guidance {guidance} needs an unconditional prediction, and the network gave none")
+        raise ValueError(f"guidance {guidance} needs an unconditional prediction, which the network did not return")
     return guide(unconditional, conditional, guidance)

@@ -1,25 +1,25 @@
-"""What the kernel `forecast_step` needs to know of a jump, in a row of numbers. Needs neither PyTorch nor Triton."""
+"""Encodes a jump as the row of numbers that the kernel `forecast_step` reads. Needs neither PyTorch nor Triton."""
 
 from collections.abc import Sequence
 
 from fye_rt.forecast import Jump
 
-SLOTS = 5  # of the ring, at most
-GUIDANCE, C, D, A, B, W = range(6)  # places in a row; the weights of the ring's slots from W on
+SLOTS = 5  # largest number of slots of the ring
+GUIDANCE, C, D, A, B, W = range(6)  # positions in a row; the weights of the ring's slots begin at W
 ROW = W + SLOTS
 
 
 def rows(jump: Jump, guidance: float, slot: int, slots: int) -> list[list[float]]:
-    """Two rows: inside the face mask, and outside.
+    """Encode a jump as two rows: inside the face mask, and outside.
 
     Args:
-        jump: from a plan.
+        jump: a jump of the jump table.
         guidance: classifier-free guidance scale.
-        slot: of the ring, where the new quantity goes; the one before holds the quantity before.
-        slots: of the ring, 1 to 5.
+        slot: slot of the ring for the new quantity; the slot before it holds the previous quantity.
+        slots: number of slots of the ring, 1 to 5.
 
     Raises:
-        ValueError: another number of slots, or fewer than the jump has weights.
+        ValueError: the number of slots is not 1 to 5, or smaller than the jump's number of weights.
     """
     if not 1 <= slots <= SLOTS:
         raise ValueError(f"a ring has 1 to {SLOTS} slots, not {slots}")

@@ -13,13 +13,13 @@ from fye_rt.errors import BackendError
 
 
 class OnnxRuntimeEngine(Engine):
-    """One inference session."""
+    """One graph in one inference session."""
 
     compute = "fp32"
     pixels = CPU_PIXELS
 
     def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
-        """Load `file`, whose weights lie beside it."""
+        """Load `file`; its weights are stored beside it."""
         self._session = onnxruntime.InferenceSession(
             file, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
@@ -27,21 +27,17 @@ class OnnxRuntimeEngine(Engine):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.engine.Engine`."""
+        """Run the graph and return its outputs by name."""
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
 def computes() -> tuple[str, ...]:
-    """See `fye_rt.backends.computes`."""
+    """Return the compute precisions on this machine."""
     return ("fp32",)
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEngine:
-    """Open a graph of a bundle.
-
-    Raises:
-        BackendError: a compute precision other than float32, or a graph that ONNX Runtime refuses.
-    """
+    """Open a graph; raises BackendError if the compute precision is not float32, or ONNX Runtime refuses the graph."""
     resolve_compute("onnxruntime", settings.compute)
     try:
         return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))
@@ -50,16 +46,16 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEn
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """The options every session is opened with; `threads` as in `fye_rt.engine.Settings`."""
+    """Return the options of every session; `threads` is as in `fye_rt.engine.Settings`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Everything else is as ONNX Runtime has it; bench/results/session_options.json compares option by option. Without
-    # prepacking a graph mapped from float32 holds 0.62 instead of 1.08 times its weights, and is 1.03 times slower;
-    # without layout optimisation 0.55, and 1.2 times slower.
-    # Weights outside the arena are no slower, and opening from float16 needs a little less on the way.
+    # All other options keep ONNX Runtime's defaults; bench/results/session_options.json compares them one by one.
+    # Without prepacking, a graph mapped from float32 holds 0.62 instead of 1.08 times its weights, and is 1.03 times
+    # slower; without layout optimisation, 0.55 times, and 1.2 times slower.
+    # Weights outside the arena are no slower, and opening a graph from float16 needs a little less memory.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # Every session has threads of its own. Left spinning after a run they take the cores from the next graph's: the
-    # portrait and the motion take half as long with this, and steps, all of one graph, no longer.
+    # Each session has its own threads. If they spin after a run, they take the cores from the next graph's threads.
+    # With this, the portrait and the motion take half as long; steps, all of one graph, take no longer.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

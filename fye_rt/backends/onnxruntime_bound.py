@@ -1,7 +1,7 @@
-"""An ONNX Runtime session whose inputs and outputs have fixed places on a device.
+"""ONNX Runtime sessions whose inputs and outputs have fixed addresses on a device.
 
-Each has one for each of its shapes. It does not move, so that the provider can replay a CUDA graph that reads and
-writes there; what runs for another shape leaves it alone.
+Each input and output has one address per shape. It never changes, so the provider can replay a CUDA graph that reads
+and writes there; a run at another shape does not touch it.
 """
 
 import logging
@@ -25,34 +25,34 @@ logger = logging.getLogger("fye_rt")
 
 
 class DeviceInput:
-    """An input of many runs; it goes to the device when it is first read, in the type in which the graph reads it."""
+    """An input of many runs, copied to the device on first use, in the type that the graph reads."""
 
     def __init__(self, array: NDArray[np.float32]) -> None:
         self.shape = array.shape
         self._array: NDArray[np.float32] | None = array
-        self._there: Any = None
+        self._value: Any = None
 
     def value(self, dtype: Any, device: str) -> Any:
-        """Where it lies."""
+        """Return the OrtValue on the device."""
         if self._array is not None:
             array = np.ascontiguousarray(self._array, dtype)
-            self._there, self._array = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), None
-        return self._there
+            self._value, self._array = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), None
+        return self._value
 
 
 class OnnxRuntimeGpuEngine(Engine):
-    """One graph.
+    """One graph on a device.
 
     Args:
-        open_session: opens it, with a CUDA graph for every shape or without.
-        graph: its inputs and outputs.
+        open_session: opens a session, with a CUDA graph for every shape (True) or without.
+        graph: the graph, for its inputs and outputs.
         compute: "fp32" or "fp16".
-        backend: its name, for messages.
-        device: of inputs and outputs, in ONNX Runtime's words: "cuda" or "cpu".
+        backend: name of the backend, for messages.
+        device: ONNX Runtime's name of the device that holds inputs and outputs, "cuda" or "cpu".
         replayed: whether to try CUDA graphs.
 
     Raises:
-        Exception: of `open_session`.
+        Exception: whatever `open_session` raises.
     """
 
     pixels = GPU_PIXELS
@@ -72,11 +72,7 @@ class OnnxRuntimeGpuEngine(Engine):
         self._open()
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.engine.Engine`.
-
-        Raises:
-            BackendError: it cannot be run, for want of memory above all.
-        """
+        """Run the graph and return its outputs by name; raises BackendError if it fails, mostly for lack of memory."""
         shapes = tuple((name, tuple(inputs[name].shape)) for name in self._inputs)
         try:
             return self._run(shapes, inputs)
@@ -91,13 +87,13 @@ class OnnxRuntimeGpuEngine(Engine):
         return self.run(inputs)
 
     def to_device(self, array: NDArray[np.float32]) -> DeviceInput:
-        """See `fye_rt.engine.Engine`."""
+        """Wrap an input of many runs, so that it is copied to the device once."""
         return DeviceInput(array)
 
     def _open(self) -> None:
         self._places: dict[tuple[str, Shape], _Place] = {}
         self._bound: dict[Shapes, tuple[Any, Any]] = {}
-        self._session: Any = None  # an old one gives its memory back before the new one takes its own
+        self._session: Any = None  # an old session frees its memory before the new one allocates its own
         try:
             self._session = self._open_session(self._replayed)
         except BackendError:
@@ -129,7 +125,7 @@ class OnnxRuntimeGpuEngine(Engine):
         binding.synchronize_inputs()
         self._session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
-        # of the CPU's memory it gives a view, and the place is written to again
+        # numpy() of CPU memory is a view, which the next run overwrites
         return {name: np.array(self._place(name, shape).value.numpy()) for name, shape in outputs.items()}
 
     def _bind(self, inputs: Shapes, outputs: Mapping[str, Shape]) -> tuple[Any, Any]:
@@ -149,18 +145,18 @@ class OnnxRuntimeGpuEngine(Engine):
 
 
 class _Place:
-    """Of an input or output of a certain shape."""
+    """Fixed device memory of one input or output at one shape."""
 
     def __init__(self, shape: Shape, dtype: Any, device: str) -> None:
         self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
         self._dtype, self._device = dtype, device
         self._holds: DeviceInput | None = None
 
-    def put(self, given: Any) -> None:
-        """Copy an array or a held one, unless it is there already."""
-        if not isinstance(given, DeviceInput):
-            self.value.update_inplace(np.ascontiguousarray(given, self._dtype))
+    def put(self, array: Any) -> None:
+        """Copy an array or a `DeviceInput`, unless this DeviceInput is stored already."""
+        if not isinstance(array, DeviceInput):
+            self.value.update_inplace(np.ascontiguousarray(array, self._dtype))
             self._holds = None
-        elif self._holds is not given:
-            self.value.update_inplace(given.value(self._dtype, self._device))
-            self._holds = given
+        elif self._holds is not array:
+            self.value.update_inplace(array.value(self._dtype, self._device))
+            self._holds = array

@@ -1,8 +1,8 @@
-"""ONNX Runtime on an NVIDIA GPU: its CUDA provider; its TensorRT and TensorRT-RTX providers where they are installed.
+"""ONNX Runtime on an NVIDIA GPU: the CUDA provider, and the TensorRT and TensorRT-RTX providers where installed.
 
-The CUDA provider is given the graphs that were lowered for ONNX Runtime, with their norms in an operator that it has.
-The standard ones would run there too, but it writes their group norm out as E[x^2] - E[x]^2, in 1.6 times as many
-nodes. The other two providers know the standard graphs. In float16 a graph is typed by `fye_engines` when it is opened.
+The CUDA provider runs the graphs lowered for ONNX Runtime, with their norms in an operator that it supports. It would
+run the standard graphs too, but expands their group norm as E[x^2] - E[x]^2, in 1.6 times as many nodes. The other two
+providers run the standard graphs. For float16, `fye_engines` converts a graph's types when it is opened.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ from fye_rt.files import cache_folder
 
 _DENOISERS = ("denoiser", "denoiser_cond")
 _CPU = "CPUExecutionProvider"
-_RTX_LIBRARY = "onnxruntime_ep_nv_tensorrt_rtx"  # the wheel that holds the provider of that name
+_RTX_LIBRARY = "onnxruntime_ep_nv_tensorrt_rtx"  # module of the wheel that contains the TensorRT-RTX provider
 
 logger = logging.getLogger("fye_rt")
 
@@ -40,14 +40,14 @@ class Provider:
     """One of ONNX Runtime's providers, as a backend.
 
     Attributes:
-        backend: its name among the backends.
-        name: ONNX Runtime's name of it.
-        install: the command that brings it.
-        libraries: that must be there besides CUDA's, on Linux.
-        behind: providers that take nodes which it does not, before the CPU does.
-        device: whose memory inputs and outputs are bound in.
-        variant: of the graphs; see `Bundle.file`.
-        replays: whether it keeps a CUDA graph for every shape. The TensorRT provider keeps one in all, and would replay
+        backend: name of the backend.
+        name: ONNX Runtime's name of the provider.
+        install: command that installs the provider.
+        libraries: shared libraries that it needs besides CUDA's, on Linux.
+        behind: providers that take the nodes it does not support, ahead of the CPU.
+        device: device whose memory inputs and outputs are bound in.
+        variant: variant of the graphs; see `Bundle.file`.
+        replays: whether it keeps a CUDA graph for every shape. The TensorRT provider keeps only one, and would replay
             it for other shapes too (onnxruntime-gpu 1.31.1).
     """
 
@@ -61,42 +61,38 @@ class Provider:
     replays: bool = False
 
     def unusable(self, bundle: Bundle | None = None) -> str:
-        """Why it is not to be chosen here, or ""; see `fye_rt.backends.choose`."""
-        found = gpu.gpus()
-        if found.reason:
-            return found.reason
-        if self.name == RTX.name:  # brings its libraries along
+        """Explain why this provider cannot be used here; "" if it can."""
+        driver = gpu.gpus()
+        if driver.reason:
+            return driver.reason
+        if self.name == RTX.name:  # its wheel includes its libraries
             return "" if find_spec(_RTX_LIBRARY) else f"{self.name} is not installed; run: {self.install}"
         if self.name not in onnxruntime.get_available_providers():
             return f"this onnxruntime has no {self.name}; run: {self.install}"
         built = onnxruntime.cuda_version
-        if _major(found.cuda) < _major(built):
-            return f"this onnxruntime is for CUDA {built}, the driver for CUDA {found.cuda}; install a newer driver"
+        if _major(driver.cuda) < _major(built):
+            return f"this onnxruntime is for CUDA {built}, the driver for CUDA {driver.cuda}; install a newer driver"
         missing = _missing((*_cuda_libraries(built), *self.libraries))
         return f"{missing} is missing; run: {self.install}" if missing else ""
 
     def computes(self) -> tuple[str, ...]:
-        """See `fye_rt.backends.computes`."""
+        """Return the compute precisions on this machine."""
         return ("fp32", "fp16") if _rewrites() else ("fp32",)
 
     def open_engine(self, bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeGpuEngine:
-        """Open a graph of a bundle.
-
-        Raises:
-            BackendError: no GPU, no such provider, or a precision that it does not compute in.
-        """
+        """Open a graph; raises BackendError if the GPU, the provider or the compute precision is not available."""
         if reason := self.unusable():
             raise BackendError(f"{self.backend} cannot be used: {reason}")
         compute = resolve_compute(self.backend, settings.compute)
         if graph in _DENOISERS and not _rewrites():
-            logger.warning("without onnx-ir graphs stay in float32, and slow on a GPU; run: pip install onnx-ir")
+            logger.warning("without onnx-ir, graphs stay in float32 and are slow on a GPU; run: pip install onnx-ir")
         return self.open_here(bundle, graph, compute, settings.threads)
 
     def open_here(self, bundle: Bundle, graph: str, compute: str, threads: int = 0) -> OnnxRuntimeGpuEngine:
-        """Open a graph, whether the provider ought to work here or not.
+        """Open a graph without checking first whether the provider works here.
 
         Raises:
-            BackendError: ONNX Runtime refuses the graph, or leaves the provider out.
+            BackendError: ONNX Runtime refuses the graph, or skips the provider.
         """
         replayed = self.replays and graph in _DENOISERS and _rewrites()
         open_session = partial(self._session, bundle, graph, compute, threads)
@@ -113,18 +109,18 @@ class Provider:
     def _session(
         self, bundle: Bundle, graph: str, compute: str, threads: int, replayed: bool
     ) -> onnxruntime.InferenceSession:
-        made = session_options(threads)
-        made.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
-        model, folder = self._model(bundle, graph, compute), _cache() / _cache_name(bundle, graph, compute)
-        names = dict.fromkeys((self.name, *self.behind, _CPU))
-        options = {name: _options(name, folder, replayed) for name in names}
-        # with ONNX Runtime's fallback it would print to stdout and go on with other providers and other options
-        if self.name == RTX.name:  # a provider that is plugged in
-            made.add_provider_for_devices(_rtx_devices(), options[self.name])
-            session = onnxruntime.InferenceSession(model, made, enable_fallback=0)
+        options = session_options(threads)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
+        model = self._model(bundle, graph, compute)
+        folder = cache_folder() / "onnxruntime" / _cache_name(bundle, graph, compute)
+        providers = {name: _options(name, folder, replayed) for name in (self.name, *self.behind, _CPU)}
+        # with its fallback, ONNX Runtime would print to stdout and go on with other providers and other options
+        if self.name == RTX.name:  # a plug-in provider
+            options.add_provider_for_devices(_rtx_devices(), providers[self.name])
+            session = onnxruntime.InferenceSession(model, options, enable_fallback=0)
         else:
-            session = onnxruntime.InferenceSession(model, made, providers=list(options.items()), enable_fallback=0)
-        if self.name not in session.get_providers():  # a provider that doesn't load is left out without an error
+            session = onnxruntime.InferenceSession(model, options, providers=list(providers.items()), enable_fallback=0)
+        if self.name not in session.get_providers():  # ONNX Runtime skips a provider that fails to load, without error
             raise BackendError(
                 f"{self.backend} cannot be used: ONNX Runtime leaves {self.name} out, for the reason printed above; "
                 f"run: {self.install}"
@@ -153,51 +149,44 @@ RTX = Provider(
     "onnxruntime-rtx",
     "NvTensorRTRTXExecutionProvider",
     "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13",
-    device="cpu",  # a build of ONNX Runtime without CUDA has no other; the provider copies
+    device="cpu",  # the only device of an ONNX Runtime built without CUDA; the provider copies
 )
 
 
 def _options(provider: str, folder: Path, replayed: bool) -> dict[str, str]:
-    """Of a provider.
+    """Return the options of a provider.
 
-    The graph has its types, so no precision is asked for: without such a flag the TensorRT provider types strongly.
-    Weights are handed over in memory, since as one protobuf message a model must stay below 2 GB.
+    They set no precision flag, since the graph has its types: without a flag the TensorRT provider is strongly typed.
+    Weights are passed in memory, since a model in one protobuf message must stay below 2 GB.
     """
     if provider == CUDA.name:
-        return {"use_tf32": "0", "enable_cuda_graph": str(int(replayed))}  # float32 is float32
+        return {"use_tf32": "0", "enable_cuda_graph": str(int(replayed))}  # full float32, not TF32
     if provider not in (TENSORRT.name, RTX.name):
         return {}
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = os.access(folder, os.W_OK)
+        writable = os.access(folder, os.W_OK)
     except OSError:
-        kept = False
-    if not kept:
-        logger.warning("%s cannot be written; what TensorRT builds is not kept (XDG_CACHE_HOME names another)", folder)
+        writable = False
+    if not writable:
+        logger.warning(
+            "%s is not writable: TensorRT engines are not cached; set XDG_CACHE_HOME to another folder", folder
+        )
     if provider == RTX.name:
-        stored = {"nv_runtime_cache_path": str(folder)}
-        return {"nv_use_external_data_initializer": "1"} | (stored if kept else {})
-    stored = {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(folder),
-    }
-    return {"trt_load_user_initializer": "1"} | (stored if kept else {})
-
-
-def _cache() -> Path:
-    """Where ONNX Runtime keeps what TensorRT has built."""
-    return cache_folder() / "onnxruntime"
+        cached = {"nv_runtime_cache_path": str(folder)}
+        return {"nv_use_external_data_initializer": "1"} | (cached if writable else {})
+    cached = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+    cached |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
+    return {"trt_load_user_initializer": "1"} | (cached if writable else {})
 
 
 def _cache_name(bundle: Bundle, graph: str, compute: str) -> str:
-    """A folder for each, because the names that the provider gives to engines do not tell weights apart."""
+    # each has its own folder, because the provider's names of engines do not depend on the weights
     return f"{bundle.digest[:16]}-{graph}-{compute}-{onnxruntime.__version__}"
 
 
 def _rewrites() -> bool:
-    """Whether graphs can be given other types and operators here."""
+    """Whether the packages that convert a graph's types and operators are installed."""
     return all(map(find_spec, ("fye_engines", "onnx", "onnx_ir")))
 
 
@@ -209,24 +198,24 @@ def _rtx_devices() -> list[Any]:
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
     if not devices:
         raise BackendError("onnxruntime-rtx serves none of these GPUs; use backend='auto'")
-    return devices[:1]  # it refuses more than one
+    return devices[:1]  # ONNX Runtime refuses more than one
 
 
 def _cuda_libraries(version: str) -> tuple[str, ...]:
-    """What the CUDA provider is linked to, and cuDNN, which it opens for the first convolution."""
+    """Return the libraries that the CUDA provider is linked to, and cuDNN, which it opens at the first convolution."""
     cuda = [f"lib{name}.so.{_major(version)}" for name in ("cudart", "cublasLt", "cublas")]
     return (*cuda, "libcurand.so.10", "libcudnn.so.9") if version else ()
 
 
 @cache
 def _missing(libraries: tuple[str, ...]) -> str:
-    """The first that cannot be loaded, or "". Those that lie in pip's packages are loaded from there, to be found."""
+    """Return the first library that cannot be loaded, or ""; libraries in pip packages are preloaded, to be found."""
     if sys.platform != "linux":
         return ""
-    with redirect_stdout(io.StringIO()):  # it prints, and raises nothing
+    with redirect_stdout(io.StringIO()):  # preload_dlls prints, and raises nothing
         onnxruntime.preload_dlls()
     if TENSORRT.libraries[0] in libraries:
-        with suppress(Exception):  # it fails in its own ways where its libraries are missing
+        with suppress(Exception):  # importing TensorRT without its libraries raises various types
             importlib.import_module("tensorrt")
     for name in libraries:
         try:

@@ -13,26 +13,22 @@ from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings, return_freed_mem
 from fye_rt.errors import BackendError
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-# The denoiser runs hundreds of times at one shape, and is 1.3 times as fast if it is compiled for that shape alone;
-# compiling takes as long as some twenty evaluations. The other graphs run once or a few times.
+# The denoiser runs hundreds of times at one shape, and is 1.3 times as fast when compiled for that shape alone;
+# compiling takes as long as about twenty evaluations. The other graphs run once or a few times.
 _STATIC = ("denoiser", "denoiser_cond")
-_SHORT_ROW = 32  # keys: all of temporal attention, at most 32 frames, whose scores are about as large as its queries
+_SHORT_ROW = (
+    32  # keys: includes all temporal attention, at most 32 frames; its scores are about as large as its queries
+)
 _SMALL_PLANE = 64  # positions
 
 
 class OpenVinoEngine(Engine):
-    """One graph, compiled for all shapes, or for the shapes of its last run.
-
-    Args:
-        bundle: with the graph.
-        graph: its name.
-        compute: "fp32" or "bf16".
-        threads: of the CPU; 0: what OpenVINO thinks best.
-    """
+    """One graph, compiled for all shapes, or, if it is a denoiser, for the shapes of its last run."""
 
     pixels = CPU_PIXELS
 
     def __init__(self, bundle: Bundle, graph: str, compute: str, threads: int) -> None:
+        """Prepare a graph in "fp32" or "bf16", with so many CPU threads; 0 for OpenVINO's default."""
         self.compute = compute
         self._config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[compute],
@@ -41,7 +37,7 @@ class OpenVinoEngine(Engine):
         }
         if threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
-        # OpenVINO gives a tensor several names, and its first may be one of its own making
+        # OpenVINO gives a tensor several names, and may have made up the first itself
         self._outputs = tuple(output.name for output in bundle.graphs[graph].outputs)
         self._core = openvino.Core()
         self._file = bundle.file(graph)
@@ -53,9 +49,9 @@ class OpenVinoEngine(Engine):
             return_freed_memory()
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.engine.Engine`."""
+        """Run the graph and return its outputs by name; a denoiser is compiled again for other shapes."""
         if self._static and (shapes := {name: array.shape for name, array in inputs.items()}) != self._shapes:
-            self._request = None  # gives its memory back before the next takes its own
+            self._request = None  # frees its memory before the next one allocates its own
             self._request, self._shapes = self._compile_static(shapes), shapes
             return_freed_memory()
         results = self._request.infer(dict(inputs), share_inputs=True)
@@ -80,34 +76,31 @@ class OpenVinoEngine(Engine):
 
 
 def computes() -> tuple[str, ...]:
-    """See `fye_rt.backends.computes`."""
+    """Return the compute precisions on this machine."""
     native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("fp32", "bf16") if "BF16" in native else ("fp32",)
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngine:
-    """Open a graph of a bundle; OpenVINO's CPU plugin fuses its standard Attention by itself.
+    """Open a graph of a bundle; OpenVINO's CPU plugin itself fuses the standard Attention.
 
     Raises:
-        BackendError: a compute precision that this CPU lacks, or a graph that OpenVINO refuses.
+        BackendError: this CPU lacks the compute precision, or OpenVINO refuses the graph.
     """
     compute = resolve_compute("openvino", settings.compute)
     try:
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())  # it comes in five lines
+        reason = " ".join(str(error).split())  # OpenVINO's message has five lines
         raise BackendError(f"openvino cannot open {graph}: {reason}; {bundle.remedy}") from error
 
 
 def _write_out_attention(attention: Any) -> None:
-    """Replace an attention by products around a softmax over the keys.
+    """Replace an attention over query, key and value, (batch, heads, tokens, head_dim) each, by products and a softmax.
 
-    Over rows this short OpenVINO's fused attention takes 1.5 to 2.5 times as long, and in bf16 it confuses queries and
-    heads where there are as many of either (OpenVINO 2026.4: error 3.0 where 0.02 is bf16's own). The keys are not the
-    last axis of the scores because a softmax over a short last axis is five times slower.
-
-    Args:
-        attention: over query, key and value, (batch, heads, tokens, head_dim) each.
+    For rows this short OpenVINO's fused attention takes 1.5 to 2.5 times as long. In bf16 it confuses queries and heads
+    if their numbers are equal (OpenVINO 2026.4: error 3.0, where bf16 itself has 0.02). The keys are not the last axis
+    of the scores because a softmax over a short last axis is five times slower.
     """
     query, key, value = (attention.input_value(i) for i in range(3))
     scale = np.float32(attention.input(0).get_shape()[3] ** -0.5)
@@ -117,13 +110,10 @@ def _write_out_attention(attention: Any) -> None:
 
 
 def _write_out_group_norm(norm: Any) -> None:
-    """Replace a group norm by what OpenVINO computes fast in bf16.
+    """Replace a group norm over (batch, channels, height, width) by operators that OpenVINO computes fast in bf16.
 
-    Normalising rows is five times as fast as normalising the planes that OpenVINO would make of them by itself. Scale
-    and shift of small planes are spread over them: one number for every 16 elements is 15 times slower than one each.
-
-    Args:
-        norm: over (batch, channels, height, width).
+    Normalising rows is five times as fast as normalising planes, which OpenVINO would do by itself. Scale and shift of
+    small planes are broadcast over them: one number for every 16 elements is 15 times slower than one per element.
     """
     batch, channels, height, width = shape = norm.input(0).get_shape()
     attributes = norm.get_attributes()

@@ -1,4 +1,4 @@
-"""What is done on the GPU beside TensorRT's plans, by kernels of our own that were compiled ahead of time."""
+"""Work on the GPU beside TensorRT's plans, done by kernels of `fye_kernels` compiled ahead of time."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -19,29 +19,25 @@ from fye_rt.plans import PlanCache
 
 logger = logging.getLogger("fye_rt")
 
-PACKAGED = Path(__file__).parents[1] / "cubins"  # there if the package was built with -C cmake.define.FYE_CUBINS=ON
+PACKAGED = Path(__file__).parents[1] / "cubins"  # exists if the package was built with -C cmake.define.FYE_CUBINS=ON
 
 
 class Bound(Protocol):
-    """A plan that is ready to run on inputs of certain shapes, which lie where it reads them."""
+    """A plan that is ready to run on inputs of certain shapes, which are copied to fixed addresses."""
 
     @property
     def outputs(self) -> Mapping[str, tuple[int, ...]]:
-        """Their shapes, by name."""
+        """Shapes of the outputs, by name."""
 
     def run(self) -> None:
         """Queue a run."""
 
 
-Bind = Callable[[dict[str, tuple[int, ...]], Mapping[str, Any]], Bound]  # (shapes, inputs to be put there)
+Bind = Callable[[dict[str, tuple[int, ...]], Mapping[str, Any]], Bound]  # (shapes of all inputs, inputs to copy)
 
 
 def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
-    """Those of `fye_kernels` for a device of cuda-core: of the package, or else compiled by `fye build`.
-
-    Returns:
-        None of them where there are neither.
-    """
+    """Load the kernels for a cuda-core device from the package, else those that `fye build` compiled; else empty."""
     for folder in (PACKAGED, cache.kernels(sm)):
         if folder is not None and folder.is_dir():
             try:
@@ -52,21 +48,21 @@ def compiled(cache: PlanCache, device: Any, sm: str) -> Mapping[str, Any]:
 
 
 def takes(denoising: Denoising) -> bool:
-    """Whether the kernel can move these latents: one window, as every piece of a progressive or live clip is."""
+    """Whether the kernel can move these latents: they must be one window, as are progressive and live pieces."""
     frames = denoising.shape[2]
-    whole = len(denoising.windows) == 1 and np.array_equal(denoising.windows[0].frames, np.arange(frames))
-    return whole and denoising.ring <= SLOTS and int(np.prod(denoising.shape)) % ALIGNMENT == 0
+    one_window = len(denoising.windows) == 1 and np.array_equal(denoising.windows[0].frames, np.arange(frames))
+    return one_window and denoising.ring <= SLOTS and int(np.prod(denoising.shape)) % ALIGNMENT == 0
 
 
 class TensorRTWorkspace:
-    """Latents on the GPU, where the denoiser reads them.
+    """Latents on the GPU, at the address where the denoiser reads them.
 
     Args:
-        gpu: on which the denoiser's plan runs.
-        places: of its inputs and outputs, by name.
-        kernels: those of `fye_kernels`, compiled.
+        gpu: GPU on which the denoiser's plan runs.
+        places: memory of the plan's inputs and outputs, by name.
+        kernels: compiled kernels of `fye_kernels`, by name.
         denoising: the clip.
-        bind: makes the plan ready.
+        bind: prepares the plan.
     """
 
     immediate = True
@@ -82,7 +78,7 @@ class TensorRTWorkspace:
         self._moves = 0
 
     def load(self, noise: Array) -> None:
-        """See `fye_rt.engine.Workspace`."""
+        """Begin a clip: copy its noise, the denoiser's inputs and the face mask to the GPU."""
         face, self._moves = self._denoising.face, 0
         inputs = self._denoising.inputs(np.arange(noise.shape[2]))
         self._gpu.enter()
@@ -97,27 +93,26 @@ class TensorRTWorkspace:
         self._places["latents"].upload(noise)
 
     def evaluate(self, step: int) -> Iterator[None]:
-        """See `fye_rt.engine.Workspace`."""
+        """Evaluate the network at a step."""
         self._places["timestep"].upload(np.array([self._denoising.timesteps[step]], np.int64))
         self._bound.run()
-        self._gpu.wait()  # what is uploaded next lies where the numbers of the last move were
+        self._gpu.wait()  # the next upload overwrites the staging buffers of the last move
         yield
 
     def prediction(self) -> Array:
-        """See `fye_rt.engine.Workspace`."""
+        """Return the guided prediction of the last evaluation."""
         shape, conditional = self._denoising.shape, self._places["v_conditional"]
         conditional.download()
         if not self._guided:
             self._gpu.wait()
-            plain: Array = conditional.array(shape)
-            return plain
+            return conditional.array(shape)
         unconditional = self._places["v_unconditional"]
         unconditional.download()
         self._gpu.wait()
         return guide(unconditional.array(shape), conditional.array(shape), self._denoising.guidance)
 
     def advance(self, jump: Jump) -> None:
-        """See `fye_rt.engine.Workspace`."""
+        """Queue the move of the latents to the end of a jump."""
         denoising, slot = self._denoising, self._moves % self._denoising.ring
         self._numbers.upload(np.array(rows(jump, denoising.guidance, slot, denoising.ring), np.float32))
         self._slot.upload(np.array([slot], np.int32))
@@ -139,38 +134,29 @@ class TensorRTWorkspace:
         self._moves += 1
 
     def read(self) -> Array:
-        """See `fye_rt.engine.Workspace`."""
+        """Return a copy of the latents."""
         place = self._places["latents"]
         place.download()
         self._gpu.wait()
-        latents: Array = place.array(self._denoising.shape)
-        return latents
+        return place.array(self._denoising.shape)
 
     def write(self, positions: NDArray[np.int64], latents: Array) -> None:
-        """See `fye_rt.engine.Workspace`."""
-        whole = self.read()
-        whole[:, :, positions] = latents
-        self._places["latents"].upload(whole)
+        """Put the latents of some frames at their positions."""
+        clip = self.read()
+        clip[:, :, positions] = latents
+        self._places["latents"].upload(clip)
 
     def fault(self) -> tuple[int, int] | None:
-        """See `fye_rt.engine.Workspace`; it shows after the move that follows."""
+        """Return the evaluation and window of a NaN or infinity, which is detected after the move that follows."""
         return None if not self._moves or np.isfinite(self.read()).all() else (self._moves - 1, 0)
 
 
 def decode_pixels(
     gpu: Gpu, places: dict[str, Place], kernels: Mapping[str, Any], bind: Bind, latents: Array
 ) -> NDArray[np.uint8]:
-    """Decode latents to frames, as `fye_rt.arrays.to_uint8` makes them.
+    """Decode latents float32 (1, 4, f, h, w) to frames uint8 (f, 8h, 8w, 3), as `fye_rt.arrays.to_uint8` makes them.
 
-    Args:
-        gpu: on which the decoder's plan runs.
-        places: of its inputs and outputs, by name.
-        kernels: those of `fye_kernels`, compiled.
-        bind: makes the plan ready.
-        latents: float32 (1, 4, f, h, w).
-
-    Returns:
-        uint8 (f, 8h, 8w, 3).
+    `gpu`, `places`, `kernels` and `bind` are those of the decoder, as in `TensorRTWorkspace`.
 
     Raises:
         NumericalError: the decoder returned NaN or infinity.
@@ -184,19 +170,12 @@ def decode_pixels(
     pixels.reserve(shape)
     wrong.reserve((1,))
     wrong.upload(np.zeros(1, np.int32))
-    kernels["to_uint8"].launch(
-        gpu.stream,
-        {
-            "x": places["frames"].address,
-            "out": pixels.address,
-            "wrong": wrong.address,
-            "count": int(np.prod(shape)),
-        },
-    )
+    count = int(np.prod(shape))
+    arguments = {"x": places["frames"].address, "out": pixels.address, "wrong": wrong.address, "count": count}
+    kernels["to_uint8"].launch(gpu.stream, arguments)
     pixels.download()
     wrong.download()
     gpu.wait()
     if wrong.array((1,))[0]:
         raise not_finite("vae_decoder")
-    frames: NDArray[np.uint8] = pixels.array(shape)
-    return frames
+    return pixels.array(shape)

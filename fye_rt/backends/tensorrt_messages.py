@@ -1,17 +1,17 @@
-"""What TensorRT says, kept for our own messages."""
+"""Keeps TensorRT's errors, so that fye-rt's own messages can quote them."""
 
 import logging
 from typing import Any
 
-_SAID = 5  # messages of TensorRT's that an error quotes at most
+_QUOTED = 5  # largest number of TensorRT's messages that an error quotes
 
 logger = logging.getLogger("fye_rt")
 
 
 def messages(tensorrt: Any) -> Any:
-    """A logger for TensorRT, which keeps its errors in `said`."""
+    """Create a TensorRT logger that keeps errors in its list `said`."""
     severity = tensorrt.ILogger.Severity
-    grave = (severity.INTERNAL_ERROR, severity.ERROR)
+    errors = (severity.INTERNAL_ERROR, severity.ERROR)
 
     class Messages(tensorrt.ILogger):
         def __init__(self) -> None:
@@ -19,7 +19,7 @@ def messages(tensorrt: Any) -> Any:
             self.said: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in grave:
+            if severity in errors:
                 self.said.append(msg)
             logger.debug("TensorRT: %s", msg)
 
@@ -27,7 +27,7 @@ def messages(tensorrt: Any) -> Any:
 
 
 def quoted(said: list[str]) -> str:
-    """What TensorRT said, in one line."""
-    lines = [" ".join(each.split()) for each in dict.fromkeys(said)]
-    more = f"; and {len(lines) - _SAID} more" if len(lines) > _SAID else ""
-    return "; ".join(lines[:_SAID]) + more if lines else "it does not say why"
+    """Join TensorRT's messages to one line, each once, and at most five of them."""
+    lines = [" ".join(message.split()) for message in dict.fromkeys(said)]
+    more = f"; and {len(lines) - _QUOTED} more" if len(lines) > _QUOTED else ""
+    return "; ".join(lines[:_QUOTED]) + more if lines else "no reason given"

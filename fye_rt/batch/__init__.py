@@ -1,1 +1,1 @@
-"""Many clips in one run: jobs from a file, made by one worker or many, here or on a Ray cluster."""
+"""Many clips in one run: reads jobs from a file and gives them to workers, here or on a Ray cluster."""

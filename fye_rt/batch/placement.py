@@ -1,4 +1,4 @@
-"""Who works: this process, processes beside it, or a Ray cluster."""
+"""Chooses the workers: this process, other processes of this machine, or a Ray cluster."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from fye_rt.errors import OptionError
 
 
 def open_workers(make: Callable[[int], Make], threads: int, workers: int | None, ray: str | None) -> Crew:
-    """The workers that were asked for.
+    """Open the requested workers.
 
     Args:
-        make: makes workers that use so many threads.
-        threads: of each worker; 0: its share of the cores.
-        workers: how many; None: one, and of a cluster as many as it has room for.
+        make: takes a number of threads and returns the function that makes a worker.
+        threads: threads of each worker; 0: its share of the cores.
+        workers: number of workers; None: one, or on a cluster as many as it has room for.
         ray: address of a cluster, "local" to start one here, or None.
 
     Raises:
-        FyeError: more workers than there is room for, or no such cluster.
+        FyeError: the machine or cluster lacks room for the workers, or the cluster is not reached.
     """
     if ray is not None:
         return Cluster(make, ray, workers or 0, threads)

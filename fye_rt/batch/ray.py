@@ -1,7 +1,7 @@
-"""Workers as actors of a Ray cluster, or of a Ray of this machine's own.
+"""Workers as actors of a Ray cluster, or of a Ray that runs on this machine alone.
 
-Ray places the actors, starts one again that died, and tries its task again; what a task reads and writes is files, so
-all machines see them under the same names.
+Ray places the actors, restarts an actor that died, and retries its task. Tasks read and write files, so all machines
+must see these under the same names.
 """
 
 import os
@@ -17,20 +17,25 @@ PATIENCE = 10.0  # seconds for a cluster's head to answer
 
 
 class Cluster:
-    """Workers of a Ray cluster, each with a GPU, or with a share of the cores where there is none.
+    """Workers of a Ray cluster, each with a GPU, or with a share of the cores if the cluster has no GPU.
 
     Args:
-        make: makes workers that use so many threads.
-        address: of a running cluster, such as "ray://head:10001" or "auto", or "local" to start Ray on this machine.
-        size: how many; 0: one for each GPU, or one for each machine without.
-        threads: cores of each; 0: what its machine has, or its part of all cores with a `size`.
+        make: takes a number of threads and returns the function that makes a worker.
+        address: address of a running cluster, such as "ray://head:10001" or "auto"; "local" starts Ray on this machine.
+        size: number of workers; 0: one per GPU, or without GPUs as many as there is room for.
+        threads: cores of each worker; 0 without GPUs: those of the largest machine, or with a `size` a share of all.
 
     Raises:
-        BackendError: Ray is not installed, or the cluster is not reached, or has less than is asked for.
+        BackendError: Ray is not installed, or the cluster is not reached.
+        OptionError: the cluster lacks room for the workers.
     """
 
     def __init__(self, make: Callable[[int], Make], address: str, size: int = 0, threads: int = 0) -> None:
-        self._ray = _import()
+        try:
+            import ray
+        except ImportError as error:
+            raise BackendError(f"Ray cannot be imported ({error}); run: pip install 'fye-rt[cluster]'") from error
+        self._ray = ray
         self._connect(address)
         try:
             self.size, resources = _shares(self._ray.nodes(), size, threads)
@@ -38,32 +43,32 @@ class Cluster:
             self._ray.shutdown()
             raise
         actor = self._ray.remote(Server).options(max_restarts=-1, max_task_retries=TRIES - 1, **resources)
-        own = threads if "num_gpus" in resources else int(resources["num_cpus"])
-        self._actors = [actor.remote(make(own)) for _ in range(self.size)]
+        threads = threads if "num_gpus" in resources else int(resources["num_cpus"])
+        self._actors = [actor.remote(make(threads)) for _ in range(self.size)]
         self._running: dict[Any, int] = {}
 
     def give(self, worker: int, task: Task) -> None:
-        """Send it to the worker's actor."""
+        """Send a task to the worker's actor."""
         self._running[self._actors[worker].do.remote(task)] = worker
 
     def take(self) -> Sequence[tuple[int, Any]]:
-        """Results of those that are done."""
+        """Wait for a worker, and return the number and result of each that is done."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1)
         return [(self._running.pop(reference), self._result(reference)) for reference in ready]
 
     def close(self) -> None:
-        """Leave the cluster, and end the actors."""
+        """End the actors and leave the cluster."""
         for actor in self._actors:
             self._ray.kill(actor)
         self._ray.shutdown()
 
     def _connect(self, address: str) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this runtime tells nobody what it does
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == LOCAL:
             settings["include_dashboard"] = False
         try:
-            _knock(address)  # Ray itself would try for minutes
+            _knock(address)  # Ray itself would retry for minutes
             self._ray.init(address=address, **settings)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -74,32 +79,18 @@ class Cluster:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             reason = next(iter(str(error).splitlines()), "no reason given")
-            return Died(f"{TRIES} workers died of it ({type(error).__name__}: {reason})")
+            return Died(f"{TRIES} workers died at this task ({type(error).__name__}: {reason})")
 
 
 def _knock(address: str) -> None:
-    """Raise OSError unless somebody listens at an address with a host and a port."""
+    """Raise OSError if an address has a host and a port, and nothing listens there."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
 
 
-def _import() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise BackendError(f"Ray cannot be imported ({error}); run: pip install 'fye-rt[cluster]'") from error
-    return ray
-
-
 def _shares(nodes: Sequence[Mapping[str, Any]], size: int, threads: int) -> tuple[int, dict[str, float]]:
-    """How many workers, and what each takes of its machine.
-
-    Args:
-        nodes: as `ray.nodes` lists them.
-        size: see `Cluster`.
-        threads: see `Cluster`.
-    """
+    """Return the number of workers and the resources of each, from the answer of `ray.nodes()`; see `Cluster`."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in alive)
     cores = [int(node.get("CPU", 0)) for node in alive]

@@ -1,8 +1,8 @@
-"""A batch in its folder: what is finished stays finished, whatever happens to the run.
+"""Runs a batch in its folder; finished clips stay finished, whatever happens to the run.
 
 NAME.mp4            the clip of a job
-records/NAME.json   what became of it, with its times; written before its clip appears
-results.jsonl       a line for each job in the order of its file, without times: the same for the same jobs
+records/NAME.json   the job's record, with times; written before its clip appears
+results.jsonl       one line per job in the order of the jobs file, without times: equal for equal jobs
 summary.json        counts, times and the machine
 """
 
@@ -24,17 +24,17 @@ from fye_rt.files import alone, atomic_file, remove_left_over, write_json
 from fye_rt.timings import Progress
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
-_TOLD = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
+_FIELDS = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch.
+    """The outcome of a batch.
 
     Attributes:
-        done: clips made, by this run or one before.
-        kept: those of them that were there already.
-        failed: records of the jobs that failed, in their order.
+        done: number of finished clips, by this run or an earlier one.
+        kept: number of these that an earlier run made.
+        failed: records of the failed jobs, in order.
     """
 
     done: int
@@ -43,13 +43,13 @@ class Outcome:
 
 
 class Folder:
-    """Where a batch goes; a context manager, within which no other run can write there.
+    """The folder of a batch; a context manager that keeps other runs from writing there.
 
     Args:
-        path: is made if it does not exist.
+        path: the folder; created if it does not exist.
 
     Raises:
-        OutputError: it holds other things than a batch, cannot be written, or another run writes there.
+        OutputError: the folder holds other files than a batch's, cannot be written, or another run writes there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,30 +57,30 @@ class Folder:
         self._records = path / RECORDS
         try:
             if path.is_dir() and not self._records.is_dir() and any(path.iterdir()):
-                raise OutputError(f"{path} holds other files than a batch's; choose a new folder with -o")
+                raise OutputError(f"{path} holds other files than a batch's; choose a new folder")
             self._records.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if isinstance(error, OutputError):
                 raise
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
-        self._alone = ExitStack()
+            raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+        self._lock = ExitStack()
 
     def __enter__(self) -> Self:
-        self._alone.enter_context(alone(self._records))
+        self._lock.enter_context(alone(self._records))
         self._clear()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._clear()
-        self._alone.close()
+        self._lock.close()
 
     def _clear(self) -> None:
-        """Remove what killed workers left."""
+        """Remove the temporary files of killed workers."""
         for folder in (self.path, self._records):
             remove_left_over(folder)
 
     def finished(self, job: Job, bundle: str, engine: AnimatorSpec) -> Record | None:
-        """The record of a clip that is there, made from the very same."""
+        """Return the record of a job's clip if the clip exists and was made from the same inputs and settings."""
         record = self._read(job.name)
         if record is None or record.get("status") != "done":
             return None
@@ -92,14 +92,14 @@ class Folder:
         return record | {"line": job.line} if same and whole else None
 
     def keep(self, record: Record) -> None:
-        """Write what became of a job that failed; who makes a clip writes its record."""
+        """Write the record of a failed job; the worker that makes a clip writes its record itself."""
         write_json(record_path(self.path, record["name"]), record)
 
     def conclude(self, records: Sequence[Record], summary: dict[str, Any]) -> None:
-        """Write the results of all jobs, in their order, and the summary."""
+        """Write the results of all jobs, in order, and the summary."""
         with atomic_file(self.path / RESULTS) as temporary, temporary.open("w") as file:
             for record in records:
-                file.write(json.dumps({name: record[name] for name in _TOLD if name in record}) + "\n")
+                file.write(json.dumps({name: record[name] for name in _FIELDS if name in record}) + "\n")
         write_json(self.path / SUMMARY, summary)
 
     def _read(self, name: str) -> Record | None:
@@ -118,18 +118,18 @@ def run(
     crew: Callable[[], Crew],
     progress: Progress,
 ) -> Outcome:
-    """Make what is not made yet.
+    """Make the clips that are not finished yet.
 
     Args:
-        jobs: from `read_jobs`.
-        folder: where clips go.
-        bundle: digest of the model.
-        engine: that makes them.
-        crew: is called if there is anything to do.
+        jobs: jobs from `read_jobs`.
+        folder: folder of the batch.
+        bundle: digest of the bundle.
+        engine: the Animator that makes the clips.
+        crew: opens the workers; called only if a job is left to do.
         progress: called with (stage, done, total) jobs.
 
     Raises:
-        FyeError: a worker could not be made, or a result not be written.
+        FyeError: a worker could not be made, or a result could not be written.
     """
     start = time.perf_counter()
     records: dict[int, Record] = {}
@@ -138,8 +138,8 @@ def run(
         progress("check", number, len(jobs))
         if isinstance(job, BadJob):
             records[job.line] = {"name": job.name, "line": job.line, "status": "failed", "error": job.error}
-        elif (there := folder.finished(job, bundle, engine)) is not None:
-            records[job.line] = there
+        elif (record := folder.finished(job, bundle, engine)) is not None:
+            records[job.line] = record
         else:
             todo.append(job)
     progress("check", len(jobs), len(jobs))
@@ -147,9 +147,10 @@ def run(
     workers = 0
     try:
         if todo:
-            workers, made = _work(crew(), todo, progress)
-            with closing(made):
-                for record in made:
+            team = crew()
+            workers = team.size
+            with closing(_work(team, todo, progress)) as results:
+                for record in results:
                     if record["status"] != "done":
                         with extra(folder.path):
                             folder.keep(record)
@@ -162,24 +163,21 @@ def run(
     return Outcome(len(ordered) - len(failed), kept, failed)
 
 
-def _work(crew: Crew, todo: Sequence[Job], progress: Progress) -> tuple[int, Generator[Record]]:
-    def records() -> Generator[Record]:
-        progress("make", 0, len(todo))
-        for number, (job, result) in enumerate(work(crew, todo), 1):
-            progress("make", number, len(todo))
-            if isinstance(result, Died):
-                yield {"name": job.name, "line": job.line, "status": "failed", "error": result.reason}
-            else:
-                yield result
-
-    return crew.size, records()
+def _work(crew: Crew, todo: Sequence[Job], progress: Progress) -> Generator[Record]:
+    progress("make", 0, len(todo))
+    for number, (job, result) in enumerate(work(crew, todo), 1):
+        progress("make", number, len(todo))
+        if isinstance(result, Died):
+            yield {"name": job.name, "line": job.line, "status": "failed", "error": result.reason}
+        else:
+            yield result
 
 
 def _summary(
     jobs: Sequence[Job | BadJob], records: Sequence[Record], kept: int, workers: int, seconds: float
 ) -> dict[str, Any]:
     done = [record for record in records if record["status"] == "done"]
-    made = len(done) - kept
+    new = len(done) - kept
     return {
         "jobs": len(jobs),
         "done": len(done),
@@ -188,7 +186,7 @@ def _summary(
         "not_begun": len(jobs) - len(records),
         "workers": workers,
         "seconds": seconds,
-        "clips_per_hour": 3600 * made / seconds if made else None,
+        "clips_per_hour": 3600 * new / seconds if new else None,
         "peak_memory_bytes": max((record["peak_memory_bytes"] for record in done), default=None),
         "environment": machine.environment(),
     }

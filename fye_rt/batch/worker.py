@@ -1,4 +1,4 @@
-"""What a worker of a batch does: one job after another, with one Animator."""
+"""The worker of a batch: makes clip after clip with one Animator."""
 
 import hashlib
 import json
@@ -21,16 +21,16 @@ from fye_rt.files import atomic_file, followed
 from fye_rt.timings import Evaluations
 from fye_rt.version import __version__
 
-RECORDS = "records"  # a folder in that of a batch
-Record = dict[str, Any]  # of a job: what became of it, as JSON holds it
+RECORDS = "records"  # subfolder of a batch's folder
+Record = dict[str, Any]  # the outcome of a job, as JSON values
 
 
 @dataclass(frozen=True, slots=True)
 class AnimatorSpec:
-    """How a worker opens its Animator.
+    """Settings with which a worker opens its Animator.
 
     Attributes:
-        bundle: folder of the model.
+        bundle: folder of the bundle.
         backend, compute, threads, low_memory: see `Animator`.
     """
 
@@ -41,26 +41,17 @@ class AnimatorSpec:
     low_memory: bool = False
 
     def animator(self) -> Animator:
-        """Open it.
-
-        Raises:
-            FyeError: the bundle or the backend is at fault.
-        """
-        return Animator(
-            Bundle.load(self.bundle),
-            self.backend,
-            compute=self.compute,
-            threads=self.threads,
-            low_memory=self.low_memory,
-        )
+        """Open the Animator; raises FyeError if the bundle or the backend is at fault."""
+        bundle = Bundle.load(self.bundle)
+        return Animator(bundle, self.backend, compute=self.compute, threads=self.threads, low_memory=self.low_memory)
 
 
 class ClipWorker:
-    """Makes the clips of jobs; what is the same for clips one after another is done once.
+    """Makes the clips of jobs; work that successive clips share is done once.
 
     Args:
-        engine: what makes them.
-        folder: where they go, as NAME.mp4, and their records, as records/NAME.json.
+        engine: the Animator that makes the clips.
+        folder: folder for the clips, NAME.mp4, and their records, records/NAME.json.
     """
 
     def __init__(self, engine: AnimatorSpec, folder: Path) -> None:
@@ -69,7 +60,7 @@ class ClipWorker:
         self._cache = ClipCache()
 
     def __call__(self, job: Job) -> Record:
-        """Make a clip and write its record. A mistake in the job is returned alone; nothing is left of it then."""
+        """Make a clip and write its record; if the job fails, only return its record, and leave no clip behind."""
         start = time.perf_counter()
         record: Record = {"name": job.name, "line": job.line}
         try:
@@ -77,12 +68,12 @@ class ClipWorker:
             with memory_for("the clip", "a smaller size"):
                 return self._make(job, record, start)
         except (FyeError, OSError) as error:
-            self._path(job).unlink(missing_ok=True)  # of a job that was another one before
+            self._path(job).unlink(missing_ok=True)  # a clip of an earlier job with this name
             beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
             return record | {"status": "failed", "error": f"{error}{', or fewer workers' if beside_others else ''}"}
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Close the Animator, which frees its memory."""
         self._animator.close()
 
     def _path(self, job: Job) -> Path:
@@ -110,23 +101,19 @@ class ClipWorker:
                 "peak_memory_bytes": machine.peak_memory(),
                 "worker": os.getpid(),
             }
-            # a process that is killed must leave no clip without its record, and no older clip with this one
+            # a killed process must not leave a clip without its record, nor an older clip with this record
             followed(path).unlink(missing_ok=True)
             files.write_json(record_path(self._folder, job.name), record)
         return record
 
 
 def record_path(folder: Path, name: str) -> Path:
-    """Where the record of a job is kept in a batch's folder."""
+    """Return the path of a job's record in a batch's folder."""
     return folder / RECORDS / f"{name}.json"
 
 
 def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
-    """SHA-256 of all that a job's clip is made from, files included.
-
-    Raises:
-        InputError: a file is missing.
-    """
+    """Compute the SHA-256 of the input files and settings of a job's clip; raises InputError if a file is missing."""
     request = job.request
     sources = (request.portrait, request.motion, request.portrait_landmarks)
     facts = {
@@ -142,11 +129,7 @@ def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Compute the SHA-256 of a file, again only if it has changed; raises InputError if it cannot be read."""
     try:
         facts = path.stat()
         return _sha256(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -154,14 +137,13 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=100_000)  # many jobs share a portrait or a motion
 def _sha256(path: Path, size: int, changed: int, node: int) -> str:
-    """Of a file in this state; many jobs share a portrait or a motion."""
     return files.sha256(path)
 
 
 def _content(path: Path) -> Any:
-    """Of a file, or of the files of a folder."""
+    """Return the SHA-256 of a file, or the names and SHA-256 of the files in a folder."""
     if path.is_dir():
         return [[file.name, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()]
     return sha256(path)

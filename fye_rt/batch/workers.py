@@ -1,7 +1,7 @@
-"""Tasks done by workers: in this process, in processes beside it, or as actors of a Ray cluster.
+"""Workers that do tasks: in this process, in other processes, or as actors of a Ray cluster.
 
-A worker is made once and does one task after another. Tasks of one group share what a worker remembers, so a worker
-keeps to its group while it lasts. A task whose worker dies is given to another one, a few times at most.
+A worker is made once and does one task after another. Tasks of one group share what a worker caches, so a worker
+stays with its group until it is finished. A task whose worker dies goes to another worker, up to three tries in all.
 """
 
 import multiprocessing
@@ -19,117 +19,109 @@ from typing import Any, Protocol
 from fye_rt.clips.write import uninterrupted
 from fye_rt.errors import FyeError, OptionError, OutOfMemoryError, memory_for
 
-TRIES = 3  # of a task whose workers die
+TRIES = 3  # largest number of workers that a task may kill
 
 
 class Task(Protocol):
-    """What a worker is given; it can be pickled."""
+    """A unit of work for a worker; it can be pickled."""
 
     @property
     def group(self) -> str:
-        """Tasks of one group share work."""
+        """Name of the group; tasks of one group share work."""
 
 
-Worker = Callable[[Any], Any]  # does a task and gives its result
-Make = Callable[[], Worker]  # opens what a worker needs, where it will work; can be pickled
+Worker = Callable[[Any], Any]  # does a task and returns its result
+Make = Callable[[], Worker]  # makes a worker in the process where it will work; can be pickled
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """In place of a result: every worker that was given the task died, or it raised what nobody foresaw.
-
-    Attributes:
-        reason: in one line.
-    """
+    """The result of a task that raised an unforeseen error or killed every worker that got it: a one-line reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """In place of a result: a worker could not be made.
-
-    Attributes:
-        error: why.
-    """
+    """The result of a task whose worker could not be made: the error."""
 
     error: FyeError
 
 
 class Crew(Protocol):
-    """Some workers; each is at most at one task, so that nothing piles up where it is not worked on."""
+    """Several workers; each has at most one task, so that no task waits at a busy worker."""
 
     @property
     def size(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
 
     def give(self, worker: int, task: Task) -> None:
-        """Give an idle worker, 0 to size - 1, a task."""
+        """Give a task to an idle worker, 0 to size - 1."""
 
     def take(self) -> Sequence[tuple[int, Any]]:
-        """Wait until a worker is done: its number and its result, or `Died` or `Refused`."""
+        """Wait for a worker; return the number and the result, `Died` or `Refused` of each that is done."""
 
     def close(self) -> None:
-        """Stop all workers, whatever they are at."""
+        """Stop all workers, even in the middle of a task."""
 
 
 def work(crew: Crew, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
     """Have a crew do tasks.
 
     Args:
-        crew: closed at the end, and when the iteration is given up.
-        tasks: in any order; each group is done in its own order.
+        crew: the workers; closed at the end, and when the iteration is abandoned.
+        tasks: tasks in any order; each group keeps its own order.
 
     Yields:
-        (task, its result or `Died`), as they are done.
+        (task, its result or `Died`), as tasks are done.
 
     Raises:
         FyeError: a worker could not be made.
     """
     queue = Queue(tasks)
-    at: dict[int, Task] = {}
+    running: dict[int, Task] = {}
     with closing(crew):
         while True:
             for worker in range(crew.size):
-                if worker not in at and (task := queue.next(worker)) is not None:
-                    at[worker] = task
+                if worker not in running and (task := queue.next(worker)) is not None:
+                    running[worker] = task
                     crew.give(worker, task)
-            if not at:
+            if not running:
                 return
             for worker, result in crew.take():
                 if isinstance(result, Refused):
                     raise result.error
-                yield at.pop(worker), result
+                yield running.pop(worker), result
 
 
 class Queue:
-    """Which task a worker does next: of its own group while there are any, then of a group that nobody is at.
+    """Tasks by group: a worker gets the tasks of its own group, then those of a group that no worker has begun.
 
-    When all groups are taken, it helps with the one that has most left.
+    When every group has been begun, the worker helps with the group that has the most tasks left.
     """
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._groups: dict[str, deque[Task]] = {}
         for task in tasks:
             self._groups.setdefault(task.group, deque()).append(task)
-        self._untaken = deque(self._groups)
-        self._own: dict[int, str] = {}
+        self._new_groups = deque(self._groups)
+        self._group_of: dict[int, str] = {}
 
     def next(self, worker: int) -> Task | None:
-        """The next task, or None if all are given out."""
-        own = self._own.get(worker)
-        if own not in self._groups:
-            if self._untaken:
-                own = self._untaken.popleft()
+        """Return the worker's next task, or None if no task is left."""
+        group = self._group_of.get(worker)
+        if group not in self._groups:
+            if self._new_groups:
+                group = self._new_groups.popleft()
             elif self._groups:
-                own = max(self._groups, key=lambda group: len(self._groups[group]))
+                group = max(self._groups, key=lambda group: len(self._groups[group]))
             else:
                 return None
-            self._own[worker] = own
-        tasks = self._groups[own]
+            self._group_of[worker] = group
+        tasks = self._groups[group]
         task = tasks.popleft()
         if not tasks:
-            del self._groups[own]
+            del self._groups[group]
         return task
 
 
@@ -143,15 +135,15 @@ class Alone:
         self._result: Any = None
 
     def give(self, worker: int, task: Task) -> None:
-        """Do it."""
+        """Do the task at once."""
         self._result = self._server.do(task)
 
     def take(self) -> Sequence[tuple[int, Any]]:
-        """The result of the task that was given last."""
+        """Return the result of the last task."""
         return [(0, self._result)]
 
     def close(self) -> None:
-        """Give back what the worker holds."""
+        """Close the worker."""
         self._server.close()
 
 
@@ -160,8 +152,8 @@ class Processes:
 
     Args:
         make: makes a worker.
-        size: how many.
-        gpus: names of the devices that they share evenly, as CUDA_VISIBLE_DEVICES has them.
+        size: number of workers.
+        gpus: devices that the workers share evenly, by their names in CUDA_VISIBLE_DEVICES.
     """
 
     def __init__(self, make: Make, size: int, gpus: Sequence[str] = ()) -> None:
@@ -171,12 +163,12 @@ class Processes:
         self._started: dict[int, _Started] = {}
 
     def give(self, worker: int, task: Task) -> None:
-        """Send it; the process is started at its first task."""
+        """Send a task to a worker; its process is started at its first task."""
         if worker not in self._started:
             ours, theirs = self._context.Pipe()
             gpu = self._gpus[worker % len(self._gpus)] if self._gpus else None
             process = self._context.Process(target=_serve, args=(theirs, self._make, gpu), daemon=True)
-            with uninterrupted(), _deaf_to_ctrl_c():
+            with uninterrupted(), _blocked_sigint():
                 process.start()
                 self._started[worker] = _Started(process, ours)
             theirs.close()
@@ -185,44 +177,44 @@ class Processes:
         started.send()
 
     def take(self) -> Sequence[tuple[int, Any]]:
-        """Results of those that are done; who died is replaced."""
+        """Wait for a worker, and return the number and result of each that is done; replace those that died."""
         done: list[tuple[int, Any]] = []
         while not done:
-            busy = {one.connection: worker for worker, one in self._started.items() if one.task is not None}
+            busy = {started.connection: worker for worker, started in self._started.items() if started.task is not None}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                one = self._started[worker]
+                started = self._started[worker]
                 try:
-                    result = one.connection.recv()
+                    result = started.connection.recv()
                 except (EOFError, OSError):
-                    one.process.join()
-                    again = self._replace(worker)
-                    if again:
+                    started.process.join()
+                    if self._replace(worker):
                         continue
-                    result = Died(f"{one.tries} workers died of it, the last one with {_ending(one.process.exitcode)}")
+                    ending = _ending(started.process.exitcode)
+                    result = Died(f"{started.tries} workers died at this task, the last one with {ending}")
                 else:
-                    one.task = None
+                    started.task = None
                 done.append((worker, result))
         return done
 
     def close(self) -> None:
-        """End the processes at once; what they were writing has no final name yet."""
-        for one in self._started.values():
-            one.process.kill()
-            one.connection.close()
-        for one in self._started.values():
-            one.process.join()
+        """Kill the processes; a file that they were writing does not have its final name yet."""
+        for started in self._started.values():
+            started.process.kill()
+            started.connection.close()
+        for started in self._started.values():
+            started.process.join()
         self._started.clear()
 
     def _replace(self, worker: int) -> bool:
-        """Start the task of a worker that died in a new process, unless it was tried often enough."""
-        one = self._started.pop(worker)
-        one.connection.close()
-        one.tries += 1
-        if one.tries >= TRIES or one.task is None:
+        """Give the task of a dead worker to a new process; False if the task has used up its tries."""
+        dead = self._started.pop(worker)
+        dead.connection.close()
+        dead.tries += 1
+        if dead.tries >= TRIES or dead.task is None:
             return False
-        self.give(worker, one.task)
-        self._started[worker].tries = one.tries
+        self.give(worker, dead.task)
+        self._started[worker].tries = dead.tries
         return True
 
 
@@ -234,35 +226,31 @@ class _Started:
     tries: int = 0
 
     def send(self) -> None:
-        """Its task; if it is dead already, reading its answer shows so."""
+        """Send the task to the process; if the process is dead, reading its answer will show that."""
         with suppress(OSError):
             self.connection.send(self.task)
 
 
 class Server:
-    """A worker that is made when the first task comes; what it raises becomes a result.
-
-    Args:
-        make: makes it.
-    """
+    """A worker that is made at its first task, and whose errors become results."""
 
     def __init__(self, make: Make) -> None:
         self._make = make
         self._worker: Worker | None = None
 
     def do(self, task: Task) -> Any:
-        """The result, or `Died`, or `Refused`."""
+        """Do a task and return its result, or `Died`, or `Refused`."""
         if self._worker is None:
             try:
                 with memory_for("opening the model", "low_memory or fewer workers"):
                     self._worker = self._make()
-            except OutOfMemoryError as error:  # others may have finished when the next task comes
+            except OutOfMemoryError as error:  # other workers may have finished when the next task comes
                 return Died(f"{error}")
             except FyeError as error:
                 return Refused(error)
         try:
             return self._worker(task)
-        except Exception as error:  # a bug of ours, or of a library with this one input: the other tasks go on
+        except Exception as error:  # a bug, ours or a library's, at this one input: the other tasks go on
             return Died(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
@@ -274,21 +262,13 @@ class Server:
 
 
 def devices(count: int) -> list[str]:
-    """Names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES has them.
-
-    Args:
-        count: how many the driver shows.
-    """
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return (named or [str(number) for number in range(count)])[:count]
+    """Return the names in CUDA_VISIBLE_DEVICES of this process's GPUs; `count` is how many the driver shows."""
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (names or [str(number) for number in range(count)])[:count]
 
 
 def threads_each(threads: int, workers: int, cores: int | None) -> int:
-    """Threads of one of several workers: as many as asked for, or its share of the cores that there are.
-
-    Raises:
-        OptionError: more workers than cores share them.
-    """
+    """Return each worker's threads: `threads`, or its share of the cores; raises OptionError if these are too few."""
     if workers == 1 or threads:
         return threads
     if not cores:
@@ -299,12 +279,12 @@ def threads_each(threads: int, workers: int, cores: int | None) -> int:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started meanwhile don't hear of it until they ask to; what this process misses, it gets."""
+def _blocked_sigint() -> Iterator[None]:
+    """Block SIGINT: processes started inside inherit the block, and this process gets a missed signal afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # which would let the signal through
+    resource_tracker.ensure_running()  # starting it inside would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -313,8 +293,8 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def _serve(connection: Connection, make: Make, gpu: str | None) -> None:
-    """The life of a process: until its pipe is closed, or the process that started it has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the whole run's, which then ends this process
+    """Do tasks from a pipe until the pipe is closed or the parent process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -333,5 +313,5 @@ def _end_with_parent() -> None:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"signal {-code}" + (", which is how a machine out of memory ends them" if code == -9 else "")
+        return f"signal {-code}" + (", which the system sends when memory runs out" if code == -9 else "")
     return f"exit code {code}"

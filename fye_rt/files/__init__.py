@@ -1,4 +1,4 @@
-"""Files: results that appear whole or not at all, locks, and the user's folders."""
+"""Files: atomic results, locks, and the user's folders."""
 
 from fye_rt.files.home import cache_folder, ensure_home, place_for_matplotlib, temporary_cache
 from fye_rt.files.locks import alone, locked

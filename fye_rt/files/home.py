@@ -1,4 +1,4 @@
-"""The user's folder for what can be made or fetched again, with a home folder or without one."""
+"""The user's cache folder, with or without a home folder."""
 
 import os
 import secrets
@@ -11,20 +11,20 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The cache of fye-rt: on Linux fye-rt in $XDG_CACHE_HOME, else ~/.cache/fye-rt; elsewhere where the system says.
+    """Return the cache folder: on Linux $XDG_CACHE_HOME/fye-rt, else ~/.cache/fye-rt; elsewhere the system's choice.
 
-    A user without a home folder has one of mode 0700 among the temporary files.
+    A user without a home folder gets one of mode 0700 among the temporary files.
     """
     from platformdirs import user_cache_path
 
-    with suppress(RuntimeError):  # versions of platformdirs differ in what they say of a user without a home
+    with suppress(RuntimeError):  # without a home folder, some versions of platformdirs raise
         folder = user_cache_path("fye-rt", appauthor=False)
         return folder if folder.is_absolute() else Path.home() / ".cache" / "fye-rt"
     return temporary_cache() / "fye-rt"
 
 
 def ensure_home() -> None:
-    """Let $HOME name `temporary_cache` where there is no home folder: libraries fail to import without."""
+    """Set $HOME to `temporary_cache` if the user has no home folder: without one, libraries fail to import."""
     try:
         Path.home()
     except RuntimeError:
@@ -33,7 +33,7 @@ def ensure_home() -> None:
 
 @cache
 def temporary_cache() -> Path:
-    """A folder of mode 0700 among the temporary files, which stays for the user's next process."""
+    """Return a folder of mode 0700 among the temporary files; the user's next process finds it again."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"fye-{user}"
     with suppress(OSError):
@@ -41,16 +41,16 @@ def temporary_cache() -> Path:
         state = folder.lstat()
         if stat.S_ISDIR(state.st_mode) and state.st_uid == user and not state.st_mode & 0o022:
             return folder
-    return folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")  # nobody else can have filled it
+    return folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")  # a name that nobody else can have used
 
 
 def place_for_matplotlib() -> None:
-    """Give Matplotlib, which MediaPipe imports, a folder where it would complain that it has none."""
+    """Give Matplotlib, which MediaPipe imports, a writable folder, if it would otherwise warn that it has none."""
     if "matplotlib" in sys.modules or not sys.platform.startswith("linux"):
         return
     ensure_home()
-    if named := os.environ.get("MPLCONFIGDIR"):
-        folders = [Path(named)]
+    if configured := os.environ.get("MPLCONFIGDIR"):
+        folders = [Path(configured)]
     else:
         bases = (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache"))
         folders = [Path(os.environ.get(name) or Path.home() / hidden, "matplotlib") for name, hidden in bases]
@@ -59,7 +59,7 @@ def place_for_matplotlib() -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, which is made if it isn't there."""
+    """Create a folder if it is missing, and return whether files can be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Locks that go with the process that holds them, and folders that one run at a time writes into."""
+"""Locks that end with the process that holds them, and folders that one run at a time writes to."""
 
 import logging
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 
 from fye_rt.errors import OutputError
 
-_unlocked: set[Path] = set()  # folders where a warning said that there are no locks
+_unlockable: set[Path] = set()  # folders for which the warning about missing locks was given
 logger = logging.getLogger("fye_rt")
 
 
 @contextmanager
 def locked(file: Path, wait: Callable[[], object] | None = None, mode: int = 0o666) -> Iterator[bool]:
-    """Hold a lock, until the `with` block ends or this process does, however it ends.
+    """Hold a lock until the `with` block ends, or this process does, in whatever way.
 
-    Where there are no locks, as on some network file systems, a warning on the logger "fye_rt" says so once a folder.
+    If the file system has no locks, as some network file systems, the logger "fye_rt" warns once per folder.
 
     Args:
-        file: of the lock; it is made, and stays.
-        wait: called once if another holds it, before waiting for it; None: don't wait.
+        file: file of the lock; it is created, and stays.
+        wait: called once, before waiting, if another process holds the lock; None: don't wait.
         mode: access rights of the file, less the umask.
 
     Yields:
-        Whether no other holds it.
+        False if another process holds the lock and `wait` is None, else True.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
@@ -44,10 +44,9 @@ def locked(file: Path, wait: Callable[[], object] | None = None, mode: int = 0o6
             wait()
             lock.acquire()
     except OSError:
-        if file.parent not in _unlocked:
-            _unlocked.add(file.parent)
-            message = "%s lies where files cannot be locked; let no other run write there meanwhile"
-            logger.warning(message, file.parent)
+        if file.parent not in _unlockable:
+            _unlockable.add(file.parent)
+            logger.warning("files in %s cannot be locked; let no other run write there meanwhile", file.parent)
     try:
         yield is_free
     finally:
@@ -56,10 +55,10 @@ def locked(file: Path, wait: Callable[[], object] | None = None, mode: int = 0o6
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder: a hidden file in it is locked, by its process and no longer.
+    """Keep other runs out of a folder by locking a hidden file in it, at most until this process ends.
 
     Raises:
-        OutputError: another run writes there.
+        OutputError: another run writes to the folder.
         OSError: the folder is missing or read-only.
     """
     with locked(folder / ".lock") as is_free:

@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all.
 
-While it is written, a file has a hidden name beside its final one, and is locked by its process. The hidden name holds
-the identifier of this start of the system. The next run removes those of this start that nobody holds, and no others:
-all processes of one running system see each other's locks, whatever their containers; another system's may not.
+While a process writes a file, the file has a hidden name beside its final one, and the process locks it. The hidden
+name contains an identifier of the current boot. The next run removes only hidden files of this boot that no process
+locks: all processes of one running system see each other's locks, across containers; another system's may not.
 """
 
 import ctypes
@@ -22,41 +22,40 @@ from fye_rt.errors import FyeError, OutputError
 
 try:
     import fcntl
-except ImportError:  # Windows; results appear whole there too, and what killed writers left stays
+except ImportError:  # Windows: results appear whole there too, but files of killed writers stay
     fcntl = None  # type: ignore[assignment]
 
-# what fsync says when data are lost; any other error says that the file system has no fsync
+# errors of fsync that mean lost data; any other means that the file system has no fsync
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
-
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST = 64  # bytes of a name that its hidden name repeats; some file systems allow 143 in all
-_MOUNTED = (errno.EBUSY, errno.EXDEV)  # what rename says of a file that is mounted by itself, as containers do
-_held: dict[Path, int] = {}  # of this process's hidden files: the descriptors that lock them
-_swept: set[str] = set()
+_MOUNTED = (errno.EBUSY, errno.EXDEV)  # errors of renaming a mount point, as a file in a container may be
+_handles: dict[Path, int] = {}  # this process's hidden files, and the descriptors that lock them
+_swept_folders: set[str] = set()
 
 
 def atomic_file(path: str | os.PathLike[str], mode: int = 0o666) -> AbstractContextManager[Path]:
     """Yield a temporary path beside `path`, with the same suffix; rename it to `path` on success.
 
-    The temporary file is removed on any exception. After kill -9 it may remain until the next run, never a partial
-    file under the final name. A symbolic link is followed: its target is replaced.
+    The temporary file is removed on any exception. After kill -9 it may remain until the next run; the final name never
+    has a partial file. A symbolic link is followed: its target is replaced.
 
     Args:
-        path: of the result.
-        mode: its access rights, less the umask.
+        path: path of the result.
+        mode: access rights of the result, less the umask.
 
     Raises:
-        OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device. If the
-            last step alone fails, the file stays under another name, which the message says.
+        OutputError: the folder is missing or read-only, the disk is full, or `path` is a folder or a device. If only
+            the final rename fails, the file stays under another name, which the message gives.
     """
     return _result(Path(path), mode, folder=False)
 
 
 def atomic_folder(path: str | os.PathLike[str], mode: int = 0o777) -> AbstractContextManager[Path]:
-    """Yield a temporary folder beside `path`; rename it to `path` on success, replacing a folder that is there.
+    """Yield a temporary folder beside `path`; rename it to `path` on success, replacing an older folder.
 
-    Two writers may race: the last to finish wins, and what a reader opens is always one writer's complete work.
+    Two writers may race: the last to finish wins, and a reader always opens one writer's complete result.
 
     Raises:
         OutputError: as `atomic_file`, or `path` exists and is not a folder.
@@ -79,8 +78,8 @@ def _result(path: Path, mode: int, *, folder: bool) -> Iterator[Path]:
         except OutputError:
             raise
         except OSError as error:
-            place = "is writable" if folder else "exists and is writable"
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose a folder that {place}") from error
+            remedy = "choose a folder that " + ("is writable" if folder else "exists and is writable")
+            raise OutputError(f"cannot write {path}: {error.strerror}; {remedy}") from error
         try:
             yield hidden
             for file in hidden.rglob("*") if folder else (hidden,):
@@ -95,56 +94,52 @@ def _result(path: Path, mode: int, *, folder: bool) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file appears whole or not at all.
-
-    Raises:
-        OutputError: it could not be written.
-    """
+    """Write indented JSON as `atomic_file` does; raises OutputError if that fails."""
     with atomic_file(path) as hidden:
         hidden.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def followed(path: Path) -> Path:
-    """Where a result of this name lies: at the end of a symbolic link, whether anything is there or not."""
+    """Follow a symbolic link to its target, whether the target exists or not; return other paths unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager
 def temporary(parent: Path, name: str, suffix: str = "", *, folder: bool = False, mode: int = 0o700) -> Iterator[Path]:
-    """Make a hidden file or folder, and remove it at the end if it is still there.
+    """Create a hidden file or folder, and remove it at the end if it still exists.
 
     Args:
-        parent: folder to make it in.
-        name: its first 64 bytes are part of the hidden name.
+        parent: folder to create it in.
+        name: name whose first 64 bytes become part of the hidden name.
         suffix: end of the hidden name.
-        folder: make a folder, not a file.
-        mode: its access rights, less the umask; by default this user's alone.
+        folder: create a folder, not a file.
+        mode: access rights, less the umask; by default for this user alone.
 
     Raises:
-        OSError: disk or permission.
+        OSError: the disk is full, or permission is missing.
     """
-    if (place := os.path.abspath(parent)) not in _swept:
-        _swept.add(place)
+    if (swept := os.path.abspath(parent)) not in _swept_folders:
+        _swept_folders.add(swept)
         remove_left_over(parent)
     owner = f"{_this_start()}-" if _this_start() else ""
     hidden = _hidden(parent, name, owner, suffix)
     try:
         _make(hidden, folder, mode)
-        if owner and (handle := _hold(hidden)) is not None:
-            _held[hidden] = handle
-        elif owner:  # no locks on this file system, or taken for a left-over a moment ago
+        if owner and (handle := _lock(hidden)) is not None:
+            _handles[hidden] = handle
+        elif owner:  # the file system has no locks, or another process took the file for a left-over
             _remove(hidden)
             hidden = _hidden(parent, name, "", suffix)
             _make(hidden, folder, mode)
         yield hidden
     finally:
         _remove(hidden)
-        if (handle := _held.pop(hidden, None)) is not None:
+        if (handle := _handles.pop(hidden, None)) is not None:
             os.close(handle)
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what writers that were killed on this system left in a folder; what cannot be removed stays."""
+    """Remove the hidden files in a folder whose writers were killed since boot, where permissions allow."""
     owner = _this_start()
     if not owner:
         return
@@ -152,7 +147,7 @@ def remove_left_over(folder: Path) -> None:
         for entry in entries:
             if entry.name.startswith(".") and f".{owner}-" in entry.name:
                 path = Path(entry.path)
-                if (handle := _hold(path)) is not None:
+                if (handle := _lock(path)) is not None:
                     with suppress(OSError):
                         _remove(path)
                     os.close(handle)
@@ -160,7 +155,7 @@ def remove_left_over(folder: Path) -> None:
 
 @cache
 def _this_start() -> str:
-    """Names this start of the system; "" where none can be told from another."""
+    """Return an identifier of the current boot; "" where the system has none."""
     with suppress(OSError):
         if fcntl is not None:
             return "fye" + hashlib.sha256(_BOOT.read_bytes()).hexdigest()[:12]
@@ -180,12 +175,8 @@ def _make(path: Path, folder: bool, mode: int) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode & 0o666))
 
 
-def _hold(path: Path) -> int | None:
-    """Lock a hidden file or folder itself, with which its lock goes.
-
-    Returns:
-        The descriptor, which locks it until it is closed; None if another holds it, or it cannot be locked.
-    """
+def _lock(path: Path) -> int | None:
+    """Lock a hidden file or folder until the returned descriptor is closed; None if that fails or another holds it."""
     kind = os.O_DIRECTORY | os.O_RDONLY if path.is_dir() and not path.is_symlink() else os.O_RDWR
     try:
         handle = os.open(path, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -200,11 +191,7 @@ def _hold(path: Path) -> int | None:
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits; 1.5 GB/s.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Compute the SHA-256 of a file, in hexadecimal, at 1.5 GB/s; raises OSError if the file cannot be read."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -212,7 +199,7 @@ def sha256(file: Path) -> str:
 def refuse_pointer(path: Path, error: type[FyeError]) -> None:
     """Raise `error` if a file is a Git LFS pointer: a few lines of text in place of a file that was not downloaded.
 
-    A file that is missing or cannot be read passes: whoever reads it says so.
+    A missing or unreadable file passes: its reader will report it.
     """
     try:
         # 1,024 bytes: the specification's limit for pointers
@@ -234,7 +221,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(file: Path) -> None:
-    """Bring a file to the disk, on file systems that can."""
+    """Flush a file to disk, on file systems that can."""
     with file.open("rb") as handle:
         try:
             os.fsync(handle.fileno())
@@ -251,10 +238,10 @@ def _replace_file(hidden: Path, path: Path) -> None:
             with suppress(OSError):
                 shutil.copyfile(hidden, path)
                 return
-        raise _kept(hidden, path, error) from error
-    if path in _held and hidden in _held:  # `path` is a hidden file itself: it is a new one now, and held as before
-        os.close(_held[path])
-        _held[path] = _held.pop(hidden)
+        raise _rescue(hidden, path, error) from error
+    if path in _handles and hidden in _handles:  # `path`, itself a hidden file, was replaced: lock the new file
+        os.close(_handles[path])
+        _handles[path] = _handles.pop(hidden)
 
 
 def _replace_folder(hidden: Path, path: Path) -> None:
@@ -270,23 +257,25 @@ def _replace_folder(hidden: Path, path: Path) -> None:
                 moved = False
             except OSError as error:
                 if error.errno in _MOUNTED:
-                    with suppress(OSError):
-                        _fill(path, hidden)
+                    with suppress(OSError):  # replace the folder's content
+                        for child in path.iterdir():
+                            _remove(child)
+                        shutil.copytree(hidden, path, dirs_exist_ok=True)
                         return
-                raise _kept(hidden, path, error) from error
+                raise _rescue(hidden, path, error) from error
             try:
                 hidden.rename(path)
                 return
             except OSError as error:
-                if path.exists():  # another writer's
+                if path.exists():  # another writer's result
                     continue
                 if moved:
                     retired.rename(path)
-                raise _kept(hidden, path, error) from error
+                raise _rescue(hidden, path, error) from error
 
 
 def _exchanged(hidden: Path, path: Path) -> bool:
-    """Exchange two names, where Linux can: a process that is killed leaves the older result or the new one there."""
+    """Exchange two names in one step, where Linux can: even a killed process leaves the older or the new result."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):
@@ -295,15 +284,8 @@ def _exchanged(hidden: Path, path: Path) -> bool:
     return bool(renameat2(here, os.fsencode(hidden), here, os.fsencode(path), exchange) == 0)
 
 
-def _fill(path: Path, source: Path) -> None:
-    """Put the content of a folder in place of another's."""
-    for child in path.iterdir():
-        _remove(child)
-    shutil.copytree(source, path, dirs_exist_ok=True)
-
-
-def _kept(hidden: Path, path: Path, error: OSError) -> OSError:
-    """Give a finished result another name where it cannot have its own; the error that says so."""
+def _rescue(hidden: Path, path: Path, error: OSError) -> OSError:
+    """Give a finished result another name, since it cannot have its own; return the error to raise."""
     other = path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         hidden.rename(other)

@@ -1,13 +1,13 @@
 """TensorRT plans kept on disk.
 
-A plan is a program: it is opened only if nobody but this user can have put it there or changed it, its bytes have the
-hash that was noted, and it was made for this graph, these weights, this GPU, TensorRT and driver. POSIX alone.
+A plan is a program. It is opened only if no other user can have written it, its bytes match the recorded hash, and it
+was built for this graph, these weights, this GPU, TensorRT and driver. POSIX only.
 
-    root/DIGEST/plan.trt    the plan; DIGEST is that of its key
-    root/DIGEST/plan.json   what it is; its modification time is when the plan was last opened
+    root/DIGEST/plan.trt    the plan; DIGEST is the digest of its key
+    root/DIGEST/plan.json   its manifest; its modification time is when the plan was last opened
     root/timing.SM.TENSORRT TensorRT's timing cache behind its SHA-256
-    root/kernels.SM         kernels of our own, as `fye_kernels.aot` compiles them
-    root/.locks/            one file per plan that somebody built or removed, and one for the folder itself
+    root/kernels.SM         kernels that `fye_kernels.aot` compiled
+    root/.locks/            one file per plan that was ever built or removed, and one for the root itself
 """
 
 from fye_rt.plans.cache import Entry, PlanCache

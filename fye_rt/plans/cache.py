@@ -1,4 +1,4 @@
-"""The folder of a user's plans."""
+"""The cache of a user's TensorRT plans: a folder, and what may be done with it."""
 
 import errno
 import hashlib
@@ -20,22 +20,22 @@ from fye_rt.plans.key import PlanKey, differences
 _LOCKS = ".locks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIMING_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
-# of a writer that was killed, or that could not rename its result; and the key of signatures, which plans had once
+# left by a writer that was killed or could not rename its result; .secret: the signing key of plans, used formerly
 _LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}|[0-9a-f]{64}-[0-9a-f]{8}|\.secret")
-_LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be at work on it
+_LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be working on it
 _ELSEWHERE = "choose another folder with FYE_PLANS"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A folder in the cache, or what is left of one.
+    """A plan's folder in the cache, or the remains of one.
 
     Attributes:
-        path: of the folder.
-        key: None where the plan is not usable.
+        path: the folder.
+        key: key of the plan; None if the plan is not usable.
         size: bytes on disk.
-        used: when it was last opened or else published, seconds since 1970.
-        reason: why it is not usable, or "".
+        used: time of the last opening, or else of publishing, in seconds since 1970.
+        reason: why the plan is not usable, or "".
     """
 
     path: Path
@@ -48,15 +48,15 @@ class Entry:
 class PlanCache:
     """Plans of one user in one folder.
 
-    Several processes may read, build, publish and prune at once. A reader finds a complete plan or none. All that
-    writes raises an OutputError if the root cannot be written, and a BackendError if others can write to it.
+    Several processes may read, build, publish and prune at once; a reader finds a complete plan or none. Every method
+    that writes raises OutputError if the root cannot be written, and BackendError if others can write to it.
 
     Args:
-        root: made when first written to, with mode 0700; by default $FYE_PLANS, else `plans` in the user's cache.
-        limit: bytes on disk; publishing a plan evicts others until it is met.
+        root: folder, created with mode 0700 at the first write; default: $FYE_PLANS, else `plans` in the user's cache.
+        limit: bytes on disk; publishing a plan evicts others until they fit.
 
     Raises:
-        OptionError: a negative limit.
+        OptionError: the limit is negative.
     """
 
     def __init__(self, root: Path | None = None, limit: int = 32 << 30) -> None:
@@ -66,21 +66,21 @@ class PlanCache:
         self.limit = limit
 
     def publish(self, key: PlanKey, content: Content, facts: Mapping[str, Any]) -> Path:
-        """Keep a plan, in place of an older one of the same key.
+        """Write a plan to the cache, in place of an older one with the same key.
 
-        If the limit is exceeded then, the least recently used plans are removed; not this one, and none that is locked.
+        If the cache then exceeds its limit, the least recently used plans are removed, except this and locked ones.
 
         Args:
-            key: what it was built for.
+            key: what the plan was built for.
             content: the serialized engine.
-            facts: anything worth knowing later that JSON can hold.
+            facts: anything else worth recording, as JSON values.
 
         Returns:
-            Its folder.
+            The plan's folder.
 
         Raises:
             OptionError: JSON cannot hold the facts.
-            OutputError: it cannot be written; an older plan stays.
+            OutputError: the plan cannot be written; an older plan stays.
         """
         folder = self.root / key.digest
         with self._writing(), ExitStack() as moving:
@@ -89,20 +89,20 @@ class PlanCache:
             with atomic_folder(folder, mode=0o700) as hidden:
                 plan_folder.write(hidden, key, content, facts)
                 moving.enter_context(self._locked("root", lambda: None))
-            with suppress(BackendError, OSError):  # the plan is there: another one's eviction must not cost it
+            with suppress(BackendError, OSError):  # the plan is published, even if evicting another one fails
                 self._evict(self.limit, spared=key.digest)
         return folder
 
     def open(self, key: PlanKey, rebuild: str) -> Plan:
-        """Read a plan, once, and check what was read before anybody may use it.
+        """Read a plan, and check the very bytes that were read.
 
         Args:
-            key: what it must have been built for.
-            rebuild: the command that builds it, for the message.
+            key: what the plan must have been built for.
+            rebuild: command that builds it, for the message.
 
         Raises:
-            BackendError: there is none (see `missing_message`), it is damaged, belongs to somebody else, or others can
-                write to it.
+            BackendError: the plan is missing (see `missing_message`), damaged, owned by another user, or writable by
+                others.
         """
         folder = self.root / key.digest
         try:
@@ -113,32 +113,29 @@ class PlanCache:
             raise BackendError(
                 f"the plan of {key.graph} in {folder} is refused: {error}; build it again with: {rebuild} --rebuild"
             ) from error
-        with suppress(OSError):  # a disk that cannot be written keeps no times
+        with suppress(OSError):  # a read-only disk records no times
             os.utime(folder / MANIFEST, follow_symlinks=False)
         return plan
 
     def missing_message(self, key: PlanKey, rebuild: str) -> str:
-        """Why there is no plan for a key: in what the nearest plan of the same graph differs, and how to build one."""
+        """Explain a missing plan: how the nearest plan of the same graph differs, and how to build one."""
         others = [entry.key for entry in self.entries() if entry.key is not None and entry.key.graph == key.graph]
-        others = [other for other in others if other != key]  # it may have been published a moment ago
+        others = [other for other in others if other != key]  # the plan may have been published a moment ago
         if not others:
             return f"{self.root} has no plan of {key.graph}; build it with: {rebuild}"
         nearest = min(others, key=lambda other: (len(differences(other, key)), other.digest))
-        there, here = zip(*differences(nearest, key), strict=True)
+        nearest_fields, key_fields = zip(*differences(nearest, key), strict=True)
         return (
-            f"{self.root} has no such plan of {key.graph}: there is one for {', '.join(there)}; this is "
-            f"{', '.join(here)}; build it with: {rebuild}"
+            f"{self.root} has no such plan of {key.graph}: there is one for {', '.join(nearest_fields)}; this is "
+            f"{', '.join(key_fields)}; build it with: {rebuild}"
         )
 
     @contextmanager
     def lock(self, key: PlanKey, tell: Callable[[str], object] | None = None) -> Iterator[None]:
-        """Be the only one who builds a plan. Who had to wait should look first whether it is there now.
+        """Lock a plan while building it. After a wait, check first whether the other process has built it.
 
-        Not to be entered twice for a key. A process that dies lets go. A locked plan is neither evicted nor pruned.
-
-        Args:
-            key: of the plan.
-            tell: called with a line, once, if another process has to be waited for.
+        Don't enter it twice for a key. A process that dies releases it. A locked plan is neither evicted nor pruned.
+        `tell` is called once with a line of text if another process holds the lock.
         """
 
         def waiting() -> None:
@@ -151,7 +148,7 @@ class PlanCache:
             yield
 
     def kernels(self, sm: str) -> Path | None:
-        """The folder of this user's compiled kernels; None where there is none that nobody else can have written."""
+        """Return the folder of this user's compiled kernels; None if it is missing or others can have written it."""
         folder = self.root / f"kernels.{sm}"
         try:
             check_folder(self.root, follow=True)
@@ -161,15 +158,15 @@ class PlanCache:
         return folder
 
     def place_for_kernels(self, sm: str) -> Path:
-        """Where they are to be written to; the root is made."""
+        """Return the folder to write compiled kernels to; creates the root."""
         with self._writing():
             return self.root / f"kernels.{sm}"
 
     def entries(self, *, verify: bool = False) -> list[Entry]:
-        """All plans of the cache, usable or not, by the names of their folders.
+        """List all plans of the cache, usable or not, sorted by the names of their folders.
 
         Args:
-            verify: compare the hash of every plan, which reads it; all else is checked in any case.
+            verify: also read every plan and compare its hash; everything else is always checked.
 
         Raises:
             BackendError: the root cannot be read.
@@ -188,16 +185,16 @@ class PlanCache:
         return entries
 
     def prune(self, keep: Callable[[PlanKey], bool], limit: int | None = None) -> list[Entry]:
-        """Remove plans that are not usable, those not to be kept, and what killed writers left a day ago or earlier.
+        """Remove unusable and unwanted plans, and files that killed writers left a day ago or earlier.
 
-        Every plan is read, to compare its hash.
+        It reads every plan, to compare its hash.
 
         Args:
-            keep: whether a plan is to be kept.
-            limit: bytes on disk; of those kept, the least recently used are removed until it is met.
+            keep: returns whether to keep a plan.
+            limit: bytes on disk; the least recently used plans are removed until the others fit.
 
         Returns:
-            What was removed.
+            The removed entries.
         """
         with self._writing(), self._locked("root", lambda: None):
             left = [path for path in self._children() if _LEFT_OVER.fullmatch(path.name)]
@@ -210,11 +207,11 @@ class PlanCache:
         return removed
 
     def read_timing(self, sm: str, tensorrt: str) -> bytes | None:
-        """TensorRT's timing cache, or None where there is none, a damaged one, or one that others can write to."""
-        place = self._timing(sm, tensorrt)
+        """Return TensorRT's timing cache; None if it is missing, damaged, or writable by others."""
+        path = self._timing(sm, tensorrt)
         try:
             check_folder(self.root, follow=True)
-            with open_file(place) as file:
+            with open_file(path) as file:
                 raw = file.read()
         except (OSError, Unusable):
             return None
@@ -222,16 +219,16 @@ class PlanCache:
         return content if seal == hashlib.sha256(content).digest() else None
 
     def write_timing(self, sm: str, tensorrt: str, content: Content) -> None:
-        """Keep TensorRT's timing cache for a GPU architecture and a TensorRT version. The last writer wins.
+        """Write TensorRT's timing cache for a GPU architecture and a TensorRT version. The last writer wins.
 
         Raises:
-            OptionError: a name that is no file name.
+            OptionError: `sm` or `tensorrt` has characters that its file name cannot have.
         """
-        place = self._timing(sm, tensorrt)
+        path = self._timing(sm, tensorrt)
         with self._writing():
-            if place.is_symlink():  # which would be followed
-                place.unlink()
-            with atomic_file(place, mode=0o600) as hidden:
+            if path.is_symlink():  # atomic_file would follow it
+                path.unlink()
+            with atomic_file(path, mode=0o600) as hidden:
                 hidden.write_bytes(hashlib.sha256(content).digest() + bytes(content))
 
     def _timing(self, sm: str, tensorrt: str) -> Path:
@@ -242,7 +239,7 @@ class PlanCache:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Make what is missing of the root, and turn what goes wrong inside into errors for the user."""
+        """Create the root, and turn errors inside into errors for the user."""
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(0o700, exist_ok=True)
@@ -255,7 +252,7 @@ class PlanCache:
         except OutputError:
             raise
         except Unusable as error:
-            raise BackendError(f"{self.root} is not used: {error}; {_ELSEWHERE}") from error
+            raise BackendError(f"cannot use {self.root}: {error}; {_ELSEWHERE}") from error
         except OSError as error:
             raise OutputError(f"cannot write to {self.root}: {error.strerror or error}; {_ELSEWHERE}") from error
 
@@ -263,7 +260,7 @@ class PlanCache:
         return locked(self.root / _LOCKS / name, wait, 0o600)
 
     def _read(self, name: str, whole: bool) -> Plan:
-        """As `open`, but raises FileNotFoundError and `Unusable`."""
+        """Read and check a plan; raises FileNotFoundError or `Unusable`."""
         check_folder(self.root, follow=True)
         folder = self.root / name
         while True:
@@ -272,13 +269,12 @@ class PlanCache:
                 plan = plan_folder.read(folder, whole=whole)
             except (OSError, Unusable) as error:
                 if not os.path.samestat(state, check_folder(folder)):
-                    continue  # it was replaced while it was read
-                if isinstance(error, OSError):
-                    reason = (
-                        "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-                    )
-                    raise Unusable(f"{Path(error.filename).name} {reason}") from error
-                raise
+                    continue  # the folder was replaced during the read
+                if isinstance(error, Unusable):
+                    raise
+                missing = isinstance(error, FileNotFoundError)
+                reason = "is missing" if missing else f"cannot be read: {error.strerror}"
+                raise Unusable(f"{Path(error.filename).name} {reason}") from error
             if plan.key.digest != name:
                 raise Unusable(f"the folder was renamed; it holds another plan of {plan.key.graph}")
             return plan
@@ -302,12 +298,12 @@ class PlanCache:
         return removed
 
     def _remove(self, entry: Entry) -> bool:
-        """Whether it is gone: it stays where it is locked, or may not be removed."""
+        """Remove a plan; False if it is locked or cannot be removed."""
         with self._locked(entry.path.name, None) as is_free:
             return is_free and self._discard(entry.path)
 
     def _discard(self, path: Path) -> bool:
-        """Whether it is gone; its name is gone before anything in it is."""
+        """Remove a file or folder, its name before its content; False if it cannot be removed."""
         try:
             if path.is_symlink() or path.is_file():
                 path.unlink()
@@ -320,7 +316,7 @@ class PlanCache:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 if it is not there or not to be read. Links are not followed."""
+    """Count the bytes of a file, or of all files in a folder, without following links; 0 if it cannot be read."""
     try:
         if path.is_dir() and not path.is_symlink():
             return sum(map(_size, path.iterdir()))
@@ -333,4 +329,4 @@ def _used(path: Path) -> float:
     for file in (path / MANIFEST, path):
         with suppress(OSError):
             return file.lstat().st_mtime
-    return time.time()  # it is gone
+    return time.time()  # the plan was removed meanwhile

@@ -1,4 +1,4 @@
-"""One TensorRT plan in its folder, and whether anybody but this user can have written it. POSIX alone.
+"""One TensorRT plan in its folder, and the check that no other user can have written it. POSIX only.
 
 plan.trt    the serialized engine
 plan.json   format and version, key, size and SHA-256 of plan.trt, and facts
@@ -29,12 +29,12 @@ Content = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A plan that may be run.
+    """A plan that has passed all checks.
 
     Attributes:
-        key: what it was built for.
+        key: what the plan was built for.
         content: the serialized engine; these very bytes were checked.
-        facts: what its builder noted; `created` is when, in UTC.
+        facts: facts recorded by the builder; `created` is the time in UTC.
     """
 
     key: PlanKey
@@ -43,22 +43,22 @@ class Plan:
 
 
 class Unusable(Exception):
-    """What is wrong with a file or a folder; the message is the end of a sentence that begins with its name."""
+    """A file or folder that must not be used; its message names the file and what is wrong."""
 
 
 def check_folder(path: Path, *, follow: bool = False) -> os.stat_result:
-    """Refuse a folder that anybody but this user can have written to.
+    """Refuse a folder that another user can have written to.
 
     Args:
-        path: of the folder.
-        follow: whether it may be a symbolic link.
+        path: the folder.
+        follow: whether `path` may be a symbolic link.
 
     Raises:
-        FileNotFoundError: it is not there.
-        Unusable: it is no folder, not to be read, or not private.
+        FileNotFoundError: `path` does not exist.
+        Unusable: `path` is not a folder, cannot be read, or is not private.
     """
     if not hasattr(os, "getuid"):
-        raise Unusable(f"{path} cannot be kept from other users on this system; use Linux or another POSIX system")
+        raise Unusable(f"{path} cannot be protected from other users on this system; use Linux or a POSIX system")
     try:
         state = path.stat() if follow else path.lstat()
     except FileNotFoundError:
@@ -73,15 +73,15 @@ def check_folder(path: Path, *, follow: bool = False) -> os.stat_result:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading, unless anybody but this user can have written it.
+    """Open a regular file for reading, unless another user can have written it.
 
     Raises:
-        OSError: it is not there, or not to be read.
-        Unusable: it is no regular file, or not private.
+        OSError: the file is missing or cannot be read.
+        Unusable: `path` is not a regular file, or not private.
     """
     if path.is_symlink():
         raise Unusable(f"{path.name} is a symbolic link")
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not keep us waiting
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # never wait for a pipe
     try:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode):
@@ -94,21 +94,21 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def write(folder: Path, key: PlanKey, content: Content, facts: Mapping[str, Any]) -> None:
-    """Fill an empty folder.
+    """Write a plan and its manifest to an empty folder.
 
     Args:
-        folder: in which to write.
+        folder: the folder.
         key: what the plan was built for.
         content: the serialized engine.
-        facts: what JSON can hold; `created` is added where it is not among them.
+        facts: JSON values; `created` is added if it is missing.
 
     Raises:
         OptionError: JSON cannot hold the facts.
-        OutputError: disk or permission.
+        OutputError: the disk is full, or permission is missing.
     """
     created = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        noted = json.loads(canonical({"created": created, **facts}))
+        recorded = json.loads(canonical({"created": created, **facts}))
     except (RecursionError, TypeError, ValueError) as error:
         raise OptionError(f"facts: JSON cannot hold them ({error})") from error
     view = memoryview(content).cast("B")
@@ -118,7 +118,7 @@ def write(folder: Path, key: PlanKey, content: Content, facts: Mapping[str, Any]
         "key": key.to_json(),
         "bytes": view.nbytes,
         "sha256": hashlib.sha256(view).hexdigest(),
-        "facts": noted,
+        "facts": recorded,
     }
     for name, data in ((PLAN, view), (MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())):
         with atomic_file(folder / name, mode=0o600) as hidden:
@@ -129,12 +129,12 @@ def read(folder: Path, *, whole: bool = True) -> Plan:
     """Read and check a plan.
 
     Args:
-        folder: to be checked by `check_folder`.
-        whole: read the content and compare its hash; otherwise it is left empty.
+        folder: the plan's folder; the caller checks it with `check_folder`.
+        whole: read the content and compare its hash; otherwise the content is left empty.
 
     Raises:
         OSError: a file is missing or cannot be read; `filename` says which.
-        Unusable: what is wrong.
+        Unusable: a file is damaged, not private, or of another format.
     """
     with open_file(folder / MANIFEST) as manifest, open_file(folder / PLAN) as plan:
         values = _parsed(manifest.read(_MAX_MANIFEST + 1))
@@ -144,9 +144,9 @@ def read(folder: Path, *, whole: bool = True) -> Plan:
             size, sha256 = int(values["bytes"]), str(values["sha256"])
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise Unusable(f"{MANIFEST} is damaged ({error!r:.200})") from error
-        there = os.fstat(plan.fileno()).st_size
-        if there != size:
-            raise Unusable(f"{PLAN} has {there} bytes, not {size}")
+        length = os.fstat(plan.fileno()).st_size
+        if length != size:
+            raise Unusable(f"{PLAN} has {length} bytes, not {size}")
         content = plan.read() if whole else b""
         if whole and hashlib.sha256(content).hexdigest() != sha256:
             raise Unusable(f"{PLAN} differs from its hash in {MANIFEST}")

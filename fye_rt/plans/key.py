@@ -1,4 +1,4 @@
-"""What a TensorRT plan was built for."""
+"""The key of a TensorRT plan: everything that it was built for."""
 
 import hashlib
 import json
@@ -24,41 +24,38 @@ _NAMES = {
 
 
 def profile(shapes: Mapping[str, Sequence[Sequence[int]]]) -> Profile:
-    """An optimization profile as a `PlanKey` holds it.
-
-    Args:
-        shapes: smallest, most usual and largest shape of each input, by its name.
+    """Build a `PlanKey`'s profile from the smallest, most usual and largest shape of each input, by name.
 
     Raises:
-        OptionError: an input without these three shapes.
+        OptionError: an input does not have three shapes.
     """
     sorted_shapes = []
-    for name, given in sorted(shapes.items()):
-        if len(given) != 3:
-            raise OptionError(f"profile: {name} has {len(given)} shapes; give the smallest, usual and largest")
-        smallest, usual, largest = (tuple(int(length) for length in shape) for shape in given)
+    for name, three in sorted(shapes.items()):
+        if len(three) != 3:
+            raise OptionError(f"profile: {name} has {len(three)} shapes; give the smallest, usual and largest")
+        smallest, usual, largest = (tuple(int(length) for length in shape) for shape in three)
         sorted_shapes.append((name, (smallest, usual, largest)))
     return tuple(sorted_shapes)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """All that a plan depends on; the order of inputs and flags makes no difference.
+    """Everything that a plan depends on; the order of inputs and flags makes no difference.
 
     Attributes:
-        graph: name of the graph, as in a bundle.
+        graph: name of the graph in the bundle.
         sm: GPU architecture, such as "sm_90".
-        tensorrt: its version.
-        driver: the driver's version.
-        onnx: SHA-256 of the bundle's graph, hexadecimal.
-        weights: SHA-256 of the weights; "" if the plan holds none, and is refitted with any of the same shapes.
+        tensorrt: version of TensorRT.
+        driver: version of the driver.
+        onnx: SHA-256 of the graph's ONNX file, hexadecimal.
+        weights: SHA-256 of the weights; "" if the plan holds none and is refitted with any weights of the same shapes.
         profile: smallest, usual and largest shape of each input; see `profile`.
-        precision: that it computes in, such as "fp16".
-        flags: how it was built, such as "refit", "strip_plan", "opt_level=3".
+        precision: compute precision, such as "fp16".
+        flags: how the plan was built, such as "refit", "strip_plan", "opt_level=3".
 
     Raises:
-        OptionError: a text with line breaks or other control characters, an input named twice, or one without three
-            shapes.
+        OptionError: a text has line breaks or other control characters, an input is named twice, or an input does not
+            have three shapes.
     """
 
     graph: str
@@ -88,17 +85,13 @@ class PlanKey:
         return hashlib.sha256(canonical(self.to_json())).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """What `json` can write and `from_json` takes."""
+        """Convert the key to JSON values, for `from_json`."""
         shapes = {name: [list(shape) for shape in three] for name, three in self.profile}
         return {**asdict(self), "profile": shapes, "flags": list(self.flags)}
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """The key that `to_json` gave.
-
-        Raises:
-            ValueError: it is not what `to_json` gives.
-        """
+        """Rebuild a key from the values of `to_json`; raises ValueError for any other values."""
         try:
             key = cls(**{**values, "profile": tuple(values["profile"].items()), "flags": tuple(values["flags"])})
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -109,25 +102,20 @@ class PlanKey:
 
 
 def differences(there: PlanKey, here: PlanKey) -> list[tuple[str, str]]:
-    """The fields in which two keys differ, in words: of the one, and of the other."""
+    """Describe the fields in which two keys differ, as (first key's value, second key's value)."""
     return [
-        (_told(field, there, here), _told(field, here, there))
+        (_described(field, there, here), _described(field, here, there))
         for field in _NAMES
         if getattr(there, field) != getattr(here, field)
     ]
 
 
 def canonical(values: Any) -> bytes:
-    """JSON of which there is one for equal values.
-
-    Raises:
-        TypeError: a value that JSON cannot hold.
-        ValueError: NaN or infinity.
-    """
+    """Encode equal values as equal JSON; raises TypeError for values that JSON lacks, ValueError for NaN, infinity."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _told(field: str, key: PlanKey, other: PlanKey) -> str:
+def _described(field: str, key: PlanKey, other: PlanKey) -> str:
     if field == "profile":
         changed = [entry for entry in key.profile if entry not in other.profile]
         value = "; ".join(f"{name} {_shapes(three)}" for name, three in changed[:1]) or "fewer inputs"

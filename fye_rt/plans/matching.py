@@ -1,4 +1,4 @@
-"""Which plans belong to a graph of a bundle on this machine, and which of them takes inputs of given shapes."""
+"""Matches plans to a graph of a bundle on this machine, and chooses the one for inputs of given shapes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,23 +7,22 @@ from dataclasses import dataclass, replace
 from fye_rt.bundle import Bundle
 from fye_rt.plans.key import PlanKey, Profile, Shape, differences, profile
 
-# how `fye_engines.prepare` makes graphs; it counts up whenever that gives other ones
-RECIPE = "recipe=1"
+RECIPE = "recipe=1"  # version of `fye_engines.prepare`; it counts up whenever the prepared graphs change
 STRIPPED = "stripped"
-EIGHT_BITS = ("int8", "fp8")  # precisions that need the ranges of a bundle, in a file of its own
-BASE = "fp16"  # what such a plan computes in otherwise
-DENOISERS = ("denoiser", "denoiser_cond")  # the graphs that are worth 8 bits; the others are run once
+EIGHT_BITS = ("int8", "fp8")  # precisions that need the bundle's file of ranges
+BASE = "fp16"  # precision of everything else when 8 bits are requested
+DENOISERS = ("denoiser", "denoiser_cond")  # the graphs worth computing with 8 bits; the others run once
 RANGES = "ranges.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan is bound to.
+    """The GPU architecture and versions that a plan is bound to.
 
     Attributes:
         sm: GPU architecture, such as "sm_90".
-        tensorrt: its version.
-        driver: the driver's version.
+        tensorrt: version of TensorRT.
+        driver: version of the driver.
     """
 
     sm: str
@@ -32,22 +31,22 @@ class Machine:
 
 
 def precision_of(graph: str, compute: str) -> str:
-    """What a graph computes in where clips are made in a precision."""
+    """Return the precision of a graph when clips are made in precision `compute`."""
     return BASE if compute in EIGHT_BITS and graph not in DENOISERS else compute
 
 
 def plan_key(
     bundle: Bundle, graph: str, machine: Machine, precision: str, shapes: Profile, flags: Iterable[str] = ()
 ) -> PlanKey:
-    """The key of a plan.
+    """Build the key of a plan.
 
     Args:
-        bundle: with the graph.
-        graph: its name.
-        machine: that it runs on.
-        precision: that clips are made in; see `precision_of`.
-        shapes: its optimization profile.
-        flags: how it is built; `RECIPE` is added, and which ranges it has if it computes with 8 bits.
+        bundle: bundle with the graph.
+        graph: name of the graph.
+        machine: machine that the plan runs on.
+        precision: precision that clips are made in; see `precision_of`.
+        shapes: optimization profile.
+        flags: how the plan is built; `RECIPE` is added, and with 8 bits the digest of the ranges.
     """
     files = bundle.manifest["files"]
     precision = precision_of(graph, precision)
@@ -68,52 +67,51 @@ def plan_key(
 
 
 def usable(keys: Iterable[PlanKey], wanted: PlanKey) -> list[PlanKey]:
-    """Those that have what `wanted` has, but for shapes and the way they were built."""
+    """Return the keys that equal `wanted` except in shapes and in flags that do not change what a plan computes."""
     return [
         key
         for key in keys
-        if _same_numbers(key) == _same_numbers(wanted)
+        if _numerical_flags(key) == _numerical_flags(wanted)
         and replace(key, profile=wanted.profile, flags=wanted.flags) == wanted
     ]
 
 
 def alike(keys: Iterable[PlanKey], wanted: PlanKey) -> PlanKey:
-    """`wanted` with the shapes and flags of the plan that is nearest to it, so that only what matters differs."""
+    """Return `wanted` with shapes and flags of the nearest plan, so that a message lists only essential differences."""
     same = [key for key in keys if key.graph == wanted.graph]
     if not same:
         return wanted
 
     def like(key: PlanKey) -> PlanKey:
-        flags = set(key.flags) - _same_numbers(key) - {STRIPPED}
-        return replace(wanted, profile=key.profile, flags=(*_same_numbers(wanted), *flags))
+        flags = set(key.flags) - _numerical_flags(key) - {STRIPPED}
+        return replace(wanted, profile=key.profile, flags=(*_numerical_flags(wanted), *flags))
 
-    nearest = min(same, key=lambda key: (len(differences(key, like(key))), key.digest))
-    return like(nearest)
+    return like(min(same, key=lambda key: (len(differences(key, like(key))), key.digest)))
 
 
 def choose(keys: Iterable[PlanKey], shapes: Mapping[str, Shape]) -> PlanKey | None:
-    """The plan that suits inputs best: made for these very shapes, or with the least room around them.
+    """Choose the plan that suits inputs best: built for exactly these shapes, or for the tightest range around them.
 
     Args:
-        keys: of usable plans.
-        shapes: of all inputs, by name; a profile leaves those out that never change.
+        keys: keys of usable plans.
+        shapes: shapes of all inputs, by name; a profile omits inputs whose shape never changes.
 
     Returns:
-        None where no plan takes them.
+        The key of the plan; None if no plan takes these shapes.
     """
     fitting = [key for key in keys if _takes(key.profile, shapes)]
     return min(fitting, key=lambda key: (_room(key.profile, shapes), key.digest), default=None)
 
 
 def exactly(bundle: Bundle, graph: str, shapes: Mapping[str, Shape]) -> Profile:
-    """The profile of a plan that takes these shapes alone."""
+    """Build the profile of a plan that takes exactly these shapes."""
     inputs = bundle.graphs[graph].inputs
     varying = [spec.name for spec in inputs if any(isinstance(size, str) for size in spec.shape)]
     return profile({name: 3 * (shapes[name],) for name in varying})
 
 
 def rebuild_command(bundle: Bundle, graph: str, shapes: Mapping[str, Shape], precision: str) -> str:
-    """The command that builds a plan which takes these shapes; without shapes, one that takes any bundle's own."""
+    """Return the command that builds a plan for these shapes; without shapes, for the bundle's default shapes."""
     sizes = {
         size: length
         for spec in bundle.graphs[graph].inputs
@@ -130,8 +128,8 @@ def rebuild_command(bundle: Bundle, graph: str, shapes: Mapping[str, Shape], pre
     return " ".join(parts)
 
 
-def _same_numbers(key: PlanKey) -> set[str]:
-    """The flags on which depends what a plan computes."""
+def _numerical_flags(key: PlanKey) -> set[str]:
+    """Return the flags that change what a plan computes."""
     return {flag for flag in key.flags if flag.startswith(("recipe=", "ranges="))}
 
 
@@ -145,7 +143,7 @@ def _takes(bounds: Profile, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _room(bounds: Profile, shapes: Mapping[str, Shape]) -> float:
-    """0 where a plan is made for these shapes, and the more the further it reaches from what it is best at."""
+    """Measure how loosely a profile fits: 0 if built for these shapes, more for wider ranges or other usual shapes."""
     room = 0.0
     for name, (low, usual, high) in bounds:
         room += math.log(math.prod(high) / math.prod(low))

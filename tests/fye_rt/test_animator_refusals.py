@@ -119,7 +119,7 @@ def test_a_window_longer_than_the_bundle_allows_is_refused(
 
 @pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])
 def test_an_unknown_backend_is_refused_with_those_there_are(backend: str, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="there are: auto, tensorrt, torch, onnxruntime-cuda, onnxruntime, openvino"):
+    with pytest.raises(BackendError, match="from auto, tensorrt, torch, onnxruntime-cuda, onnxruntime, openvino"):
         Animator(bundle, backend)
 
 

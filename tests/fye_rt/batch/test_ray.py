@@ -65,7 +65,7 @@ def test_a_cluster_does_all_tasks_and_survives_what_kills_its_workers(real_ray: 
     tasks = [Chore("die once", tmp_path / "died"), Chore("die"), Chore("raise"), *(Chore(n) for n in "abc")]
     done = {task.what: result for task, result in work(ray.Cluster(lambda threads: Hand, "local", 1, 1), tasks)}
     assert done["die once"][0] == "die once" and (tmp_path / "died").exists()
-    assert isinstance(done["die"], Died) and done["die"].reason.startswith("3 workers died of it")
+    assert isinstance(done["die"], Died) and done["die"].reason.startswith("3 workers died at this task")
     assert done["raise"] == Died("ZeroDivisionError: nobody foresaw this")
     assert [done[n][0] for n in "abc"] == ["a", "b", "c"]
     with pytest.raises(BackendError, match="no engine here; install one"):

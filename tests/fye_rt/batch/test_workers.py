@@ -65,8 +65,8 @@ def test_a_task_whose_worker_is_killed_is_done_by_another(tmp_path: Path) -> Non
 def test_a_task_that_kills_every_worker_is_given_up_and_the_others_go_on() -> None:
     tasks = [Chore("die"), Chore("exit"), *chores("abc")]
     done = {task.what: result for task, result in work(Processes(Hand, 2), tasks)}
-    assert done["die"].reason.startswith(f"{TRIES} workers died of it, the last one with signal 9")
-    assert done["exit"].reason == f"{TRIES} workers died of it, the last one with exit code 7"
+    assert done["die"].reason.startswith(f"{TRIES} workers died at this task, the last one with signal 9")
+    assert done["exit"].reason == f"{TRIES} workers died at this task, the last one with exit code 7"
     assert {result[0] for result in done.values() if not isinstance(result, Died)} == {"a0", "b1", "c2"}
 
 

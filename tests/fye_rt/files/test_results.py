@@ -108,7 +108,7 @@ def test_a_hidden_file_that_is_replaced_by_another_is_held_on(tmp_path: Path) ->
         remove_left_over(tmp_path)
         assert names(tmp_path) == [outer.name]
     assert names(tmp_path) == ["out.mp4"] and (tmp_path / "out.mp4").read_text() == "whole"
-    assert results._held == {}
+    assert results._handles == {}
 
 
 def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
