@@ -42,12 +42,7 @@ def runs_of(missing: list[bool]) -> list[tuple[int, int]]:
 
 
 def check_gaps(
-    faces: list[Face | None],
-    gaps: list[tuple[int, int]],
-    times: Array,
-    fps: float,
-    source: str,
-    size: tuple[int, int],
+    faces: list[Face | None], gaps: list[tuple[int, int]], times: Array, fps: float, source: str, size: tuple[int, int]
 ) -> None:
     """Refuse gaps that are too long to bridge.
 

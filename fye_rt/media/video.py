@@ -110,10 +110,7 @@ def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frame
 
 
 def read_video(
-    path: str | os.PathLike[str],
-    limits: Limits = LIMITS,
-    max_frames: int | None = None,
-    info: VideoInfo | None = None,
+    path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None, info: VideoInfo | None = None
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Decode a video into frames as a player shows them: rotated, deinterlaced, with square pixels.
 
