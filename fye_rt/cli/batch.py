@@ -11,13 +11,6 @@ import typer
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, Verbose, takes_request
 
-Workers = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1.")
-]
-Ray = Annotated[
-    str | None, typer.Option(metavar="ADDRESS|local", help="Run on the actors of a Ray cluster, one per GPU.")
-]
-
 
 @takes_request("portrait_landmarks")
 def batch(
@@ -30,8 +23,13 @@ def batch(
     backend: Backend = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads per worker; 0 means its share of the cores.")] = 0,
     low_memory: LowMemory = False,
-    workers: Workers = None,
-    ray: Ray = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1."),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|local", help="Run on the actors of a Ray cluster, one per GPU.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -101,10 +101,8 @@ class Pictures:
     def _checked(self, file: Path) -> Images:
         image = self._read(file)
         if image.shape != self._size:
-            raise InputError(
-                f"{file} is {image.shape[0]}x{image.shape[1]}, the first picture of its folder is "
-                f"{self._size[0]}x{self._size[1]} (height x width); give landmark images of one size"
-            )
+            size = f"{image.shape[0]}x{image.shape[1]}"
+            raise InputError(f"{file} is {size}, unlike the first picture of its folder; give pictures of one size")
         return image
 
 

@@ -135,26 +135,15 @@ def read_video(
 
 @dataclass(frozen=True, slots=True)
 class _Packets:
-    """Facts that a file's packets state about its pictures.
+    """Facts that a file's packets state about its pictures."""
 
-    Attributes:
-        ticks: times of the packets, sorted.
-        tick: seconds per tick.
-        end: end of the last packet, in ticks.
-        whole: True if these are all packets.
-        plain: True if each packet is a frame shown at the packet's time, as far as the packets tell.
-        rate: frames per second, as stated.
-        aspect: width of a pixel divided by its height.
-        has_audio: True if the file has a sound track.
-    """
-
-    ticks: list[int]
-    tick: Fraction
-    end: int
-    whole: bool
-    plain: bool
-    rate: Fraction | None
-    aspect: Fraction
+    ticks: list[int]  # times of the packets, sorted
+    tick: Fraction  # seconds per tick
+    end: int  # end of the last packet, in ticks
+    whole: bool  # these are all packets
+    plain: bool  # each packet is a frame shown at the packet's time, as far as the packets tell
+    rate: Fraction | None  # frames per second, as stated
+    aspect: Fraction  # width of a pixel divided by its height
     has_audio: bool
 
 
