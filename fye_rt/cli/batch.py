@@ -59,8 +59,8 @@ def batch(
             outcome = run(listed, folder, model.digest, spec, lambda: open_workers(worker, threads, workers, ray), bars)
     for record in outcome.failed:
         terminal.note(f"line {record['line']}, {record['name']}: {record['error']}")
-    again = f", {outcome.kept} of them there already" if outcome.kept else ""
-    terminal.say(f"{output}: {outcome.done} clips{again}")
+    earlier = f", {outcome.kept} of them from earlier runs" if outcome.kept else ""
+    terminal.say(f"{output}: {outcome.done} clips{earlier}")
     if outcome.failed:
         terminal.say(f"{output / RESULTS}: {len(outcome.failed)} failed of {len(listed)}")
         raise typer.Exit(1)

@@ -67,7 +67,7 @@ def build(
     from fye_rt.plans import PlanCache
 
     if backend != "tensorrt":
-        raise OptionError(f"backend={backend!r} is not valid; only tensorrt has plans that are built")
+        raise OptionError(f"backend={backend!r} is not valid; allowed: tensorrt")
     command = optional("fye_engines.command", "tensorrt")
     cache = PlanCache(limit=limit << 30)
     with terminal.working(quiet, verbose) as bars:

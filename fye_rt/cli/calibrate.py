@@ -49,7 +49,7 @@ def calibrate(
     from fye_rt.clips.calibrate import calibrate_bundle, fitted_clips
 
     if len(portrait or []) != len(motion or []):
-        raise OptionError("give as many --motion as --portrait")
+        raise OptionError("the numbers of --portrait and --motion differ; give one --motion for each --portrait")
     with terminal.working(quiet, verbose) as bars:
         model = Bundle.load(bundle)
         if portrait:
@@ -78,6 +78,6 @@ def calibrate(
     for entry in fitted:
         steps_taken = ", ".join(str(jump.step) for jump in entry.table.jumps)
         terminal.say(
-            f"{entry.table.evaluations:>3} evaluations: error {entry.error:.4f} on other clips; steps {steps_taken}"
+            f"{entry.table.evaluations:>3} evaluations: error {entry.error:.4f} on held-out clips; steps {steps_taken}"
         )
     terminal.say(f"{bundle}: {len(fitted)} tables for {steps} steps")

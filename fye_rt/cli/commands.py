@@ -111,7 +111,7 @@ def doctor(
     if get is not None:
         return _get(get, url, quiet)
     if url is not None:
-        raise OptionError("--url goes with --get landmarker")
+        raise OptionError("--url needs --get landmarker; add it, or leave --url out")
     from fye_rt.cli.doctor import examine
 
     with terminal.working(quiet):
@@ -129,4 +129,4 @@ def _get(what: str, url: str | None, quiet: bool) -> None:
         raise OptionError(f"--get {what!r} is not valid; allowed: {', '.join(DOWNLOADS)}")
     with terminal.working(quiet) as bars:
         path = get_landmarker(url, progress=bars)
-    terminal.say(f"{path}: the hash agrees")
+    terminal.say(f"{path}: the hash matches")

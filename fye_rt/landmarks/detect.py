@@ -128,7 +128,7 @@ def detect_frames(
             faces.append(face)
             progress("landmarks", len(times), total)
     if size is None:
-        raise InputError(f"{source} has no frames; give one that does")
+        raise InputError(f"{source} has no frames; give a video with at least one")
     gaps = runs_of([face is None for face in faces])
     check_gaps(faces, gaps, np.array(times), fps, source, size)
     motion = _to_motion(faces, times, fps, size, geometry)

@@ -47,7 +47,7 @@ def load_template(path: str | os.PathLike[str], fps: float = TEMPLATE_FPS) -> Mo
                 raise InputError(f"it exceeds the limit of {MAX_BYTES >> 20} MiB; cut it into shorter templates")
             shape, _, dtype = read_header(stream)
             if dtype != np.dtype(object) or len(shape) > 1:
-                raise ValueError(f"it holds {dtype} {shape}, not a list of frames")
+                raise ValueError(f"it contains {dtype} {shape}, not a list of frames")
             content = _Unpickler(io.BytesIO(stream.read(MAX_BYTES))).load()
         return _to_motion(content, fps)
     except FileNotFoundError as error:
@@ -112,7 +112,7 @@ def _to_motion(content: Any, fps: float) -> Motion:
     if isinstance(frames, dict):
         frames = [frames]
     if not isinstance(frames, list):
-        raise ValueError("it does not hold a list of frames")
+        raise ValueError("it does not contain a list of frames")
     check_frames(len(frames))
     sizes = {(int(_number(frame["height"])), int(_number(frame["width"]))) for frame in frames}
     if len(sizes) > 1:
@@ -145,7 +145,7 @@ def _stack(frames: Sequence[dict[str, Any]], key: str, shape: tuple[int, ...]) -
 def _array_items(array: _Array) -> list[Any]:
     _, _, dtype, _, items = array.state
     if not isinstance(dtype, _Dtype) or dtype.arguments[0] != "O8" or not isinstance(items, list):
-        raise ValueError("it does not hold an array of frames")
+        raise ValueError("it does not contain an array of frames")
     return items
 
 
@@ -160,10 +160,10 @@ def _number(value: Any) -> float:
         return float(np.frombuffer(data, _numeric_dtype(dtype), count=1)[0])
     if isinstance(value, int | float):
         return float(value)
-    raise ValueError(f"a {type(value).__name__} stands where a number should be")
+    raise ValueError(f"a {type(value).__name__} takes the place of a number")
 
 
 def _numeric_dtype(record: Any) -> np.dtype:
     if not isinstance(record, _Dtype) or record.arguments[0] not in _DTYPES:
-        raise ValueError("something other than numbers stands in an array")
+        raise ValueError("an array contains something other than numbers")
     return np.dtype(record.arguments[0]).newbyteorder(record.state[1] if record.state else "=")

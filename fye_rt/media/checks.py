@@ -49,7 +49,7 @@ def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make
     if not path.is_file():
         raise InputError(f"{path} is not a regular file; copy its content into one")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} cannot be read: no permission")
+        raise InputError(f"{path} cannot be read; give yourself permission to read it")
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path} is empty")

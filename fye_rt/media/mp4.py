@@ -113,7 +113,7 @@ class VideoWriter:
             return
         with self._opened:
             if self._waiting is None:
-                raise InputError("there are no frames to write")
+                raise InputError("the video has no frames; add at least one")
             image, start = self._waiting
             rest = 1 / self._rate if self._seconds is None else self._seconds
             duration = max(clock_tick(rest) - (0 if self._seconds is None else start), 1)

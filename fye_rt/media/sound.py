@@ -80,7 +80,7 @@ class Sound:
                 output.mux(packet)
         except (av.FFmpegError, ValueError) as error:  # ValueError: the sound's format changes midway
             if lack := lacking(error):
-                raise OutOfMemoryError(f"{lack} for the sound of {self._name}; use a file of other sound") from error
+                raise OutOfMemoryError(f"{lack} for the sound of {self._name}; use another sound file") from error
             if isinstance(error, OSError):  # from the disk
                 raise
             logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
