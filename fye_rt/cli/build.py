@@ -26,7 +26,8 @@ def build(
         typer.Option(metavar="N", help="Frames per window, or smallest:usual:largest; by default as --windows needs."),
     ] = None,
     windows: Annotated[
-        str, typer.Option(help="progressive: all lengths up to --window-size; context, reference: that length only.")
+        str,
+        typer.Option(help="Windows: progressive (all lengths up to --window-size), context or reference (that one)."),
     ] = DEFAULT_WINDOWS,
     window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
     graph: Annotated[

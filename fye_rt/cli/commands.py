@@ -80,9 +80,9 @@ def bench(context: typer.Context) -> None:
 def suite(context: typer.Context) -> None:
     """Make, check and show suites of portraits and driving motions.
 
-    A suite also says which motion drives which portrait. `fye suite init` makes one from a folder's files, and `fye
-    suite drawn` one of drawn portraits whose true frames are known. `fye suite check` compares all files with their
-    hashes, and `fye suite show` lists the content of a suite.
+    A suite also says which motion drives which portrait. `fye suite init` makes one from a folder's files, and
+    `fye suite drawn` one of drawn portraits whose true frames are known. `fye suite check` compares all files with
+    their hashes, and `fye suite show` lists the content of a suite.
     """
     raise typer.Exit(optional("fye_bench.suites.command", "bench").main(list(context.args)) or 0)
 
@@ -90,8 +90,8 @@ def suite(context: typer.Context) -> None:
 def evaluate(context: typer.Context) -> None:
     """Make and measure the clips of a suite, and compare runs.
 
-    `fye eval SUITE -o RUN` evaluates a bundle, `fye eval compare RUN_A RUN_B` reports changes pair by pair, and `fye
-    eval report RUN` rewrites a run's page.
+    `fye eval SUITE -o RUN` evaluates a bundle, `fye eval compare RUN_A RUN_B` reports changes pair by pair, and
+    `fye eval report RUN` rewrites a run's page.
     """
     raise typer.Exit(optional("fye_bench.evaluation.command", "bench").main(list(context.args)) or 0)
 

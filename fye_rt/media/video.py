@@ -240,9 +240,7 @@ def _read(
             image = turn(to_rgb(frame, info.pixel_aspect), display_matrix(frame))
         if image.shape != (info.height, info.width, 3):
             size = f"{image.shape[1]}x{image.shape[0]}"
-            raise InputError(
-                f"{path}: frame {index} is {size}, the first is {info.width}x{info.height}; convert all to one size"
-            )
+            raise InputError(f"{path}: frame {index} is {size}, the first is {info.width}x{info.height}; convert it")
         if info.times is not None and index < len(info.times):
             stated: Fraction | None = info.times[index]
         else:
