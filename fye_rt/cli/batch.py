@@ -46,7 +46,7 @@ def batch(
     from fye_rt.bundle import shipped_bundle
     from fye_rt.options import parse_request
 
-    compute = parse_request({**settings, "portrait": "", "motion": ""}).options.compute  # wrong options end the run
+    compute = parse_request({**settings, "portrait": "", "motion": ""}).options.compute  # a mistake ends the batch
     with terminal.working(quiet, verbose) as bars:
         model = Bundle.load(bundle or shipped_bundle())
         listed = read_jobs(jobs, settings, model)

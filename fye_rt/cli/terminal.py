@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print a command's only result on stdout; silently do nothing if stdout is closed or its reader is gone.
+    """Print the result that a command is run for; do nothing if stdout is closed or its reader is gone.
 
     Raises:
         OutputError: stdout cannot be written.

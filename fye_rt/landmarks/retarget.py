@@ -47,7 +47,7 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
 
 
 class Retargeter:
-    """Form of `retarget` for a motion that arrives in parts.
+    """Incremental form of `retarget`, for a motion that arrives in parts.
 
     Args:
         portrait: the portrait's landmarks, one frame.
