@@ -1,1 +1,1 @@
-"""The command line, `fye`: a module for each command."""
+"""The command line, `fye`: one module per command, and one for the short commands."""

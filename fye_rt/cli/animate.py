@@ -1,4 +1,4 @@
-"""`fye animate`: one clip."""
+"""`fye animate`: make one clip."""
 
 import time
 from pathlib import Path
@@ -22,28 +22,31 @@ def animate(
             metavar="MOTION", help="Driving video, motion .npz, folder of landmark images, or template .npy."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4", help="Clip to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4", help="Video file to write.")],
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     backend: Backend = "auto",
     threads: Threads = 0,
     low_memory: LowMemory = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Make frames while MOTION is read; Ctrl-C keeps what is finished.")
+        bool, typer.Option("--stream", help="Make frames while MOTION is being read; Ctrl-C keeps the finished ones.")
     ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep what is finished in DIR, and go on from there (progressive windows)."),
+        typer.Option(metavar="DIR", help="Keep finished parts in DIR and resume from them (progressive windows only)."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks, result.")
+        bool, typer.Option("--compare", help="Also write OUT_compare.mp4: portrait, landmarks and clip side by side.")
     ] = False,
     contact_sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also write a contact sheet.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="REPORT", help="Also write a report.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="REPORT", help="Also write a JSON report.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Animate PORTRAIT with MOTION. A driving video's frame rate and sound are kept."""
+    """Animate PORTRAIT with MOTION.
+
+    The clip keeps the frame rate and the sound of a driving video.
+    """
     from dataclasses import replace
 
     from fye_rt import Animator, Bundle, files, media

@@ -1,4 +1,4 @@
-"""Options of the command line that several commands share, each written once; and how parameters become flags."""
+"""Define command-line options that several commands share, and turn parameter names in messages into flags."""
 
 import inspect
 import re
@@ -25,32 +25,36 @@ DEFAULTS = Options()
 _forecast = partial(typer.Option, rich_help_panel="Forecast", show_default=False)
 _option = partial(typer.Option, show_default=False)
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Let MediaPipe and other libraries log.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Hide the progress bars.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of MediaPipe and other libraries.")]
 Landmarker = Annotated[
-    Path | None, _option(metavar="FILE", help="MediaPipe's face_landmarker.task; by default the downloaded one.")
+    Path | None, _option(metavar="FILE", help="MediaPipe's face_landmarker.task; by default the downloaded file.")
 ]
-Frames = Annotated[int | None, _option(min=1, metavar="N", help="Use the first N frames of the motion.")]
+Frames = Annotated[int | None, _option(min=1, metavar="N", help="Use only the first N frames of the motion.")]
 Backend = Annotated[
     str, typer.Option(help="Backend: auto, onnxruntime, openvino, tensorrt, torch or onnxruntime-cuda; see fye doctor.")
 ]
-BundleFolder = Annotated[Path | None, _option(metavar="DIR", help="Model to use; by default the shipped one.")]
+BundleFolder = Annotated[Path | None, _option(metavar="DIR", help="Model bundle; by default the shipped one.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per physical core.")]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Release each graph after its last use.")]
 
-# by setting of `fye_rt.options.parse_request`; None: not given
+# by setting of `fye_rt.options.parse_request`; None: the option is absent
 REQUEST: dict[str, Any] = {
-    "size": Annotated[str | None, _option(metavar="HxW", help="Height and width of the clip, multiples of 8.")],
+    "size": Annotated[
+        str | None,
+        _option(metavar="HxW", help="Height and width of the clip, multiples of 8; by default the bundle's."),
+    ],
     "frames": Frames,
     "landmarker": Landmarker,
     "portrait_landmarks": Annotated[
-        Path | None, _option(metavar="FILE", help="Landmarks of the fitted portrait, in place of detection.")
+        Path | None, _option(metavar="FILE", help="Landmarks of the fitted portrait, used instead of detection.")
     ],
-    "steps": Annotated[int | None, _option(metavar="N", help=f"Steps of the solver; {DEFAULTS.steps} by default.")],
-    "guidance": Annotated[float | None, _option(help="Classifier-free guidance scale; by default the model's.")],
-    "seed": Annotated[int | None, _option(metavar="N", help=f"Seed of the noise; {DEFAULTS.seed} by default.")],
+    "steps": Annotated[int | None, _option(metavar="N", help=f"Solver steps; {DEFAULTS.steps} by default.")],
+    "guidance": Annotated[float | None, _option(help="Classifier-free guidance scale; by default the bundle's.")],
+    "seed": Annotated[int | None, _option(metavar="N", help=f"Random seed of the noise; {DEFAULTS.seed} by default.")],
     "shared_noise": Annotated[
-        float | None, _option(help="Share of the noise that is the same in all frames; by default the model's.")
+        float | None,
+        _option(help="Share of the noise that all frames have in common, 0 to 1; by default the bundle's."),
     ],
     "solver": Annotated[str | None, _option(help=f"Solver: {', '.join(SOLVERS)}; {DEFAULTS.solver} by default.")],
     "windows": Annotated[str | None, _option(help=f"Windows: {', '.join(WINDOWS)}; {DEFAULT_WINDOWS} by default.")],
@@ -58,29 +62,33 @@ REQUEST: dict[str, Any] = {
         int | None, _option(metavar="N", help=f"Frames per network evaluation; {DEFAULTS.window_size} by default.")
     ],
     "window_overlap": Annotated[
-        int | None, _option(metavar="N", help=f"Frames that neighbours share; {DEFAULTS.window_overlap} by default.")
+        int | None,
+        _option(metavar="N", help=f"Frames that neighbouring windows share; {DEFAULTS.window_overlap} by default."),
     ],
-    "compute": Annotated[str | None, _option(help=f"Precision: {', '.join(COMPUTES)}; auto by default.")],
+    "compute": Annotated[str | None, _option(help=f"Compute precision: {', '.join(COMPUTES)}; auto by default.")],
     "forecast": Annotated[
         str | None,
         _forecast(
-            help=f"Forecast: {', '.join(FORECASTS)}; {DEFAULT_FORECAST} by default, off if --solver is not ddim."
+            help=f"Forecast of skipped steps: {', '.join(FORECASTS)}; by default {DEFAULT_FORECAST}, calibrated with "
+            "--evaluations, off if --solver is not ddim."
         ),
     ],
-    "evaluations": Annotated[int | None, _forecast(metavar="N", help="Network evaluations, evenly spread.")],
+    "evaluations": Annotated[int | None, _forecast(metavar="N", help="Evaluate the network N times, evenly spread.")],
     "interval": Annotated[int | None, _forecast(metavar="N", help="Evaluate every N-th step instead.")],
-    "warm_up": Annotated[int | None, _forecast(metavar="N", help="Evaluate the first N steps.")],
-    "last_step": Annotated[bool | None, _forecast(help="Evaluate the last step, which keeps the detail.")],
-    "quantity": Annotated[str | None, _forecast(help=f"Quantity that is forecast: {', '.join(QUANTITIES)}.")],
-    "order": Annotated[int | None, _forecast(metavar="M", help="Order of the polynomial, 0 to 4.")],
-    "face_mask": Annotated[bool | None, _forecast("--face-mask", help="Reuse predictions outside of the face.")],
+    "warm_up": Annotated[int | None, _forecast(metavar="N", help="Evaluate all of the first N steps.")],
+    "last_step": Annotated[bool | None, _forecast(help="Evaluate the last step (the default), which keeps detail.")],
+    "quantity": Annotated[str | None, _forecast(help=f"Quantity to forecast: {', '.join(QUANTITIES)}.")],
+    "order": Annotated[int | None, _forecast(metavar="M", help="Polynomial order, 0 to 4.")],
+    "face_mask": Annotated[bool | None, _forecast("--face-mask", help="Reuse predictions outside the face.")],
     "tolerance": Annotated[float | None, _forecast(help="Accepted error of a jump (adaptive); 0.005 by default.")],
-    "max_evaluations": Annotated[int | None, _forecast(metavar="N", help="Evaluate at most N times (adaptive).")],
+    "max_evaluations": Annotated[
+        int | None, _forecast(metavar="N", help="Evaluate the network at most N times (adaptive).")
+    ],
 }
 
 
 def takes_request(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of REQUEST, but for some, in place of its parameter `settings`: them by name."""
+    """Replace a command's parameter `settings` by the options of REQUEST, except some; it receives them by name."""
     names = [name for name in REQUEST if name not in without]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +118,7 @@ _NAMED = re.compile(rf"(?<![\w-])({'|'.join(name for name in _NAMES if '_' in na
 
 
 def as_flags(message: str) -> str:
-    """A message that calls parameters as the command line does: `window_size=40` becomes `--window-size 40`."""
+    """Name a message's parameters as the command line does: `window_size=40` becomes `--window-size 40`."""
 
     def flag(match: re.Match[str]) -> str:
         return "--" + match[1].replace("_", "-")

@@ -1,4 +1,4 @@
-"""`fye build`: TensorRT plans."""
+"""`fye build`: build TensorRT plans."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,26 +13,26 @@ from fye_rt.options import DEFAULT_WINDOWS
 
 
 def build(
-    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Bundle to build from; --list and --prune need none.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="Backend to build for: tensorrt.")] = "tensorrt",
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Size of clips, by default the bundle's; or smallest:usual:largest."),
+        typer.Option(metavar="HxW", help="Size of clips, or smallest:usual:largest; by default the bundle's."),
     ] = None,
     frames: Annotated[
         str | None,
-        typer.Option(
-            metavar="N", help="Frames per window, by default what --windows needs; or smallest:usual:largest."
-        ),
+        typer.Option(metavar="N", help="Frames per window, or smallest:usual:largest; by default as --windows needs."),
     ] = None,
     windows: Annotated[
         str,
-        typer.Option(help="progressive: all lengths up to --window-size; context, reference: that one."),
+        typer.Option(help="Windows: progressive (all lengths up to --window-size), context or reference (that one)."),
     ] = DEFAULT_WINDOWS,
     window_size: Annotated[int, typer.Option(help="Frames per network evaluation.")] = DEFAULTS.window_size,
     graph: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Build only this graph; repeatable. By default what clips need."),
+        typer.Option(metavar="NAME", help="Build only this graph (repeatable); by default all that clips need."),
     ] = None,
     precision: Annotated[
         str,
@@ -41,13 +41,13 @@ def build(
     attention: Annotated[
         str, typer.Option(help="Attention: fused (TensorRT's own) or written-out (products and softmax).")
     ] = "fused",
-    level: Annotated[int, typer.Option(help="Optimization level, 0 to 5: how long to look for fast kernels.")] = 3,
+    level: Annotated[int, typer.Option(help="Optimization level, 0 to 5: how long to search for fast kernels.")] = 3,
     workspace: Annotated[int | None, typer.Option(metavar="MB", help="Workspace memory that a kernel may use.")] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Let the plan take the weights of another fine-tune.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Make plans that accept another fine-tune's weights.")] = False,
     stripped: Annotated[
-        bool, typer.Option("--stripped", help="Also keep a plan without weights, to give to others. Means --refit.")
+        bool, typer.Option("--stripped", help="Also keep a plan without weights, to share; implies --refit.")
     ] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also build what exists.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also rebuild existing plans.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be built, and why.")] = False,
     list_plans: Annotated[bool, typer.Option("--list", help="Only list the plans.")] = False,
     prune: Annotated[
@@ -55,12 +55,12 @@ def build(
     ] = False,
     limit: Annotated[
         int,
-        typer.Option(metavar="GB", min=0, help="Disk space of all plans; the least recently used are evicted first."),
+        typer.Option(metavar="GB", min=0, help="Disk space for all plans; the least recently used are removed first."),
     ] = 32,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build TensorRT plans from a bundle, for the GPU of this machine.
+    """Build TensorRT plans of a bundle for this machine's GPU.
 
     Every plan is compared with ONNX Runtime in float32 before it is kept. `fye animate --backend tensorrt` runs them.
     """
@@ -68,7 +68,7 @@ def build(
     from fye_rt.plans import PlanCache
 
     if backend != "tensorrt":
-        raise OptionError(f"backend={backend!r} is not valid; only tensorrt has plans that are built")
+        raise OptionError(f"backend={backend!r} is not valid; allowed: tensorrt")
     command = optional("fye_engines.command", "tensorrt")
     cache = PlanCache(limit=limit << 30)
     with terminal.working(quiet, verbose) as bars:
@@ -98,6 +98,6 @@ def build(
             lines = (
                 command.planned(model, request, cache) if dry_run else command.build_plans(model, request, cache, bars)
             )
-        show = terminal.show if list_plans or dry_run else terminal.say  # what is built is there all the same
+        show = terminal.show if list_plans or dry_run else terminal.say  # plans stay if stdout cannot be written
         for line in lines:
             show(line)

@@ -1,4 +1,4 @@
-"""The short commands of `fye`; each imports what it runs when it runs."""
+"""The short commands of `fye`; each imports its modules when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from fye_rt.cli.optional import model_notes, optional, say_written
 from fye_rt.errors import OptionError
 from fye_rt.options import DEFAULT_FORECAST
 
-# by the word after `fye bench`; latency has none
+# by the word after `fye bench`; without one, latency runs
 BENCHMARKS = {
     "forecast": "fye_bench.studies.forecasts",
     "windows": "fye_bench.studies.windows",
@@ -24,13 +24,14 @@ def demo(
         "fye-demo"
     ),
     forecast: Annotated[
-        str, typer.Option(help="Forecast, as for animate; off evaluates every step.")
+        str, typer.Option(help="Forecast, as for fye animate; off evaluates every step.")
     ] = DEFAULT_FORECAST,
     quiet: Quiet = False,
 ) -> None:
-    """Animate the shipped portraits: a person, a cartoon, a sculpture and an animal.
+    """Animate the four shipped portraits.
 
-    Writes demo.mp4, contact_sheet.png and timings.json into DIR.
+    They are a person, a cartoon, a sculpture and an animal. The command writes demo.mp4, contact_sheet.png and
+    timings.json into DIR.
     """
     from fye_rt.cli.demo import run
 
@@ -45,7 +46,7 @@ def demo(
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to check.")],
     backend: Backend = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -64,10 +65,10 @@ def verify(
 
 
 def bench(context: typer.Context) -> None:
-    """Time the baseline and the runtime, interleaved.
+    """Time the runtime against the baseline, interleaved.
 
-    `fye bench forecast` compares all ways to fewer evaluations, `fye bench windows` all kinds of windows on long
-    clips, `fye bench batch` one worker and several.
+    `fye bench forecast` compares the forecasts that skip network evaluations, `fye bench windows` the kinds of windows
+    on long clips, and `fye bench batch` one worker with several.
     """
     arguments = list(context.args)
     module = BENCHMARKS.get(arguments[0]) if arguments else None
@@ -77,10 +78,11 @@ def bench(context: typer.Context) -> None:
 
 
 def suite(context: typer.Context) -> None:
-    """Make, check and show suites: portraits, driving motions, and which drives which.
+    """Make, check and show suites of portraits and driving motions.
 
-    `fye suite init` makes one of a folder's files, `fye suite drawn` one of drawn portraits whose true frames are
-    known; `fye suite check` compares all files with their hashes, `fye suite show` says what is in a suite.
+    A suite also says which motion drives which portrait. `fye suite init` makes one from a folder's files, and
+    `fye suite drawn` one of drawn portraits whose true frames are known. `fye suite check` compares all files with
+    their hashes, and `fye suite show` lists the content of a suite.
     """
     raise typer.Exit(optional("fye_bench.suites.command", "bench").main(list(context.args)) or 0)
 
@@ -88,27 +90,28 @@ def suite(context: typer.Context) -> None:
 def evaluate(context: typer.Context) -> None:
     """Make and measure the clips of a suite, and compare runs.
 
-    `fye eval SUITE -o RUN` evaluates a bundle, `fye eval compare RUN_A RUN_B` says what has changed, pair by pair,
-    `fye eval report RUN` writes a run's page again.
+    `fye eval SUITE -o RUN` evaluates a bundle, `fye eval compare RUN_A RUN_B` reports changes pair by pair, and
+    `fye eval report RUN` rewrites a run's page.
     """
     raise typer.Exit(optional("fye_bench.evaluation.command", "bench").main(list(context.args)) or 0)
 
 
 def doctor(
     get: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download instead: landmarker, MediaPipe's face model (4 MB).")
+        str | None,
+        typer.Option(metavar="NAME", help="Only download NAME: landmarker, which is MediaPipe's face model (4 MB)."),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Where --get downloads from: a mirror. The hash must agree.")] = None,
+    url: Annotated[str | None, typer.Option(help="Mirror for --get to download from; the hash must match.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Try what this machine has, say what it lacks, and how to get that.
+    """Test this installation and say how to get what it lacks.
 
-    Exit code 1 if the core does not work: its packages, pictures, videos, the shipped bundle on ONNX Runtime.
+    The exit code is 1 if the core does not work: its packages, pictures, videos, or the shipped bundle on ONNX Runtime.
     """
     if get is not None:
         return _get(get, url, quiet)
     if url is not None:
-        raise OptionError("--url goes with --get landmarker")
+        raise OptionError("--url needs --get landmarker; add it, or leave --url out")
     from fye_rt.cli.doctor import examine
 
     with terminal.working(quiet):
@@ -123,7 +126,7 @@ def _get(what: str, url: str | None, quiet: bool) -> None:
     from fye_rt.landmarks.download import DOWNLOADS, get_landmarker
 
     if what not in DOWNLOADS:
-        raise OptionError(f"--get {what!r}: choose {', '.join(DOWNLOADS)}")
+        raise OptionError(f"--get {what!r} is not valid; allowed: {', '.join(DOWNLOADS)}")
     with terminal.working(quiet) as bars:
         path = get_landmarker(url, progress=bars)
-    terminal.say(f"{path}: the hash agrees")
+    terminal.say(f"{path}: the hash matches")

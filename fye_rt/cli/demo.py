@@ -1,4 +1,4 @@
-"""The demo: shipped model, portraits and landmark images; needs neither MediaPipe nor OpenCV nor torch."""
+"""Run the demo on the shipped model, portraits and landmark images, without MediaPipe, OpenCV and torch."""
 
 import time
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ def run(output: Path, progress: Bars, forecast: str = DEFAULT_FORECAST) -> tuple
     """Animate the shipped portraits and write demo.mp4, contact_sheet.png and timings.json into `output`.
 
     Args:
-        output: a folder, made if need be.
-        progress: shows it.
+        output: folder, created if necessary.
+        progress: progress bars.
         forecast: method of `Forecast`.
 
     Returns:
-        The bundle, and a clip of each family.
+        The bundle, and the clip of each family.
 
     Raises:
-        FyeError: an installation without its data, or a folder that cannot be written.
+        FyeError: the installation lacks its data, or the folder cannot be written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -55,29 +55,23 @@ def run(output: Path, progress: Bars, forecast: str = DEFAULT_FORECAST) -> tuple
     with extra(output / "demo.mp4"):
         media.write_image(output / "contact_sheet.png", contact_sheet(clips))
     shared = {key: reports[FAMILIES[0]][key] for key in SHARED}
-    own = {name: {key: fact for key, fact in facts.items() if key not in SHARED} for name, facts in reports.items()}
+    by_clip = {name: {key: fact for key, fact in facts.items() if key not in SHARED} for name, facts in reports.items()}
     with extra(output / "demo.mp4"):
-        write_json(output / "timings.json", {**shared, "clips": own})
+        write_json(output / "timings.json", {**shared, "clips": by_clip})
     return bundle, clips
 
 
 def contact_sheet(clips: Mapping[str, Clip]) -> Image:
-    """Each clip as two rows: its portrait, then landmarks over frames; uint8 (H, W, 3)."""
+    """Show each clip as two rows, uint8 (H, W, 3): its portrait, then landmarks over frames."""
     rows = [row for clip in clips.values() for row in clip.rows(COLUMNS)]
     return media.contact_sheet(rows, [label for name in clips for label in (name, "")])
 
 
 def _write_video(path: Path, clips: list[Clip], progress: Bars) -> None:
-    """All clips side by side, equally long: portraits over landmarks over frames."""
-    first = clips[0]
+    """Write all clips, of equal length, side by side: portraits over landmarks over frames."""
+    portraits = [clip.portrait for clip in clips]
     pictures = (
-        media.contact_sheet(
-            [
-                [clip.portrait for clip in clips],
-                [clip.landmarks[k] for clip in clips],
-                [clip.frames[k] for clip in clips],
-            ]
-        )
-        for k in range(len(first.frames))
+        media.contact_sheet([portraits, [clip.landmarks[k] for clip in clips], [clip.frames[k] for clip in clips]])
+        for k in range(len(clips[0].frames))
     )
-    first.write(path, pictures, progress)
+    clips[0].write(path, pictures, progress)

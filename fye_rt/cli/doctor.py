@@ -1,4 +1,4 @@
-"""What this machine has, whether it works, what it lacks, and how to get that."""
+"""Test what this machine has, and say what it lacks and how to get it."""
 
 import importlib
 import tempfile
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from fye_rt.bundle import Bundle
 
 OK, FAILED, ABSENT, FACT = "ok", "failed", "absent", ""
-EXTRAS = {"mediapipe": "landmarks", "openvino": "openvino"}  # a package's, where that is not "export"
+EXTRAS = {"mediapipe": "landmarks", "openvino": "openvino"}  # packages whose extra is not "export"
 CORE = ("numpy", "onnxruntime", "av", "pillow", "opencv-contrib-python")
-MODULES = {"pillow": "PIL"}  # what a package is imported as, where that is not its name
-GRAPHS = ("image_encoder", "vae_encoder")  # small, with operators that not every version of an engine knows
+MODULES = {"pillow": "PIL"}  # packages whose module has another name
+GRAPHS = ("image_encoder", "vae_encoder")  # small, with operators that some versions of an engine lack
 LONGEST = 300  # characters of an error
 
 
@@ -32,11 +32,10 @@ class Line:
     """One part of an installation.
 
     Attributes:
-        what: its name.
-        state: OK: it was tried and works; FAILED: it is there and does not work; ABSENT: it is not there; FACT: there
-            is nothing to try.
-        how: its version or place, what is wrong, and what to do about it; one line.
-        core: nothing works without it.
+        what: name of the part.
+        state: OK: it works; FAILED: it exists but does not work; ABSENT: it does not exist; FACT: nothing to try.
+        how: version or place, what is wrong, and what to do about it, in one line.
+        core: True if nothing works without this part.
     """
 
     what: str
@@ -46,16 +45,16 @@ class Line:
 
     @property
     def broken(self) -> bool:
-        """Fye-rt does not work here because of this part."""
+        """True if fye-rt does not work here because of this part."""
         return self.core and self.state in (FAILED, ABSENT)
 
 
 class _AbsentError(Exception):
-    """The part is not there; the text says how to get it."""
+    """The part does not exist; the text says how to get it."""
 
 
 def examine() -> Iterator[Line]:
-    """Try everything that fye-rt uses, a line for each; never raises, whatever is absent or broken."""
+    """Try everything that fye-rt uses and yield one line each; never raise, whatever is absent or broken."""
     place_for_matplotlib()  # MediaPipe imports it
     facts = environment()
     cpu, memory = facts["cpu"], facts["memory_bytes"]
@@ -71,7 +70,7 @@ def examine() -> Iterator[Line]:
     for name, installed in facts["packages"].items():
         yield (line := _try(name, partial(_package, name, installed), core=name in CORE))
         if name == "numpy" and line.broken:
-            return  # nothing of fye-rt can be tried
+            return  # without NumPy nothing else can be tried
     yield _try("opencv", _opencv, core=True)
     yield _try("native module", _native)
     yield _try("pictures", _pictures, core=True)
@@ -93,29 +92,26 @@ def _try(what: str, look: Callable[[], str], core: bool = False) -> Line:
         state, how = ABSENT, str(error)
     except FyeError as error:
         state, how = FAILED, str(error)
-    except Exception as error:  # a library's; doctor is there to tell of it
+    except Exception as error:  # from a library; doctor reports it
         state, how = FAILED, f"{type(error).__name__}: {error}"
     how = " ".join(how.split())
     return Line(what, state, how if len(how) <= LONGEST else f"{how[: LONGEST - 3]}...", core)
 
 
 def _package(name: str, installed: str | None) -> str:
-    """The version of a package that can be imported."""
+    """Import a package and return its version."""
     how = _onnxruntime(installed) if name == "onnxruntime" else installed
     if how is None:
-        raise _AbsentError(f"not installed; run: pip install {_distribution(name)}")
-    if name != "opencv-contrib-python":  # has a line of its own
+        # pip extends the installed fye-rt and does not look for another
+        distribution = "fye-rt" if name in CORE else f"'fye-rt[{EXTRAS.get(name, 'export')}]'"
+        raise _AbsentError(f"not installed; run: pip install {distribution}")
+    if name != "opencv-contrib-python":  # `_opencv` imports it
         importlib.import_module(MODULES.get(name, name))
     return how
 
 
-def _distribution(package: str) -> str:
-    # pip adds to the fye-rt that is installed, and looks for no other
-    return "fye-rt" if package in CORE else f"'fye-rt[{EXTRAS.get(package, 'export')}]'"
-
-
 def _onnxruntime(installed: str | None) -> str | None:
-    """How it is, where onnxruntime-gpu may be there in its place."""
+    """Describe onnxruntime, which onnxruntime-gpu may replace."""
     from fye_rt import backends
 
     try:
@@ -171,7 +167,7 @@ def _videos() -> str:
         media.write_video(path, [_picture()] * 3, 25)
         frames = [frame for _, frame in media.read_video(path)]
     if len(frames) != 3:
-        raise InputError(f"of 3 frames that were written, {len(frames)} are read back; install another version of av")
+        raise InputError(f"{len(frames)} of 3 written frames are read back; install another version of av")
     _compare(frames[-1], ".mp4")
     return "an H.264 video is written and read back"
 
@@ -185,7 +181,7 @@ def _picture() -> "NDArray[np.uint8]":
 def _compare(picture: "NDArray[np.uint8]", suffix: str) -> None:
     expected = _picture()
     if picture.shape != expected.shape or abs(picture.astype(int) - expected).max() > 16:
-        raise InputError(f"what is read from a {suffix} file is not what was written into it")
+        raise InputError(f"a {suffix} file reads back with other pixels than were written")
 
 
 def _gpus() -> Iterator[Line]:
@@ -193,7 +189,7 @@ def _gpus() -> Iterator[Line]:
 
     try:
         seen = gpu.gpus()
-    except Exception as error:  # of a driver
+    except Exception as error:  # from a driver
         yield Line("gpu", FAILED, f"{type(error).__name__}: {error}")
         return
     for each in seen.gpus:
@@ -203,12 +199,12 @@ def _gpus() -> Iterator[Line]:
 
 
 def _candidates() -> list[str]:
-    """What auto may choose, the best first; where a library is broken, what works everywhere."""
+    """Return the backends that auto may choose, best first; if a library is broken, the one that works everywhere."""
     from fye_rt import backends
 
     try:
         return list(backends.candidates())
-    except Exception:  # the backend's own line tells of it
+    except Exception:  # the backend's own line reports it
         return [backends.FALLBACK]
 
 
@@ -236,7 +232,7 @@ def _backend(name: str, chosen: list[str]) -> str:
 
 
 def _run_graph(backend: str) -> str:
-    """Run small graphs of a shipped bundle; why it could not be tried, or ""."""
+    """Run small graphs of a shipped bundle; return why they could not be run, or ""."""
     from fye_rt import backends
     from fye_rt.cli.verify import verify
 

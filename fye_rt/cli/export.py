@@ -1,4 +1,4 @@
-"""`fye export`: a bundle from a checkpoint."""
+"""`fye export`: export a checkpoint to a bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,21 +12,21 @@ from fye_rt.options import GUIDANCE
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT_DIR")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT_DIR", help="Checkpoint in the released layout.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="Bundle to write.")],
     precision: Annotated[str, typer.Option(help="Precision of the stored weights: fp32 or fp16.")] = "fp32",
-    size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of clips that name none.")] = "512x512",
-    guidance: Annotated[float, typer.Option(help="Guidance scale of clips that name none.")] = GUIDANCE,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Default height and width of clips.")] = "512x512",
+    guidance: Annotated[float, typer.Option(help="Default guidance scale of clips.")] = GUIDANCE,
     shared_noise: Annotated[
-        float, typer.Option(help="Share of the noise that is the same in all frames, of clips that name none.")
+        float, typer.Option(help="Default share of the noise that all frames of a clip have in common.")
     ] = 0.0,
     note: Annotated[str, typer.Option(help="Line to show to users of the bundle.")] = "",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a bundle from a checkpoint in the released layout.
+    """Export a checkpoint to a bundle.
 
-    Every graph is compared with PyTorch; nothing is published that differs.
+    Every graph is compared with PyTorch; the bundle is not written if one differs.
     """
     from fye_rt.options import parse_size
 

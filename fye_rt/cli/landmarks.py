@@ -1,4 +1,4 @@
-"""`fye landmarks`: the motion of a video or a picture."""
+"""`fye landmarks`: write the motion of a video or a picture."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +15,12 @@ def landmarks(
     frames: Frames = None,
     landmarker: Landmarker = None,
     overlay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw the landmarks on the input: .mp4, or .png.")
+        Path | None, typer.Option(metavar="FILE", help="Also draw the landmarks on the input, as .mp4 or .png.")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find the face in a video or a picture and write its motion."""
+    """Detect the face in a video or a picture and write its motion."""
     from fye_rt.cli.overlay import write_overlay
     from fye_rt.clips import write
     from fye_rt.clips.driving import read_motion

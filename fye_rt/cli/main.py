@@ -1,4 +1,4 @@
-"""The command line, `fye`: which commands there are, and what becomes of errors."""
+"""The command line, `fye`: its commands, exit codes and handling of errors."""
 
 import errno
 import signal
@@ -20,16 +20,16 @@ from fye_rt.cli.landmarks import landmarks
 from fye_rt.errors import FyeError, memory_for
 from fye_rt.version import __version__
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Portrait animation with Follow-Your-Emoji-Faster.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Animate portraits with Follow-Your-Emoji-Faster.")
 for command in (commands.demo, animate, batch, landmarks, export, build, calibrate, commands.verify):
     app.command()(command)
-READS_ITS_OWN: Any = {"allow_extra_args": True, "ignore_unknown_options": True}  # options
-for name, own in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):
-    app.command(name, add_help_option=False, context_settings=READS_ITS_OWN)(own)
+PASSES_OPTIONS_ON: Any = {"allow_extra_args": True, "ignore_unknown_options": True}
+for name, command in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):
+    app.command(name, add_help_option=False, context_settings=PASSES_OPTIONS_ON)(command)
 app.command()(commands.doctor)
-# typer has its own copy of click in some versions and depends on it in others
+# some versions of typer include click, others depend on it
 ClickException: Any = typer.BadParameter.__mro__[2]
-LESS = "smaller inputs, or less --size, --frames or --workers where there are such options"
+LESS = "smaller inputs, or less --size, --frames or --workers if the command has these options"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     With the process's own, SIGTERM and SIGHUP stop the command as Ctrl-C does, unless they are ignored (nohup).
 
     Returns:
-        The exit code. 0: the result is there; a note on stderr tells what else was asked for and failed. 1: some jobs
-        of a batch, or pairs of a suite, failed. 2: a user's mistake, in one line on stderr. 130, 143, 129: stopped by
-        Ctrl-C, SIGTERM, SIGHUP; finished parts of a stream, a batch or a resumed clip are kept, all else is removed.
+        The exit code. 0: the result exists; a note on stderr names anything else that was asked for and failed. 1: some
+        jobs of a batch, or pairs of a suite, failed. 2: a user's mistake, explained in one line on stderr. 130, 143,
+        129: stopped by Ctrl-C, SIGTERM, SIGHUP; finished parts of a stream, a batch or a resumed clip are kept, all
+        else is removed.
     """
     if arguments is not None:
         return _run(arguments)
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str]) -> int:
             terminal.note(f"{error.format_message().rstrip('.')}; see: {path} --help")
             return 2
         except OSError as error:
-            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a bug of ours
+            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a bug in fye-rt
                 raise
             terminal.note(f"{error.filename or 'a file, or stdout'}: {error.strerror}")
             return 2
@@ -81,9 +82,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _stopped_by_signals(received: list[int]) -> Iterator[None]:
-    """Collect the signals that are received: the first one raises KeyboardInterrupt, and so does every Ctrl-C.
+    """Collect received signals; the first one and every Ctrl-C raise KeyboardInterrupt.
 
-    A terminal that is closed sends SIGHUP twice, and the second one must not stop the cleaning up.
+    A closing terminal sends SIGHUP twice, and the second one must not interrupt the cleaning up.
     """
 
     def stop(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What commands share: modules that need an extra, and what is said of a model and of a clip."""
+"""Helpers of several commands: import modules that need an extra, and report on a model and a clip."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def optional(module: str, extra: str) -> Any:
     """Import a module that needs an extra.
 
     Raises:
-        BackendError: it cannot be imported; the message has the command that installs it.
+        BackendError: the module cannot be imported; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -29,13 +29,13 @@ def optional(module: str, extra: str) -> Any:
 
 
 def model_notes(bundle: "Bundle") -> list[str]:
-    """What the maker of a bundle says to its users."""
+    """Return the note of a bundle's maker to its users, if any."""
     note = bundle.manifest.get("note")
     return [f"{bundle.path}: {note}"] if note else []
 
 
 def say_written(what: Path | str, clip: "Clip | Rendering") -> None:
-    """Say what was made, and how long it took."""
+    """Print what was made and how long it took."""
     frames, height, width, _ = clip.landmarks.shape
     seconds = sum(clip.timings.values())
     terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

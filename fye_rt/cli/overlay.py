@@ -1,4 +1,4 @@
-"""Landmarks drawn on what they were found in."""
+"""Draw landmarks on the video or picture in which they were detected."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ from fye_rt.landmarks import Motion, overlay
 
 
 def write_overlay(path: Path, source: Path, motion: Motion) -> None:
-    """Draw a motion on the video or picture that it comes from; into a picture goes the first frame.
+    """Draw a motion on its source video or picture; a picture at `path` shows the first frame.
 
     Raises:
-        InputError: `source` is neither.
-        OutputError: it could not be written.
+        InputError: `source` is neither a video nor a picture.
+        OutputError: `path` could not be written.
     """
     marked = (
         overlay(image, points[:, :2] * image.shape[1::-1])

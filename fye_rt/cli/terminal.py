@@ -1,4 +1,4 @@
-"""What the command line says while it works: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ STDERR = 2  # the file descriptor that C++ libraries write to
 
 
 def say(text: str) -> None:
-    """A result that is safe elsewhere, on stdout; if that cannot be written, in a note."""
+    """Print a line about a result that is saved elsewhere; if stdout cannot be written, print it as a note."""
     try:
         show(text)
     except OutputError as error:
@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> None:
-    """What a command is run for, on stdout. Nobody hears of it if stdout is closed, or its reader has gone.
+    """Print the result that a command is run for; do nothing if stdout is closed or its reader is gone.
 
     Raises:
         OutputError: stdout cannot be written.
@@ -35,42 +35,42 @@ def show(text: str) -> None:
     try:
         _print(text, sys.stdout)
     except BrokenPipeError:
-        pass  # as of `| head`, which has what it wanted
+        pass  # for instance `| head`, which has all it needs
     except OSError as error:
         raise OutputError(f"cannot write to stdout ({error.strerror})") from error
 
 
 def note(text: str) -> None:
-    """One line on stderr that starts with the program's name."""
-    # file names and foreign messages may hold line breaks and escape sequences
+    """Print one line on stderr that starts with the program's name."""
+    # file names and foreign messages may have line breaks and escape sequences
     with suppress(OSError):
         _print("fye: " + "".join(c if c.isprintable() else " " for c in as_flags(text)), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:
-    behind: TextIO | None = getattr(stream, "rich_proxied_file", stream)
-    if not _is_terminal(behind):
-        stream = behind  # while bars are shown, rich would print on stderr
-    if stream is None or behind is None or behind.closed:
+    target: TextIO | None = getattr(stream, "rich_proxied_file", stream)
+    if not _is_terminal(target):
+        stream = target  # while bars are shown, rich would print on stderr
+    if stream is None or target is None or target.closed:
         return
     try:
         text.encode(stream.encoding or "utf-8", stream.errors or "strict")
-    except UnicodeEncodeError:  # a file's name may hold letters that the terminal lacks, or bytes that are no text
+    except UnicodeEncodeError:  # a file name may have letters that the terminal lacks, or bytes that are not text
         text = text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
     print(text, file=stream, flush=True)
 
 
 def open_streams() -> None:
-    """Open file descriptors 0 to 2 where the process was started without: a result must not get their numbers."""
+    """Open those of file descriptors 0 to 2 that the process lacks: no result file may get their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # `open` takes the lowest free number
 
 
 def settle() -> None:
-    """Drop what stdout and stderr cannot write, which would end the process with an error otherwise."""
+    """Drop what stdout and stderr cannot write, because it would end the process with an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
@@ -81,7 +81,7 @@ def settle() -> None:
 
 
 class _Stderr:
-    """What `sys.stderr` is at the moment; what cannot be written there is lost."""
+    """Proxy for the current `sys.stderr`; text that cannot be written there is lost."""
 
     encoding = property(lambda self: getattr(sys.stderr, "encoding", "utf-8"))
 
@@ -101,11 +101,11 @@ class _Stderr:
         return int(self._stream().fileno())
 
     def _stream(self) -> Any:
-        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while bars are shown, rich stands before it
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # rich replaces it while bars are shown
 
 
 class Bars:
-    """Progress bars, one for each stage of the work; called with (stage, finished, all)."""
+    """Progress bars, one for each stage of the work; called with (stage, finished, total)."""
 
     def __init__(self, shown: bool) -> None:
         from rich.console import Console
@@ -124,7 +124,7 @@ class Bars:
         self.totals: dict[str, int] = {}
 
     def __call__(self, stage: str, finished: int, total: int, detail: str = "") -> None:
-        """Move the bar of `stage`, which appears at its first call; `detail` stands behind its name."""
+        """Move the bar of `stage`, which appears at its first call; `detail` follows its name."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage)
         self._progress.update(
@@ -137,13 +137,13 @@ class Bars:
         self._progress.start()
 
     def stop(self) -> None:
-        """Take them away."""
+        """Remove the bars."""
         self._progress.stop()
 
 
 @contextmanager
 def working(quiet: bool = False, verbose: bool = False) -> Iterator[Bars]:
-    """Bars on stderr, unless `quiet` or stderr is no terminal; other libraries are silenced unless `verbose`."""
+    """Show bars on stderr, unless `quiet` or stderr is not a terminal; silence other libraries unless `verbose`."""
     bars = Bars(shown=not quiet and _is_terminal(sys.stderr))
     with _native_silence(not verbose), warnings.catch_warnings():
         if not verbose:
@@ -157,7 +157,7 @@ def working(quiet: bool = False, verbose: bool = False) -> Iterator[Bars]:
 
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Warnings that fye-rt logs become notes."""
+    """Print the warnings that fye-rt logs as notes."""
     logger, handler = logging.getLogger("fye_rt"), _Notes(logging.WARNING)
     logger.addHandler(handler)
     try:
@@ -172,37 +172,37 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def _native_silence(wanted: bool) -> Iterator[None]:
+def _native_silence(enabled: bool) -> Iterator[None]:
     """Send file descriptor 2 nowhere; `sys.stderr` still reaches its reader.
 
     MediaPipe logs several lines before its logging can be configured, and has no option against it.
     """
-    if not wanted or not _is_stderr(sys.stderr):
+    if not enabled or not _is_stderr(sys.stderr):
         yield
         return
-    python = sys.stderr
-    python.flush()
-    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+    stderr = sys.stderr
+    stderr.flush()
+    copy, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, STDERR)
-        with os.fdopen(os.dup(kept), "w", buffering=1, encoding=python.encoding, errors=python.errors) as sys.stderr:
+        with os.fdopen(os.dup(copy), "w", buffering=1, encoding=stderr.encoding, errors=stderr.errors) as sys.stderr:
             yield
     finally:
-        sys.stderr = python
-        os.dup2(kept, STDERR)
-        os.close(kept)
+        sys.stderr = stderr
+        os.dup2(copy, STDERR)
+        os.close(copy)
         os.close(nowhere)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
-    except ValueError:  # it is closed
+    except ValueError:  # the stream is closed
         return False
 
 
 def _is_stderr(stream: object) -> bool:
-    """Whether a stream writes to file descriptor 2; a test's capture does not."""
+    """Return whether a stream writes to file descriptor 2; a test's capture does not."""
     try:
         return stream.fileno() == STDERR  # type: ignore[attr-defined]
     except (AttributeError, UnsupportedOperation, ValueError):

@@ -1,4 +1,4 @@
-"""Does a bundle run here: every graph once, on small random inputs."""
+"""Check that a bundle runs here: run every graph once on small random inputs."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ SIZES = {"frames": 2, "height": 64, "width": 64, "latent_height": 8, "latent_wid
 
 @dataclass(frozen=True, slots=True)
 class GraphCheck:
-    """One graph that runs.
+    """Measurements of one graph that runs.
 
     Attributes:
-        graph: its name.
+        graph: name of the graph.
         inputs: names of its inputs.
-        open_seconds: to load it, weights included.
-        run_seconds: of its first run, on 2 frames of 64x64.
-        export_error: relative RMS difference to PyTorch that the exporter recorded, if it did.
+        open_seconds: time to load the graph, weights included.
+        run_seconds: time of its first run, on 2 frames of 64x64.
+        export_error: relative RMS difference from PyTorch as recorded by the exporter, if any.
     """
 
     graph: str
@@ -37,7 +37,7 @@ class GraphCheck:
 
 
 def table(checks: list[GraphCheck]) -> Iterator[str]:
-    """The checks as lines of text."""
+    """Format the checks as lines of a table."""
     yield f"{'graph':<14} {'inputs':<50} {'open':>8} {'run':>8}  error at export"
     for check in checks:
         inputs = ", ".join(check.inputs[:3]) + (f" + {len(check.inputs) - 3}" if len(check.inputs) > 3 else "")
@@ -46,22 +46,19 @@ def table(checks: list[GraphCheck]) -> Iterator[str]:
 
 
 def verify(
-    bundle: Bundle,
-    backend: str = "auto",
-    progress: Progress = no_progress,
-    graphs: Sequence[str] = GRAPHS,
+    bundle: Bundle, backend: str = "auto", progress: Progress = no_progress, graphs: Sequence[str] = GRAPHS
 ) -> list[GraphCheck]:
-    """Open and run graphs one after another; a graph is fed with what those before it returned.
+    """Open and run graphs one after another, each with the outputs of earlier graphs as inputs.
 
     Args:
         bundle: a verified bundle.
         backend: "auto", or one of `fye_rt.backends.BACKENDS`.
         progress: called with ("run the graphs", done, total).
-        graphs: names of those that are run, in this order.
+        graphs: names of the graphs to run, in this order.
 
     Raises:
         BackendError: a graph does not open.
-        BundleError: a graph returns other outputs than bundle.json says.
+        BundleError: a graph's outputs differ from bundle.json.
         NumericalError: a graph returns NaN or infinity.
     """
     backend = backends.choose(backend, bundle)
@@ -75,11 +72,11 @@ def verify(
             if spec.name not in known:
                 known[spec.name] = _random(rng, spec)
         start = time.perf_counter()
-        opened_graph = open_engine(bundle, name, Settings())
+        engine = open_engine(bundle, name, Settings())
         opened = time.perf_counter()
-        outputs = opened_graph.run({spec.name: known[spec.name] for spec in graph.inputs})
+        outputs = engine.run({spec.name: known[spec.name] for spec in graph.inputs})
         ran = time.perf_counter()
-        del opened_graph  # one graph's weights in memory at a time
+        del engine  # one graph's weights in memory at a time
         for spec in graph.outputs:
             _check_output(name, spec, outputs.get(spec.name))
         known |= outputs

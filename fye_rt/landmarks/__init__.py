@@ -1,6 +1,6 @@
-"""Landmarks: what MediaPipe sees in a driving video, moved onto the portrait and drawn for the guider.
+"""Face landmarks: detected by MediaPipe in a driving video, moved onto the portrait, and drawn for the guider.
 
-Importing this loads NumPy alone; MediaPipe and OpenCV are loaded where they are first needed.
+Importing this package loads NumPy alone; MediaPipe and OpenCV are loaded on first use.
 """
 
 from fye_rt.landmarks.detect import (

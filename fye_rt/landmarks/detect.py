@@ -1,7 +1,7 @@
-"""Landmarks of pictures and videos, found by MediaPipe's face landmarker.
+"""Detect face landmarks in pictures and videos with MediaPipe's face landmarker.
 
-Every frame is searched on its own (MediaPipe's IMAGE mode), as the reference does it: the result of a frame does
-not depend on the frames before it, nor on their timing.
+Each frame is searched independently (MediaPipe's IMAGE mode), as in the reference implementation: the faces detected
+in a frame depend neither on earlier frames nor on their timing.
 """
 
 import os
@@ -25,43 +25,43 @@ LANDMARKER_VARIABLE = "FYE_LANDMARKER"
 LANDMARKER_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
-MAX_FACES = 4  # searched for, so that the largest can be told from the others
-KEEP_FACE = 1.5  # another face must be this much larger than the one followed so far to take its place
+MAX_FACES = 4  # more than one, so that the largest can be chosen
+KEEP_FACE = 1.5  # another face must be this many times as large as the followed one to take its place
 
 Array = NDArray[np.float64]
 
 
 def cached_landmarker() -> Path:
-    """Where face_landmarker.task lies in the user's cache, whether it is there or not."""
+    """Return the path of face_landmarker.task in the user's cache, whether or not the file exists."""
     file = cache_folder() / "face_landmarker.task"
-    older = cache_folder().with_name("fye") / file.name  # ~/.cache/fye, where it was before all lay in one folder
+    older = cache_folder().with_name("fye") / file.name  # ~/.cache/fye, its place before everything shared one folder
     return older if older.is_file() and not file.is_file() else file
 
 
 def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
-    """MediaPipe's model file: `path`, else the variable FYE_LANDMARKER, else the user's cache.
+    """Find MediaPipe's model file: `path`, else the environment variable FYE_LANDMARKER, else the user's cache.
 
     Raises:
-        InputError: it is not there; the message says how to get it.
+        InputError: the file does not exist; the message says how to get it.
     """
     variable = os.environ.get(LANDMARKER_VARIABLE)
     if path is not None:
-        found, origin, then = Path(path), "the given landmarker", ", and leave landmarker out"
+        file, origin, remedy = Path(path), "the given landmarker", ", and leave landmarker out"
     elif variable:
-        origin, then = f"the environment variable {LANDMARKER_VARIABLE}", f", and unset {LANDMARKER_VARIABLE}"
-        found = Path(variable)
+        file, origin = Path(variable), f"the environment variable {LANDMARKER_VARIABLE}"
+        remedy = f", and unset {LANDMARKER_VARIABLE}"
     else:
-        found, origin = cached_landmarker(), "the user's cache"
-        then = f", or name it with landmarker=FILE or {LANDMARKER_VARIABLE}"
-    if not found.is_file():
+        file, origin = cached_landmarker(), "the user's cache"
+        remedy = f", or name it with landmarker=FILE or {LANDMARKER_VARIABLE}"
+    if not file.is_file():
         raise InputError(
-            f"MediaPipe's face_landmarker.task is not at {found} ({origin}); run: fye doctor --get landmarker{then}"
+            f"MediaPipe's face_landmarker.task is not at {file} ({origin}); run: fye doctor --get landmarker{remedy}"
         )
-    return found
+    return file
 
 
 def detect_image(image: NDArray[np.uint8], landmarker: Path, source: str = "the picture") -> Motion:
-    """Landmarks of the largest face of one picture.
+    """Detect the landmarks of the largest face in a picture.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -69,11 +69,11 @@ def detect_image(image: NDArray[np.uint8], landmarker: Path, source: str = "the 
         source: the picture's name, for messages.
 
     Returns:
-        A motion of one frame; `notices` tells when there are several faces.
+        A motion of one frame; `notices` mentions several faces.
 
     Raises:
-        FaceNotFoundError: no face in it.
-        InputError: not such an array, or `landmarker` is damaged.
+        FaceNotFoundError: the picture has no face.
+        InputError: `image` has another dtype or shape, or `landmarker` is damaged.
         BackendError: MediaPipe is not installed.
     """
     return detect_frames([(0.0, image)], fps=1.0, landmarker=landmarker, source=source)
@@ -87,25 +87,25 @@ def detect_frames(
     total: int = 0,
     source: str = "the video",
 ) -> Motion:
-    """Landmarks of the largest face in every frame of a video; it is followed until another is much larger.
+    """Detect the landmarks of the largest face in every frame of a video, following it until another is much larger.
 
-    Frames without a face are interpolated between their neighbours in time where a gap is at most 0.5 s.
+    Frames without a face are interpolated between their neighbours in time if the gap is at most 0.5 s.
 
     Args:
-        frames: (time in seconds, uint8 (H, W, 3) RGB) in order of time; frame rates may vary. One frame is held
-            in memory at a time.
+        frames: (time in seconds, uint8 (H, W, 3) RGB) in order of time; the frame rate may vary. One frame is in
+            memory at a time.
         fps: nominal frames per second.
         landmarker: face_landmarker.task, from `find_landmarker`.
         progress: called with ("landmarks", done, total) after each frame.
-        total: how many frames there are, for `progress`.
+        total: number of frames, for `progress`.
         source: the video's name, for messages.
 
     Returns:
-        A motion of as many frames, False in `valid` where interpolated; `notices` lists the frames that were, and
-        those with several faces.
+        A motion of as many frames; `valid` is False where a frame was interpolated. `notices` lists the interpolated
+        frames, those with several faces, and cuts.
 
     Raises:
-        FaceNotFoundError: longer gaps; the message lists them.
+        FaceNotFoundError: a gap is longer; the message lists the gaps.
         InputError: no frames or more than 18,000, frames of different sizes, or a damaged `landmarker`.
         BackendError: MediaPipe is not installed.
     """
@@ -119,16 +119,16 @@ def detect_frames(
             _check_image(image, size, source)
             size = image.shape[0], image.shape[1]
             check_frames(len(times) + 1)
-            found = find(image)
-            if len(found) > 1:
+            detected = find(image)
+            if len(detected) > 1:
                 crowded.append(len(times))
-            face = _choose(found, followed, size)
+            face = _choose(detected, followed, size)
             followed = face or followed
             times.append(time)
             faces.append(face)
             progress("landmarks", len(times), total)
     if size is None:
-        raise InputError(f"{source} has no frames; give one that does")
+        raise InputError(f"{source} has no frames; give a video with at least one")
     gaps = runs_of([face is None for face in faces])
     check_gaps(faces, gaps, np.array(times), fps, source, size)
     motion = _to_motion(faces, times, fps, size, geometry)
@@ -136,39 +136,38 @@ def detect_frames(
     if gaps:
         notices.append(f"{source}: no face in frames {ranges(gaps)}; these were interpolated")
     if crowded:
-        runs = runs_of(np.isin(np.arange(len(times)), crowded).tolist())
-        where, kept = "", ""
+        where, until = "", ""
         if len(times) > 1:
-            where = f" in frames {ranges(runs)}"
-            kept = f", and kept until another was {KEEP_FACE:g} times as large"
-        notices.append(f"{source}: several faces{where}; the largest was taken{kept}")
+            where = f" in frames {ranges(runs_of(np.isin(np.arange(len(times)), crowded).tolist()))}"
+            until = f" and followed until another was {KEEP_FACE:g} times as large"
+        notices.append(f"{source}: several faces{where}; the largest was taken{until}")
     notices += cut_notices(motion, source)
     return bridge(motion, gaps, tuple(notices))
 
 
 def cut_notices(motion: Motion, source: str) -> list[str]:
-    """What a user should know of cuts to another face or framing, in one line; nothing if there is none."""
+    """Return one line for the user about cuts to another face or framing, or nothing if there are none."""
     cuts = find_cuts(motion)
     if not cuts:
         return []
     places = [f"{cut} ({motion.times[cut] - motion.times[0]:.2f} s)" for cut in cuts[:MOST_LISTED]]
     frames = f"frame{'s' * (len(cuts) > 1)} {', '.join(places)}{more(cuts)}"
-    return [f"{source}: another face or framing from {frames} on, where the portrait jumps; cut the video there"]
+    return [f"{source}: the face or its framing changes at {frames}, where the portrait jumps; cut the video there"]
 
 
 def detect_live(
     frames: Iterable[tuple[float, NDArray[np.uint8]]], fps: float, landmarker: Path, source: str = "the source"
 ) -> Iterator[Motion | None]:
-    """Landmarks of the largest face in every frame, while frames still come in.
+    """Detect the landmarks of the largest face in every frame while frames are still arriving.
 
     Args:
-        frames: as for `detect_frames`, of any number.
+        frames: as for `detect_frames`, in any number.
         fps: nominal frames per second.
         landmarker: face_landmarker.task, from `find_landmarker`.
         source: the source's name, for messages.
 
     Yields:
-        A motion of one frame; None where there is no face.
+        A motion of one frame, or None for a frame without a face.
 
     Raises:
         InputError: frames of different sizes, or a damaged `landmarker`.
@@ -187,8 +186,8 @@ def detect_live(
 
 @contextmanager
 def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
-    """A function that finds the faces of a picture, and the canonical face; MediaPipe's model is closed at the end."""
-    load_cv2()  # MediaPipe imports it too, and would not say what is missing
+    """Yield a function that finds the faces in a picture, and the canonical face; then close MediaPipe's model."""
+    load_cv2()  # MediaPipe imports OpenCV too, but its error would not say what is missing
     place_for_matplotlib()
     try:
         import mediapipe
@@ -207,7 +206,7 @@ def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list
     )
     try:
         model = vision.FaceLandmarker.create_from_options(options)
-    except OSError as error:  # of the dynamic linker; the file has just been read
+    except OSError as error:  # from the dynamic linker: the file itself has just been read
         raise BackendError(
             f"MediaPipe cannot be loaded ({error}); on Debian or Ubuntu run: apt install libegl1 libgles2"
         ) from error
@@ -241,9 +240,9 @@ def _faces(result: Any) -> list[Face]:
 
 
 def _choose(faces: list[Face], followed: Face | None, size: tuple[int, int]) -> Face | None:
-    """The largest face by its bounding box in pixels; the one followed so far counts 1.5 times.
+    """Choose the largest face by bounding box in pixels; the followed face counts 1.5 times.
 
-    Without this bonus two people at the same distance would take turns from frame to frame.
+    Without this bonus, two people at the same distance would take turns from frame to frame.
     """
 
     def weight(face: Face) -> float:
@@ -261,9 +260,9 @@ def _choose(faces: list[Face], followed: Face | None, size: tuple[int, int]) -> 
 def _to_motion(
     faces: list[Face | None], times: list[float], fps: float, size: tuple[int, int], geometry: FaceGeometry
 ) -> Motion:
-    """All frames; those without a face repeat the nearest earlier one (at the start: the first one)."""
-    shown = next(face for face in faces if face is not None)
-    filled = [shown := face or shown for face in faces]
+    """Convert faces to a motion; a frame without one repeats the face before it (at the start: the first face)."""
+    latest = next(face for face in faces if face is not None)
+    filled = [latest := face or latest for face in faces]
     points = np.stack([points for points, _ in filled])
     mesh, pose = recover(points, size, geometry)
     return Motion(
@@ -280,6 +279,6 @@ def _to_motion(
 
 def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(f"{source} is {image.dtype} {image.shape}, landmarks are found in uint8 (H, W, 3)")
+        raise InputError(f"{source} is {image.dtype} {image.shape}; landmark detection needs uint8 (H, W, 3)")
     if size is not None and image.shape[:2] != size:
-        raise InputError(f"{source} changes its size from {size} to {image.shape[:2]} on its way; cut it there")
+        raise InputError(f"{source} changes its size from {size} to {image.shape[:2]}; cut it there")

@@ -1,7 +1,6 @@
-"""Landmark images: what the guider reads, and what a person looks at to judge landmarks."""
+"""Draw landmark images for the guider, and overlays by which a person can judge landmarks."""
 
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +9,10 @@ from fye_rt.errors import BackendError, InputError
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
 
-if TYPE_CHECKING:
-    pass
-
 Colour = tuple[int, int, int]
 
-# (RGB, edges) in drawing order: where lines cross, the later one is seen, so the order is part of the format.
-# The face oval, without the forehead, is black on black: the model was trained so.
+# (RGB, edges) in drawing order: where lines cross, the later one shows, so the order is part of the format.
+# The face oval (without the forehead) is black on black, as in training.
 FACE_OVAL = "176-149 150-136 356-454 58-132 152-148 361-288 251-389 132-93 389-356 400-377 136-172 377-152 323-361 "
 FACE_OVAL += "172-58 454-323 365-379 379-378 148-176 93-234 397-365 149-150 288-397 234-127 378-400 127-162 162-21"
 LEFT_EYE = "374-380 390-373 249-390 385-384 373-374 263-466 387-386 381-382 384-398 466-388 386-385 388-387 263-249 "
@@ -53,7 +49,7 @@ IRIS_HALF_WIDTH = 3
 def landmark_images(
     portrait: Motion, motion: Motion, size: tuple[int, int], drop_first: bool = False
 ) -> NDArray[np.uint8]:
-    """Landmark images uint8 (F, H, W, 3) of the portrait moved by the motion: `retarget`, then `draw`."""
+    """Draw the portrait's landmarks moved by the motion (`retarget`, then `draw`): uint8 (F, H, W, 3)."""
     return draw(retarget(portrait, motion, size, drop_first), size)
 
 
@@ -61,8 +57,8 @@ def draw(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8
     """Draw eyes, brows, inner lips and irises as the model was trained to read them.
 
     Args:
-        points: float64 (F, 478, 2), x and y in pixels. What lies outside the picture is left out: an edge with
-            either end outside, an iris whose square would cross the left or upper border.
+        points: float64 (F, 478, 2), x and y in pixels. Edges with either end outside the picture are omitted, and so
+            is an iris whose square would cross the left or upper border.
         size: height and width in pixels.
 
     Returns:
@@ -82,7 +78,7 @@ def draw(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8
 
 
 def overlay(image: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A copy of a picture with its landmarks on it, for the eye: a dot for each point, the edges, a white oval.
+    """Copy a picture and draw its landmarks for viewing: a dot for each point, the edges, and a white oval.
 
     Args:
         image: uint8 (H, W, 3).
@@ -103,10 +99,10 @@ def overlay(image: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np
 
 
 def load_cv2() -> ModuleType:
-    """OpenCV, which needs system libraries that a bare server lacks.
+    """Import OpenCV, which needs system libraries that a bare server lacks.
 
     Raises:
-        BackendError: it cannot be imported; the message names the packages.
+        BackendError: OpenCV cannot be imported; the message names the packages.
     """
     try:
         import cv2
@@ -122,7 +118,7 @@ def _draw_edges(
 ) -> None:
     cv2 = load_cv2()
     height, width = image.shape[:2]
-    # MediaPipe holds normalised coordinates in float32; this decides which pixel a point on a border falls into
+    # float32, as MediaPipe's normalised coordinates: this decides which pixel a point on a border falls into
     normalised = (points / (width, height)).astype(np.float32).astype(np.float64)
     inside: NDArray[np.bool_] = np.all((normalised >= 0.0) & (normalised <= 1.0), axis=1)
     pixels = np.minimum(np.floor(np.where(inside[:, None], normalised, 0.0) * (width, height)), (width - 1, height - 1))
@@ -135,7 +131,7 @@ def _draw_edges(
 def _draw_square(image: NDArray[np.uint8], point: NDArray[np.float64], half_width: int = IRIS_HALF_WIDTH) -> None:
     height, width = image.shape[:2]
     x, y = point
-    # the reference slices from a negative start above and to the left of this, which gives nothing
+    # beyond the left or upper border the reference slices from a negative start, which selects nothing
     if half_width <= x < width + half_width and half_width <= y < height + half_width:
         left, top = int(x) - half_width, int(y) - half_width
         image[top : top + 2 * half_width, left : left + 2 * half_width] = IRIS_COLOUR

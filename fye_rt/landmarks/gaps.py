@@ -1,4 +1,4 @@
-"""Frames without a face: short gaps are bridged, long ones refused."""
+"""Bridge short gaps of frames without a face, and refuse long ones."""
 
 import math
 from collections.abc import Sized
@@ -14,13 +14,13 @@ from fye_rt.landmarks.rotation import slerp
 
 Array = NDArray[np.float64]
 Face = tuple[Array, Array]  # points (478, 3), blendshapes (51,)
-SMALLEST_FACE = 0.11  # of the picture's longer side: faces of 0.08 are never found, of 0.11 always, at any resolution
-MAX_GAP = 0.5  # seconds without a face that are bridged
+SMALLEST_FACE = 0.11  # of the picture's longer side: 0.08 is never detected, 0.11 always, at any resolution
+MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 
 
 def bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]) -> Motion:
-    """Interpolate the gaps that have a neighbour on both sides; at the ends the nearest face stays."""
+    """Interpolate each gap between its two neighbours; a gap at either end keeps the nearest face."""
     fields = {name: getattr(motion, name).copy() for name in ("points", "mesh", "pose", "blendshapes")}
     for start, stop in gaps:
         if start == 0 or stop == len(motion):
@@ -36,20 +36,15 @@ def bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]
 
 
 def runs_of(missing: list[bool]) -> list[tuple[int, int]]:
-    """Runs [start, stop) of True."""
+    """Return the runs [start, stop) of True."""
     runs = ((gap, [index for index, _ in run]) for gap, run in groupby(enumerate(missing), key=lambda item: item[1]))
     return [(indices[0], indices[-1] + 1) for gap, indices in runs if gap]
 
 
 def check_gaps(
-    faces: list[Face | None],
-    gaps: list[tuple[int, int]],
-    times: Array,
-    fps: float,
-    source: str,
-    size: tuple[int, int],
+    faces: list[Face | None], gaps: list[tuple[int, int]], times: Array, fps: float, source: str, size: tuple[int, int]
 ) -> None:
-    """Refuse gaps that are too long to be bridged.
+    """Refuse gaps that are too long to bridge.
 
     Raises:
         FaceNotFoundError: no face, or a gap of more than half a second; the message lists the frames.
@@ -59,8 +54,8 @@ def check_gaps(
     if gaps == [(0, frames)]:
         what = "in it" if frames == 1 else f"in any of its {frames} frames"
         raise FaceNotFoundError(
-            f"{source}: no face {what}; a face is found when it is seen from the front, well lit, and at least "
-            f"{pixels}: crop to the face if it is smaller"
+            f"{source}: no face {what}; a face must be seen from the front, well lit, and at least {pixels}: crop to "
+            "the face if it is smaller"
         )
     ends = np.append(times, times[-1] + 1.0 / fps)  # a frame lasts until the next one
     # half a millisecond: time stamps are rounded to the container's time base
@@ -86,10 +81,10 @@ def check_gaps(
 
 
 def ranges(runs: list[tuple[int, int]]) -> str:
-    """Runs of frames (start, stop) in words."""
+    """Format runs [start, stop) of frames, for instance "3, 7-9"."""
     return ", ".join(str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs)
 
 
 def more(listed: Sized) -> str:
-    """How many runs a message leaves out."""
+    """Say how many items a message leaves out, if any."""
     return f" and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""

@@ -1,9 +1,8 @@
-"""The metric face mesh and the head pose, recovered from MediaPipe's normalised landmarks.
+"""Recover the metric face mesh and the head pose from MediaPipe's normalised landmarks.
 
-MediaPipe's tasks API returns landmarks and a pose matrix but no metric mesh. This is its face geometry
-pipeline in float64: a pinhole camera, two passes of scale estimation, and a weighted orthogonal Procrustes fit
-of the canonical face (in centimetres) onto the observed one. The canonical face and the weights lie inside
-face_landmarker.task.
+MediaPipe's tasks API returns landmarks and a pose matrix but no metric mesh. This module is its face geometry
+pipeline in float64: a pinhole camera, two passes of scale estimation, and a weighted orthogonal Procrustes fit of the
+canonical face (in centimetres) onto the observed one. face_landmarker.task contains the canonical face and the weights.
 """
 
 import math
@@ -31,11 +30,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class FaceGeometry:
-    """The canonical face.
+    """The canonical face, which is fitted onto observed ones.
 
     Attributes:
         mesh: float64 (468, 3), centimetres; x to the right, y up, z towards the camera.
-        weights: float64 (468,), Procrustes weights; zero for the points that do not take part.
+        weights: float64 (468,), Procrustes weights; zero for points that do not take part.
     """
 
     mesh: Array
@@ -56,17 +55,16 @@ def load_geometry(landmarker: Path) -> FaceGeometry:
             with archive.open(info) as stream:
                 return _parse_metadata(stream.read(info.file_size + 1))  # so that zipfile compares the checksum
     except FileNotFoundError as error:
-        raise InputError(f"{landmarker}: no such file; `fye doctor` tells how to get face_landmarker.task") from error
+        raise InputError(f"{landmarker}: no such file; run: fye doctor --get landmarker") from error
     except Exception as error:  # zipfile and zlib raise a dozen kinds on damaged bytes
         reason = str(error) or type(error).__name__
         raise InputError(
-            f"{landmarker} is not MediaPipe's face_landmarker.task ({reason}); download it again (`fye doctor` tells "
-            "how)"
+            f"{landmarker} is not MediaPipe's face_landmarker.task ({reason}); run: fye doctor --get landmarker"
         ) from error
 
 
 def recover(points: Array, size: tuple[int, int], geometry: FaceGeometry) -> tuple[Array, Array]:
-    """Metric mesh and pose of faces seen by MediaPipe's default camera.
+    """Recover the metric mesh and the pose of faces seen by MediaPipe's default camera.
 
     Args:
         points: float64 (F, >= 468, 3), x and y in units of the image's width and height (y down), z in units
@@ -106,7 +104,7 @@ def recover(points: Array, size: tuple[int, int], geometry: FaceGeometry) -> tup
 
 
 def _similarity(geometry: FaceGeometry, targets: Array) -> tuple[Array, Array, Array]:
-    """Scale (F,), rotation (F, 3, 3) and translation (F, 3) that fit the canonical face onto targets (F, 468, 3).
+    """Fit the canonical face onto targets (F, 468, 3): scale (F,), rotation (F, 3, 3) and translation (F, 3).
 
     Weighted extended orthogonal Procrustes analysis: D. Akca, "Generalized Procrustes analysis and its
     applications in photogrammetry", 2003, section 2.
@@ -126,7 +124,7 @@ def _similarity(geometry: FaceGeometry, targets: Array) -> tuple[Array, Array, A
 
 
 def _parse_metadata(data: bytes) -> FaceGeometry:
-    """mediapipe.face_geometry.GeometryPipelineMetadata: 1 = canonical mesh, 2 = weighted landmark (repeated)."""
+    """Parse a face_geometry.GeometryPipelineMetadata: 1 = canonical mesh, 2 = weighted landmark (repeated)."""
     mesh = np.empty(0)
     weights = np.zeros(MESH_POINTS)
     for field, value in _fields(data):
@@ -146,7 +144,7 @@ def _parse_metadata(data: bytes) -> FaceGeometry:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Fields of a protocol buffer message: varints as int, everything else as its bytes."""
+    """Yield (number, value) for each field of a protocol buffer message: varints as int, all else as bytes."""
     at = 0
 
     def varint() -> int:

@@ -1,4 +1,4 @@
-"""Landmark images of clips of any length, made when they are asked for."""
+"""Landmark images of clips of any length, drawn or read on demand."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,33 +12,33 @@ from fye_rt.errors import InputError
 from fye_rt.landmarks.draw import draw
 
 Images = NDArray[np.uint8]
-_SAMPLES = 8  # pictures of a folder that are looked at before work begins
-# What tells landmark images from others, of 255. Of 558 drawn by `draw` and by the reference implementation, then
-# resized and compressed, 11 fail, nearly all halved or quartered and then JPEG of quality 50; of 435 photographs,
-# darkened photographs and sketches, 6 pass: darkened ones of stars and of a rocket by night, and a rainbow on black.
-_BLACK = 24  # the noise of a JPEG around thin lines stays below
-_FAINT, _LEAST_LIGHT = 40, 2e-4  # level and share of pixels; lines that are thinner than a pixel are faint
+_SAMPLES = 8  # pictures of a folder that are checked before work begins
+_REGION_MARGIN = 2  # latent pixels, as the reference implementation dilates its face mask
+# Thresholds that tell landmark images from others, in levels of 255. Of 558 by `draw` and the reference implementation,
+# resized and compressed, 11 fail: nearly all were halved or quartered, then saved as JPEG of quality 50. Of 435
+# photographs (some darkened) and sketches, 6 pass: darkened ones of stars and a rocket by night, a rainbow on black.
+_BLACK = 24  # JPEG noise around thin lines stays below
+_FAINT, _LEAST_LIGHT = 40, 2e-4  # level and share of pixels; lines thinner than a pixel are faint
 _EYES = ((32, 75), (106, 139))  # hues of eyes and brows: yellow-green and teal
-_REGION_MARGIN = 2  # latent pixels: as the public code dilates its face mask
-_IRISES_AND_LIPS = ((0, 9), (246, 256), (166, 196))  # red and violet
+_IRISES_AND_LIPS = ((0, 9), (246, 256), (166, 196))  # hues: red and violet
 
 
 class LandmarkImages(Protocol):
-    """What a clip's landmark images can be asked for; an array of them can, too."""
+    """Landmark images of a clip, indexed by frame; a NumPy array of them is one, too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(F, H, W, 3)."""
+        """Shape (F, H, W, 3)."""
 
     def __len__(self) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
 
     def __getitem__(self, frames: Any, /) -> Images:
-        """The frames of an index array int64 (f,) or of a slice, uint8 (f, H, W, 3)."""
+        """Return the frames of an index array int64 (f,) or of a slice, uint8 (f, H, W, 3)."""
 
 
 class Drawn:
-    """Landmarks that are drawn when they are asked for.
+    """Landmark images drawn on demand.
 
     Args:
         points: float64 (F, 478, 2), x and y in pixels.
@@ -50,7 +50,7 @@ class Drawn:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(F, H, W, 3)."""
+        """Shape (F, H, W, 3)."""
         return len(self._points), *self._size, 3
 
     def __len__(self) -> int:
@@ -61,14 +61,14 @@ class Drawn:
 
 
 class Pictures:
-    """Landmark images in files that are read when they are asked for.
+    """Landmark images read from files on demand.
 
     Args:
-        files: one or more, all of one size.
+        files: one or more pictures, all of one size.
 
     Raises:
-        InputError: a file is no picture, they differ in size, or what they show is no drawing of landmarks; later,
-            when they are asked for, also that a picture is damaged.
+        InputError: a file is not a picture, sizes differ, or the pictures are not landmark images; later, on demand,
+            also if a picture is damaged.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -84,12 +84,12 @@ class Pictures:
                     "give landmark images of one size"
                 )
         self._size = media.read_image(files[0]).shape
-        chosen = self._files[np.linspace(0, len(files) - 1, min(_SAMPLES, len(files))).astype(int)]
-        _check_drawn(chosen, [self._checked(file) for file in chosen])
+        samples = self._files[np.linspace(0, len(files) - 1, min(_SAMPLES, len(files))).astype(int)]
+        _check_drawn(samples, [self._checked(file) for file in samples])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(F, H, W, 3)."""
+        """Shape (F, H, W, 3)."""
         return len(self._files), *self._size
 
     def __len__(self) -> int:
@@ -101,15 +101,16 @@ class Pictures:
     def _checked(self, file: Path) -> Images:
         image = self._read(file)
         if image.shape != self._size:
-            raise InputError(f"{file} is {image.shape[0]}x{image.shape[1]}, the first picture of its folder is not")
+            size = f"{image.shape[0]}x{image.shape[1]}"
+            raise InputError(f"{file} is {size}, unlike the first picture of its folder; give pictures of one size")
         return image
 
 
 def has_landmark_colours(image: Images) -> bool:
-    """Whether a picture looks as `draw` leaves it: a few lines on black, most of them in its colours.
+    """Return whether a picture looks like an image by `draw`: a few lines on black, most of them in its colours.
 
-    It does for what `draw` and the reference implementation draw in 96 pixels or more, also as JPEG (quality 40) or
-    WebP (30), and resized by 0.5 to 3. It does not for photographs, dark ones included, nor for sketches.
+    True for images of 96 pixels or more by `draw` and the reference implementation, also as JPEG (quality 40) or WebP
+    (30), and resized by 0.5 to 3. False for photographs, dark ones included, and for sketches.
 
     Args:
         image: uint8 (H, W, 3).
@@ -127,31 +128,31 @@ def has_landmark_colours(image: Images) -> bool:
 
 
 def _is_black(image: Images) -> bool:
-    """Whether nine tenths are black. Of landmark images 94 % are, at the least."""
+    """Return whether nine tenths are black; of a landmark image, at least 94 % is."""
     return bool((image.max(axis=-1) <= _BLACK).mean() >= 0.9)
 
 
 def _check_drawn(files: Sequence[Path], images: Sequence[Images]) -> None:
-    """Refuse what is drawn on no black at all, and pictures of which none has the colours of landmarks."""
-    other = next((file for file, image in zip(files, images, strict=True) if not _is_black(image)), None)
+    """Refuse a picture that is not on black, and pictures none of which has the colours of landmarks."""
+    misfit = next((file for file, image in zip(files, images, strict=True) if not _is_black(image)), None)
     lit = [(file, image) for file, image in zip(files, images, strict=True) if image.any()]
-    if other is None and lit and not any(has_landmark_colours(image) for _, image in lit):
-        other = lit[0][0]
-    if other is not None:
+    if misfit is None and lit and not any(has_landmark_colours(image) for _, image in lit):
+        misfit = lit[0][0]
+    if misfit is not None:
         raise InputError(
-            f"{other} is no landmark image (eyes, brows and lips as coloured lines on black), and a folder must hold "
-            "nothing else; make a video of photographs and give that"
+            f"{misfit} is not a landmark image (eyes, brows and lips as coloured lines on black), and a folder must "
+            "contain nothing else; make photographs into a video and give that"
         )
 
 
 def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where the face is in landmark images: what is drawn, its convex hull, and two latent pixels around it.
+    """Find the face in landmark images: the convex hull of the drawing, and two latent pixels around it.
 
     Args:
         images: uint8 (F, H, W, 3), H and W multiples of 8.
 
     Returns:
-        bool (F, H/8, W/8); nothing where nothing is drawn.
+        bool (F, H/8, W/8); all False for an image without a drawing.
     """
     frames, height, width, _ = images.shape
     h, w = height // 8, width // 8
@@ -168,15 +169,15 @@ def face_region(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def movement(images: LandmarkImages) -> NDArray[np.float64]:
-    """How much landmark images change from each frame to the next, seen at an eighth of their size.
+    """Measure how much landmark images change from each frame to the next, at an eighth of their size.
 
     Args:
-        images: uint8 (F, H, W, 3), H and W multiples of 8; asked for one by one.
+        images: uint8 (F, H, W, 3), H and W multiples of 8; read one at a time.
 
     Returns:
         float64 (F - 1,), mean absolute difference in levels, the same on every machine.
     """
     height, width = images.shape[1:3]
-    one_by_one = (images[k : k + 1] for k in range(len(images)))
-    small = (image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in one_by_one)
+    singles = (images[k : k + 1] for k in range(len(images)))
+    small = (image.reshape(height // 8, 8, width // 8, 8, 3).sum(axis=(1, 3), dtype=np.int64) for image in singles)
     return np.array([np.abs(b - a).sum() / (height * width * 3) for a, b in pairwise(small)])

@@ -1,4 +1,4 @@
-"""A sequence of expression-aware face landmarks, and its file."""
+"""Motion: a sequence of expression-aware face landmarks, and its file format."""
 
 import io
 import os
@@ -19,16 +19,16 @@ BLENDSHAPES = 51  # MediaPipe's 52 without the first, "_neutral"
 MAX_FRAMES = 18000  # ten minutes at 30 frames per second
 MAX_VALUE = 1e6  # pixels, centimetres and weights of a real face lie far below
 FORMAT_VERSION = 1
-# Steps between neighbouring frames that no head makes but in a shaking that goes on: so much at once, and so much more
-# a second. A real talking head moves by 0.04 face sizes from frame to frame and 1.3 a second at most, its size changes
-# by 0.02 and its mesh by 0.32 cm. Cuts between three real people move by 1 and more; where one face is laid over the
-# other, by 0.1, and the mesh by 0.95 cm.
+# Steps between neighbouring frames that no head makes except while it keeps shaking: (threshold, increase per second).
+# A real talking head moves by at most 0.04 face sizes from frame to frame and 1.3 a second; its size changes by 0.02,
+# its mesh by 0.32 cm. Cuts between three real people move by 1 and more; where one face is laid over the other, by 0.1,
+# and the mesh by 0.95 cm.
 _CUT_MOVED = (0.2, 2.5)  # mean of all points, in face sizes
 _CUT_RESIZED = (0.2, 1.2)  # logarithm of the face's size
 _CUT_RESHAPED = (0.5, 3.0)  # mean of the metric mesh, centimetres
-_CUT_RATIO = 4.0  # to what nine in ten of the steps around stay under; in jumpy videos they are alike
-_STILL = 0.1  # of the same: a repeated frame, compressed again
-_LONGEST_STILL = 0.1  # seconds; longer ones may also be a still picture, from which the video cuts
+_CUT_RATIO = 4.0  # times the 0.9 quantile of the steps around a cut; in jumpy videos all steps are alike
+_STILL = 0.1  # times the 0.9 quantile of all steps: below, a frame repeats the last one, compressed again
+_LONGEST_STILL = 0.1  # seconds; anything longer may be a still picture, from which the video cuts
 
 _FLOATS = {  # field: shape of one frame
     "points": (POINTS, 3),
@@ -41,7 +41,7 @@ _FLOATS = {  # field: shape of one frame
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Motion:
-    """Face landmarks of F frames; a still picture's are a motion of one frame.
+    """Face landmarks of F frames; a still picture is a motion of one frame.
 
     Attributes:
         points: float64 (F, 478, 3); x and y in units of the picture's width and height (y down), z in units of
@@ -53,7 +53,7 @@ class Motion:
         fps: nominal frames per second.
         source_size: height and width in pixels of the picture the landmarks come from.
         valid: bool (F,); False where no face was found and the frame was interpolated.
-        notices: what whoever started the detection should know; not stored in the file.
+        notices: lines for the user who started the detection; not stored in the file.
 
     Raises:
         InputError: a wrong shape, a value that is not finite, 0 or more than 18,000 frames, times that do not
@@ -92,12 +92,12 @@ class Motion:
         return len(self.points)
 
     def __getitem__(self, frames: slice) -> "Motion":
-        """The frames of a slice; a stride divides the nominal frame rate."""
+        """Return the frames of a slice; a stride divides the nominal frame rate."""
         arrays = {name: getattr(self, name)[frames] for name in (*_FLOATS, "valid")}
         return replace(self, **arrays, fps=self.fps / (frames.step or 1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a compressed .npz with a format version; the same motion gives the same bytes.
+        """Write a compressed .npz with a format version; the same motion always gives the same bytes.
 
         Raises:
             OutputError: as `fye_rt.files.atomic_file`.
@@ -114,7 +114,7 @@ class Motion:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote. Shapes and sizes are checked before any data is read; nothing is unpickled.
+        """Read a file of `save`. Shapes and sizes are checked before any data is read; nothing is unpickled.
 
         Raises:
             InputError: `path` is missing, damaged, of another format version or over the limit of 18,000 frames.
@@ -134,13 +134,13 @@ class Motion:
 
 
 def find_cuts(motion: Motion) -> list[int]:
-    """Frames at which the motion goes on with another face, or with another framing of the same.
+    """Find the frames at which the motion continues with another face, or another framing of the same face.
 
-    A cut is a step that is too large for the time it takes, stands out from the steps of the second before and after,
-    and is not taken back by the next frame. Interpolated frames are passed over.
+    A cut is a step that is too large for its time, that exceeds the steps of the second before and after, and that the
+    next frame does not reverse. Interpolated frames are skipped.
 
     Returns:
-        Numbers of the first frames after each cut.
+        Index of the first frame after each cut.
     """
     frames = np.flatnonzero(motion.valid)
     points = motion.points[frames, :, :2] * motion.source_size[::-1]
@@ -174,7 +174,7 @@ def find_cuts(motion: Motion) -> list[int]:
 
 
 def _with_stills(seconds: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How long each step may have taken: a video of few frames a second may come with each of them repeated."""
+    """Return how long each step may have taken: a video of few frames a second may repeat each of them."""
     longer, still = seconds.copy(), 0.0
     least = _STILL * float(np.quantile(steps, 0.9)) if len(steps) else 0.0
     for k, step in enumerate(steps):
@@ -184,7 +184,7 @@ def _with_stills(seconds: NDArray[np.float64], steps: NDArray[np.float64]) -> ND
 
 
 def check_frames(frames: int) -> None:
-    """Raise InputError, with the number, unless there are 1 to 18,000 frames."""
+    """Raise InputError, with the number, unless `frames` is 1 to 18,000."""
     if frames < 1:
         raise InputError("the motion has no frames; at least one is needed")
     if frames > MAX_FRAMES:
@@ -210,11 +210,11 @@ def _read_fields(archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _read(archive: zipfile.ZipFile, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    """One array whose dtype and shape must be as expected, so that a header cannot ask for more memory than that."""
+    """Read an array whose dtype and shape must be as expected, so that a header cannot ask for more memory."""
     with archive.open(f"{name}.npy") as stream:
-        found, fortran, dtype = read_header(stream)
-        if found != shape or dtype != kind or fortran:
-            raise ValueError(f"{name} is {dtype} {found}, expected {np.dtype(kind)} {shape}")
+        stored, fortran, dtype = read_header(stream)
+        if stored != shape or dtype != kind or fortran:
+            raise ValueError(f"{name} is {dtype} {stored}, expected {np.dtype(kind)} {shape}")
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         data = stream.read(size + 1)  # one more, so that zipfile reaches the end and compares the checksum
     if len(data) != size:
@@ -223,7 +223,7 @@ def _read(archive: zipfile.ZipFile, name: str, kind: type[np.generic], shape: tu
 
 
 def _is_rigid(pose: NDArray[np.float64]) -> bool:
-    """Rotation times a scale (MediaPipe's fit leaves one near 1) and a translation, within 1 %."""
+    """Return whether poses are a rotation times a scale (MediaPipe's is near 1) and a translation, within 1 %."""
     rotation, determinant = pose[:, :3, :3], np.linalg.det(pose[:, :3, :3])
     if not (determinant > 1e-3).all() or not np.allclose(pose[:, 3], (0, 0, 0, 1), atol=1e-6):
         return False
@@ -237,7 +237,7 @@ def _require(holds: bool, message: str) -> None:
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and dtype; the stream is left at the first byte of the data.
+    """Read shape, Fortran order and dtype; leave the stream at the first byte of the data.
 
     Raises:
         ValueError: not a .npy stream of format version 1 or 2.

@@ -1,4 +1,4 @@
-"""The driving face's expression and head motion on the portrait's face (the reference's FaceMeshAlign)."""
+"""Move the driving face's expression and head motion onto the portrait's face (the reference's FaceMeshAlign)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +15,30 @@ Array = NDArray[np.float64]
 FOCAL_LENGTH = float(np.float32(1.0 / np.tan(VERTICAL_FOV / 2.0)))
 DEPTH_FACTOR = float(np.float32(FAR * NEAR / (NEAR - FAR)))
 
-# iris: (its points, the contour of its eye)
+# (points of the iris, contour of its eye)
 RIGHT_EYE = (slice(468, 473), (33, 7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 133))
 LEFT_EYE = (slice(473, 478), (249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 263))
 
 
 def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first: bool = False) -> Array:
-    """Landmarks of the portrait's face, moved as the driving face moves.
+    """Move the portrait's landmarks as the driving face moves.
 
-    The expression is the driving mesh's difference to its most neutral frame, added to the portrait's mesh; the
-    rotation is the driving head's own; the translation is the driving head's relative to its first frame, added
-    to the portrait's. A pinhole camera projects the result; each iris keeps its place inside its eye.
+    The driving mesh's difference from its most neutral frame is added to the portrait's mesh. The rotation is the
+    driving head's; its translation relative to the first frame is added to the portrait's. A pinhole camera projects
+    the result, and each iris keeps its place inside its eye.
 
     Args:
         portrait: the portrait's landmarks, one frame.
         motion: the driving landmarks, F frames.
         size: height and width of the result, in pixels.
-        drop_first: leave the first frame out, as the reference does; it anchors the translation either way.
+        drop_first: omit the first frame, as the reference does; it anchors the translation either way.
 
     Returns:
         float64 (F, 478, 2), or (F - 1, 478, 2) with `drop_first`: x and y in pixels, y down.
 
     Raises:
-        InputError: `portrait` has more than one frame, nothing is left after `drop_first`, or the motion leads
-            the face through the camera.
+        InputError: `portrait` has more than one frame, `drop_first` leaves no frame, or the motion moves the face
+            through the camera.
     """
     if drop_first and len(motion) < 2:
         raise InputError('the motion has one frame and the reference drops the first; use windows="context" instead')
@@ -47,12 +47,12 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
 
 
 class Retargeter:
-    """`retarget` for a motion that comes bit by bit.
+    """Incremental form of `retarget`, for a motion that arrives in parts.
 
     Args:
         portrait: the portrait's landmarks, one frame.
-        first: of the driving landmarks one frame or more: the first anchors the translation, and the one with the
-            least expression is what expressions differ from.
+        first: one or more driving frames: the first anchors the translation, and expressions are differences from the
+            one with the least expression.
         size: height and width of the result, in pixels.
 
     Raises:
@@ -67,7 +67,7 @@ class Retargeter:
         self._anchor = first.pose[0, :3, 3]
 
     def points(self, motion: Motion) -> Array:
-        """The portrait's landmarks, float64 (F, 478, 2), for F frames; as `retarget`."""
+        """Return the portrait's landmarks for F driving frames, float64 (F, 478, 2), as `retarget` does."""
         mesh = motion.mesh - self._neutral + self._portrait.mesh[0]
         mesh_2d = project(mesh, aligned_pose(self._portrait, motion, self._anchor), self._size)
         points = np.empty((len(motion), POINTS, 2))
@@ -79,31 +79,31 @@ class Retargeter:
 
 
 def neutral_frame(motion: Motion) -> int:
-    """Index of the frame with the least expression: the smallest sum of blendshapes."""
+    """Return the index of the frame with the least expression: the smallest sum of blendshapes."""
     return int(np.argmin(motion.blendshapes.sum(axis=1)))
 
 
 def aligned_pose(portrait: Motion, motion: Motion, anchor: Array) -> Array:
-    """Poses float64 (F, 4, 4): the motion's rotations; its translations from `anchor`, (3,), on the portrait's."""
+    """Combine the motion's rotations with its translations from `anchor`, (3,), to the portrait's: (F, 4, 4)."""
     pose = np.tile(np.eye(4), (len(motion), 1, 1))
-    # The reference goes through Euler angles in degrees; this orthonormalises and sets the last bits.
+    # through Euler angles in degrees, as in the reference: this orthonormalises and determines the last bits
     pose[:, :3, :3] = euler_to_matrix(matrix_to_euler(motion.pose[:, :3, :3]))
     pose[:, :3, 3] = motion.pose[:, :3, 3] - anchor + portrait.pose[0, :3, 3]
     return pose
 
 
 def project(mesh: Array, pose: Array, size: tuple[int, int]) -> Array:
-    """Pixels float64 (F, N, 2) of metric points (F, N, 3) under poses (F, 4, 4).
+    """Project metric points (F, N, 3) under poses (F, 4, 4) to pixels, float64 (F, N, 2).
 
     Raises:
-        InputError: a point does not lie in front of the camera.
+        InputError: a point is not in front of the camera.
     """
     height, width = size
     camera = mesh @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     x, y, z = camera[..., 0], camera[..., 1], camera[..., 2]
     behind = np.flatnonzero((z > -NEAR).any(axis=1))
     if behind.size:
-        raise InputError(f"frame {behind[0]} of the motion leads the face through the camera; cut the frames around it")
+        raise InputError(f"frame {behind[0]} of the motion moves the face through the camera; cut the frames around it")
     w = z * DEPTH_FACTOR
     return np.stack(
         (
@@ -115,10 +115,10 @@ def project(mesh: Array, pose: Array, size: tuple[int, int]) -> Array:
 
 
 def _place_iris(iris: Array, contour: Array, target_contour: Array) -> Array:
-    """Iris points (F, 5, 2) at the same place of the target eye's bounding box as of the driving eye's."""
+    """Place iris points (F, 5, 2) in the target eye's bounding box as they are in the driving eye's."""
     low, high = contour.min(axis=1, keepdims=True), contour.max(axis=1, keepdims=True)
     target_low, target_high = target_contour.min(axis=1, keepdims=True), target_contour.max(axis=1, keepdims=True)
     extent = high - low
-    # an eye without extent (a damaged file) puts its iris in the middle instead of dividing by zero
+    # an eye without extent (a damaged file) gets its iris in the middle instead of a division by zero
     relative = np.divide(iris - low, extent, out=np.full_like(iris, 0.5), where=np.broadcast_to(extent > 0, iris.shape))
     return relative * (target_high - target_low) + target_low

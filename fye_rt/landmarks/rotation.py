@@ -1,8 +1,8 @@
 """Rotations as matrices, unit quaternions (x, y, z, w) and extrinsic x-y-z Euler angles.
 
-The order of operations is scipy.spatial.transform.Rotation's, and sine, cosine and arctangent come from the C
-library one number at a time: the reference passes head poses through scipy, and NumPy's vectorised versions
-differ from the C library in the last bit on some processors.
+The order of operations is that of scipy.spatial.transform.Rotation, through which the reference passes head poses. The
+C library computes sine, cosine and arctangent one number at a time: NumPy's vectorised versions differ from it in the
+last bit on some processors.
 """
 
 import math
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def matrix_to_quaternion(matrix: Array) -> Array:
-    """Unit quaternions (F, 4) of matrices (F, 3, 3); a matrix that is not quite a rotation is orthonormalised.
+    """Convert matrices (F, 3, 3) to unit quaternions (F, 4), orthonormalising those that are not quite rotations.
 
     F. L. Markley, "Unit quaternion from rotation matrix", J. Guidance, Control, and Dynamics 31(2), 2008.
     """
@@ -42,7 +42,7 @@ def matrix_to_quaternion(matrix: Array) -> Array:
 
 
 def quaternion_to_matrix(quaternion: Array) -> Array:
-    """Rotation matrices (F, 3, 3) of unit quaternions (F, 4)."""
+    """Convert unit quaternions (F, 4) to rotation matrices (F, 3, 3)."""
     x, y, z, w = quaternion.T
     x2, y2, z2, w2 = x * x, y * y, z * z, w * w
     xy, zw, xz, yw, yz, xw = x * y, z * w, x * z, y * w, y * z, x * w
@@ -55,12 +55,12 @@ def quaternion_to_matrix(quaternion: Array) -> Array:
 
 
 def matrix_to_euler(matrix: Array) -> Array:
-    """Extrinsic x-y-z angles in degrees (F, 3) of rotation matrices (F, 3, 3).
+    """Convert rotation matrices (F, 3, 3) to extrinsic x-y-z angles in degrees (F, 3).
 
     E. Bernardes and S. Viollet, "Quaternion to Euler angles conversion", PLoS ONE 17(11), 2022.
     """
     x, y, z, w = matrix_to_quaternion(matrix).T
-    # their a, b, c, d for the sequence x-y-z, whose sign is +1
+    # the paper's a, b, c, d for the sequence x-y-z, whose sign is +1
     a, b, c, d = w - y, x + z, y + w, z - x
     middle = 2.0 * _each(math.atan2, np.hypot(c, d), np.hypot(a, b))
     half_sum, half_difference = _each(math.atan2, b, a), _each(math.atan2, d, c)
@@ -75,7 +75,7 @@ def matrix_to_euler(matrix: Array) -> Array:
 
 
 def euler_to_matrix(degrees: Array) -> Array:
-    """Rotation matrices (F, 3, 3) of extrinsic x-y-z angles in degrees (F, 3)."""
+    """Convert extrinsic x-y-z angles in degrees (F, 3) to rotation matrices (F, 3, 3)."""
     half = np.deg2rad(degrees) / 2.0
     quaternion = np.zeros((3, len(half), 4))
     for axis in range(3):
@@ -86,7 +86,7 @@ def euler_to_matrix(degrees: Array) -> Array:
 
 
 def slerp(start: Array, end: Array, fraction: float) -> Array:
-    """The rotation matrix (3, 3) that is `fraction` of the way from `start` to `end`, along the shorter arc."""
+    """Return the rotation matrix (3, 3) at `fraction` of the shorter arc from `start` to `end`."""
     p, q = matrix_to_quaternion(np.stack((start, end)))
     cosine = float(p @ q)
     q, cosine = (-q, -cosine) if cosine < 0 else (q, cosine)

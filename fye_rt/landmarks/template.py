@@ -1,7 +1,7 @@
-"""The reference's landmark templates: .npy files that hold a pickled array of dictionaries.
+"""Read the reference's landmark templates: .npy files with a pickled array of dictionaries.
 
-A pickle is a program. This one runs on an interpreter in which the only names are four of NumPy's, and those
-stand for inert records below: no NumPy code sees the stream's state, and no object with behaviour can be made.
+A pickle is a program. The interpreter below knows only four of NumPy's names, and they stand for inert records: no
+NumPy code sees the stream's state, and no object with behaviour can be created.
 """
 
 import io
@@ -18,36 +18,36 @@ from fye_rt.errors import InputError
 from fye_rt.files import refuse_pointer
 from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion, check_frames, read_header
 
-TEMPLATE_FPS = 7.0  # templates carry no frame rate; the reference writes its results at this one
+TEMPLATE_FPS = 7.0  # the reference's rate for its results; templates have no frame rate
 MAX_BYTES = 256 << 20  # about 5,800 frames of 46 kB
 _DTYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and NumPy 2
 
 
 def load_template(path: str | os.PathLike[str], fps: float = TEMPLATE_FPS) -> Motion:
-    """Read a template of the reference, or its record of one portrait's landmarks.
+    """Read one of the reference's templates, or its record of one portrait's landmarks.
 
     Args:
         path: a .npy with an object array, or a single object, of dictionaries with the keys lmks (478, 3),
             lmks3d (468, 3), trans_mat (4, 4), bs (51 numbers), width and height; other keys are ignored.
-        fps: the frame rate to play it at, because the file has none.
+        fps: frame rate of the motion; the file has none.
 
     Returns:
         The motion, every frame valid.
 
     Raises:
-        InputError: `path` is missing, damaged, over a limit (256 MiB, 18,000 frames) or holds anything but
-            plain containers and NumPy arrays of numbers.
+        InputError: `path` is missing, damaged, over a limit (256 MiB, 18,000 frames), or has anything but plain
+            containers and NumPy arrays of numbers.
     """
     path = Path(path)
     refuse_pointer(path, InputError)
     try:
         with path.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size > MAX_BYTES:
-                raise InputError(f"a template may have {MAX_BYTES >> 20} MiB, this has more; cut it into shorter ones")
+                raise InputError(f"it exceeds the limit of {MAX_BYTES >> 20} MiB; cut it into shorter templates")
             shape, _, dtype = read_header(stream)
             if dtype != np.dtype(object) or len(shape) > 1:
-                raise ValueError(f"it holds {dtype} {shape}, not a list of frames")
+                raise ValueError(f"it contains {dtype} {shape}, not a list of frames")
             content = _Unpickler(io.BytesIO(stream.read(MAX_BYTES))).load()
         return _to_motion(content, fps)
     except FileNotFoundError as error:
@@ -60,7 +60,7 @@ def load_template(path: str | os.PathLike[str], fps: float = TEMPLATE_FPS) -> Mo
 
 
 class _Record:
-    """What a NumPy object of the stream becomes: its constructor's arguments and its state, uninterpreted."""
+    """Stand-in for a NumPy object of the stream: its constructor's arguments and its state, uninterpreted."""
 
     __slots__ = ("arguments", "state")
 
@@ -92,10 +92,10 @@ _ALLOWED: dict[tuple[str, str], type[_Record]] = {
 }
 
 
-# The interpreter written in Python: the one in C lets a 10-byte stream reserve 64 GB through a memo index.
+# The pure-Python interpreter: the one in C lets a 10-byte stream reserve 64 GB through a memo index.
 class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
-    del dispatch[pickle.BYTEARRAY8[0]]  # fills as many bytes as the stream claims before it reads one
+    del dispatch[pickle.BYTEARRAY8[0]]  # fills as many bytes as the stream claims before it reads any
 
     def find_class(self, module: str, name: str) -> Any:
         record = _ALLOWED.get((module, name))
@@ -104,7 +104,7 @@ class _Unpickler(pickle._Unpickler):
                 f"its pickle asks for {f'{module}.{name}'!a}, which has no use in a template and may be an attack; "
                 "nothing was run; use a template from a source you trust"
             )
-        return lambda *arguments: record(arguments)  # a new one each time: a stream may set attributes on it
+        return lambda *arguments: record(arguments)  # a new function each time: a stream may set attributes on it
 
 
 def _to_motion(content: Any, fps: float) -> Motion:
@@ -112,7 +112,7 @@ def _to_motion(content: Any, fps: float) -> Motion:
     if isinstance(frames, dict):
         frames = [frames]
     if not isinstance(frames, list):
-        raise ValueError("it does not hold a list of frames")
+        raise ValueError("it does not contain a list of frames")
     check_frames(len(frames))
     sizes = {(int(_number(frame["height"])), int(_number(frame["width"]))) for frame in frames}
     if len(sizes) > 1:
@@ -143,10 +143,9 @@ def _stack(frames: Sequence[dict[str, Any]], key: str, shape: tuple[int, ...]) -
 
 
 def _array_items(array: _Array) -> list[Any]:
-    """The objects of an object array."""
     _, _, dtype, _, items = array.state
     if not isinstance(dtype, _Dtype) or dtype.arguments[0] != "O8" or not isinstance(items, list):
-        raise ValueError("it does not hold an array of frames")
+        raise ValueError("it does not contain an array of frames")
     return items
 
 
@@ -161,10 +160,10 @@ def _number(value: Any) -> float:
         return float(np.frombuffer(data, _numeric_dtype(dtype), count=1)[0])
     if isinstance(value, int | float):
         return float(value)
-    raise ValueError(f"a {type(value).__name__} stands where a number should be")
+    raise ValueError(f"a {type(value).__name__} takes the place of a number")
 
 
 def _numeric_dtype(record: Any) -> np.dtype:
     if not isinstance(record, _Dtype) or record.arguments[0] not in _DTYPES:
-        raise ValueError("something other than numbers stands in an array")
+        raise ValueError("an array contains something other than numbers")
     return np.dtype(record.arguments[0]).newbyteorder(record.state[1] if record.state else "=")

@@ -1,4 +1,4 @@
-"""Images and video in and out, with limits. Everything inside fye-rt is uint8 RGB, (H, W, 3)."""
+"""Read and write images and videos, within limits. Inside fye-rt every image is uint8 RGB, (H, W, 3)."""
 
 from fye_rt.media.checks import LIMITS, Limits
 from fye_rt.media.images import contact_sheet, image_size, read_image, write_image

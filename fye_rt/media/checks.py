@@ -1,4 +1,4 @@
-"""What is refused before anything is decoded, with the numbers."""
+"""Check inputs against limits before anything is decoded."""
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from fye_rt.files import refuse_pointer
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest input that is read. Inputs come from strangers, and decoding costs memory and time.
+    """Limits on what is read. Inputs come from strangers, and decoding costs memory and time.
 
     Attributes:
         min_side: shortest width or height, pixels.
         max_side: longest width or height, pixels.
         max_pixels: width times height of one image or frame.
-        max_frames: frames of a video that are used.
-        max_seconds: length of the part of a video that is used.
+        max_frames: frames used of a video.
+        max_seconds: length of the used part of a video.
         max_file: size of a file, bytes.
     """
 
@@ -38,10 +38,8 @@ LIMITS = Limits()
 def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make it smaller") -> Path:
     """Return `path` as a Path if it is a readable, regular, non-empty file within the size limit.
 
-    `remedy` says what to do about a file that is too large.
-
     Raises:
-        InputError: it is not.
+        InputError: it is not; for a file that is too large, the message ends in `remedy`.
     """
     path = Path(path)
     if path.is_dir():
@@ -49,9 +47,9 @@ def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file; copy what it holds into one")
+        raise InputError(f"{path} is not a regular file; copy its content into one")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} cannot be read: no permission")
+        raise InputError(f"{path} cannot be read; give yourself permission to read it")
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path} is empty")
@@ -65,7 +63,7 @@ def check_size(what: object, width: int, height: int, limits: Limits) -> None:
     """Refuse a picture of `width` x `height` pixels that is too small or too large.
 
     Raises:
-        InputError: it is; the message names the limit.
+        InputError: a side or the area is outside `limits`; the message names the limit.
     """
     if min(width, height) < limits.min_side:
         raise InputError(f"{what} is {width}x{height} pixels; each side needs at least {limits.min_side}")
@@ -78,10 +76,6 @@ def check_size(what: object, width: int, height: int, limits: Limits) -> None:
 
 
 def check_rgb(image: NDArray[np.uint8], what: object = "the image") -> None:
-    """Refuse an array that is not uint8 (H, W, 3) with H and W at least 1.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise InputError unless `image` is uint8 (H, W, 3) with H and W at least 1."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"{what} must be uint8 (H, W, 3), not {image.dtype} {image.shape}")

@@ -1,4 +1,4 @@
-"""What becomes of decoded frames: deinterlaced, in square pixels, in RGB, upright."""
+"""Convert decoded frames: deinterlace, make pixels square, convert to RGB and turn upright."""
 
 import logging
 from collections import deque
@@ -17,15 +17,15 @@ from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC, FULL_CHROMA, time_b
 if TYPE_CHECKING:
     from av import VideoFrame
 
-SQUARE = Fraction(1, 100)  # pixels are taken as square if they are so within 1 %: scaling would only blur
-WIDEST = 4  # ratio of a pixel's sides beyond which it is not believed; television has 0.75 to 2.2
+SQUARE = Fraction(1, 100)  # pixels within 1 % of square are taken as square: scaling would only blur
+WIDEST = 4  # a larger ratio of a pixel's sides is ignored; television has 0.75 to 2.2
 
 logger = logging.getLogger("fye_rt")
 
 
 @contextmanager
 def converting(path: Path, index: int) -> Iterator[None]:
-    """Turn what FFmpeg says of a frame that it decoded into an InputError."""
+    """Turn FFmpeg's errors about a decoded frame into an InputError."""
     import av
 
     try:
@@ -37,7 +37,7 @@ def converting(path: Path, index: int) -> Iterator[None]:
 
 
 def deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoFrame"]:
-    """Frames, those that are interlaced deinterlaced; progressive ones come through untouched."""
+    """Yield the frames, interlaced ones deinterlaced and progressive ones untouched."""
     deinterlacer: _Deinterlacer | None = None
     index = 0
     for index, frame in enumerate(frames):
@@ -58,7 +58,7 @@ def deinterlaced(frames: Iterable["VideoFrame"], path: Path) -> Iterator["VideoF
 
 
 class _Deinterlacer:
-    """FFmpeg's filter bwdif: a frame out for a frame in, one later, as it looks at the next one."""
+    """FFmpeg's bwdif filter: one frame out per frame in, one frame late, because it looks ahead."""
 
     def __init__(self, frame: "VideoFrame") -> None:
         from av.filter import Graph
@@ -94,7 +94,7 @@ class _Deinterlacer:
                 frame = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            frame.pts, frame.time_base = self._times.popleft()  # the filter counts in halves
+            frame.pts, frame.time_base = self._times.popleft()  # the filter counts in half ticks
             yield frame
 
 
@@ -103,12 +103,12 @@ def _layout(frame: "VideoFrame") -> tuple[int, int, str]:
 
 
 def believed(aspect: Fraction) -> Fraction | None:
-    """The ratio of a pixel's sides, unless no picture has it."""
+    """Return the ratio of a pixel's sides, or None if no picture has such a ratio."""
     return aspect if Fraction(1, WIDEST) <= aspect <= WIDEST else None
 
 
 def displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Width and height in square pixels: the side along which pixels are longer grows, to an even number."""
+    """Return width and height in square pixels: the side along which pixels are longer grows, to an even number."""
     aspect = believed(aspect) or Fraction(1)
     if abs(aspect - 1) < SQUARE:
         return width, height
@@ -116,7 +116,7 @@ def displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def to_rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
-    """A frame in square pixels, uint8 (H, W, 3)."""
+    """Convert a frame to RGB in square pixels, uint8 (H, W, 3)."""
     width, height = displayed(frame.width, frame.height, aspect)
     # FFmpeg's fast path is one level too dark and doubles chroma pixels
     accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
@@ -125,7 +125,7 @@ def to_rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
 
 
 def display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
-    """The signs (a, b, c, d) of (x, y) -> (a x + c y, b x + d y): the nearest right-angled turn or mirroring."""
+    """Return the nearest right-angled turn or mirroring, as signs (a, b, c, d) of (x, y) -> (a x + c y, b x + d y)."""
     side_data: Any = frame.side_data
     data = side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -137,7 +137,7 @@ def display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
 
 
 def turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """An image turned and mirrored as `display_matrix` says."""
+    """Turn and mirror an image by its `display_matrix`."""
     a, b, c, d = matrix
     if b:
         image = image.transpose(1, 0, 2)
@@ -145,5 +145,5 @@ def turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray
 
 
 def degrees(matrix: tuple[int, int, int, int]) -> int:
-    """Degrees by which a display matrix turns, clockwise."""
+    """Return by how many degrees a display matrix turns, clockwise."""
     return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[matrix[:2]]

@@ -1,4 +1,4 @@
-"""Still images: reading what strangers send, writing, contact sheets."""
+"""Read still images from untrusted files, write images, and lay out contact sheets."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ from fye_rt.media.kinds import named, readable_pictures
 if TYPE_CHECKING:
     from PIL import Image, ImageCms
 
-PROFILE_NOISE = 2  # levels by which a profile of sRGB, rounded to its tables, may differ from sRGB
+PROFILE_NOISE = 2  # levels by which an sRGB profile may differ from sRGB, as its tables are rounded
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 logger = logging.getLogger("fye_rt")
@@ -30,36 +30,42 @@ logger = logging.getLogger("fye_rt")
 def read_image(path: str | os.PathLike[str], limits: Limits = LIMITS) -> NDArray[np.uint8]:
     """Read an image as uint8 RGB, (H, W, 3), the right way up.
 
-    The size is checked before pixels are decoded. EXIF orientation is applied; transparent pixels are laid over
-    white; 16-bit grey keeps its high byte. Colours of an embedded profile, or of Adobe RGB by EXIF, become sRGB by
-    relative colorimetric intent with black point compensation; a profile that cannot be used is ignored. Of several
-    pictures in one file (animation, pages) the first is taken. The logger "fye_rt" warns of the last two.
+    The size is checked before pixels are decoded. EXIF orientation is applied; transparent pixels are laid over white;
+    16-bit grey keeps its high byte. Colours of an embedded profile, or of Adobe RGB by EXIF, become sRGB by relative
+    colorimetric intent with black point compensation. A profile that cannot be used is ignored, and so are all but the
+    first picture of a file (animation, pages); both are logged as warnings by "fye_rt".
 
     Raises:
-        InputError: missing, not an image, damaged, truncated, or outside `limits`.
+        InputError: the file is missing, not an image, damaged, truncated, or outside `limits`.
         OutOfMemoryError: memory ran out.
     """
-    with _strangers(path):
-        return _decode(check_file(path, limits), limits)
+    from PIL import ImageOps
+
+    with _image_errors(path), _opened(path, limits) as image:
+        path = Path(path)
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with extras
+            logger.warning("%s holds several pictures; the first one is taken", path)
+        image.load()
+        profile = image.info.get("icc_profile") or _adobe_rgb(image)
+        return np.array(_to_rgb(ImageOps.exif_transpose(image), path, profile))
 
 
 def image_size(path: str | os.PathLike[str], limits: Limits = LIMITS) -> tuple[int, int]:
-    """(height, width) of an image as it is stored; its pixels are not decoded.
+    """Return (height, width) of an image as it is stored, without decoding its pixels.
 
     Raises:
-        InputError: missing, not an image, or outside `limits`.
+        InputError: the file is missing, not an image, or outside `limits`.
     """
-    with _strangers(path), _opened(check_file(path, limits), limits) as image:
+    with _image_errors(path), _opened(path, limits) as image:
         return image.height, image.width
 
 
 @contextmanager
-def _strangers(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what Pillow raises on damaged files into an InputError."""
+def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn Pillow's errors on damaged files into an InputError."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of sizes that are refused a line below, in words of ours
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # about sizes, which `check_size` refuses
             yield
     except InputError:
         raise
@@ -73,9 +79,9 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     """Write uint8 RGB (H, W, 3) as PNG, JPEG (quality 95) or WebP, by the suffix; the file appears whole or not at all.
 
     Raises:
-        OptionError: another suffix.
+        OptionError: `path` has another suffix.
         InputError: `image` is not uint8 (H, W, 3).
-        OutputError: it could not be written.
+        OutputError: the file could not be written.
     """
     from PIL import Image
 
@@ -97,7 +103,7 @@ def contact_sheet(
         labels: one line of text above each row; none above a row whose label is empty.
 
     Raises:
-        InputError: no image at all, an image that is not uint8 (H, W, 3), or not one label a row.
+        InputError: no image, an image that is not uint8 (H, W, 3), or a number of labels other than that of rows.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -125,32 +131,21 @@ def contact_sheet(
     return np.array(sheet)
 
 
-def _decode(path: Path, limits: Limits) -> NDArray[np.uint8]:
-    from PIL import ImageOps
-
-    with _opened(path, limits) as image:
-        if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with extras
-            logger.warning("%s holds several pictures; the first one is taken", path)
-        image.load()
-        profile = image.info.get("icc_profile") or _adobe_rgb(image)
-        return np.array(_to_rgb(ImageOps.exif_transpose(image), path, profile))
-
-
 class _Stored(io.BufferedReader):
-    """A file whose `read` takes memory for the bytes that are there: damaged headers announce gigabytes."""
+    """A file whose `read` takes memory for existing bytes alone: damaged headers announce gigabytes."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As `io.BufferedReader.read`."""
         if size is not None and size > io.DEFAULT_BUFFER_SIZE:
             size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
         return super().read(size)
 
 
 @contextmanager
-def _opened(path: Path, limits: Limits) -> Iterator["Image.Image"]:
-    """An image whose size has been checked and whose pixels are not decoded yet."""
+def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator["Image.Image"]:
+    """Open an image and check its size; its pixels are not decoded yet."""
     from PIL import Image, UnidentifiedImageError
 
+    path = check_file(path, limits)
     with _Stored(io.FileIO(path)) as file:
         try:
             image: Image.Image = Image.open(file, formats=readable_pictures())
@@ -166,7 +161,7 @@ def _opened(path: Path, limits: Limits) -> Iterator["Image.Image"]:
 
 
 def _refusal(path: Path) -> str:
-    """What is said of a file that Pillow reads in none of the formats."""
+    """Word the error about a file that Pillow cannot read."""
     formats = readable_pictures()
     with path.open("rb") as file:
         name, kind = named(file.read(64)) or ("", None)
@@ -205,7 +200,7 @@ def _to_rgb(image: "Image.Image", path: Path, profile: bytes | None) -> "Image.I
 
 
 def _converted(image: "Image.Image", path: Path, profile: bytes) -> "Image.Image | None":
-    """The image in sRGB; None where it is in sRGB already, and with a warning where its profile cannot be used."""
+    """Convert an image to sRGB; None if it is sRGB already or, with a warning, if its profile cannot be used."""
     from PIL import ImageCms
 
     try:
@@ -231,7 +226,7 @@ def _converted(image: "Image.Image", path: Path, profile: bytes) -> "Image.Image
 
 
 def _is_identity(transform: "ImageCms.ImageCmsTransform", mode: str) -> bool:
-    """Whether a transform from "RGB" or "L" to "RGB" leaves a chart of all shades as it is, but for rounding."""
+    """Return whether a transform from "RGB" or "L" to "RGB" leaves a chart of shades unchanged, except for rounding."""
     from PIL import Image, ImageCms
 
     levels = np.arange(0, 256, 15, np.uint8)
@@ -242,17 +237,17 @@ def _is_identity(transform: "ImageCms.ImageCmsTransform", mode: str) -> bool:
 
 
 def _adobe_rgb(image: "Image.Image") -> bytes | None:
-    """A profile of Adobe RGB (1998) if EXIF says that the picture is in it, as cameras do without embedding one."""
+    """Return a profile of Adobe RGB (1998) if EXIF names that space, as cameras do without embedding a profile."""
     from PIL import ExifTags, ImageCms
 
     try:
         index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
-    except KeyError:  # Pillow 11.0, where there is none
+    except KeyError:  # Pillow 11.0, if EXIF has no such part
         return None
     if image.mode != "RGB" or index != "R03":
         return None
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    # its three primaries, adapted to D50, and its gamma in place of those of sRGB
+    # replace sRGB's three primaries (adapted to D50) and gamma
     primaries = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087)}
     primaries[b"bXYZ"] = (0.14919, 0.06322, 0.74457)
     for entry in range(132, 132 + 12 * struct.unpack_from(">I", profile, 128)[0], 12):

@@ -1,4 +1,4 @@
-"""What a file is, told from its content; names are only asked where the content says nothing."""
+"""Tell what a file is from its content; its name counts only if the content says nothing."""
 
 import os
 import re
@@ -11,11 +11,11 @@ from fye_rt.media.checks import LIMITS, Limits, check_file
 
 Kind = Literal["picture", "video", "motion", "template"]
 
-# Pillow's other readers are for formats nobody photographs in, and one of them starts Ghostscript
+# Pillow's other readers are for formats that nobody photographs in, and one of them starts Ghostscript
 _PICTURES = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 _OPTIONAL = {"JPEG": "jpg", "MPO": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif"}  # libraries Pillow may lack
 _HEAD = 64  # bytes, enough for the brands of an ISO media file
-_STILLS = {  # pictures that fye-rt has no reader for, by how they begin
+_STILLS = {  # pictures that fye-rt cannot read, by their first bytes
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
@@ -30,7 +30,7 @@ _VIDEOS = {b"\x1a\x45\xdf\xa3": "Matroska", b"FLV\x01": "Flash", b"OggS": "Ogg",
 
 
 def readable_pictures() -> tuple[str, ...]:
-    """The picture formats that this installation reads, by Pillow's names; a Pillow may come without WebP or AVIF."""
+    """Return the picture formats that this installation reads, by Pillow's names; Pillow may lack WebP or AVIF."""
     from PIL import Image, features
 
     Image.init()
@@ -39,16 +39,16 @@ def readable_pictures() -> tuple[str, ...]:
 
 
 def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
-    """Tell what a portrait or a motion source is, whatever it is called; nothing is decoded.
+    """Tell what a portrait or a motion source is, whatever its name; nothing is decoded.
 
     Args:
         path: a file.
-        limits: of its size.
+        limits: limits on its size.
 
     Returns:
         "motion" for a zip archive, as a .npz is, and "template" for a .npy; "video" also for an animated GIF;
-        "picture" also for formats that are known and cannot be read here. What is none of these is what its suffix
-        says; with any other suffix it is left to FFmpeg, as a "video".
+        "picture" also for known formats that cannot be read here. The suffix decides about any other file; with an
+        unknown suffix the file is left to FFmpeg, as a "video".
 
     Raises:
         InputError: as `check_file`.
@@ -61,12 +61,15 @@ def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
         return "template"
     if (picture := _picture(path)) is not None:
         return picture
-    known = named(head)
-    return known[1] if known else _by_suffix(path)
+    if known := named(head):
+        return known[1]
+    by_suffix: dict[str, Kind] = {".npz": "motion", ".npy": "template"}
+    by_suffix |= dict.fromkeys(picture_suffixes() - {".gif"}, "picture")
+    return by_suffix.get(path.suffix.lower(), "video")
 
 
 def named(head: bytes) -> tuple[str, Kind] | None:
-    """Name the format of a file that begins with `head` and is no picture that can be read; None if it is unknown."""
+    """Name format and kind of a file that begins with `head` and is not a readable picture; None if unknown."""
     if head[4:8] == b"ftyp":
         brands = [head[k : k + 4] for k in range(8, len(head) - 3, 4)]
         if {b"avif", b"avis"} & set(brands):
@@ -85,9 +88,9 @@ def named(head: bytes) -> tuple[str, Kind] | None:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order: 2 before 10, whatever zeros stand before them.
+    """List the pictures of a folder in natural order: 2 before 10, whatever zeros precede them.
 
-    Hidden files and files that neither are pictures nor are called so are left out; a damaged picture is not.
+    Hidden files are omitted, and files that are not pictures by content or name; a damaged picture is included.
 
     Raises:
         OSError: the folder cannot be read.
@@ -103,7 +106,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def picture_suffixes() -> frozenset[str]:
-    """What names of pictures end in, with the dot, in lower case."""
+    """Return the suffixes of pictures, with the dot, in lower case."""
     from PIL import Image
 
     Image.init()
@@ -112,9 +115,9 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def natural(path: Path) -> tuple[Sequence[str | int], str]:
-    """Key that sorts file names as people count: numbers by their value."""
+    """Return a sort key that orders the numbers in file names by value."""
     parts = re.split(r"([0-9]+)", path.stem.casefold())
-    # texts and numbers take turns, a text first: they are never compared with each other
+    # texts and numbers alternate, a text first, so they are never compared with each other
     return [int(part) if k % 2 else part for k, part in enumerate(parts)], path.name
 
 
@@ -124,23 +127,17 @@ def _head(path: Path) -> bytes:
 
 
 def _picture(path: Path) -> Literal["picture", "video"] | None:
-    """What Pillow takes the file for: a picture, or as an animated GIF, which FFmpeg reads whole, a video."""
+    """Return what Pillow takes the file for: a picture, or a video for an animated GIF, which FFmpeg reads whole."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that reading refuses
+            warnings.simplefilter("ignore")  # about sizes, which reading refuses
             image = Image.open(path, formats=readable_pictures())
         with image:
             animated = image.format == "GIF" and getattr(image, "is_animated", False)
     except UnidentifiedImageError:
         return None
-    except Exception:  # a damaged or huge picture: reading it says so
+    except Exception:  # a damaged or huge picture, which reading refuses
         return "picture"
     return "video" if animated else "picture"
-
-
-def _by_suffix(path: Path) -> Kind:
-    kinds: dict[str, Kind] = {".npz": "motion", ".npy": "template"}
-    kinds |= dict.fromkeys(picture_suffixes() - {".gif"}, "picture")
-    return kinds.get(path.suffix.lower(), "video")

@@ -1,10 +1,11 @@
-"""Video out: H.264 in mp4, frames streamed, the driving video's times and sound kept."""
+"""Write video frame by frame as H.264 in mp4, with the driving video's times and sound."""
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-QUALITY = {"crf": "17", "bf": "0"}  # visually lossless; no B-frames, so that packets come in the order of time
-BT709 = 1  # the number of this colour space in H.264; untagged files are guessed at by their size
+QUALITY = {"crf": "17", "bf": "0"}  # visually lossless; no B-frames, so packets come in order of time
+BT709 = 1  # H.264's number for this colour space; players guess an untagged file's by its size
 
 
 def write_video(
@@ -40,22 +41,21 @@ def write_video(
     """Write an mp4 (H.264, yuv420p, index in front); the file appears whole or not at all.
 
     Args:
-        path: ends in .mp4.
-        frames: uint8 RGB, (H, W, 3), all of one size; taken one by one, never collected. H.264 needs even sides: an
-            odd one grows by a copy of its last row or column.
+        path: file to write; its name ends in .mp4.
+        frames: uint8 RGB, (H, W, 3), all of one size; one is in memory at a time. H.264 needs even sides: an odd side
+            grows by a copy of its last row or column.
         fps: frames per second, 0.1 to 1000; with `times`, the nominal rate.
-        times: seconds at which each frame is shown, strictly rising from 0 or later, one for each frame; None
-            means evenly by `fps`.
-        audio_from: a video or sound file whose sound is laid under the clip, in step with that file's first frame,
-            as far as the clip goes: its default track, else its first, of those that can be decoded. Copied untouched
-            if mp4 takes its codec, else as AAC. A file without sound is no error; one whose sound cannot be decoded
-            makes a silent clip, with a warning on the logger "fye_rt".
-        seconds: when the last frame and the sound end; None means the last frame's time + 1 / fps.
+        times: seconds at which each frame is shown, strictly rising from 0 or later; None spaces them by 1 / fps.
+        audio_from: video or sound file whose sound is added, in step with that file's first frame, until the clip
+            ends. The track is the default one of those that can be decoded, else the first. It is copied if mp4 takes
+            its codec, else encoded as AAC. A file without sound is no error; one whose sound cannot be decoded makes a
+            silent clip, with a warning on the logger "fye_rt".
+        seconds: end of the last frame and the sound; None means the last frame's time + 1 / fps.
 
     Raises:
         OptionError: a wrong suffix or rate.
         InputError: no frame, a frame of another shape or dtype, too few or falling times, an unreadable `audio_from`.
-        OutputError: it could not be written.
+        OutputError: the file could not be written.
     """
     with VideoWriter(path, fps, times=times, audio_from=audio_from, seconds=seconds) as video:
         for image in frames:
@@ -63,7 +63,7 @@ def write_video(
 
 
 class VideoWriter:
-    """An mp4 that takes its frames one by one; it appears when the `with` block ends, unless that ends with an error.
+    """Context manager that writes an mp4 frame by frame; the file appears when the `with` block ends without an error.
 
     Arguments and errors are those of `write_video`.
     """
@@ -83,7 +83,7 @@ class VideoWriter:
         if not 0.1 <= fps <= 1000:
             raise OptionError(f"fps={fps} is not valid; allowed: 0.1 to 1000")
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._times = _even_times(self._rate) if times is None else iter(times)
+        self._times = (float(index / self._rate) for index in count()) if times is None else iter(times)
         self._audio_from, self._seconds = audio_from, seconds
         self._durations: deque[int] = deque()
         self._waiting: tuple[NDArray[np.uint8], int] | None = None  # a frame lasts until the next one
@@ -94,7 +94,7 @@ class VideoWriter:
 
         with ExitStack() as opened:
             temporary = opened.enter_context(atomic_file(self._path))
-            opened.enter_context(self._worded())
+            opened.enter_context(self._ffmpeg_errors())
             options = {"movflags": "+faststart"}
             self._container = opened.enter_context(av.open(str(temporary), "w", format="mp4", options=options))
             self._stream = self._container.add_stream("libx264", rate=self._rate, options=QUALITY)
@@ -113,7 +113,7 @@ class VideoWriter:
             return
         with self._opened:
             if self._waiting is None:
-                raise InputError("there are no frames to write")
+                raise InputError("the video has no frames; add at least one")
             image, start = self._waiting
             rest = 1 / self._rate if self._seconds is None else self._seconds
             duration = max(clock_tick(rest) - (0 if self._seconds is None else start), 1)
@@ -122,14 +122,14 @@ class VideoWriter:
             self._sound.lay(self._container, (start + duration) * CLOCK)
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Take the next frame, uint8 RGB (H, W, 3) of the size of the others."""
+        """Add the next frame, uint8 RGB (H, W, 3) of the same size as the others."""
         check_rgb(image, "a frame")
         if self._waiting is None:
             height, width = image.shape[:2]
             self._stream.height, self._stream.width = height + height % 2, width + width % 2
         elif image.shape != self._waiting[0].shape:
-            before = self._waiting[0].shape
-            raise InputError(f"a frame of {image.shape} follows frames of {before}; all must have one size")
+            size = self._waiting[0].shape
+            raise InputError(f"a frame of {image.shape} follows frames of {size}; all must have one size")
         time = next(self._times, None)
         if time is None:
             raise InputError(f"frame {self._added} has no time; give one for each frame")
@@ -142,7 +142,9 @@ class VideoWriter:
     def _encode(self, image: NDArray[np.uint8], start: int, duration: int) -> None:
         import av
 
-        frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
+        height, width = image.shape[:2]
+        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         # without accurate rounding it is one level too dark
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation=BICUBIC | ACCURATE_ROUNDING)
         frame.pts, frame.time_base = start, CLOCK
@@ -151,13 +153,13 @@ class VideoWriter:
         self._sound.lay(self._container, start * CLOCK)
 
     @contextmanager
-    def _worded(self) -> Iterator[None]:
+    def _ffmpeg_errors(self) -> Iterator[None]:
         import av
 
         try:
             yield
         except av.FFmpegError as error:
-            if isinstance(error, OSError):  # atomic_file words these
+            if isinstance(error, OSError):  # `atomic_file` turns these into an OutputError
                 raise
             raise OutputError(f"cannot write {self._path}: {error}; nothing was left under that name") from error
 
@@ -167,15 +169,3 @@ def _packets(stream: "VideoStream", frame: "VideoFrame | None", durations: deque
     for packet in packets:
         packet.duration = durations.popleft()  # the encoder would give every frame 1 / rate
     return packets
-
-
-def _even_times(rate: Fraction) -> Iterator[float]:
-    index = 0
-    while True:
-        yield float(index / rate)
-        index += 1
-
-
-def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    return np.ascontiguousarray(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))

@@ -1,4 +1,4 @@
-"""What the networks are fed: fitting to a size, CLIP's preprocessing, and the reference's own arithmetic."""
+"""Prepare images for the networks: fit them to a size, preprocess them for CLIP, round as the reference does."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,23 +10,23 @@ CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 
 
 def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Fit a whole image into `height` x `width`, centred on black, as the public code does.
+    """Fit a whole image into `height` x `width`, centred on black, as the reference implementation does.
 
     Args:
         image: uint8 RGB, (h, w, 3).
-        height: of the result, pixels.
-        width: of the result, pixels.
+        height: height of the result, pixels.
+        width: width of the result, pixels.
 
     Returns:
         uint8 RGB, (height, width, 3): scaled by s = min(width / w, height / h) to (int(w * s), int(h * s)) with
-        Pillow's bicubic filter, then cropped by the centred box; what lies outside the image is black.
+        Pillow's bicubic filter, then cropped by the centred box; black outside the image.
     """
     from PIL import Image
 
     check_rgb(image)
     h, w = image.shape[:2]
     scale = min(width / w, height / h)
-    # int() may lose a pixel to rounding (w * (width / w) < width); the reference does, so does this
+    # int() may lose a pixel to rounding (w * (width / w) < width), as in the reference
     w, h = max(int(w * scale), 1), max(int(h * scale), 1)
     resized = Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC)
     left, top = w // 2 - width // 2, h // 2 - height // 2
@@ -41,8 +41,8 @@ def clip_pixels(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         size: side of the result, pixels; 224 for CLIP ViT-L/14.
 
     Returns:
-        float32 (3, size, size): shortest side scaled to `size` (bicubic), centre crop, / 255, mean and standard
-        deviation of CLIP taken out.
+        float32 (3, size, size): shortest side scaled to `size` (bicubic), centre crop, / 255, normalised by CLIP's mean
+        and standard deviation.
     """
     from PIL import Image
 
@@ -56,12 +56,9 @@ def clip_pixels(image: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
 
 
 def reference_round_trip(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The portrait as the public code hands it to its pipeline: levels 1 to 63 come back one lower.
+    """Round a portrait, uint8 of any shape, as the reference implementation does: levels 1 to 63 become one lower.
 
-    The public code takes the image to [-1, 1] and back in float32 and truncates; the others survive.
-
-    Args:
-        image: uint8, any shape.
+    The reference converts the image to [-1, 1] and back in float32 and truncates; the other levels survive.
     """
     levels = np.arange(256, dtype=np.float32)
     signed = levels / np.float32(255) * 2 - 1

@@ -1,4 +1,4 @@
-"""The driving video's sound, laid under a clip."""
+"""Add the driving video's sound to a clip."""
 
 import io
 import logging
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})  # what players expect in an mp4
-TRIED = 256  # packets of a track that must hold something to decode; at 48 kHz and AAC five seconds
+COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})  # codecs that players expect in an mp4
+TRIED = 256  # packets of a track, one of which must decode; five seconds of AAC at 48 kHz
 ANY = Limits(min_side=1, max_file=sys.maxsize)
-PARSED = frozenset({"ac3", "eac3"})  # the mp4 writer looks into their packets, and fails for good at a damaged one
+PARSED = frozenset({"ac3", "eac3"})  # the mp4 writer parses their packets, and one damaged packet breaks the file
 AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 logger = logging.getLogger("fye_rt")
 
 
 class Sound:
-    """Packets of one sound track, laid under a clip as its time moves on, so that the result is interleaved.
+    """One sound track, written as the clip's time advances, so that the result is interleaved.
 
     The track is the default one of those that can be decoded, else the first. Time 0 is the first frame that the
-    source's picture shows; a source without a picture that can be shown starts at its own beginning.
+    source shows; a source without a picture that can be shown starts at its own beginning.
 
     Args:
         output: gets a sound stream if the source has sound; must not have been started.
         path: the source; None for silence.
 
     Raises:
-        InputError: the source is missing or is no media file.
+        InputError: the source is missing or is not a media file.
     """
 
     def __init__(self, output: "OutputContainer", path: str | os.PathLike[str] | None) -> None:
@@ -49,7 +49,7 @@ class Sound:
         self._name = path
         if path is None:
             return
-        path = check_file(path, ANY)  # as far as the clip goes is read, and no further
+        path = check_file(path, ANY)  # no limit: it is read only until the clip ends
         self._source = open_media(path)
         for stream in sound_streams(self._source):
             decodes, fits = _try(path, stream.index) if has_decoder(stream) else (False, False)
@@ -68,16 +68,20 @@ class Sound:
             self._packets = _encoded(self._source, stream, output, start)
 
     def lay(self, output: "OutputContainer", seconds: Fraction) -> None:
-        """Write the packets not yet written that end at `seconds` or before; damaged sound ends with a warning."""
+        """Write all further packets that end by `seconds`; damaged sound ends with a warning."""
         import av
 
         try:
-            for packet in self._until(seconds):
+            while packet := self._waiting or next(self._packets, None):
+                self._waiting = packet
+                if ((packet.pts or 0) + (packet.duration or 0)) * time_base(packet) > seconds:
+                    return
+                self._waiting = None
                 output.mux(packet)
-        except (av.FFmpegError, ValueError) as error:  # ValueError: its format changes on the way
+        except (av.FFmpegError, ValueError) as error:  # ValueError: the sound's format changes midway
             if lack := lacking(error):
-                raise OutOfMemoryError(f"{lack} for the sound of {self._name}; use a file of other sound") from error
-            if isinstance(error, OSError):  # the disk is at fault
+                raise OutOfMemoryError(f"{lack} for the sound of {self._name}; use another sound file") from error
+            if isinstance(error, OSError):  # from the disk
                 raise
             logger.warning("the sound of %s is damaged (%s); the clip is silent from there on", self._name, error)
             self._packets, self._waiting = iter(()), None
@@ -87,17 +91,9 @@ class Sound:
         if self._source is not None:
             self._source.close()
 
-    def _until(self, seconds: Fraction) -> "Iterator[Packet[Any]]":
-        while packet := self._waiting or next(self._packets, None):
-            self._waiting = packet
-            if ((packet.pts or 0) + (packet.duration or 0)) * time_base(packet) > seconds:
-                return
-            self._waiting = None
-            yield packet
-
 
 def _try(path: Path, index: int) -> tuple[bool, bool]:
-    """Whether a sound track's decoder makes anything of its first packets, and whether mp4 takes them as they are."""
+    """Return whether any of a sound track's first packets decodes, and whether mp4 takes it unchanged."""
     import av
 
     with open_media(path) as source:
@@ -111,13 +107,13 @@ def _try(path: Path, index: int) -> tuple[bool, bool]:
                 if packet.decode():
                     copied = stream.codec_context.codec.canonical_name in COPIED
                     return True, copied and _fits(stream, bytes(packet))
-            except (av.FFmpegError, ValueError):  # of a packet that cannot be read no other comes
+            except (av.FFmpegError, ValueError):  # a failed read ends `packets`, a failed decode does not
                 continue
     return False, False
 
 
 def _fits(stream: Any, *packets: bytes) -> bool:
-    """Whether an mp4 of these packets can be finished; damage to a track's header shows only then."""
+    """Return whether an mp4 of these packets can be finished, which is when damage to a track's header shows."""
     import av
 
     try:
@@ -134,12 +130,12 @@ def _fits(stream: Any, *packets: bytes) -> bool:
 
 
 def _start(path: Path, source: "InputContainer", stream: "AudioStream") -> Fraction:
-    """The time of the first frame that is shown, on the file's own clock."""
+    """Return the time of the first frame that is shown, on the file's own clock."""
     pictures = picture_streams(source)
     if pictures:
         try:
             return probe_video(path, ANY, max_frames=1).start
-        except InputError:  # its picture is none that can be shown, but its sound is
+        except InputError:  # the picture cannot be shown, but the sound can be used
             pass
     clock: Any = pictures[0] if pictures else stream
     return (clock.start_time or 0) * time_base(clock)

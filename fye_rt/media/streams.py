@@ -1,4 +1,4 @@
-"""Open a media file and choose among its tracks, alike in every PyAV that the package allows."""
+"""Open a media file and choose among its tracks, in the same way with every PyAV that the package allows."""
 
 import re
 from fractions import Fraction
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# FFmpeg also reads playlists, which name further files and addresses; a stranger's file must not
+# FFmpeg also reads playlists, which name further files and addresses: an untrusted file must not
 READABLE = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,wav,mp3,aac,flac"
 
 # flags of FFmpeg's scaler; PyAV before 18 takes their numbers and has no names for the last two
@@ -23,7 +23,7 @@ def open_media(path: Path) -> "InputContainer":
     """Open a file that `check_file` has passed.
 
     Raises:
-        InputError: it is in no known container format, or its index is missing.
+        InputError: the container format is unknown, or the index is missing.
     """
     import av
 
@@ -42,7 +42,7 @@ def open_media(path: Path) -> "InputContainer":
 
 
 def picture_streams(container: "InputContainer") -> "list[VideoStream]":
-    """Streams of moving pictures, the default ones first; a cover image of a sound file is none."""
+    """List the streams of moving pictures, default ones first; a sound file's cover image is not one."""
     from av.stream import Disposition
 
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
@@ -50,15 +50,15 @@ def picture_streams(container: "InputContainer") -> "list[VideoStream]":
 
 
 def picture_stream(container: "InputContainer", path: Path) -> "VideoStream":
-    """The stream whose pictures are taken: the default one of those that can be decoded, else the first.
+    """Choose the stream to show: the default one of those that can be decoded, else the first.
 
     Raises:
-        InputError: `container`, which is the file `path`, has none.
+        InputError: `container`, opened from `path`, has none.
     """
     streams = picture_streams(container)
     if not streams:
-        held = "sound but no picture" if container.streams.audio else "no frames"
-        raise InputError(f"{path} has {held}; give a video")
+        content = "sound but no picture" if container.streams.audio else "no frames"
+        raise InputError(f"{path} has {content}; give a video")
     for stream in streams:
         if has_decoder(stream):
             return stream
@@ -67,23 +67,23 @@ def picture_stream(container: "InputContainer", path: Path) -> "VideoStream":
 
 
 def sound_streams(container: "InputContainer") -> "list[AudioStream]":
-    """Streams of sound, the default ones first."""
+    """List the streams of sound, default ones first."""
     return sorted(container.streams.audio, key=_is_secondary)
 
 
 def has_decoder(stream: Any) -> bool:
-    """Whether FFmpeg has a decoder for a stream; PyAV before 18 crashes where such a stream is decoded."""
+    """Return whether FFmpeg has a decoder for a stream; without one, decoding crashes PyAV before 18."""
     return stream.codec_context is not None
 
 
 def codec_tag(container: Any, stream: Any) -> str:
-    """The name of a stream's codec, else that which the file gives to it, such as "xvc9", else "unknown"."""
+    """Return the name of a stream's codec, else the file's tag for it, such as "xvc9", else "unknown"."""
     from av import logging
 
     if has_decoder(stream):
         return str(stream.codec_context.codec.canonical_name)
     level = logging.get_level()
-    logging.set_level(logging.INFO)  # FFmpeg describes a file in its log, and PyAV without a decoder nowhere else
+    logging.set_level(logging.INFO)  # without a decoder, PyAV has the tag only in FFmpeg's log
     try:
         text = container.dumps_format()
     finally:
@@ -93,7 +93,7 @@ def codec_tag(container: Any, stream: Any) -> str:
 
 
 def fraction(ratio: Any) -> Fraction | None:
-    """A ratio as a Fraction; None if it is not stated. PyAV 19 has a class of its own for ratios."""
+    """Convert a ratio to a Fraction, or to None if it is not stated. PyAV 19 has its own class for ratios."""
     try:
         return Fraction(ratio) if ratio else None
     except (ValueError, ZeroDivisionError, OverflowError):  # 1/0
@@ -101,7 +101,7 @@ def fraction(ratio: Any) -> Fraction | None:
 
 
 def time_base(stream: Any) -> Fraction:
-    """Seconds of a tick of a stream, a packet or a frame."""
+    """Return the seconds per tick of a stream, a packet or a frame."""
     return fraction(stream.time_base) or Fraction(1, 1000)
 
 

@@ -1,4 +1,4 @@
-"""When frames are shown: times that strictly rise, whatever a file states."""
+"""Times of frames, made to rise strictly, whatever a file states."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from fye_rt.errors import InputError
 
-CLOCK = Fraction(1, 90_000)  # of written clips: a common multiple of the usual frame rates; 6 us is nothing to a frame
+CLOCK = Fraction(1, 90_000)  # tick of written clips, s: suits the usual frame rates exactly, others within 6 us
 MAX_TIME = 86_400  # a day, in seconds
 MIN_RATE, MAX_RATE = Fraction(1, 10), Fraction(1000)
 MOST_REORDERED = 16  # frames that H.264 and HEVC may hold back
@@ -17,51 +17,47 @@ Stated = tuple[int | None, int | None]
 
 
 def clock_tick(time: float | Fraction) -> int:
-    """A time in seconds as a tick of a written clip."""
+    """Round a time in seconds to a tick of a written clip."""
     return round(time / CLOCK)
 
 
 def check_time(index: int, time: float, last: int) -> int:
-    """The tick of a frame's time in a written clip.
+    """Return the tick of a frame's time in a written clip.
 
     Args:
         index: the frame's number, for messages.
         time: seconds.
-        last: the tick of the frame before it; -1 for the first.
+        last: tick of the previous frame; -1 for the first.
 
     Raises:
-        InputError: it does not come after `last`, or is not between 0 and a day.
+        InputError: the tick is not after `last`, or the time is not between 0 and a day.
     """
     if not 0 <= time < MAX_TIME:
         raise InputError(f"the time of frame {index}, {time} s, is not valid; allowed: 0 to {MAX_TIME}")
     tick = clock_tick(time)
     if tick <= last:
         raise InputError(
-            f"the time of frame {index}, {time} s, does not come after the frame before it by 1/90000 s; space them"
+            f"the time of frame {index}, {time} s, is not 1/90000 s after the frame before it; increase it"
         )
     return tick
 
 
 def check_times(times: Iterable[float]) -> None:
-    """Refuse times that a clip cannot be written with, before its frames are made.
-
-    Raises:
-        InputError: as `check_time`.
-    """
+    """Raise InputError, as `check_time`, for times that a clip cannot be written with, before its frames are made."""
     last = -1
     for index, time in enumerate(times):
         last = check_time(index, time, last)
 
 
 def mended(stated: Sequence[Stated]) -> list[int]:
-    """Strictly rising ticks of frames in the order in which they are shown.
+    """Return strictly rising ticks for frames in the order in which they are shown.
 
     Args:
-        stated: of each frame the tick at which the file shows it and that at which its decoder gives it out.
+        stated: for each frame, the tick at which the file shows it and the tick at which its decoder returns it.
 
     Returns:
-        The first of these that hold: the shown ticks; the decoder's, as FFmpeg does where a container such as AVI has
-        no others; the shown ones in order, if they are only exchanged; else even steps where a tick does not rise.
+        The shown ticks if they rise; else the decoder's if they rise, as FFmpeg does where a container such as AVI has
+        no others; else the shown ticks sorted, if they are only exchanged; else even steps where a tick does not rise.
     """
     shown, decoded = (_extended(ticks) for ticks in zip(*stated, strict=True))
     for ticks in (shown, decoded):
@@ -83,7 +79,7 @@ def mended(stated: Sequence[Stated]) -> list[int]:
 
 
 def nominal_rate(stated: Fraction | None, ticks: Sequence[int], tick: Fraction) -> Fraction:
-    """The rate the file states if its times bear it out within 1 %, else what they say; 0.1 to 1000."""
+    """Return the stated rate if the times confirm it within 1 %, else the measured rate; 0.1 to 1000."""
     span = (ticks[-1] - ticks[0]) * tick
     measured = (len(ticks) - 1) / span if span > 0 else None
     if not stated or (measured is not None and abs(stated / measured - 1) >= Fraction(1, 100)):
@@ -92,7 +88,7 @@ def nominal_rate(stated: Fraction | None, ticks: Sequence[int], tick: Fraction) 
 
 
 def varies(ticks: Sequence[int]) -> bool:
-    """Whether ticks are not evenly spaced."""
+    """Return whether ticks are unevenly spaced."""
     steps = np.diff(np.array(ticks, np.float64))
     if len(steps) == 0:
         return False
@@ -101,7 +97,7 @@ def varies(ticks: Sequence[int]) -> bool:
 
 
 def _extended(ticks: Sequence[int | None]) -> list[int | None]:
-    """Ticks whose end, which a decoder gives out without any when its packets are over, goes on evenly."""
+    """Continue ticks evenly at the end, where a decoder without further packets returns frames without ticks."""
     result = list(ticks)
     step = _step([tick for tick in ticks if tick is not None])
     ends = next((k for k in range(len(result), 0, -1) if result[k - 1] is not None), len(result))
@@ -111,7 +107,7 @@ def _extended(ticks: Sequence[int | None]) -> list[int | None]:
 
 
 def _step(ticks: Sequence[int]) -> int:
-    """The usual step, at least 1."""
+    """Return the median rising step, at least 1."""
     steps = np.diff(np.array(ticks, np.int64))
     steps = steps[steps > 0]
     return int(np.median(steps)) if len(steps) else 1

@@ -1,4 +1,4 @@
-"""Video in: probed first, then decoded frame by frame, as a player shows it, with the time of every frame."""
+"""Read video: probe it, then decode it frame by frame as a player shows it, with the time of every frame."""
 
 import logging
 import os
@@ -17,18 +17,13 @@ from fye_rt.errors import InputError, OutOfMemoryError, lacking
 from fye_rt.media import times
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
 from fye_rt.media.frames import believed, converting, degrees, deinterlaced, display_matrix, displayed, to_rgb, turn
-from fye_rt.media.streams import (
-    fraction,
-    open_media,
-    picture_stream,
-    time_base,
-)
+from fye_rt.media.streams import fraction, open_media, picture_stream, time_base
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs of which a packet may show nothing
-MARGIN = 256  # packets read beyond the frames that are used: they come in another order than they are shown
+UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs whose packets may show no frame
+MARGIN = 256  # packets read beyond the used frames, because packets are not in display order
 SETTLED = 33  # frames after which it is known whether their times hold
 
 logger = logging.getLogger("fye_rt")
@@ -36,20 +31,20 @@ logger = logging.getLogger("fye_rt")
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video shows, known without decoding all of it.
+    """Facts about a video, known without decoding all of it.
 
     Attributes:
-        width: of a frame as it is shown, pixels: with square pixels, after rotation.
-        height: of a frame as it is shown, pixels.
+        width: width of a shown frame (square pixels, after rotation), pixels.
+        height: height of a shown frame, pixels.
         fps: nominal frames per second, 0.1 to 1000; the mean rate if the rate varies.
-        frames: number of frames that are shown, at most as many as are going to be used.
-        seconds: from the first frame to the end of the last of them.
-        rotation: degrees clockwise that the file asks a player to turn its frames: 0, 90, 180 or 270.
-        has_audio: there is a sound track.
-        variable_rate: frames are not evenly spaced in time.
-        start: time of the first frame that is shown, on the file's own clock, seconds.
-        pixel_aspect: width of a stored pixel divided by its height, as the file states it; 1 if it states none.
-        times: seconds of each frame since the first, where those stated by frames alone would not rise; else None.
+        frames: number of shown frames, at most the number to be used.
+        seconds: time from the first frame to the end of the last of them.
+        rotation: degrees clockwise by which a player must turn the stored frames: 0, 90, 180 or 270.
+        has_audio: True if the file has a sound track.
+        variable_rate: True if frames are unevenly spaced in time.
+        start: time of the first shown frame on the file's own clock, seconds.
+        pixel_aspect: width of a stored pixel divided by its height, as stated; 1 if the file states none.
+        times: seconds of each frame since the first if the times stated by the frames alone would not rise, else None.
     """
 
     width: int
@@ -66,21 +61,21 @@ class VideoInfo:
 
 
 def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None) -> VideoInfo:
-    """Read a video's packets and decode its first frame; all of them where packets don't tell which are shown.
+    """Read a video's packets and decode its first frame, or all frames if the packets do not tell which are shown.
 
-    That is so for files cut out of a broadcast, interlaced ones, and containers without times of their own (AVI).
+    All are decoded for files cut out of a broadcast, interlaced ones, and containers without times of their own (AVI).
 
     Args:
         path: the file.
-        limits: `max_frames` and `max_seconds` hold for the part that is used, `max_file` if all of it is.
-        max_frames: only that many first frames are going to be used; None means all.
+        limits: `max_frames` and `max_seconds` apply to the used part; `max_file` applies if `max_frames` is None.
+        max_frames: number of first frames to be used; None means all.
 
     Raises:
-        InputError: missing, not a video, without a picture or a frame, in a codec without a decoder, cut short within
-            the part that is used, or outside `limits`.
+        InputError: the file is missing, not a video, without a picture or a frame, in a codec without a decoder, cut
+            short within the used part, or outside `limits`.
     """
-    partly = limits if max_frames is None else replace(limits, max_file=sys.maxsize)
-    path = check_file(path, partly, "pass frames=N for its first frames alone, or cut it")
+    file_limits = limits if max_frames is None else replace(limits, max_file=sys.maxsize)
+    path = check_file(path, file_limits, "pass frames=N for its first frames alone, or cut it")
     packets = _read_packets(path, limits, max_frames)
     first = next(_frames(path, limits))
     ticks, end, whole = packets.ticks, packets.end, packets.whole
@@ -115,28 +110,24 @@ def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frame
 
 
 def read_video(
-    path: str | os.PathLike[str],
-    limits: Limits = LIMITS,
-    max_frames: int | None = None,
-    info: VideoInfo | None = None,
+    path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None, info: VideoInfo | None = None
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Decode a video.
+    """Decode a video into frames as a player shows them: rotated, deinterlaced, with square pixels.
 
-    Frames come as a player shows them: rotated, with square pixels (the side along which pixels are longer grows),
-    interlaced ones deinterlaced, with a warning on the logger "fye_rt".
+    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames.
 
     Args:
         path: the file; it is probed before this function returns.
-        limits: as in `probe_video`; checked again on what is decoded.
-        max_frames: stop after that many frames.
-        info: what `probe_video` said of the file, limits and frames; None probes it.
+        limits: as in `probe_video`; checked again while decoding.
+        max_frames: number of frames after which to stop.
+        info: result of `probe_video` for the same file, limits and frames; None probes the file.
 
     Returns:
-        Pairs (seconds since the first frame, rising by 1/90000 s at least; uint8 RGB (H, W, 3)).
+        Pairs (seconds since the first frame, rising by at least 1/90000 s; uint8 RGB (H, W, 3)).
 
     Raises:
-        InputError: as `probe_video`; while iterating: a frame that cannot be decoded (the message names it), or one
-            of another size than the first.
+        InputError: as `probe_video`; while iterating, a frame cannot be decoded (the message names it) or differs in
+            size from the first.
     """
     info = info or probe_video(path, limits, max_frames)
     return _read(Path(path), limits, info, max_frames)
@@ -144,26 +135,15 @@ def read_video(
 
 @dataclass(frozen=True, slots=True)
 class _Packets:
-    """What a file says of its pictures.
+    """Facts that a file's packets state about its pictures."""
 
-    Attributes:
-        ticks: times of the packets, in order.
-        tick: seconds.
-        end: of the last packet, in ticks.
-        whole: these are all.
-        plain: each packet is a frame that is shown at the packet's time, as far as the packets tell.
-        rate: frames per second, as stated.
-        aspect: width of a pixel divided by its height.
-        has_audio: there is a sound track.
-    """
-
-    ticks: list[int]
-    tick: Fraction
-    end: int
-    whole: bool
-    plain: bool
-    rate: Fraction | None
-    aspect: Fraction
+    ticks: list[int]  # times of the packets, sorted
+    tick: Fraction  # seconds per tick
+    end: int  # end of the last packet, in ticks
+    whole: bool  # these are all packets
+    plain: bool  # each packet is a frame shown at the packet's time, as far as the packets tell
+    rate: Fraction | None  # frames per second, as stated
+    aspect: Fraction  # width of a pixel divided by its height
     has_audio: bool
 
 
@@ -186,7 +166,7 @@ def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packet
         has_audio = bool(container.streams.audio)
         try:
             for packet in container.demux(stream):
-                if is_mov and packet.is_corrupt:  # shorter than the index says; elsewhere the flag means less
+                if is_mov and packet.is_corrupt:  # shorter than in the index; elsewhere the flag means less
                     cut = True
                     break
                 if not packet.size or packet.is_discard:
@@ -214,13 +194,13 @@ def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packet
         raise InputError(f"{path} has no frames; give a video")
     if cut and (max_frames is None or max_frames > len(ticks)):
         raise InputError(f"{path} is cut short or damaged after frame {len(ticks)}; copy or record it again")
-    if len(set(ticks)) != len(ticks) or (reordered and in_order):  # frames out of order have times in order only
+    if len(set(ticks)) != len(ticks) or (reordered and in_order):  # B-frames, yet packets with times in order
         plain = False
     return _Packets(sorted(ticks), tick, end, all_read and not cut, plain, rate, aspect, has_audio)
 
 
 def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[list[times.Stated], int, bool]:
-    """What decoded frames state: their times, the last one's duration in ticks, and whether they are all."""
+    """Decode frames for their stated times, the last one's duration in ticks, and whether they are all."""
     needed = limits.max_frames if max_frames is None else max_frames
     stated: list[times.Stated] = []
     duration = 0
@@ -235,7 +215,7 @@ def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[l
 
 
 def _check_length(path: Path, since: tuple[Fraction, ...], whole: bool, limits: Limits) -> None:
-    """Refuse frames, whose seconds since the first are given, over the limits; the message says how many are not."""
+    """Refuse frames, given by their seconds since the first, over the limits; the message says how many are allowed."""
     allowed = sum(time <= limits.max_seconds for time in since[: limits.max_frames])
     remedy = f"pass frames={allowed}, or cut it"
     if len(since) > limits.max_frames:
@@ -264,8 +244,8 @@ def _read(
         if info.times is not None and index < len(info.times):
             stated: Fraction | None = info.times[index]
         else:
-            own = _time(frame)
-            stated = None if own is None else own - info.start
+            time_in_file = _time(frame)
+            stated = None if time_in_file is None else time_in_file - info.start
         if index == 0:
             stated = Fraction(0)
         elif stated is None or time - stated > 1 / info.fps:
@@ -280,7 +260,7 @@ def _read(
 
 
 def _later(time: Fraction, last: int) -> tuple[Fraction, int]:
-    """A time and its tick in a written clip, put off until that comes after `last`."""
+    """Return a time and its tick in a written clip, delayed until the tick is after `last`."""
     tick = times.clock_tick(time)
     return (time, tick) if tick > last else ((last + 1) * times.CLOCK, last + 1)
 
@@ -292,7 +272,7 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
     with open_media(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # a frame may state another size
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # a frame may have another size
         try:
             for frame in container.decode(stream):
                 yield frame

@@ -103,7 +103,7 @@ def test_a_real_head_moves_a_drawn_face_as_the_runtime_moves_it() -> None:
 
 def test_a_face_that_comes_through_the_camera_is_refused() -> None:
     near = Performance(resting(2).weights, np.zeros((2, 3)), np.array(((0.0, 0.0, 0.0), (0.0, 0.0, 60.0))))
-    with pytest.raises(InputError, match="frame 1 of the motion leads the face through the camera"):
+    with pytest.raises(InputError, match="frame 1 of the motion moves the face through the camera"):
         face.motion(Shape(), near, SIZE)
 
 

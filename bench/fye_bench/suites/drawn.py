@@ -86,7 +86,7 @@ class DrawnTruth:
             F frames, for `fye_bench.metrics.judge.Judge`.
 
         Raises:
-            InputError: the motion leads the face through the camera.
+            InputError: the motion moves the face through the camera.
         """
         from fye_bench.metrics.expression import gaze_of
         from fye_bench.metrics.truth import Shown, Truth

@@ -110,10 +110,10 @@ def test_the_same_command_makes_nothing_again_and_mends_what_failed(
     assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     late.write_bytes(PORTRAIT.read_bytes())
     encoded.clear()
-    assert "2 clips, 1 of them there already" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
+    assert "2 clips, 1 of them from earlier runs" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
     assert len(encoded) == 1
     before = (tmp_path / "out" / RESULTS).read_bytes()
-    assert "2 clips, 2 of them there already" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
+    assert "2 clips, 2 of them from earlier runs" in fye("batch", jobs, "-o", tmp_path / "out", *FAST)
     assert len(encoded) == 1 and (tmp_path / "out" / RESULTS).read_bytes() == before
 
 

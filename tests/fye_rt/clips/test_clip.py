@@ -267,7 +267,9 @@ def test_a_folder_of_landmark_images_is_taken_in_the_order_people_count(
 
 
 def test_a_folder_of_photographs_is_no_motion(animator: Animator, images: NDArray[np.uint8], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1\.png is no landmark image .* make a video of photographs and give that"):
+    with pytest.raises(
+        InputError, match=r"1\.png is not a landmark image .* make photographs into a video and give that"
+    ):
         animator.animate(asked(landmark_folder(tmp_path / "photographs", images)))
 
 
@@ -325,7 +327,7 @@ def test_a_cut_in_a_motion_file_is_a_notice(
     motion.save(tmp_path / "whole.npz")
     more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
     (notice,) = animator.render(asked(tmp_path / "cut.npz", **more)).notices
-    assert notice.startswith(f"{tmp_path / 'cut.npz'}: another face or framing from frame 5 (0.71 s) on")
+    assert notice.startswith(f"{tmp_path / 'cut.npz'}: the face or its framing changes at frame 5 (0.71 s)")
     assert not animator.render(asked(tmp_path / "whole.npz", **more)).notices
 
 

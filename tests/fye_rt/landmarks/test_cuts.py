@@ -130,7 +130,7 @@ def test_the_notice_names_frames_and_seconds_and_counts_those_it_leaves_out() ->
     assert cut_notices(HEAD, "talk.mp4") == []
     (notice,) = cut_notices(joined(HEAD[:60], framed(HEAD[60:], scale=0.5)), "talk.mp4")
     assert notice == (
-        "talk.mp4: another face or framing from frame 60 (2.00 s) on, where the portrait jumps; cut the video there"
+        "talk.mp4: the face or its framing changes at frame 60 (2.00 s), where the portrait jumps; cut the video there"
     )
     parts = [framed(HEAD[:30], right=0.3 * (k % 2)) for k in range(12)]
     many = parts[0]

@@ -153,7 +153,9 @@ def test_of_two_faces_the_larger_is_taken_and_both_are_reported(astronaut: np.nd
     assert video.notices == ()
     video = detect_frames([(0.0, canvas), (0.1, canvas)], 10.0, landmarker)
     assert len(video.notices) == 1
-    assert video.notices[0].startswith("the video: several faces in frames 0-1; the largest was taken, and kept until")
+    assert video.notices[0].startswith(
+        "the video: several faces in frames 0-1; the largest was taken and followed until"
+    )
 
 
 def test_the_face_followed_so_far_is_kept_until_another_is_much_larger() -> None:

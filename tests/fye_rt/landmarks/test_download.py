@@ -121,11 +121,11 @@ def test_a_model_that_is_there_is_not_downloaded_again_and_a_damaged_one_is(serv
         ("404", "answers 404"),
         ("503", "answers 503"),
         ("page", "its hash differs"),
-        ("short", f"{len(CONTENT) - 1} of {len(CONTENT)} bytes came"),
+        ("short", f"ended after {len(CONTENT) - 1} of {len(CONTENT)} bytes"),
         ("announced", "more than 16 MB"),
         ("endless", "more than 16 MB"),
         ("nonsense", "cannot be downloaded"),
-        ("silent", "nothing came for"),
+        ("silent", "no data for"),
     ],
 )
 def test_what_a_server_does_wrong_is_told_and_nothing_is_kept(
@@ -158,7 +158,7 @@ def test_without_a_network_the_address_and_a_way_out_are_told(cache: Path, monke
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/model", "model", "http://", "//127.0.0.1/x"])
 def test_only_http_and_https_are_asked(url: str, cache: Path) -> None:
-    with pytest.raises(OptionError, match="no address"):
+    with pytest.raises(OptionError, match="not a download address"):
         get_landmarker(url)
 
 

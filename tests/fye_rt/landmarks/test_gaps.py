@@ -124,7 +124,7 @@ def test_frames_without_a_face_are_said_to_need_a_crop_only_where_the_face_is_sm
 def test_a_cut_is_among_the_notices(found: Detect) -> None:
     assert found(*(1,) * 20).notices == ()
     (notice,) = found(*(1,) * 20, cut=12).notices
-    assert notice.startswith("talk.mp4: another face or framing from frame 12 (1.20 s) on")
+    assert notice.startswith("talk.mp4: the face or its framing changes at frame 12 (1.20 s)")
 
 
 def test_a_video_without_a_face_is_an_error(found: Detect) -> None:
@@ -135,5 +135,6 @@ def test_a_video_without_a_face_is_an_error(found: Detect) -> None:
 def test_several_faces_are_reported_with_their_frames_and_which_of_them_was_followed(found: Detect) -> None:
     (notice,) = found(1, 2, 3, 1, 2).notices
     assert notice == (
-        "talk.mp4: several faces in frames 1-2, 4; the largest was taken, and kept until another was 1.5 times as large"
+        "talk.mp4: several faces in frames 1-2, 4; the largest was taken and followed until another was 1.5 times as "
+        "large"
     )

@@ -129,14 +129,14 @@ def test_frames_in_which_nothing_is_drawn_are_landmark_images_among_others(motio
 def test_a_photograph_among_landmark_images_is_named(place: int, motion: Motion, tmp_path: Path) -> None:
     images = [drawn(motion, 96)] * 9
     images[place] = photographs()["astronaut"][:96, 200:296]
-    with pytest.raises(InputError, match=rf"{place}\.png is no landmark image .* make a video"):
+    with pytest.raises(InputError, match=rf"{place}\.png is not a landmark image .* into a video"):
         Pictures(files(tmp_path, *images))
 
 
 @pytest.mark.parametrize("change", ["as it is", "very dark", "of high contrast"])
 def test_a_folder_of_photographs_is_refused(change: str, tmp_path: Path) -> None:
     image = photographs()["moon"][:128, :128]
-    with pytest.raises(InputError, match=r"0\.png is no landmark image"):
+    with pytest.raises(InputError, match=r"0\.png is not a landmark image"):
         Pictures(files(tmp_path, *[CHANGES[change](image)] * 3))
 
 

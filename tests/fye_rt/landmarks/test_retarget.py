@@ -69,7 +69,7 @@ def test_a_portrait_that_drives_itself_returns_to_its_own_landmarks(portrait: Mo
 def test_a_face_that_is_led_through_the_camera_is_refused_with_its_frame(portrait: Motion, motion: Motion) -> None:
     pose = motion.pose.copy()
     pose[3, 2, 3] += 60.0
-    with pytest.raises(InputError, match="frame 3 of the motion leads the face through the camera"):
+    with pytest.raises(InputError, match="frame 3 of the motion moves the face through the camera"):
         retarget(portrait, dataclasses.replace(motion, pose=pose), (256, 256))
 
 
