@@ -1,9 +1,9 @@
-"""Attention among a frame's positions and to the portrait's, whose K and V all frames share.
+"""Attention of a frame's positions to each other and to the portrait's, whose K and V all frames share.
 
     softmax(q [k_self | k_reference]^T / sqrt(d)) [v_self | v_reference]
 
-The portrait's K and V are read where they lie: no copy for each frame, no concatenation. Of a batch that holds both
-halves of classifier-free guidance, the unconditional rows come first and see no portrait.
+The kernel reads the portrait's K and V in place, without a copy per frame and without concatenation. In a batch with
+both halves of classifier-free guidance, the unconditional rows come first and do not see the portrait.
 """
 
 import math
@@ -30,14 +30,13 @@ def reference(
     *,
     lse: Tensor | None = None,
 ) -> Tensor:
-    """The same in plain PyTorch; see `reference_attention`."""
+    """Compute `reference_attention` in plain PyTorch."""
 
     def attend(rows: slice, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query[rows], k, v))
         if lse is not None:
-            for sums, queries, keys in zip(
-                lse[rows], q, k, strict=True
-            ):  # all scores of a clip would be many gigabytes
+            # frame by frame: all scores of a clip would take many gigabytes
+            for sums, queries, keys in zip(lse[rows], q, k, strict=True):
                 sums.copy_((queries.float() @ keys.float().mT / math.sqrt(q.shape[-1])).logsumexp(dim=-1))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -61,38 +60,38 @@ def reference_attention(
     lse: Tensor | None = None,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """Attend to a frame and to the portrait.
+    """Attend from every frame to itself and to the portrait.
 
     Args:
-        query: (N, L, C), heads side by side in C; any strides but that of C, which is 1.
-        key: (N, L', C), of the frames.
-        value: the same.
-        reference_key: (1, R, C), of the portrait; R may be 0.
-        reference_value: the same.
+        query: (N, L, C), heads side by side in C; C has stride 1, other strides are free.
+        key: (N, L', C), keys of the frames.
+        value: (N, L', C), values of the frames.
+        reference_key: (1, R, C), keys of the portrait; R may be 0.
+        reference_value: (1, R, C), values of the portrait.
         heads: C / heads is the head dimension.
-        unconditional: rows of the batch, the first ones, that don't see the portrait.
-        lse: float32 (N, heads, L); gets the logarithm of each query's sum of exponentials, by which parts that were
-            attended to one by one are put together (`merge`).
-        tiles: by default what measured best for the head dimension.
+        unconditional: number of leading batch rows that do not see the portrait.
+        lse: float32 (N, heads, L), receives the logarithm of each query's sum of exponentials; `merge` needs it to
+            combine attention to separate sets of keys.
+        tiles: by default `best` for the head dimension.
 
     Returns:
         (N, L, C), contiguous.
 
     Raises:
-        ValueError: shapes, types or strides that don't fit together.
+        ValueError: shapes, types or strides do not match.
     """
     batch, positions, channels = query.shape
     dim = channels // heads
     tensors = (query, key, value, reference_key, reference_value)
     if any(x.stride(-1) != 1 for x in tensors):
-        raise ValueError("the channels of all tensors must lie side by side")
+        raise ValueError("the channels of all tensors must be contiguous")
     if any(x.shape[-1] != channels or x.dtype != query.dtype for x in tensors) or channels % heads:
         raise ValueError(f"all tensors need {channels} channels, a multiple of {heads} heads, of {query.dtype}")
     if key.shape != value.shape or reference_key.shape != reference_value.shape:
-        raise ValueError("keys and values must have one shape, and those of the portrait likewise")
+        raise ValueError("key and value must have one shape, and so must reference_key and reference_value")
     if len(key) != batch or len(reference_key) != 1 or not 0 <= unconditional <= batch:
         raise ValueError(
-            f"{batch} rows of queries need as many of keys, one of the portrait's, and 0 to {batch} without"
+            f"{batch} rows of queries need {batch} of keys, one of portrait keys, and 0 to {batch} unconditional rows"
         )
     if lse is not None and (lse.shape != (batch, heads, positions) or lse.dtype != torch.float32):
         raise ValueError(f"lse must be float32 ({batch}, {heads}, {positions}), not {lse.dtype} {tuple(lse.shape)}")
@@ -131,26 +130,26 @@ def reference_attention(
 
 
 def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
-    """Attention to two sets of keys, from attention to each.
+    """Combine attention to two sets of keys into attention to both.
 
     Args:
         one: (N, L, C).
         one_lse: float32 (N, heads, L), see `reference_attention`.
-        other: as `one`.
-        other_lse: as `one_lse`.
+        other: (N, L, C).
+        other_lse: float32 (N, heads, L).
 
     Returns:
         (N, L, C) in the type of `one`.
     """
     share = torch.sigmoid(one_lse - other_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
-    mine, others = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
-    return torch.lerp(others, mine, share).flatten(2).to(one.dtype)
+    first, second = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
+    return torch.lerp(second, first, share).flatten(2).to(one.dtype)
 
 
 def best(dim: int) -> Tiles:
-    """Tiles for a head dimension: those measured on this GPU (`fye_kernels.tiles.measured`).
+    """Return the tiles measured on this GPU for a head dimension (`fye_kernels.tiles.measured`).
 
-    Without a measurement, the largest that spill no registers from sm_80 to sm_120a.
+    Without a measurement, return the largest tiles that spill no registers from sm_80 to sm_120a.
     """
     if (tiles := measured("reference_attention", dim)) is not None:
         return tiles
@@ -162,7 +161,7 @@ def best(dim: int) -> Tiles:
 
 
 def variants() -> Iterator[Variant]:
-    """What the released model launches, with and without the sums by which parts are put together."""
+    """Yield the variants that the released model launches, with and without `lse`."""
     numbers = (
         "positions keys references unconditional heads query_batch query_row key_batch key_row value_batch value_row "
         "reference_key_row reference_value_row"
@@ -195,36 +194,12 @@ def variants() -> Iterator[Variant]:
 
 @triton.jit
 def _kernel(
-    query,
-    key,
-    value,
-    reference_key,
-    reference_value,
-    out,
-    lse,
-    positions,
-    keys,
-    references,
-    unconditional,
-    heads,
-    scale,
-    query_batch,
-    query_row,
-    key_batch,
-    key_row,
-    value_batch,
-    value_row,
-    reference_key_row,
-    reference_value_row,
-    DIM: tl.constexpr,
-    FIRST: tl.constexpr,
-    SECOND: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    HAS_LSE: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query, key, value, reference_key, reference_value, out, lse,
+    positions, keys, references, unconditional, heads, scale,
+    query_batch, query_row, key_batch, key_row, value_batch, value_row, reference_key_row, reference_value_row,
+    DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HAS_LSE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     batch = (tl.program_id(1) // heads).to(tl.int64)
     head = tl.program_id(1) % heads
@@ -267,16 +242,8 @@ def _kernel(
 
 
 @triton.jit
-def _tile(
-    data,
-    stride,
-    inside,
-    START: tl.constexpr,
-    SIZE: tl.constexpr,
-    DIM: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    """Rows of a matrix, `SIZE` of its columns from `START` on; 0 outside."""
+def _tile(data, stride, inside, START: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, UPCAST: tl.constexpr):
+    """Load rows of a matrix, `SIZE` columns from `START` on; 0 outside."""
     columns = START + tl.arange(0, SIZE)
     mask = inside[:, None]
     if START + SIZE > DIM:
@@ -288,26 +255,11 @@ def _tile(
 
 @triton.jit
 def _attend(
-    q0,
-    q1,
-    acc0,
-    acc1,
-    total,
-    most,
-    scale,
-    key,
-    key_row,
-    value,
-    value_row,
-    length,
-    DIM: tl.constexpr,
-    FIRST: tl.constexpr,
-    SECOND: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """One segment of keys, added to what was attended to before (online softmax, Milakov and Gimelshein 2018)."""
+    q0, q1, acc0, acc1, total, most, scale, key, key_row, value, value_row, length,
+    DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, COLUMNS: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add attention to one segment of keys to the accumulators (online softmax, Milakov and Gimelshein 2018)."""
     for start in range(0, length, COLUMNS):
         inside = start + tl.arange(0, COLUMNS) < length
         k0 = _tile(key, key_row, inside, 0, FIRST, DIM, UPCAST)
