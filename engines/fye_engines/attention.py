@@ -7,16 +7,11 @@ from fye_rt.errors import ExportError
 
 
 def write_out_attention(model: ir.Model) -> int:
-    """Replace every Attention by MatMul, Softmax and MatMul, in place.
+    """Replace every Attention of an opset 23 model by MatMul, Softmax and MatMul, in place; returns their number.
 
     Queries are scaled before the product with the keys, so that float16 scores get no larger than the softmax needs.
-
-    Args:
-        model: opset 23. Attention is over (batch, tokens, heads x width) with a known last dimension, or over (batch,
-            heads, tokens, width), without mask, cache, soft cap or causality.
-
-    Returns:
-        Number of replaced nodes.
+    Attention is over (batch, tokens, heads x width) with a known last dimension, or over (batch, heads, tokens, width),
+    without mask, cache, soft cap or causality.
 
     Raises:
         ExportError: an Attention is of another kind.
@@ -66,7 +61,6 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _number(graph: ir.Graph, number: float) -> ir.Value:
-    """Return an initializer, float32 (), shared by all users of the number."""
     name = f"attention_scale_{number:.9g}"
     if name not in graph.initializers:
         tensor = ir.tensor(number, ir.DataType.FLOAT, name=name)

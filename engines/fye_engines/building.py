@@ -151,7 +151,6 @@ def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
 
 
 def _load(parser: Any, prepared: Prepared, content: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
-    """Give a parser the graph, and the addresses of its weights."""
     return bool(parser.load_model_proto(prepared.onnx)) and all(
         parser.load_initializer(name, content.ctypes.data + offset, length)
         for name, (offset, length) in prepared.weights.items()

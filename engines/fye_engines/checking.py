@@ -18,17 +18,14 @@ FIRST_TIMESTEP = 999  # pure noise, where float16 is most likely to overflow
 def random_inputs(bundle: Bundle, graph: str, sizes: Mapping[str, int]) -> Arrays:
     """Make inputs of a graph: normally distributed numbers from a fixed seed, and the first timestep.
 
-    Args:
-        bundle: the bundle with the graph.
-        graph: name of the graph.
-        sizes: values of the symbolic dimensions, see `fye_rt.bundle.symbols`.
+    `sizes` holds the values of the symbolic dimensions; see `fye_rt.bundle.symbols`.
     """
     random = np.random.default_rng(0)
     inputs: Arrays = {}
     for spec in bundle.graphs[graph].inputs:
         shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
-        whole = spec.dtype == "int64"
-        inputs[spec.name] = np.full(shape, FIRST_TIMESTEP) if whole else random.standard_normal(shape, np.float32)
+        is_integer = spec.dtype == "int64"
+        inputs[spec.name] = np.full(shape, FIRST_TIMESTEP) if is_integer else random.standard_normal(shape, np.float32)
     return inputs
 
 

@@ -121,15 +121,8 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
 def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu, progress: Progress) -> dict[str, Any]:
     """Carry out a task: make a plan, compare it with ONNX Runtime in float32, and publish it.
 
-    If two processes need the same plan, one builds it and the other waits and uses it.
-
-    Args:
-        task: a task from `tasks`.
-        bundle: the bundle given to `tasks`.
-        request: the request given to `tasks`.
-        cache: the cache given to `tasks`.
-        gpu: the GPU to build for.
-        progress: called with (stage, done, total).
+    If two processes need the same plan, one builds it and the other waits and uses it. `bundle`, `request` and `cache`
+    are those given to `tasks`, `gpu` is the GPU to build for, and `progress` is called with (stage, done, total).
 
     Returns:
         Facts about the plan; see `fye_rt.plans.Plan`.

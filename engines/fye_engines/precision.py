@@ -51,7 +51,7 @@ class _Typing:
         self._graph, self._low = graph, low
         self._types: dict[ir.Value, ir.DataType | None] = {}
         self._constants: set[ir.Value] = set()
-        self._cast: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         for value in (*graph.inputs, *graph.initializers.values()):
             self._types[value] = value.dtype
         self._constants.update(graph.initializers.values())
@@ -65,12 +65,12 @@ class _Typing:
             for number in self._data(node):
                 value = node.inputs[number]
                 if value is not None and self._types[value] in _FLOATS and self._types[value] != kind:
-                    node.replace_input_with(number, self._as(value, kind, node))
+                    node.replace_input_with(number, self._cast_to(value, kind, node))
             for value in node.outputs:
                 self._types[value] = value.dtype = kind
         for number, value in enumerate(self._graph.outputs):
             if self._types[value] == self._low:
-                self._graph.outputs[number] = self._output(value)
+                self._graph.outputs[number] = self._cast_output(value)
         self._lower_inputs()
 
     def _decide(self) -> dict[ir.Node, ir.DataType]:
@@ -115,19 +115,18 @@ class _Typing:
         self._types[output] = output.dtype = kind
         if stored:
             self._constants.add(output)
-            self._cast[output, self._types[source] or kind] = source
+            self._casts[output, self._types[source] or kind] = source
 
-    def _as(self, value: ir.Value, kind: ir.DataType, before: ir.Node) -> ir.Value:
+    def _cast_to(self, value: ir.Value, kind: ir.DataType, before: ir.Node) -> ir.Value:
         """Return `value` in another type; all its readers in that type share one Cast."""
-        if (value, kind) not in self._cast:
+        if (value, kind) not in self._casts:
             node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", kind)])
             self._graph.insert_before(before, node)
             self._types[node.outputs[0]] = node.outputs[0].dtype = kind
-            self._cast[value, kind] = node.outputs[0]
-        return self._cast[value, kind]
+            self._casts[value, kind] = node.outputs[0]
+        return self._casts[value, kind]
 
-    def _output(self, value: ir.Value) -> ir.Value:
-        """Cast an output to float32, under its original name."""
+    def _cast_output(self, value: ir.Value) -> ir.Value:
         node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", ir.DataType.FLOAT)])
         self._graph.append(node)
         output = node.outputs[0]
@@ -139,7 +138,7 @@ class _Typing:
         """Give held inputs the lower type if no node reads them in float32."""
         for value in (value for value in self._graph.inputs if (value.name or "").startswith(_HELD)):
             users = [node for node, _ in value.uses() if node.op_type != "Shape"]
-            cast = self._cast.get((value, self._low))
+            cast = self._casts.get((value, self._low))
             if cast is not None and users == [cast.producer()]:
                 value.dtype = self._low
                 ir.convenience.replace_all_uses_with(cast, value)

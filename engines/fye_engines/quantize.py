@@ -306,12 +306,7 @@ def session(bundle: Bundle, onnx: bytes, threads: int = 0) -> onnxruntime.Infere
     """Open a model whose weights lie in a bundle, with ONNX Runtime on the CPU.
 
     Pairs of QuantizeLinear and DequantizeLinear run as written, and products run in floating point on their outputs:
-    the operators into which ONNX Runtime would fuse both do not take fp8.
-
-    Args:
-        bundle: the bundle with the weights.
-        onnx: the model.
-        threads: see `fye_rt.engine.Settings`.
+    the operators into which ONNX Runtime would fuse both do not take fp8. For `threads` see `fye_rt.engine.Settings`.
     """
     options = session_options(threads)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))

@@ -87,11 +87,8 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
-        block = (
-            TruncatedBlock(channels)
-            if truncated
-            else TransformerBlock(channels, config.cross_attention_dim, config.heads)
-        )
+        context, heads = config.cross_attention_dim, config.heads
+        block = TruncatedBlock(channels) if truncated else TransformerBlock(channels, context, heads)
         self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 

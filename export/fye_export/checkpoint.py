@@ -88,11 +88,11 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and contents of all files read, as hexadecimal digits."""
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for file in sorted({*CONFIGS.values(), *(file for files in self.files.values() for file in files)}):
             with (self.path / file).open("rb") as handle:
-                whole.update(f"{file} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
-        return whole.hexdigest()
+                digest.update(f"{file} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
 
     def check(self) -> None:
         """Compare every key and shape with the networks', and search all weights for NaN and infinity.

@@ -270,6 +270,8 @@ def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
     features = TensorSpec("landmark_features", ("frames", c.block_out_channels[0], "latent_height", "latent_width"))
     latents = TensorSpec("latents", (1, z, "frames", "latent_height", "latent_width"))
     frames = TensorSpec("frames", ("frames", "height", "width", 3))
+    clip_pixels = TensorSpec("clip_pixels", (1, 3, side, side))
+    landmark_images = TensorSpec("landmark_images", ("frames", 3, "height", "width"))
     portrait = []
     for layer, level in enumerate(LAYER_LEVELS):
         width = c.block_out_channels[level]
@@ -280,22 +282,10 @@ def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
     denoiser = (latents, TensorSpec("timestep", (1,), "int64"), features, *portrait)
     unconditional, conditional = (TensorSpec(f"v_{half}", latents.shape) for half in ("unconditional", "conditional"))
     specs = (
-        GraphSpec(
-            "image_encoder",
-            ("image_encoder",),
-            ImageEncoder,
-            (TensorSpec("clip_pixels", (1, 3, side, side)),),
-            (tokens,),
-        ),
+        GraphSpec("image_encoder", ("image_encoder",), ImageEncoder, (clip_pixels,), (tokens,)),
         GraphSpec("vae_encoder", ("vae",), VAEEncoder, (pixels,), (portrait_latents,)),
         GraphSpec("reference", ("referencenet", "unet"), Reference, (portrait_latents, tokens), tuple(portrait)),
-        GraphSpec(
-            "guider",
-            ("lmk_guider",),
-            LandmarkGuider,
-            (TensorSpec("landmark_images", ("frames", 3, "height", "width")),),
-            (features,),
-        ),
+        GraphSpec("guider", ("lmk_guider",), LandmarkGuider, (landmark_images,), (features,)),
         GraphSpec("denoiser", ("unet",), Denoiser, denoiser, (unconditional, conditional)),
         GraphSpec("denoiser_cond", ("unet",), partial(Denoiser, guided=False), denoiser, (conditional,)),
         GraphSpec("vae_decoder", ("vae",), VAEDecoder, (latents,), (frames,)),

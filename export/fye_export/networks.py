@@ -5,6 +5,7 @@ reference network, the denoiser of the exported graphs, and the reference implem
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import pairwise
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from fye_export.blocks import Attend, MotionModule, SpatialTransformer
-from fye_export.config import GuiderConfig, ModelConfig, UNetConfig, VAEConfig
+from fye_export.config import GuiderConfig, ModelConfig, UNetConfig
 
 
 class Upsample(nn.Module):
@@ -37,15 +38,9 @@ class Level(nn.Module):
 
     def __init__(self, config: UNetConfig, channels: list[tuple[int, int]], *, spatial: int, motion: bool) -> None:
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
+        time_channels, groups, eps = 4 * config.block_out_channels[0], config.norm_num_groups, config.norm_eps
         self.resnets = nn.ModuleList(
-            ResnetBlock2D(
-                in_channels=c_in,
-                out_channels=c_out,
-                temb_channels=time_channels,
-                groups=config.norm_num_groups,
-                eps=config.norm_eps,
-            )
+            ResnetBlock2D(in_channels=c_in, out_channels=c_out, temb_channels=time_channels, groups=groups, eps=eps)
             for c_in, c_out in channels
         )
         width = channels[-1][1]
@@ -190,35 +185,14 @@ def build(config: ModelConfig, name: str) -> nn.Module:
     elif name == "lmk_guider":
         network = Guider(config.lmk_guider)
     elif name == "vae":
-        network = _vae(config.vae)
-    elif name == "image_encoder":
-        c = config.image_encoder
-        network = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=c.hidden_size,
-                intermediate_size=c.intermediate_size,
-                num_hidden_layers=c.num_hidden_layers,
-                num_attention_heads=c.num_attention_heads,
-                patch_size=c.patch_size,
-                image_size=c.image_size,
-                projection_dim=c.projection_dim,
-                hidden_act=c.hidden_act,
-                layer_norm_eps=c.layer_norm_eps,
-            )
+        levels = len(config.vae.block_out_channels)
+        network = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            **asdict(config.vae),
         )
+    elif name == "image_encoder":
+        network = CLIPVisionModelWithProjection(CLIPVisionConfig(**asdict(config.image_encoder)))
     else:
         raise ValueError(f"no network is called {name!r}")
     return network.eval().requires_grad_(False)
-
-
-def _vae(config: VAEConfig) -> AutoencoderKL:
-    levels = len(config.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        norm_num_groups=config.norm_num_groups,
-        latent_channels=config.latent_channels,
-        scaling_factor=config.scaling_factor,
-    )

@@ -112,11 +112,9 @@ def write(
 
 
 def read(bundle: Bundle, network: str) -> dict[str, np.ndarray]:
-    """Read a network's state dict from a bundle, in the stored precision; tensors that no graph reads are zeros.
+    """Read the state dict of a network (`fye_export.config.NETWORKS`) from a bundle, in the stored precision.
 
-    Args:
-        bundle: any bundle.
-        network: one of `fye_export.config.NETWORKS`.
+    Tensors that no graph reads are zeros.
     """
     with torch.device("meta"):
         module = networks.build(ModelConfig.from_dict(dict(bundle.model)), network)

@@ -148,12 +148,8 @@ def _check_predictions(latents: Tensor, unconditional: Tensor | None, conditiona
     if blend is not None:
         expected = (len(conditional), latents.shape[1], *conditional.shape[2:3], *latents.shape[3:])
         frames = latents.shape[2]
-        types = blend.planes.dtype, blend.shares.dtype
-        if (
-            types != (torch.int32, torch.float32)
-            or blend.planes.shape != blend.shares.shape
-            or blend.planes.shape[1:] != (frames,)
-        ):
+        types, shape = (blend.planes.dtype, blend.shares.dtype), blend.planes.shape
+        if types != (torch.int32, torch.float32) or shape != blend.shares.shape or shape[1:] != (frames,):
             raise ValueError(f"a blend of {frames} frames must be int32 and float32 (K, {frames})")
     if any(half is not None and half.shape != expected for half in (unconditional, conditional)):
         raise ValueError(f"predictions must have the shape {tuple(expected)}, not {tuple(conditional.shape)}")
@@ -165,17 +161,11 @@ def variants() -> Iterator[Variant]:
     Float32 variants serve TensorRT's plans, whose predictions are float32; they take one window.
     """
     for name, pointer in (TYPES | {"fp32": "*fp32"}).items():
+        pointers = {"latents": "*fp32", "unconditional": pointer, "conditional": pointer, "ring": "*fp32"}
+        pointers |= {"slot": "*i32", "numbers": "*fp32", "face": "*u8"}
+        blended_pointers = pointers | {"planes": "*i32", "shares": "*fp32"}
         for guided in (True, False):
             for masked in (False, True):
-                pointers = {
-                    "latents": "*fp32",
-                    "unconditional": pointer,
-                    "conditional": pointer,
-                    "ring": "*fp32",
-                    "slot": "*i32",
-                    "numbers": "*fp32",
-                    "face": "*u8",
-                }
                 choices = {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK}
                 kind = f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}"
                 yield Variant(
@@ -187,13 +177,12 @@ def variants() -> Iterator[Variant]:
                     (f"ceil(count / {_BLOCK})",),
                 )
                 if name in TYPES:
-                    pointers |= {"planes": "*i32", "shares": "*fp32"}
                     yield Variant(
                         f"{kind}_blended_{name}",
                         _blended_kernel,
-                        signature(pointers, "count covers frames length pixels"),
+                        signature(blended_pointers, "count covers frames length pixels"),
                         choices,
-                        (*pointers, "count", "pixels"),
+                        (*blended_pointers, "count", "pixels"),
                         (f"ceil(pixels / {_BLOCK})", "count / pixels"),
                     )
 

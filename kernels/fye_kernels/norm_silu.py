@@ -86,18 +86,9 @@ def norm_silu(
     shape = {"HAS_TIME": time is not None, "BLOCK": block, "ROWS": rows}
     _measure_kernel[(parts, batch)](*inputs, tiles, *sizes, **shape)
     _fold_kernel[(groups, batch)](
-        tiles,
-        weight,
-        factors,
-        positions,
-        channels,
-        channels // groups,
-        parts,
-        eps,
-        BLOCK=triton.next_power_of_2(channels // groups),
-        ROWS=rows,
-        PARTS=min(64, triton.next_power_of_2(parts)),
-    )
+        tiles, weight, factors, positions, channels, channels // groups, parts, eps,
+        BLOCK=triton.next_power_of_2(channels // groups), ROWS=rows, PARTS=min(64, triton.next_power_of_2(parts)),
+    )  # fmt: skip
     _apply_kernel[(parts, batch)](*inputs, factors, bias, out, *sizes, **shape, SILU=silu)
     return out
 
@@ -131,12 +122,11 @@ def variants() -> Iterator[Variant]:
                         (*aligned, "factors", "bias"),
                         grid,
                     )
+            arrays = {"tiles": "*fp32", "weight": pointer, "factors": "*fp32"}
             yield Variant(
                 f"norm_silu_fold_{block}_{name}",
                 _fold_kernel,
-                signature(
-                    {"tiles": "*fp32", "weight": pointer, "factors": "*fp32"}, "positions channels group parts", "eps"
-                ),
+                signature(arrays, "positions channels group parts", "eps"),
                 {"BLOCK": group, "ROWS": rows, "PARTS": 64},
                 ("tiles", "weight", "factors", "channels"),
                 ("groups", "batch"),
@@ -182,20 +172,19 @@ def _fold_kernel(
     image = tl.program_id(1).to(tl.int64)
     member = tl.arange(0, BLOCK)
     channel = tl.program_id(0) * group + member
+    valid = member < group
     total = (positions * group).to(tl.float32)
     mean = 0.0
     for start in range(0, parts, PARTS):
-        means, _, count, _ = _parts(
-            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
-        )
+        means, _, count, _ = _parts(tiles, image, start, channel, valid, positions, channels, parts, ROWS, PARTS)
         mean += tl.sum(means * count) / total
     variance = 0.0
     for start in range(0, parts, PARTS):
-        means, squares, count, inside = _parts(
-            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
+        means, sums, count, inside = _parts(
+            tiles, image, start, channel, valid, positions, channels, parts, ROWS, PARTS
         )
         off = tl.where(inside, means - mean, 0.0)
-        variance += tl.sum(squares + off * off * count) / total
+        variance += tl.sum(sums + off * off * count) / total
     scale = tl.load(weight + channel, mask=member < group).to(tl.float32) * tl.rsqrt(variance + eps)
     tl.store(factors + image * 2 * channels + channel, scale, mask=member < group)
     tl.store(factors + (image * 2 + 1) * channels + channel, tl.zeros_like(scale) + mean, mask=member < group)

@@ -55,13 +55,9 @@ class Occupancy:
 
 
 def occupancy(architecture: str, registers: int, warps: int, shared: int) -> Occupancy:
-    """Compute the occupancy of a kernel.
+    """Compute the occupancy of a kernel on an architecture of `LIMITS`.
 
-    Args:
-        architecture: one of `LIMITS`.
-        registers: registers per thread.
-        warps: warps per block.
-        shared: bytes of shared memory per block.
+    The kernel uses `registers` per thread, and per block `warps` and `shared` bytes of shared memory.
     """
     limits = LIMITS[architecture]
     warp_registers = _round_up(registers * _LANES, _REGISTER_UNIT)

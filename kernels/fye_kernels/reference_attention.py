@@ -101,45 +101,20 @@ def reference_attention(
     first, second = split(dim)
     tiles = tiles or best(dim)
     _kernel[(triton.cdiv(positions, tiles.rows), batch * heads)](
-        *tensors,
-        out,
-        lse if lse is not None else out,
-        positions,
-        key.shape[1],
-        reference_key.shape[1],
-        unconditional,
-        heads,
-        math.log2(math.e) / math.sqrt(dim),
-        *query.stride()[:2],
-        *key.stride()[:2],
-        *value.stride()[:2],
-        reference_key.stride(1),
-        reference_value.stride(1),
-        DIM=dim,
-        FIRST=first,
-        SECOND=second,
-        ROWS=tiles.rows,
-        COLUMNS=tiles.columns,
-        HAS_LSE=lse is not None,
-        UPCAST=upcast(query.dtype),
-        PRECISION=precision(query.dtype),
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-    )
+        *tensors, out, lse if lse is not None else out,
+        positions, key.shape[1], reference_key.shape[1], unconditional, heads, math.log2(math.e) / math.sqrt(dim),
+        *query.stride()[:2], *key.stride()[:2], *value.stride()[:2], reference_key.stride(1), reference_value.stride(1),
+        DIM=dim, FIRST=first, SECOND=second, ROWS=tiles.rows, COLUMNS=tiles.columns,
+        HAS_LSE=lse is not None, UPCAST=upcast(query.dtype), PRECISION=precision(query.dtype),
+        num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
     return out
 
 
 def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
-    """Combine attention to two sets of keys into attention to both.
+    """Combine attention to two sets of keys into attention to both, (N, L, C) in the type of `one`.
 
-    Args:
-        one: (N, L, C).
-        one_lse: float32 (N, heads, L), see `reference_attention`.
-        other: (N, L, C).
-        other_lse: float32 (N, heads, L).
-
-    Returns:
-        (N, L, C) in the type of `one`.
+    Attention to each set is (N, L, C) and comes with its `lse`, float32 (N, heads, L); see `reference_attention`.
     """
     share = torch.sigmoid(one_lse - other_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
     first, second = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
@@ -170,21 +145,13 @@ def variants() -> Iterator[Variant]:
     for name, pointer in TYPES.items():
         for dim in DIMS:
             tiles, (first, second) = best(dim), split(dim)
+            sizes = {"DIM": dim, "FIRST": first, "SECOND": second, "ROWS": tiles.rows, "COLUMNS": tiles.columns}
             for has_lse in (False, True):
                 yield Variant(
                     f"reference_attention_{dim}{'_lse' if has_lse else ''}_{name}",
                     _kernel,
                     signature(dict.fromkeys(pointers, pointer) | {"lse": "*fp32"}, numbers, "scale"),
-                    {
-                        "DIM": dim,
-                        "FIRST": first,
-                        "SECOND": second,
-                        "ROWS": tiles.rows,
-                        "COLUMNS": tiles.columns,
-                        "HAS_LSE": has_lse,
-                        "UPCAST": False,
-                        "PRECISION": "tf32",
-                    },
+                    sizes | {"HAS_LSE": has_lse, "UPCAST": False, "PRECISION": "tf32"},
                     (*pointers, "lse", *(number for number in numbers.split() if number.endswith(("_batch", "_row")))),
                     (f"ceil(positions / {tiles.rows})", "batch * heads"),
                     tiles.warps,
@@ -215,15 +182,15 @@ def _kernel(
         q1 = q0
         acc1 = acc0
     total = tl.zeros((ROWS,), tl.float32)
-    most = tl.full((ROWS,), -float("inf"), tl.float32)
+    peak = tl.full((ROWS,), -float("inf"), tl.float32)
 
-    acc0, acc1, total, most = _attend(
-        q0, q1, acc0, acc1, total, most, scale,
+    acc0, acc1, total, peak = _attend(
+        q0, q1, acc0, acc1, total, peak, scale,
         key + batch * key_batch + start, key_row, value + batch * value_batch + start, value_row, keys,
         DIM, FIRST, SECOND, COLUMNS, UPCAST, PRECISION,
     )  # fmt: skip
-    acc0, acc1, total, most = _attend(
-        q0, q1, acc0, acc1, total, most, scale,
+    acc0, acc1, total, peak = _attend(
+        q0, q1, acc0, acc1, total, peak, scale,
         reference_key + start, reference_key_row, reference_value + start, reference_value_row,
         tl.where(batch < unconditional, 0, references),
         DIM, FIRST, SECOND, COLUMNS, UPCAST, PRECISION,
@@ -238,7 +205,7 @@ def _kernel(
         columns = FIRST + tl.arange(0, SECOND)
         tl.store(to + columns[None, :], acc1.to(out.dtype.element_ty), mask=inside[:, None] & (columns < DIM)[None, :])
     if HAS_LSE:
-        tl.store(lse + (batch * heads + head) * positions + rows, (most + tl.log2(total)) * 0.6931471805599453, inside)
+        tl.store(lse + (batch * heads + head) * positions + rows, (peak + tl.log2(total)) * 0.6931471805599453, inside)
 
 
 @triton.jit
@@ -255,7 +222,7 @@ def _tile(data, stride, inside, START: tl.constexpr, SIZE: tl.constexpr, DIM: tl
 
 @triton.jit
 def _attend(
-    q0, q1, acc0, acc1, total, most, scale, key, key_row, value, value_row, length,
+    q0, q1, acc0, acc1, total, peak, scale, key, key_row, value, value_row, length,
     DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, COLUMNS: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -268,9 +235,9 @@ def _attend(
             k1 = _tile(key, key_row, inside, FIRST, SECOND, DIM, UPCAST)
             scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
         scores = tl.where(inside[None, :], scores * scale, -float("inf"))
-        now = tl.maximum(most, tl.max(scores, 1))
-        shrink = tl.exp2(most - now)
-        weights = tl.exp2(scores - now[:, None])
+        new_peak = tl.maximum(peak, tl.max(scores, 1))
+        shrink = tl.exp2(peak - new_peak)
+        weights = tl.exp2(scores - new_peak[:, None])
         total = total * shrink + tl.sum(weights, 1)
         v0 = _tile(value, value_row, inside, 0, FIRST, DIM, UPCAST)
         weights = weights.to(v0.dtype)
@@ -278,7 +245,7 @@ def _attend(
         if SECOND > 0:
             v1 = _tile(value, value_row, inside, FIRST, SECOND, DIM, UPCAST)
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision=PRECISION)
-        most = now
+        peak = new_peak
         key += COLUMNS * key_row
         value += COLUMNS * value_row
-    return acc0, acc1, total, most
+    return acc0, acc1, total, peak

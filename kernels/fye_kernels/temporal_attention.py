@@ -87,24 +87,12 @@ def temporal_attention(
     best_positions, best_warps = best(dim, padded_frames)
     positions_a_program = positions_a_program or best_positions
     _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
-        *tensors,
-        biases if biases is not None else query,
-        out,
-        frames,
-        positions,
-        channels,
-        row,
-        math.log2(math.e) / math.sqrt(dim),
-        DIM=dim,
-        FIRST=first,
-        SECOND=second,
-        POSITIONS=positions_a_program,
-        FRAMES=padded_frames,
-        HAS_BIAS=biases is not None,
-        UPCAST=upcast(query.dtype),
-        PRECISION=precision(query.dtype),
+        *tensors, biases if biases is not None else query, out,
+        frames, positions, channels, row, math.log2(math.e) / math.sqrt(dim),
+        DIM=dim, FIRST=first, SECOND=second, POSITIONS=positions_a_program, FRAMES=padded_frames,
+        HAS_BIAS=biases is not None, UPCAST=upcast(query.dtype), PRECISION=precision(query.dtype),
         num_warps=warps or best_warps,
-    )
+    )  # fmt: skip
     return out
 
 
@@ -115,30 +103,19 @@ def best(dim: int, frames: int) -> tuple[int, int]:
 
 def variants() -> Iterator[Variant]:
     """Yield the variants that the released model launches: windows of up to 16 frames, and of up to 32."""
+    pointers = ("query", "key", "value", "biases", "out")
     for name, pointer in TYPES.items():
         for dim in DIMS:
             first, second = split(dim)
             for frames in (16, 32):
                 positions, warps = best(dim, frames)
+                sizes = {"DIM": dim, "FIRST": first, "SECOND": second, "POSITIONS": positions, "FRAMES": frames}
                 yield Variant(
                     f"temporal_attention_{dim}_{frames}_{name}",
                     _kernel,
-                    signature(
-                        dict.fromkeys(("query", "key", "value", "biases", "out"), pointer),
-                        "frames positions channels row",
-                        "scale",
-                    ),
-                    {
-                        "DIM": dim,
-                        "FIRST": first,
-                        "SECOND": second,
-                        "POSITIONS": positions,
-                        "FRAMES": frames,
-                        "HAS_BIAS": True,
-                        "UPCAST": False,
-                        "PRECISION": "tf32",
-                    },
-                    ("query", "key", "value", "biases", "out", "channels", "row"),
+                    signature(dict.fromkeys(pointers, pointer), "frames positions channels row", "scale"),
+                    sizes | {"HAS_BIAS": True, "UPCAST": False, "PRECISION": "tf32"},
+                    (*pointers, "channels", "row"),
                     (f"ceil(positions / {positions})", f"channels / {dim}", "clips"),
                     warps,
                 )

@@ -111,12 +111,12 @@ class TorchEngine(Engine):
         if self._operations is None or denoising.ring > SLOTS:
             return None
 
-        def held(inputs: Mapping[str, Any]) -> list[Tensor]:
+        def held_inputs(inputs: Mapping[str, Any]) -> list[Tensor]:
             return [self._put(inputs[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
         buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
         network, step = partial(self._evaluate, self._call), self._operations.forecast_step
-        return TorchWorkspace(buffers, whole, network, step, held, denoising, self._precision)
+        return TorchWorkspace(buffers, whole, network, step, held_inputs, denoising, self._precision)
 
     @torch.inference_mode()
     def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
@@ -148,9 +148,9 @@ class TorchEngine(Engine):
         return _float32 if self.compute == "fp32" else nullcontext()
 
     def _evaluate(
-        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
+        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held_inputs: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
+        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held_inputs)
         return outputs if len(outputs) == 2 else (None, outputs[0])
 
     @torch.inference_mode()

@@ -43,21 +43,14 @@ KERNELS = Operations(
     geglu.geglu,
     forecast_step.forecast_step,
 )
-PLAIN = Operations(
-    reference_attention.reference,
-    temporal_attention.reference,
-    norm_silu.reference,
-    geglu.reference,
-    forecast_step.reference,
-)
+_MODULES = (reference_attention, temporal_attention, norm_silu, geglu, forecast_step)
+PLAIN = Operations(*(module.reference for module in _MODULES))
 
 
 def switched(network: Network, operations: Operations = KERNELS) -> Network:
-    """Copy a network, with other modules around the same weights.
+    """Copy a network, with modules that call `operations` around the same weights.
 
-    Args:
-        network: a UNet of `fye_export.networks` or a VAE, with its parameters in channels-last memory.
-        operations: operations that the modules call.
+    The network is a UNet of `fye_export.networks` or a VAE, with its parameters in channels-last memory.
     """
     for module in network.modules():
         if isinstance(module, TransformerBlock):
