@@ -15,7 +15,7 @@ Convolutions and linear layers over images and features are quantised. Other pro
 - the products inside attention.
 
 The largest value is a range close to the best one: on mini's denoiser the relative RMS error of int8 is 1.6 % with it,
-1.3 % with the 99.99 % percentile or the range of least squared error, and 3.4 % with the 99.9 % percentile. It is one
+1.3 % with the 99.99th percentile or the range of least squared error, and 3.4 % with the 99.9th percentile. It is one
 number per tensor, which the graph itself computes, whereas percentiles need the tensors. ONNX Runtime's calibrators and
 `quantize_static` do not fit: they mistake a weight behind a Cast for data, and so measure three times as many tensors;
 they quantise the outputs of products as well as their inputs; and they write a separate weights file.
@@ -73,7 +73,7 @@ def record(
         graph: name of the graph.
         clips: portraits uint8 (H, W, 3) and their landmark images uint8 (F, H, W, 3), as `Animator.encode_portrait`
             and `encode_motion` take them.
-        options: options of the clips; each clip uses the next seed. Eight steps without a forecast cover what the
+        options: options of the clips; seeds count up from clip to clip. Eight steps without a forecast cover what the
             denoiser sees in thirty, including the first step, which is pure noise.
         threads: see `fye_rt.engine.Settings`.
 

@@ -100,7 +100,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def to_device(self, array: NDArray[np.float32]) -> Any:
-        """Copy an array to the GPU, 4-dimensional ones as channels-last; on the CPU return the array itself."""
+        """Copy an array to the GPU, channels-last if it has 4 dimensions; on the CPU return the array itself."""
         if self._device.type == "cpu":
             return array
         tensor = self._put(array)
