@@ -1,1 +1,1 @@
-"""Engines for NVIDIA GPUs: graphs of a bundle made fit for TensorRT, built and kept as plans."""
+"""Engines for NVIDIA GPUs: prepares a bundle's graphs for TensorRT, then builds and caches plans."""

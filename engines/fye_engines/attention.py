@@ -1,4 +1,4 @@
-"""Attention written out, for engines that don't take the operator or fuse it badly."""
+"""Replaces Attention by simpler operators, for engines that lack the operator or fuse it badly."""
 
 import onnx_ir as ir
 
@@ -7,24 +7,19 @@ from fye_rt.errors import ExportError
 
 
 def write_out_attention(model: ir.Model) -> int:
-    """Replace every Attention by MatMul, Softmax and MatMul.
+    """Replace every Attention of an opset 23 model by MatMul, Softmax and MatMul, in place; returns their number.
 
-    Queries are scaled before they meet the keys, so that in float16 no score is larger than the softmax needs it.
-
-    Args:
-        model: opset 23; changed in place. Attention is over (batch, tokens, heads x width), whose last dimension is
-            known, or over (batch, heads, tokens, width); without mask, cache, soft cap and causality.
-
-    Returns:
-        How many there were.
+    Queries are scaled before the product with the keys, so that float16 scores get no larger than the softmax needs.
+    Attention is over (batch, tokens, heads x width) with a known last dimension, or over (batch, heads, tokens, width),
+    without mask, cache, soft cap or causality.
 
     Raises:
-        ExportError: an Attention of another kind.
+        ExportError: an Attention is of another kind.
     """
-    found = [node for node in model.graph if node.op_type == "Attention"]
-    for node in found:
+    nodes = [node for node in model.graph if node.op_type == "Attention"]
+    for node in nodes:
         _write_out(model.graph, node)
-    return len(found)
+    return len(nodes)
 
 
 def _write_out(graph: ir.Graph, node: ir.Node) -> None:
@@ -32,39 +27,40 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     plain = not attributes.get("is_causal") and not attributes.get("softcap") and len(node.outputs) == 1
     if not plain or any(value is not None for value in node.inputs[3:]):
         raise ExportError(
-            f"the attention that makes {node.outputs[0].name} has a mask or a cache; it cannot be lowered"
+            f"the attention that makes {node.outputs[0].name} has a mask, a cache, a soft cap or causality; "
+            "use attention='fused'"
         )
-    query, key, value = (given for given in node.inputs[:3] if given is not None)
+    query, key, value = (operand for operand in node.inputs[:3] if operand is not None)
     heads = int(attributes.get("q_num_heads", 0))
     if heads != int(attributes.get("kv_num_heads", 0)) or query.shape is None or not isinstance(query.shape[-1], int):
         raise ExportError(
-            f"the attention that makes {node.outputs[0].name} has other heads for keys, or no known width"
+            f"the attention that makes {node.outputs[0].name} has other heads for keys, or no known width; "
+            "use attention='fused'"
         )
     width = query.shape[-1] // (heads or 1)
     if heads:
         split = int64s(graph, 0, 0, heads, width)
-        query, key, value = (node_before(graph, node, "Reshape", [given, split]) for given in (query, key, value))
+        query, key, value = (node_before(graph, node, "Reshape", [operand, split]) for operand in (query, key, value))
     to_heads, to_columns = ([0, 2, 1, 3], [0, 2, 3, 1]) if heads else (None, [0, 1, 3, 2])
 
-    def turned(given: ir.Value, order: list[int] | None) -> ir.Value:
+    def transpose(operand: ir.Value, order: list[int] | None) -> ir.Value:
         if order is None:
-            return given
-        return node_before(graph, node, "Transpose", [given], [ir.AttrInt64s("perm", order)])
+            return operand
+        return node_before(graph, node, "Transpose", [operand], [ir.AttrInt64s("perm", order)])
 
     scale = float(attributes.get("scale") or width**-0.5)
-    query = node_before(graph, node, "Mul", [turned(query, to_heads), _number(graph, scale)])
-    key = turned(key, to_columns)
+    query = node_before(graph, node, "Mul", [transpose(query, to_heads), _number(graph, scale)])
+    key = transpose(key, to_columns)
     scores = node_before(graph, node, "MatMul", [query, key])
     shares = node_before(graph, node, "Softmax", [scores], [ir.AttrInt64("axis", -1)])
     if not heads:
         replace_node(graph, node, ir.Node("", "MatMul", [shares, value]))
         return
-    attended = turned(node_before(graph, node, "MatMul", [shares, turned(value, to_heads)]), to_heads)
+    attended = transpose(node_before(graph, node, "MatMul", [shares, transpose(value, to_heads)]), to_heads)
     replace_node(graph, node, ir.Node("", "Reshape", [attended, int64s(graph, 0, 0, heads * width)]))
 
 
 def _number(graph: ir.Graph, number: float) -> ir.Value:
-    """An initializer that all who need the number share, float32 ()."""
     name = f"attention_scale_{number:.9g}"
     if name not in graph.initializers:
         tensor = ir.tensor(number, ir.DataType.FLOAT, name=name)

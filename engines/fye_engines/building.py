@@ -1,7 +1,7 @@
-"""A TensorRT plan from a prepared graph.
+"""Builds or refits a TensorRT plan from a prepared graph.
 
-TensorRT is imported when it is needed: all else here runs without it. 10.16 and 11 are served; what differs is asked of
-the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
+Functions import TensorRT only when they need it. Versions 10.16 and 11 work; values that differ between them are read
+from the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
 """
 
 import threading
@@ -18,20 +18,19 @@ from fye_rt.errors import BackendError, OptionError
 
 LEVELS = range(6)
 
-# (stage, done, total): parts of a step, too, where `fye_rt.timings.Progress` has whole numbers
+# (stage, done, total); `done` may be a fraction of a step, unlike the integers of `fye_rt.timings.Progress`
 Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a plan is built.
+    """Settings of a build.
 
     Attributes:
-        level: of optimization, 0 to 5: how long TensorRT looks for the fastest kernels; 3 is its default.
-        workspace: bytes of device memory that a kernel may use at most; by default all there is.
-        refit: whether its weights can be replaced later, by those of another fine-tune of the same shapes.
-        stripped: whether the plan leaves its weights out: it is not run itself, but `refit` gives a plan with weights;
-            `refit` is needed.
+        level: optimization level, 0 to 5: how long TensorRT searches for the fastest kernels; its default is 3.
+        workspace: most bytes of device memory that a kernel may use; by default all memory.
+        refit: whether the weights can be replaced later, by those of another fine-tune of the same shapes.
+        stripped: whether the plan leaves its weights out; it cannot run until `refit` adds them. Requires `refit`.
     """
 
     level: int = 3
@@ -45,10 +44,10 @@ class Settings:
         if self.workspace is not None and self.workspace <= 0:
             raise OptionError(f"workspace={self.workspace} is not valid; give bytes above 0")
         if self.stripped and not self.refit:
-            raise OptionError("a plan without weights has to be refitted; allow it to be")
+            raise OptionError("a stripped plan has no weights until it is refitted; set refit as well")
 
     def flags(self) -> tuple[str, ...]:
-        """What a plan's key says of them."""
+        """Return these settings as the flags of a plan's key."""
         named = (("refit", self.refit), ("stripped", self.stripped))
         workspace = () if self.workspace is None else (f"workspace={self.workspace}",)
         return (f"level={self.level}", *workspace, *(name for name, on in named if on))
@@ -56,7 +55,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """What came of a build: the plan, and how fast kernels were, for the next build on this GPU."""
+    """A built plan, and the timing cache for the next build on this GPU."""
 
     plan: bytes
     timing: bytes
@@ -65,18 +64,18 @@ class Built:
 def build(
     prepared: Prepared, weights: Path, settings: Settings, timing: bytes | None = None, progress: Progress | None = None
 ) -> Built:
-    """Let TensorRT build a plan for the GPU that is current.
+    """Build a plan for the current GPU with TensorRT.
 
     Args:
         prepared: the graph.
         weights: the bundle's weights file.
-        settings: how.
-        timing: from an earlier build with the same TensorRT on the same kind of GPU.
+        settings: settings of the build.
+        timing: timing cache of an earlier build with the same TensorRT on the same kind of GPU.
         progress: called as work goes on.
 
     Raises:
-        BackendError: TensorRT refuses the graph or finds no way to run it; with its own words.
-        KeyboardInterrupt: Ctrl-C; TensorRT has stopped.
+        BackendError: TensorRT refuses the graph or finds no way to run it; quotes TensorRT's messages.
+        KeyboardInterrupt: Ctrl-C, after TensorRT has stopped.
     """
     import tensorrt
 
@@ -85,8 +84,8 @@ def build(
     strongly_typed = tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(strongly_typed))
     parser = tensorrt.OnnxParser(network, log)
-    held = np.memmap(weights, np.uint8, mode="r")  # read by the parser and by the builder, from where it lies
-    if not (_load(parser, prepared, held) and parser.parse_model_proto()):
+    content = np.memmap(weights, np.uint8, mode="r")  # parser and builder read it in place
+    if not (_load(parser, prepared, content) and parser.parse_model_proto()):
         raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_why(parser, log)}")
     config = builder.create_builder_config()
     if prepared.profile:
@@ -95,7 +94,7 @@ def build(
             profile.set_shape(name, smallest, usual, largest)
         config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.level
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # float32 is float32
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # TF32 would round float32
     if settings.workspace is not None:
         config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.refit:
@@ -110,25 +109,25 @@ def build(
         raise phases.error
     if plan is None:
         raise BackendError(
-            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {quoted(log.said)}; with less memory "
-            "than it needs, give a workspace or close what else uses the GPU"
+            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {quoted(log.said)}; if memory is short, "
+            "set workspace or close other programs on the GPU"
         )
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
 
 
 def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
-    """A plan with other weights of the same shapes; TensorRT takes seconds for it.
+    """Put other weights of the same shapes into a plan; TensorRT takes seconds for it.
 
     Args:
-        prepared: the graph that it was built from.
-        weights: the weights file of the bundle whose weights it shall have.
-        plan: built to be refitted, with weights or stripped of them.
+        prepared: the graph that the plan was built from.
+        weights: weights file of the bundle with the new weights.
+        plan: a plan built with `refit`, with weights or stripped of them.
 
     Returns:
         A plan with these weights, which can be refitted again.
 
     Raises:
-        BackendError: TensorRT refuses the plan or the weights; with its own words.
+        BackendError: TensorRT refuses the plan or the weights; quotes TensorRT's messages.
     """
     import tensorrt
 
@@ -139,8 +138,8 @@ def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
         raise BackendError(f"TensorRT {tensorrt.__version__} cannot refit {prepared.name}: {quoted(log.said)}")
     refitter = tensorrt.Refitter(engine, log)
     parser = tensorrt.OnnxParserRefitter(refitter, log)
-    held = np.memmap(weights, np.uint8, mode="r")
-    if not (_load(parser, prepared, held) and parser.refit_model_proto() and refitter.refit_cuda_engine()):
+    content = np.memmap(weights, np.uint8, mode="r")
+    if not (_load(parser, prepared, content) and parser.refit_model_proto() and refitter.refit_cuda_engine()):
         raise BackendError(
             f"TensorRT {tensorrt.__version__} cannot put other weights into {prepared.name}: {_why(parser, log)}; "
             "build it with --rebuild"
@@ -151,10 +150,9 @@ def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
     return bytes(engine.serialize_with_config(config))
 
 
-def _load(parser: Any, prepared: Prepared, held: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
-    """Give a parser the graph, and its weights where they lie."""
+def _load(parser: Any, prepared: Prepared, content: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:
     return bool(parser.load_model_proto(prepared.onnx)) and all(
-        parser.load_initializer(name, held.ctypes.data + offset, length)
+        parser.load_initializer(name, content.ctypes.data + offset, length)
         for name, (offset, length) in prepared.weights.items()
     )
 
@@ -164,7 +162,7 @@ def _why(parser: Any, log: Any) -> str:
 
 
 def _set_timing_cache(config: Any, timing: bytes | None) -> None:
-    """An earlier one, or a new one where there is none that this TensorRT reads, or it is of another GPU."""
+    """Use an earlier timing cache; or a new one, if this TensorRT cannot read it or it belongs to another GPU."""
     for content in (timing or b"", b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -172,14 +170,14 @@ def _set_timing_cache(config: Any, timing: bytes | None) -> None:
 
 
 def _interruptible(work: Callable[[], Any], phases: "_Phases") -> Any:
-    """What `work` returns; it runs in a thread, since Python hears Ctrl-C only between its own instructions."""
+    """Run `work` in a thread and return its result; Python handles Ctrl-C only between its own instructions."""
     result: list[Any] = []
     finished = threading.Event()
 
     def run() -> None:
         try:
             result.append(work())
-        except BaseException as error:  # it belongs to whoever waits
+        except BaseException as error:  # the waiting thread raises it
             phases.error = phases.error or error
         finally:
             finished.set()
@@ -187,7 +185,7 @@ def _interruptible(work: Callable[[], Any], phases: "_Phases") -> Any:
     threading.Thread(target=run, name="fye-build").start()
     while not finished.is_set():
         try:
-            finished.wait()  # not Thread.join, which takes an interrupted thread for a finished one in Python 3.11
+            finished.wait()  # not Thread.join: after an interrupt, Python 3.11 considers the thread finished
         except KeyboardInterrupt as error:
             phases.error = error
     return result[0] if result else None
@@ -195,13 +193,13 @@ def _interruptible(work: Callable[[], Any], phases: "_Phases") -> Any:
 
 @dataclass(slots=True, eq=False)
 class _Phases:
-    """How far a build is. TensorRT's phases lie in each other; the outermost one is reported, with parts of its steps.
+    """Progress of a build. TensorRT's phases are nested; only the outermost is reported, with fractions of its steps.
 
     Attributes:
-        graph: its name.
-        progress: called as they go on.
-        error: why to stop: TensorRT swallows what is raised in its monitor.
-        open: those that are, by name: the one around it, its steps, those that are finished.
+        graph: name of the graph.
+        progress: called as phases advance.
+        error: reason to stop; TensorRT swallows exceptions raised in its monitor.
+        open: running phases by name: parent phase, number of steps, finished steps.
     """
 
     graph: str
@@ -214,7 +212,7 @@ class _Phases:
         self._report(name)
 
     def step(self, name: str, step: int) -> bool:
-        """Whether to go on."""
+        """Record a finished step; returns whether to continue."""
         if name in self.open:
             parent, steps, _ = self.open[name]
             self.open[name] = (parent, steps, step + 1)

@@ -1,4 +1,4 @@
-"""What `fye build` does."""
+"""Implements the command `fye build`."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
+from itertools import chain
 
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
@@ -21,7 +22,7 @@ from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
 
-KERNELS = "_fp32,to_uint8"  # of our own, what the runtime launches beside plans, whose outputs are float32
+KERNELS = "_fp32,to_uint8"  # our kernels that the runtime launches beside plans, whose outputs are float32
 
 
 def request(
@@ -40,13 +41,13 @@ def request(
     stripped: bool,
     rebuild: bool,
 ) -> Request:
-    """What the options of the command line ask for.
+    """Make a request from the options of the command line.
 
     Raises:
-        OptionError: one that is not valid.
+        OptionError: an option is not valid.
     """
-    Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses what no clip can be made with
-    sizes = [options.parse_size(each) for each in size.split(":")] if size else [bundle.size]
+    Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses options that no clip can have
+    sizes = [options.parse_size(text) for text in size.split(":")] if size else [bundle.size]
     if frames is None:
         frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
     heights, widths = zip(*sizes, strict=True)
@@ -74,13 +75,13 @@ def _range(name: str, values: Sequence[str | int]) -> Range:
 
 
 def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) -> Iterator[str]:
-    """Do what is missing, graph by graph; gives a line for each.
+    """Make the missing plans, graph by graph; yields a line for each.
 
     Raises:
         FyeError: see `fye_engines.plans.do`.
     """
-    gpu, here = _here()
-    for task in tasks(bundle, request, cache, here):
+    gpu, local = _local_machine()
+    for task in tasks(bundle, request, cache, local):
         if task.action == THERE:
             yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
             continue
@@ -89,68 +90,62 @@ def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) 
             bars(stage, round(100 * done / total), 100)
 
         facts = do(task, bundle, request, cache, gpu, progress)
-        worst = max(
-            (each["relative_rms"] or 0.0 for one in facts["differences"].values() for each in one.values()), default=0.0
-        )
+        outputs = chain.from_iterable(by_output.values() for by_output in facts["differences"].values())
+        worst = max((output["relative_rms"] or 0.0 for output in outputs), default=0.0)
         done = {BUILD: "built", NEW_WEIGHTS: "given new weights"}[facts["action"]]
         yield f"{task.graph}: {done} in {facts['seconds']:.0f} s, relative RMS of the outputs {worst:.1e} at most"
-    compiled = compile_kernels(cache, here)
-    if compiled:
-        yield compiled
+    if line := compile_kernels(cache, local):
+        yield line
 
 
 def planned(bundle: Bundle, request: Request, cache: PlanCache) -> Iterator[str]:
-    """What `build_plans` would do and why, a line for each graph."""
-    _, here = _here()
-    todo = tasks(bundle, request, cache, here)
-    yield f"{here.sm}, TensorRT {here.tensorrt}, driver {here.driver}; plans lie in {cache.root}"
+    """Yield what `build_plans` would do and why, a line for each graph."""
+    _, local = _local_machine()
+    todo = tasks(bundle, request, cache, local)
+    yield f"{local.sm}, TensorRT {local.tensorrt}, driver {local.driver}; plans are in {cache.root}"
     for task in todo:
         yield f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
 
 
 def listed(cache: PlanCache) -> Iterator[str]:
-    """Every plan of the cache, a line each."""
+    """Yield a line for each plan of the cache, then their total."""
     entries = cache.entries()
     for entry in entries:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d")
-        what = f"not usable: {entry.reason}" if entry.key is None else _told(entry.key)
-        yield f"{entry.path.name[:12]}  {entry.size / 1e6:8.1f} MB  {used}  {what}"
+        description = f"not usable: {entry.reason}" if entry.key is None else _describe(entry.key)
+        yield f"{entry.path.name[:12]}  {entry.size / 1e6:8.1f} MB  {used}  {description}"
     yield f"{cache.root}: {len(entries)} plans, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"
 
 
 def pruned(cache: PlanCache) -> Iterator[str]:
-    """Remove what cannot be used here any more."""
-    _, here = _here()
+    """Remove plans that this machine can no longer use; yields a line for each, then their total."""
+    _, local = _local_machine()
 
     def keep(key: PlanKey) -> bool:
-        return (key.sm, key.tensorrt, key.driver) == (here.sm, here.tensorrt, here.driver) and RECIPE in key.flags
+        return (key.sm, key.tensorrt, key.driver) == (local.sm, local.tensorrt, local.driver) and RECIPE in key.flags
 
-    gone = cache.prune(keep, cache.limit)
-    for entry in gone:
+    removed = cache.prune(keep, cache.limit)
+    for entry in removed:
         yield f"removed {entry.path}"
-    yield f"{cache.root}: {len(gone)} plans removed, {sum(entry.size for entry in gone) / 1e6:,.1f} MB"
+    yield f"{cache.root}: {len(removed)} plans removed, {sum(entry.size for entry in removed) / 1e6:,.1f} MB"
 
 
 def compile_kernels(cache: PlanCache, here: Machine) -> str:
-    """Compile the kernels with which latents stay on the GPU, unless they are there; returns what to say, or ""."""
+    """Compile the kernels that keep latents on the GPU, unless they exist; returns a notice for the user, or ""."""
     if compiled(cache, Gpu().device, here.sm):
         return ""
+    failure = "our own kernels are not compiled, so latents go through the host"
     if find_spec("triton") is None or find_spec("torch") is None:
-        return (
-            "our own kernels are not compiled, latents go through the host; pip install 'fye-rt[kernels]' changes that"
-        )
+        return f"{failure}; run: pip install 'fye-rt[kernels]'"
     folder = cache.place_for_kernels(here.sm)
     command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", KERNELS, "--out", str(folder)]
-    path = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    said = subprocess.run(command, capture_output=True, text=True, env=path)  # Triton brings PyTorch, which stays out
-    return (
-        ""
-        if said.returncode == 0
-        else f"our own kernels are not compiled, latents go through the host: {said.stderr.strip()}"
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # a separate process, because Triton imports PyTorch, which must stay out of this one
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return f"{failure}: {run.stderr.strip()}" if run.returncode else ""
 
 
-def _here() -> tuple[Gpu, Machine]:
+def _local_machine() -> tuple[Gpu, Machine]:
     gpu = Gpu()
     return gpu, machine(gpu)
 
@@ -161,9 +156,9 @@ def _shapes(task: Task) -> str:
     return f"{':'.join(map(str, dict.fromkeys(shapes.frames)))} frames of {':'.join(dict.fromkeys(sides))}"
 
 
-def _told(key: PlanKey) -> str:
+def _describe(key: PlanKey) -> str:
     shape = "; ".join(
-        f"{name} {' to '.join(dict.fromkeys('x'.join(map(str, each)) for each in (low, high)))}"
+        f"{name} {' to '.join(dict.fromkeys('x'.join(map(str, sizes)) for sizes in (low, high)))}"
         for name, (low, _, high) in key.profile[-1:]
     )
     weights = key.weights[:8] or "none"

@@ -1,8 +1,9 @@
-"""From a bundle to checked plans in the user's cache: what is missing is built, or an older plan gets new weights."""
+"""Fills the user's cache with checked plans of a bundle: builds missing plans, or puts new weights into older ones."""
 
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,18 +27,18 @@ THERE, NEW_WEIGHTS, BUILD = "is there", "gets new weights", "is built"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What plans are wanted.
+    """A request for plans.
 
     Attributes:
-        graphs: their names.
-        shapes: of the clips.
+        graphs: names of the graphs.
+        shapes: shapes of the clips.
         precision: see `fye_engines.prepare.prepare`.
-        attention: likewise.
-        settings: of the builder.
-        rebuild: whether plans are built that are there already, or could get new weights.
+        attention: see `fye_engines.prepare.prepare`.
+        settings: settings of the builder.
+        rebuild: whether to build plans even if they exist or could get new weights.
 
     Raises:
-        OptionError: a precision or an attention that does not exist.
+        OptionError: the precision or the attention does not exist.
     """
 
     graphs: tuple[str, ...]
@@ -53,14 +54,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done for one graph.
+    """The work to do for one graph.
 
     Attributes:
-        graph: its name.
-        shapes: that its plan takes.
-        key: of the plan that comes of it, or is there.
+        graph: name of the graph.
+        shapes: shapes that its plan takes.
+        key: key of the resulting or existing plan.
         action: `THERE`, `NEW_WEIGHTS` or `BUILD`.
-        reason: why.
+        reason: reason for the action.
         source: key of the plan that gets new weights.
     """
 
@@ -73,15 +74,15 @@ class Task:
 
 
 def default_graphs(bundle: Bundle) -> tuple[str, ...]:
-    """All but the denoiser that the bundle's own guidance does not need."""
-    spared = "denoiser_cond" if bundle.guidance > 1 else "denoiser"
-    return tuple(graph for graph in GRAPHS if graph != spared)
+    """List all graphs except the denoiser that the bundle's default guidance does not use."""
+    unused = "denoiser_cond" if bundle.guidance > 1 else "denoiser"
+    return tuple(graph for graph in GRAPHS if graph != unused)
 
 
 def graph_shapes(graph: str, shapes: Shapes) -> Shapes:
-    """What a graph is run on, for clips of these shapes.
+    """Return the shapes on which a graph runs, for clips of these shapes.
 
-    Guider and decoder are given frames in chunks, the last of which may be short; the portrait's graphs know none.
+    Guider and decoder receive frames in chunks, the last of which may be short; the portrait's graphs take no frames.
     """
     if graph == "guider":
         return replace(shapes, frames=(1, GUIDER_CHUNK, GUIDER_CHUNK))
@@ -95,63 +96,55 @@ def graph_shapes(graph: str, shapes: Shapes) -> Shapes:
 
 
 def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) -> list[Task]:
-    """What there is to do; nothing is done.
+    """List the work for a request, without doing it.
 
     Raises:
-        OptionError: a graph that does not exist, more frames than the bundle allows, or 8 bits with refit or without
-            ranges.
+        OptionError: a graph does not exist, the bundle allows fewer frames, or 8 bits with refit or without ranges.
         BackendError: the cache cannot be read.
-        BundleError: ranges that are damaged.
+        BundleError: the ranges are damaged.
     """
     if unknown := [graph for graph in request.graphs if graph not in bundle.graphs]:
         raise OptionError(f"graph={unknown[0]} is not valid; allowed: {', '.join(GRAPHS)}")
     if request.precision in EIGHT_BITS and request.settings.refit:
-        raise OptionError(f"precision={request.precision!r}: scales follow from weights, so no refit; build it anew")
+        raise OptionError(
+            f"precision={request.precision!r} allows no refit, as its scales depend on the weights; do not set refit"
+        )
     if request.shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={request.shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
     for graph in request.graphs:
         if precision_of(graph, request.precision) in EIGHT_BITS:
-            kept(bundle, graph)  # now, not after the graphs before it were built
-    there = [entry.key for entry in cache.entries() if entry.key is not None]
-    return [_task(bundle, graph, request, cache, machine, there) for graph in request.graphs]
+            kept(bundle, graph)  # fail before other graphs are built
+    existing = [entry.key for entry in cache.entries() if entry.key is not None]
+    return [_task(bundle, graph, request, cache, machine, existing) for graph in request.graphs]
 
 
 def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu, progress: Progress) -> dict[str, Any]:
-    """Carry a task out: the plan is made, compared with ONNX Runtime in float32, and published.
+    """Carry out a task: make a plan, compare it with ONNX Runtime in float32, and publish it.
 
-    Of two processes that want the same plan one builds it, and the other takes it.
-
-    Args:
-        task: from `tasks`.
-        bundle: likewise.
-        request: likewise.
-        cache: likewise.
-        gpu: that the plan is for.
-        progress: called with (stage, done, total).
+    If two processes need the same plan, one builds it and the other waits and uses it. `bundle`, `request` and `cache`
+    are those given to `tasks`, `gpu` is the GPU to build for, and `progress` is called with (stage, done, total).
 
     Returns:
         Facts about the plan; see `fye_rt.plans.Plan`.
 
     Raises:
-        BackendError: TensorRT refuses the graph, or the plan says something else than ONNX Runtime.
+        BackendError: TensorRT refuses the graph, or the plan's outputs differ from ONNX Runtime's.
         OutputError: the cache cannot be written.
         KeyboardInterrupt: Ctrl-C; nothing is published.
     """
     with cache.lock(task.key, lambda line: progress(line, 0, 1)):
         if not request.rebuild:
-            try:
+            with suppress(BackendError):  # usually the plan is missing
                 return dict(cache.open(task.key, "").facts)
-            except BackendError:
-                pass  # that is why we are here
         began = time.monotonic()
         prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
-        plan = _made(task, bundle, request, cache, prepared, progress)
+        plan = _make(task, bundle, request, cache, prepared, progress)
         bare = plan if STRIPPED in task.key.flags else None
         if bare is not None:
             plan = refit(prepared, bundle.path / bundle.weights, bare)
         key = _with_weights(task.key, bundle)
-        found = _compared(bundle, task, key, plan, gpu, cache, progress)
-        facts = {"action": task.action, "seconds": round(time.monotonic() - began, 1), "differences": found}
+        differences = _check(bundle, task, key, plan, gpu, cache, progress)
+        facts = {"action": task.action, "seconds": round(time.monotonic() - began, 1), "differences": differences}
         if bare is not None:
             cache.publish(task.key, bare, facts)
         cache.publish(key, plan, facts)
@@ -159,27 +152,27 @@ def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu,
 
 
 def _task(
-    bundle: Bundle, graph: str, request: Request, cache: PlanCache, machine: Machine, there: Sequence[PlanKey]
+    bundle: Bundle, graph: str, request: Request, cache: PlanCache, machine: Machine, existing: Sequence[PlanKey]
 ) -> Task:
     shapes = graph_shapes(graph, request.shapes)
     flags = (f"attention={request.attention}", *request.settings.flags())
     key = plan_key(bundle, graph, machine, request.precision, profile(shapes.profile(bundle.graphs[graph])), flags)
     if request.rebuild:
-        return Task(graph, shapes, key, BUILD, "it is asked for")
+        return Task(graph, shapes, key, BUILD, "rebuild is set")
     plain = _with_weights(key, bundle)
     refittable = replace(plain, flags=(*plain.flags, REFIT))
-    if key in there or STRIPPED not in key.flags:
+    if key in existing or STRIPPED not in key.flags:
         for other in (plain, refittable):
-            if other in there:
+            if other in existing:
                 return Task(graph, shapes, other, THERE, "")
-        if (source := _source(refittable, there)) is not None:
+        if (source := _refit_source(refittable, existing)) is not None:
             return Task(graph, shapes, refittable, NEW_WEIGHTS, "a plan of the same shapes can be refitted", source)
     return Task(graph, shapes, key, BUILD, cache.missing_message(key, "").partition("; build it")[0])
 
 
-def _source(key: PlanKey, there: Iterable[PlanKey]) -> PlanKey | None:
-    """A plan that has all of a refittable one but its weights."""
-    for other in there:
+def _refit_source(key: PlanKey, existing: Iterable[PlanKey]) -> PlanKey | None:
+    """Find an existing plan that differs from a refittable one only in its weights."""
+    for other in existing:
         flags = tuple(flag for flag in other.flags if flag != STRIPPED)
         if replace(other, weights=key.weights, flags=flags) == key:
             return other
@@ -191,7 +184,7 @@ def _with_weights(key: PlanKey, bundle: Bundle) -> PlanKey:
     return replace(key, weights=weights, flags=tuple(flag for flag in key.flags if flag != STRIPPED))
 
 
-def _made(
+def _make(
     task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepared: Prepared, progress: Progress
 ) -> bytes:
     weights = bundle.path / bundle.weights
@@ -205,29 +198,29 @@ def _made(
     built = build(prepared, weights, request.settings, cache.read_timing(sm, tensorrt), progress)
     try:
         cache.write_timing(sm, tensorrt, built.timing)
-    except FyeError as error:  # it spares the next build some time; this one is done
+    except FyeError as error:  # only the next build will be slower
         logger.warning("TensorRT's timings are not kept: %s", error)
     return built.plan
 
 
-def _compared(
+def _check(
     bundle: Bundle, task: Task, key: PlanKey, plan: bytes, gpu: Gpu, cache: PlanCache, progress: Progress
 ) -> dict[str, Any]:
-    """How far a plan's outputs are from ONNX Runtime's, by shape and output; at the usual shapes and the smallest."""
+    """Compare a plan with ONNX Runtime at the usual and the smallest shapes; differences by shape and output."""
     exact, engine = exact_engine(bundle, task.graph), TensorRTEngine(bundle, task.graph, key, [key], gpu, cache)
     engine.open(key, plan, "")
     smallest, usual, _ = task.shapes.sizes()
-    different = [sizes for sizes in (usual, smallest) if sizes is usual or sizes != usual]
-    found = {}
-    for number, sizes in enumerate(different):
-        progress(f"check {task.graph}", number, len(different))
+    cases = [usual] if smallest == usual else [usual, smallest]
+    differences = {}
+    for number, sizes in enumerate(cases):
+        progress(f"check {task.graph}", number, len(cases))
         inputs = random_inputs(bundle, task.graph, sizes)
         name = f"{sizes['frames']} of {sizes['height']}x{sizes['width']}"
-        found[name] = compare(engine.run(inputs), exact.run(inputs))
-        if wrong := refusal(found[name], key.precision):
+        differences[name] = compare(engine.run(inputs), exact.run(inputs))
+        if reason := refusal(differences[name], key.precision):
             raise BackendError(
-                f"the plan of {task.graph} is not published: at {name} {wrong}; build it with "
+                f"the plan of {task.graph} is not published: at {name} {reason}; build it with "
                 "precision='fp32' or 'bf16', or with attention='written-out'"
             )
-    progress(f"check {task.graph}", len(different), len(different))
-    return found
+    progress(f"check {task.graph}", len(cases), len(cases))
+    return differences

@@ -1,4 +1,4 @@
-"""A bundle's graph as it is given to TensorRT."""
+"""Prepares a bundle's graph for TensorRT."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -18,20 +18,20 @@ PRECISIONS = ("fp32", *LOW, *KINDS)
 ATTENTIONS = ("fused", "written-out")
 
 Shape = tuple[int, ...]
-Range = tuple[int, int, int]  # the smallest, the most usual, the largest
+Range = tuple[int, int, int]  # smallest, usual, largest
 
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Of the clips that an engine takes.
+    """Ranges of the sizes of clips that an engine takes.
 
     Attributes:
-        frames: of a window.
-        height: of a frame, pixels.
-        width: likewise.
+        frames: frames per window.
+        height: height of a frame in pixels.
+        width: width of a frame in pixels.
 
     Raises:
-        OptionError: a range that does not rise, or sides that are no multiples of 8.
+        OptionError: a range decreases, or a side is not a multiple of 8.
     """
 
     frames: Range
@@ -48,17 +48,17 @@ class Shapes:
                 raise OptionError(f"size={height}x{width} is not valid; sides are multiples of 8")
 
     def sizes(self) -> Iterator[dict[str, int]]:
-        """Values of the symbolic dimensions, the smallest first."""
+        """Yield the values of the symbolic dimensions: smallest, usual, largest."""
         for frames, height, width in zip(self.frames, self.height, self.width, strict=True):
             yield symbols(frames, height, width)
 
     def fixed(self) -> dict[str, int]:
-        """Values of the symbolic dimensions that are always the same."""
+        """Return the values of the symbolic dimensions that never change."""
         smallest, _, largest = self.sizes()
         return {name: size for name, size in smallest.items() if size == largest[name]}
 
     def profile(self, graph: Graph) -> dict[str, tuple[Shape, Shape, Shape]]:
-        """Of each input with symbolic dimensions, its smallest, most usual and largest shape."""
+        """Return the smallest, usual and largest shape of each input with symbolic dimensions."""
         smallest, usual, largest = (
             {
                 spec.name: tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
@@ -75,10 +75,10 @@ class Prepared:
     """A graph for the builder.
 
     Attributes:
-        name: of the graph.
-        onnx: the model; dimensions that never change are numbers in it, its weights lie in the bundle's weights file.
-        weights: of that file, offset and length in bytes of each tensor that the model reads, by its name.
-        profile: of each input whose shape changes, its smallest, most usual and largest one.
+        name: name of the graph.
+        onnx: the model, with fixed dimensions as numbers; its weights lie in the bundle's weights file.
+        weights: offset and length in bytes, in that file, of each tensor that the model reads, by name.
+        profile: smallest, usual and largest shape of each input whose shape changes.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Prepared:
 
 
 def check_names(precision: str, attention: str) -> None:
-    """Refuse what there is not.
+    """Check the names of a precision and an attention.
 
     Raises:
-        OptionError: not one of `PRECISIONS` or `ATTENTIONS`.
+        OptionError: a name is not in `PRECISIONS` or `ATTENTIONS`.
     """
     for name, value, allowed in (("precision", precision, PRECISIONS), ("attention", attention, ATTENTIONS)):
         if value not in allowed:
@@ -104,7 +104,7 @@ def check_names(precision: str, attention: str) -> None:
 
 
 def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
-    """A graph with its types and with all its symbolic dimensions, for an engine whose own variant may be taken."""
+    """Serialise a graph, or an engine's variant of it, with its types and all its symbolic dimensions."""
     model = _typed(bundle, graph, variant, precision, "fused")
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
@@ -113,16 +113,16 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     """Give a graph its types; the same bundle and settings always give the same bytes.
 
     Args:
-        bundle: with the graph.
-        graph: its name.
-        shapes: of the clips.
-        precision: of products, one of `PRECISIONS`; with 8 bits, those of the denoisers, for which the bundle has
-            ranges (see `fye_engines.quantize`).
-        attention: "fused" leaves the operator to TensorRT, "written-out" makes it MatMul, Softmax and MatMul.
+        bundle: the bundle with the graph.
+        graph: name of the graph.
+        shapes: shapes of the clips.
+        precision: precision of products, one of `PRECISIONS`; 8 bits apply to the denoisers, whose ranges the bundle
+            must have (see `fye_engines.quantize`).
+        attention: "fused" leaves the operator to TensorRT; "written-out" replaces it by MatMul, Softmax and MatMul.
 
     Raises:
-        OptionError: a setting that does not exist, or more frames than the bundle allows.
-        ExportError: a graph that the rewriting does not know.
+        OptionError: a setting does not exist, or the bundle allows fewer frames.
+        ExportError: a graph cannot be rewritten.
     """
     if shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
@@ -135,7 +135,7 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape([fixed.get(str(size), size) for size in value.shape or ()])
     varying = {value.name for value in model.graph.inputs if not all(isinstance(n, int) for n in value.shape or ())}
-    profile = {name: three for name, three in shapes.profile(bundle.graphs[graph]).items() if name in varying}
+    profile = {name: shape for name, shape in shapes.profile(bundle.graphs[graph]).items() if name in varying}
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
     return Prepared(graph, onnx, weights, profile)
 

@@ -1,1 +1,1 @@
-"""From a released PyTorch checkpoint to a bundle: networks, checkpoint loader, graph cutting, ONNX export."""
+"""Exports a released PyTorch checkpoint to a bundle: checkpoint loader, networks, graph cutting, ONNX export."""

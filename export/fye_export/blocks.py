@@ -1,4 +1,4 @@
-"""The parts that the UNets are made of: attention over positions and over frames, under the checkpoint's key names."""
+"""Building blocks of the UNets: attention over positions and over frames, with the checkpoint's key names."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from fye_export.config import MAX_FRAMES, MOTION_HEADS, MOTION_NORM_GROUPS, UNetConfig
 
-# How one transformer block maps its tokens: (layer 0-15, block, tokens (N, H*W, C)) -> tokens
+# Maps the tokens of a transformer block: (layer 0-15, block, tokens (N, H*W, C)) -> tokens
 Attend = Callable[[int, "TransformerBlock", Tensor], Tensor]
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Softmax attention over tokens, scaled by head_dim**-0.5.
+    """Compute softmax attention over tokens, scaled by head_dim**-0.5.
 
     Args:
         query: (N, Lq, C), heads side by side in C.
@@ -24,14 +24,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         heads: number of heads; C / heads is the head dimension.
 
     Returns:
-        (N, Lq, C). When exporting, one ONNX Attention node over these very three tensors, so that every engine can
-        lower it its own way.
+        (N, Lq, C). During export, one ONNX Attention node over these very three tensors, so that every engine can
+        lower it in its own way.
     """
     if torch.compiler.is_exporting():
         return torch.onnx.ops.attention(query, key, value, q_num_heads=heads, kv_num_heads=heads)[0]
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     if q.is_cpu and torch.is_autocast_enabled("cpu"):
-        # training on a CPU: PyTorch's backward pass of this takes two to three times as long in bfloat16
+        # training on a CPU: PyTorch's backward pass takes two to three times as long in bfloat16
         with torch.autocast("cpu", enabled=False):
             attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
     else:
@@ -40,7 +40,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 class Projections(nn.Module):
-    """The four linear layers of one attention; q, k and v without bias."""
+    """The four linear layers of an attention; q, k and v have no bias."""
 
     def __init__(self, channels: int, context: int, heads: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Attention(Projections):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to CLIP tokens and a GEGLU feed-forward, each behind its layer norm."""
+    """Self-attention, cross-attention to CLIP tokens and a GEGLU feed-forward, each after its layer norm."""
 
     def __init__(self, channels: int, context: int, heads: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class TransformerBlock(nn.Module):
 
 
 class TruncatedBlock(nn.Module):
-    """What the reference network keeps of its last transformer block: the norm whose output is used."""
+    """The only used part of the reference network's last transformer block: its first norm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -81,22 +81,19 @@ class TruncatedBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Attention among the positions of each frame, around a residual connection."""
+    """Attention among the positions of each frame, with a residual connection."""
 
     def __init__(self, config: UNetConfig, channels: int, *, truncated: bool = False) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
-        block = (
-            TruncatedBlock(channels)
-            if truncated
-            else TransformerBlock(channels, config.cross_attention_dim, config.heads)
-        )
+        context, heads = config.cross_attention_dim, config.heads
+        block = TruncatedBlock(channels) if truncated else TransformerBlock(channels, context, heads)
         self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, h*w, C), normalised and projected."""
+        """Normalise and project: (N, C, h, w) -> (N, h*w, C)."""
         return self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
 
     def forward(self, x: Tensor, layer: int, attend: Attend) -> Tensor:
@@ -106,7 +103,7 @@ class SpatialTransformer(nn.Module):
 
 
 class PositionalEncoding(nn.Module):
-    """Sinusoids over the frames of a window, kept as a buffer because the checkpoint has it."""
+    """Sinusoids over the frames of a window, stored as a buffer because the checkpoint contains it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,14 +121,14 @@ class TemporalAttention(Projections):
         self.pos_encoder = PositionalEncoding(channels)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """(positions * F, C) -> (positions * F, C). Rows, because a linear layer over rows exports as one Gemm."""
+        """(positions * F, C) -> (positions * F, C); two dimensions, because such a linear layer exports as one Gemm."""
         rows = (x.unflatten(0, (-1, frames)) + self.pos_encoder.pe[:, :frames]).flatten(0, 1)
         q, k, v = (project(rows).unflatten(0, (-1, frames)) for project in (self.to_q, self.to_k, self.to_v))
         return self.to_out[0](attention(q, k, v, self.heads).flatten(0, 1))
 
 
 class TemporalBlock(nn.Module):
-    """Two self-attentions over frames and a GEGLU feed-forward, each behind its layer norm."""
+    """Two self-attentions over frames and a GEGLU feed-forward, each after its layer norm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -148,7 +145,7 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """AnimateDiff's motion transformer around a residual connection; the only place where frames meet."""
+    """AnimateDiff's motion transformer with a residual connection; only here do frames influence each other."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -160,7 +157,7 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """(B*F, C, h, w), frames of one clip side by side -> the same shape."""
         _, c, h, w = x.shape
-        # position-major tokens once in and once out, instead of around each of the five operations
+        # permute to position-major tokens and back once, instead of around each of the five operations
         y = self.norm(x).reshape(-1, frames, c, h * w).permute(0, 3, 1, 2).reshape(-1, c)
         y = self.proj_out(self.transformer_blocks[0](self.proj_in(y), frames))
         y = y.reshape(-1, h * w, frames, c).permute(0, 2, 3, 1).reshape(x.shape)
@@ -168,12 +165,12 @@ class TemporalTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """The checkpoint's level of naming around a temporal transformer."""
+    """Wrapper around a temporal transformer, for the checkpoint's key names."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """See `TemporalTransformer.forward`."""
+        """(B*F, C, h, w), frames of one clip side by side -> the same shape."""
         return self.temporal_transformer(x, frames)

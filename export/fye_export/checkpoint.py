@@ -1,4 +1,4 @@
-"""The released checkpoint: found, checked key for key, and read as it is (docs/reference/checkpoints.md)."""
+"""Finds, checks and reads a released checkpoint (docs/reference/checkpoints.md)."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from fye_rt.files import refuse_pointer
 _FYE = "follow-your-emoji/"
 _CLIP = "sd-image-variations-diffusers/image_encoder/"
 _VAE = "sd-vae-ft-mse/"
-# the first that exists is read
+# files of each network, relative to the checkpoint's folder; the first that exists is read
 WEIGHTS = {
     **{name: tuple(f"{_FYE}{name}{suffix}" for suffix in (".safetensors", ".pth", ".bin")) for name in NETWORKS[:3]},
     "vae": (_VAE + "diffusion_pytorch_model.safetensors", _VAE + "diffusion_pytorch_model.bin"),
@@ -43,7 +43,7 @@ class Checkpoint:
     Attributes:
         path: the folder.
         config: sizes of all networks.
-        files: the files each network's weights come from, relative to `path`.
+        files: each network's weight files, relative to `path`.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Find the files and infer the sizes; keys and values are checked by `check`.
+        """Find the files and infer the sizes; `check` checks keys and values.
 
         Raises:
             CheckpointError: a file is absent or unreadable, or config.json and weights contradict each other.
@@ -61,14 +61,14 @@ class Checkpoint:
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(f"{path} is not a folder; give the one that holds follow-your-emoji/")
-        found = {name: _find(path, candidates) for name, candidates in WEIGHTS.items()}
-        absent = [" or ".join(WEIGHTS[name]) for name, file in found.items() if not file]
+        weights = {name: _find(path, candidates) for name, candidates in WEIGHTS.items()}
+        absent = [" or ".join(WEIGHTS[name]) for name, file in weights.items() if not file]
         absent += [file for file in CONFIGS.values() if not (path / file).is_file()]
-        _check_links(path, [candidate for name, file in found.items() if not file for candidate in WEIGHTS[name]])
+        _check_links(path, [candidate for name, file in weights.items() if not file for candidate in WEIGHTS[name]])
         _check_links(path, CONFIGS.values())
         if absent:
             raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(absent)}")
-        files: dict[str, tuple[str, ...]] = {name: (file,) for name, file in found.items() if file}
+        files: dict[str, tuple[str, ...]] = {name: (file,) for name, file in weights.items() if file}
         tensors = {name: state_dict.read(path / file, file) for name, (file,) in files.items()}
         tensors["vae"] = state_dict.modern_vae(tensors["vae"])
         if motion := _motion_file(path, files["unet"][0], tensors["unet"]):
@@ -82,32 +82,32 @@ class Checkpoint:
         return cls(path, sizes.infer(sources), MappingProxyType(files), MappingProxyType(tensors))
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
-        """Weights of one network under present-day names, in the dtypes of the file."""
+        """Return the weights of one network under current names, in the dtypes of the file."""
         return self._tensors[name]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the names and contents of all files that are read, as hexadecimal digits."""
-        whole = hashlib.sha256()
+        """SHA-256 over the names and contents of all files read, as hexadecimal digits."""
+        digest = hashlib.sha256()
         for file in sorted({*CONFIGS.values(), *(file for files in self.files.values() for file in files)}):
             with (self.path / file).open("rb") as handle:
-                whole.update(f"{file} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
-        return whole.hexdigest()
+                digest.update(f"{file} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
 
     def check(self) -> None:
-        """Compare every key and shape with the networks', and look for NaN and infinity; reads all weights once.
+        """Compare every key and shape with the networks', and search all weights for NaN and infinity.
 
         Raises:
-            CheckpointError: names the network, the file and the first offending keys.
+            CheckpointError: a key, shape or value is wrong; the message names the network, the file and the first keys.
         """
         for name in NETWORKS:
             self._check_keys(name)
         for name in NETWORKS:
             if bad := [key for key, tensor in self.tensors(name).items() if not _finite(tensor)]:
-                raise CheckpointError(f"{self._called(name)}: NaN or infinity in {_some(bad)}; get the file again")
+                raise CheckpointError(f"{self._label(name)}: NaN or infinity in {_some(bad)}; get the file again")
 
     def load(self, name: str) -> nn.Module:
-        """One network in float32 and eval mode, with its own copy of the weights.
+        """Load one network in float32 and eval mode, with its own copy of the weights.
 
         Raises:
             CheckpointError: a key is missing, surplus or misshapen.
@@ -121,19 +121,19 @@ class Checkpoint:
         }
         network.load_state_dict(weights, strict=True, assign=True)
         for module in network.modules():
-            # CLIP's only buffer that no state dict has
+            # CLIP's only buffer that is not in a state dict
             if isinstance(ids := getattr(module, "position_ids", None), Tensor):
                 module.register_buffer("position_ids", torch.arange(ids.shape[-1])[None], persistent=False)
         return network
 
     def _check_keys(self, name: str) -> None:
-        expected, found = _expected(self.config, name), self.tensors(name)
-        missing = expected.keys() - found.keys()
-        surplus = found.keys() - expected.keys()
+        expected, tensors = _expected_shapes(self.config, name), self.tensors(name)
+        missing = expected.keys() - tensors.keys()
+        surplus = tensors.keys() - expected.keys()
         misshapen = [
-            f"{key} {tuple(found[key].shape)} instead of {expected[key]}"
-            for key in sorted(expected.keys() & found.keys())
-            if tuple(found[key].shape) != expected[key]
+            f"{key} {tuple(tensors[key].shape)} instead of {expected[key]}"
+            for key in sorted(expected.keys() & tensors.keys())
+            if tuple(tensors[key].shape) != expected[key]
         ]
         faults = [
             f"{len(keys)} {kind} key{'s' * (len(keys) > 1)}: {_some(keys)}"
@@ -144,14 +144,14 @@ class Checkpoint:
             hint = "use the files as they were released"
             if name == "unet" and any("motion_modules." in key for key in missing) and len(self.files[name]) == 1:
                 hint = f"use the file as it was released, or add {ANIMATEDIFF[1]} for motion modules it lacks"
-            raise CheckpointError(f"{self._called(name)}: {'; '.join(faults)}; {hint}")
+            raise CheckpointError(f"{self._label(name)}: {'; '.join(faults)}; {hint}")
 
-    def _called(self, name: str) -> str:
+    def _label(self, name: str) -> str:
         return f"{name} ({' with '.join(self.files[name])})"
 
 
 @cache
-def _expected(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(config: ModelConfig, name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         return {key: tuple(tensor.shape) for key, tensor in networks.build(config, name).state_dict().items()}
 
@@ -161,7 +161,7 @@ def _find(path: Path, candidates: tuple[str, ...]) -> str | None:
 
 
 def _check_links(path: Path, files: Iterable[str]) -> None:
-    """Raise CheckpointError if a file is a link that leads nowhere, as when a download's cache was copied in part."""
+    """Raise CheckpointError if a file is a broken link, as in a partial copy of a download's cache."""
     for file in files:
         for place in (path / file, *(path / folder for folder in Path(file).parents)):
             if place.is_symlink() and not place.exists():
@@ -172,7 +172,7 @@ def _check_links(path: Path, files: Iterable[str]) -> None:
 
 
 def _motion_file(path: Path, unet_file: str, unet: Mapping[str, Tensor]) -> str | None:
-    """AnimateDiff's file, if the UNet lacks all motion modules or all their positional encodings."""
+    """Find AnimateDiff's file, if the UNet lacks all motion modules or all their positional encodings."""
     if any(key.endswith(PE) for key in unet):
         return None
     file = _find(path, ANIMATEDIFF)
@@ -184,7 +184,7 @@ def _motion_file(path: Path, unet_file: str, unet: Mapping[str, Tensor]) -> str 
 
 
 def _motion_modules(path: Path, file: str, unet: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of AnimateDiff's motion modules, or the positional encodings alone: trained modules are never mixed."""
+    """Read AnimateDiff's motion modules, or only their encodings if the UNet has its own: trained modules never mix."""
     motion = state_dict.read(path / file, file)
     if any("motion_modules." in key for key in unet):
         return {key: tensor for key, tensor in motion.items() if key.endswith(PE)}
@@ -205,7 +205,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
 def _finite(tensor: Tensor) -> bool:
     if not tensor.numel():
         return True
-    # both propagate NaN; 20 times faster than isfinite() on float16 (0.17 s against 3.4 s for 400 M values)
+    # both bounds propagate NaN; 20 times faster than isfinite() on float16 (0.17 s instead of 3.4 s for 400 M values)
     return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor))
 
 

@@ -1,27 +1,28 @@
-"""The sizes of one model. Everything else about the networks is fixed by the architecture."""
+"""Sizes of a model. The architecture fixes everything else about the networks."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 MAX_FRAMES = 32  # rows of the motion modules' positional encoding
-MOTION_NORM_GROUPS = 32  # the public code hard-codes it, whatever norm_num_groups says; narrower models have fewer
+# the reference implementation hard-codes it, regardless of norm_num_groups; narrower models have fewer
+MOTION_NORM_GROUPS = 32
 MOTION_HEADS = 8
 NETWORKS = ("unet", "referencenet", "lmk_guider", "vae", "image_encoder")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
-    """Denoising UNet and reference network, which share all sizes.
+    """Sizes of the denoising UNet and of the reference network, which share them.
 
     Attributes:
         block_out_channels: channels of the four levels.
         heads: attention heads of the spatial transformers (`attention_head_dim` in the released config.json is
             an old diffusers name for this number).
-        norm_num_groups: groups of every group norm but the motion modules'.
+        norm_num_groups: groups of every group norm except the motion modules'.
         norm_eps: epsilon of the ResNet blocks' and the output's group norm.
         cross_attention_dim: width of the CLIP tokens after `clip_fc`.
-        clip_dim: width of the CLIP tokens before it.
-        in_channels: latent channels, in and out.
+        clip_dim: width of the CLIP tokens before `clip_fc`.
+        in_channels: latent channels of the input and output.
     """
 
     block_out_channels: tuple[int, int, int, int] = (320, 640, 1280, 1280)
@@ -37,7 +38,7 @@ class UNetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuiderConfig:
-    """Landmark guider: channels of its four resolutions, and of its output (the UNet's first level)."""
+    """Landmark guider: channels at its four resolutions and of its output, which the UNet's first level takes."""
 
     block_out_channels: tuple[int, int, int, int] = (16, 32, 96, 256)
     out_channels: int = 320
@@ -45,7 +46,7 @@ class GuiderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VAEConfig:
-    """AutoencoderKL; latents are divided by nothing and multiplied by `scaling_factor` on the way in."""
+    """AutoencoderKL; encoding multiplies latents by `scaling_factor`, and decoding divides by it."""
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
@@ -56,7 +57,7 @@ class VAEConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CLIPConfig:
-    """CLIP vision tower; `image_size` is the side of its input in pixels."""
+    """CLIP vision tower; `image_size` is the side of its square input in pixels."""
 
     hidden_size: int = 1024
     intermediate_size: int = 4096
@@ -70,13 +71,13 @@ class CLIPConfig:
 
     @property
     def tokens(self) -> int:
-        """Class token and patches of one image."""
+        """Number of tokens of an image: the class token and one per patch."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """All five networks. The defaults are the released model's sizes."""
+    """Sizes of all five networks. The defaults are the released model's."""
 
     unet: UNetConfig = UNetConfig()
     lmk_guider: GuiderConfig = GuiderConfig()
@@ -84,12 +85,12 @@ class ModelConfig:
     image_encoder: CLIPConfig = CLIPConfig()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for bundle.json."""
+        """Convert to plain data for bundle.json."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `as_dict`, from parsed JSON."""
+        """Restore sizes from the parsed JSON of `as_dict`."""
         parts = {"unet": UNetConfig, "lmk_guider": GuiderConfig, "vae": VAEConfig, "image_encoder": CLIPConfig}
         return cls(**{name: _from_json(part, data[name]) for name, part in parts.items()})
 

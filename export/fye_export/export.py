@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: cut, write, compare with PyTorch, publish."""
+"""Exports a checkpoint to a bundle: cuts graphs, writes weights, compares with PyTorch, publishes."""
 
 import hashlib
 import math
@@ -26,11 +26,11 @@ from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
 WEIGHTS = "weights.safetensors"
-# Relative RMS error of a graph against PyTorch with the checkpoint's own numbers. In float32 only the order of
-# additions differs (1e-6 measured); float16 storage rounds each weight to 5e-4 of itself.
+# Largest relative RMS error of a graph against PyTorch with the checkpoint's own numbers. In float32 only the order of
+# additions differs (1e-6 measured); float16 storage rounds each weight by up to 5e-4 of its value.
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
-# (frames, height, width). The second has sizes that the UNet's levels do not halve evenly; neither goes down to a
-# single position at the deepest level, where narrow models' group norms see two values and amplify rounding.
+# (frames, height, width). The UNet's levels do not halve the second shape evenly. Neither shape shrinks to a single
+# position at the deepest level, where narrow models' group norms see two values and amplify rounding.
 CHECKED_SHAPES = ((2, 128, 96), (3, 72, 104))
 
 Progress = Callable[[str, float], None]
@@ -38,7 +38,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class GraphError:
-    """How far a graph is from PyTorch in the form that ONNX Runtime loads, at worst over outputs and checked shapes."""
+    """Largest error against PyTorch of a graph as ONNX Runtime loads it, over all outputs and checked shapes."""
 
     relative_rms: float
     max_abs: float
@@ -60,14 +60,14 @@ def export(
 
     Args:
         checkpoint_dir: see docs/reference/checkpoints.md.
-        output: folder of the bundle; a bundle that is there is replaced once the new one is complete.
-        precision: in which weights are stored, "fp32" or "fp16".
-        size: (height, width) in pixels that portraits are fitted to by default; multiples of 8.
-        tolerance: relative RMS error to refuse above; `TOLERANCE` of the precision by default.
-        guidance: classifier-free guidance scale that suits the model: what users get who name none.
-        shared_noise: likewise, part of the noise that all frames share.
-        note: a line that is shown to whoever uses the bundle.
-        progress: called with (what is being done, finished fraction).
+        output: folder of the bundle; a bundle in its place is replaced once the new one is complete.
+        precision: precision of the stored weights, "fp32" or "fp16".
+        size: default (height, width) in pixels to which portraits are fitted; multiples of 8.
+        tolerance: largest accepted relative RMS error; by default `TOLERANCE` of the precision.
+        guidance: default guidance scale stored in the bundle.
+        shared_noise: default share of the noise's variance that all frames have in common, stored in the bundle.
+        note: a line shown to users of the bundle.
+        progress: called with (current action, finished fraction).
 
     Returns:
         The published bundle.
@@ -75,35 +75,36 @@ def export(
     Raises:
         CheckpointError: the checkpoint is incomplete or damaged.
         ExportError: a graph differs from PyTorch by more than the tolerance; nothing was published.
-        OptionError, OutputError: as their names say.
+        OptionError: an option is not valid.
+        OutputError: the folder holds something else, or cannot be written.
     """
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r} is not valid; allowed: {', '.join(PRECISIONS)}")
     if any(side < 64 or side % 8 for side in size):
         raise OptionError(f"size={size[0]}x{size[1]} is not valid; both sides are multiples of 8, at least 64")
-    Options(guidance=guidance, shared_noise=shared_noise)  # refuses what cannot be
+    Options(guidance=guidance, shared_noise=shared_noise)  # refuses invalid values
     output = Path(output)
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
-        raise OutputError(f"{output} holds something that is no bundle and would be replaced; choose a new folder")
+        raise OutputError(f"{output} is not empty and is no bundle, so it is not replaced; choose a new folder")
     tolerance = TOLERANCE[precision] if tolerance is None else tolerance
-    tell = progress or (lambda message, fraction: None)
+    report = progress or (lambda message, fraction: None)
 
-    tell("reading the checkpoint", 0.0)
+    report("reading the checkpoint", 0.0)
     checkpoint = Checkpoint.open(checkpoint_dir)
     checkpoint.check()
     specs = graph_specs(checkpoint.config)
     with atomic_folder(output) as folder:
         graphs = {}
         for i, (name, spec) in enumerate(specs.items()):
-            tell(f"cutting {name}", 0.05 + 0.45 * i / len(specs))
+            report(f"cutting {name}", 0.05 + 0.45 * i / len(specs))
             graphs[name] = onnx_graph.trace(spec, checkpoint.config)
-        tell("writing weights", 0.5)
+        report("writing weights", 0.5)
         derived = _derived(checkpoint)
         stored = weights.plan(checkpoint, precision, {name for graph in graphs.values() for name in graph.weights})
         placed = weights.write(folder / WEIGHTS, stored, checkpoint, derived)
         entries, worst = {}, {}
         for i, (name, spec) in enumerate(specs.items()):
-            tell(f"comparing {name} with PyTorch", 0.6 + 0.35 * i / len(specs))
+            report(f"comparing {name} with PyTorch", 0.6 + 0.35 * i / len(specs))
             files = _save(graphs[name], name, folder, placed)
             error = _compare(spec, checkpoint, folder / files.get("onnxruntime", files[""]))
             entries[name] = _graph_entry(spec, files, error) | {
@@ -111,9 +112,9 @@ def export(
             }
             worst[name] = error.relative_rms
         if bad := {name: error for name, error in worst.items() if not error <= tolerance}:
-            listed = ", ".join(f"{name} by {error:.1e}" for name, error in bad.items())
-            raise ExportError(f"graphs differ from PyTorch beyond {tolerance:.0e}: {listed}; nothing was published")
-        tell("hashing", 0.95)
+            errors = ", ".join(f"{name} by {error:.1e}" for name, error in bad.items())
+            raise ExportError(f"graphs differ from PyTorch beyond {tolerance:.0e}: {errors}; nothing was published")
+        report("hashing", 0.95)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -143,8 +144,8 @@ def export(
             },
         }
         (folder / MANIFEST).write_text(sealed(manifest))
-        bundle = Bundle.load(folder, verify=False)  # before another export may replace what is published
-    tell("done", 1.0)
+        bundle = Bundle.load(folder, verify=False)  # before publishing: another export may replace the bundle after it
+    report("done", 1.0)
     return replace(bundle, path=output)
 
 
@@ -155,7 +156,7 @@ def _derived(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _save(graph: onnx_graph.Graph, name: str, folder: Path, placed: Mapping[str, onnx_graph.Weight]) -> dict[str, str]:
-    """Write the standard graph and ONNX Runtime's variant; returns file names by engine, "" for the standard."""
+    """Write the standard graph and ONNX Runtime's variant; returns file names by engine, "" for the standard graph."""
     files = {"": f"{name}.onnx"}
     onnx_graph.save(graph, folder / files[""], WEIGHTS, placed)
     if variant := lowered(graph):
@@ -165,23 +166,23 @@ def _save(graph: onnx_graph.Graph, name: str, folder: Path, placed: Mapping[str,
 
 
 def _compare(spec: GraphSpec, checkpoint: Checkpoint, file: Path) -> GraphError:
-    """Run PyTorch, then ONNX Runtime with the file that its backend loads, on the same random inputs."""
+    """Run PyTorch, then ONNX Runtime on the file that its backend loads, with the same random inputs."""
     import onnxruntime
 
     cases = list(_cases(spec))
     expected = _run_torch(spec, checkpoint, cases)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "1")  # two runs do not pay for a second copy
+    options.add_session_config_entry("session.disable_prepacking", "1")  # for two runs a second copy does not pay
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     pairs = [
         pair
-        for inputs, wanted in zip(cases, expected, strict=True)
-        for pair in zip(session.run(None, inputs), wanted, strict=True)
+        for inputs, outputs in zip(cases, expected, strict=True)
+        for pair in zip(session.run(None, inputs), outputs, strict=True)
     ]
     return GraphError(
-        relative_rms=max(_relative_rms(got, want) for got, want in pairs),
-        max_abs=max(float(np.abs(got - want).max()) for got, want in pairs),
+        relative_rms=max(_relative_rms(actual, exact) for actual, exact in pairs),
+        max_abs=max(float(np.abs(actual - exact).max()) for actual, exact in pairs),
     )
 
 
@@ -212,10 +213,10 @@ def _run_torch(
     return results
 
 
-def _relative_rms(got: NDArray[np.float32], want: NDArray[np.float32]) -> float:
-    """Infinite for NaN, so that it never passes a comparison."""
-    error = float(np.sqrt(np.mean((got - want) ** 2, dtype=np.float64)))
-    scale = float(np.sqrt(np.mean(want**2, dtype=np.float64)))
+def _relative_rms(actual: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
+    """Compute the relative RMS error; NaN gives infinity, which never passes a comparison."""
+    error = float(np.sqrt(np.mean((actual - exact) ** 2, dtype=np.float64)))
+    scale = float(np.sqrt(np.mean(exact**2, dtype=np.float64)))
     return error / scale if np.isfinite(error) and scale > 0 else float("inf")
 
 

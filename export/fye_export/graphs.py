@@ -1,10 +1,11 @@
 """The seven graphs of a bundle, cut so that nothing is computed more often than it changes.
 
-Compared with the public code the following is gone by construction, without changing any output:
-the reference attention that it computes for the unconditional half and discards; the projection of the reference
-tokens and of the CLIP tokens to K and V, done once per portrait instead of once per step and frame; and the
-unconditional half's cross-attention, whose context is `clip_fc.bias` at every token, so that it adds one constant
-vector per layer.
+Compared with the reference implementation, the cut saves the following without changing any output:
+
+- the reference attention that it computes for the unconditional half and discards;
+- the projection of reference tokens and CLIP tokens to K and V at every step and frame, now done once per portrait;
+- the unconditional half's cross-attention, whose context is `clip_fc.bias` at every token, so that it adds one constant
+  vector per layer.
 """
 
 from collections.abc import Callable
@@ -24,14 +25,14 @@ LAYER_LEVELS = (0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0)  # level of each
 
 
 class ImageEncoder(nn.Module):
-    """CLIP's tokens of one image, without its last layer norm."""
+    """CLIP's tokens of one image, before CLIP's last layer norm."""
 
     def __init__(self, image_encoder: CLIPVisionModelWithProjection) -> None:
         super().__init__()
         self.image_encoder = image_encoder
 
     def forward(self, clip_pixels: Tensor) -> Tensor:
-        """Normalised pixels (1, 3, S, S) -> tokens (1, L, D)."""
+        """Encode normalised pixels: (1, 3, S, S) -> tokens (1, L, D)."""
         model = self.image_encoder.vision_model
         embeddings = model.embeddings
         patches = embeddings.patch_embedding(clip_pixels).flatten(2).transpose(1, 2)
@@ -49,13 +50,13 @@ class VAEEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Portrait (1, 3, H, W) in [-1, 1] -> latents (1, 4, H/8, W/8)."""
+        """Encode a portrait: (1, 3, H, W) in [-1, 1] -> latents (1, 4, H/8, W/8)."""
         mean = self.vae.quant_conv(self.vae.encoder(pixels)).chunk(2, dim=1)[0]
         return mean * self.vae.config.scaling_factor
 
 
 class VAEDecoder(nn.Module):
-    """Frames as they are shown: scaling, clamp and channel order are part of the graph."""
+    """Decoder to displayable frames; scaling, clamp and channel order are part of the graph."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class VAEDecoder(nn.Module):
         self.vae = vae
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (1, 4, F, h, w) -> frames (F, 8h, 8w, 3) in [0, 1]."""
+        """Decode latents: (1, 4, F, h, w) -> frames (F, 8h, 8w, 3) in [0, 1]."""
         z = latents[0].transpose(0, 1) / self.vae.config.scaling_factor
         x = self.vae.decoder(self.vae.post_quant_conv(z))
         return (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -77,23 +78,23 @@ class LandmarkGuider(nn.Module):
         self.lmk_guider = lmk_guider
 
     def forward(self, landmark_images: Tensor) -> Tensor:
-        """(F, 3, H, W) in [0, 1] -> (F, C, H/8, W/8)."""
+        """Encode landmark images: (F, 3, H, W) in [0, 1] -> (F, C, H/8, W/8)."""
         return self.lmk_guider(landmark_images)
 
 
 class Reference(nn.Module):
-    """Everything the denoiser needs to know of a portrait, already in its own K and V.
+    """Everything that the denoiser needs of a portrait, projected to the denoiser's K and V.
 
-    Of the public code's batch of two only the conditional row is ever read; the other is not computed.
+    The reference implementation computes a batch of two but reads only the conditional row, so only that is computed.
     """
 
     def __init__(self, referencenet: UNet, unet: UNet) -> None:
         super().__init__()
         self.referencenet = referencenet
-        self.unet = unet  # for its clip_fc, to_k and to_v alone
+        self.unet = unet  # only its clip_fc, to_k and to_v are used
 
     def forward(self, portrait_latents: Tensor, clip_tokens: Tensor) -> tuple[Tensor, ...]:
-        """Latents (1, 4, h, w), tokens (1, L, D) -> per layer: key, value of the reference, key, value of CLIP."""
+        """Latents (1, 4, h, w), tokens (1, L, D) -> per layer: the reference's key and value, CLIP's key and value."""
         tokens = reference_tokens(self.referencenet, portrait_latents, clip_tokens)
         context = self.unet.clip_fc(clip_tokens)
         outputs: list[Tensor] = []
@@ -105,7 +106,7 @@ class Reference(nn.Module):
 
 
 def reference_tokens(referencenet: UNet, portrait_latents: Tensor, clip_tokens: Tensor) -> list[Tensor]:
-    """Normalised tokens of the reference network's 16 transformer blocks.
+    """Compute the normalised tokens of the reference network's 16 transformer blocks.
 
     Args:
         referencenet: the network.
@@ -113,7 +114,7 @@ def reference_tokens(referencenet: UNet, portrait_latents: Tensor, clip_tokens: 
         clip_tokens: (P, L, D).
 
     Returns:
-        (P, positions, channels) per layer; the last block has nothing behind that norm.
+        (P, positions, channels) per layer; the last block ends in that norm.
     """
     context = referencenet.clip_fc(clip_tokens)
     tokens: list[Tensor] = []
@@ -146,7 +147,7 @@ class Denoiser(nn.Module):
     def forward(
         self, latents: Tensor, timestep: Tensor, landmark_features: Tensor, *portrait: Tensor
     ) -> tuple[Tensor, ...]:
-        """One evaluation.
+        """Evaluate the network once.
 
         Args:
             latents: (1, 4, F, h, w).
@@ -155,7 +156,7 @@ class Denoiser(nn.Module):
             portrait: outputs of `Reference`, four per layer.
 
         Returns:
-            The v-predictions (1, 4, F, h, w): unconditional and conditional, or the conditional alone.
+            The v-predictions (1, 4, F, h, w): unconditional and conditional, or only conditional.
         """
         net = self.unet
         x = net.conv_in(latents[0].transpose(0, 1)) + landmark_features
@@ -188,7 +189,7 @@ class Denoiser(nn.Module):
         x = x + block.attn1.to_out[0]((torch.cat(attended) if self.guided else attended[0]).flatten(0, 1))
 
         *unconditional, conditional = self._halves(x, rows)
-        # K and V are the same for all frames, so all rows are queries of one attention
+        # all frames share K and V, so all rows are queries of one attention
         query = block.attn2.to_q(block.norm2(conditional))[None]
         crossed = attention(query, clip_key, clip_value, block.attn2.heads)[0]
         conditional = conditional + block.attn2.to_out[0](crossed)
@@ -201,10 +202,10 @@ class Denoiser(nn.Module):
 
 
 def unconditional_attention(unet: UNet) -> dict[str, Tensor]:
-    """By the name of each cross-attention, what it adds to the unconditional half: to_out(to_v(clip_fc.bias)), (C,).
+    """Compute what each cross-attention adds to the unconditional half, by name: to_out(to_v(clip_fc.bias)), (C,).
 
-    The public code feeds zeros in place of the CLIP tokens, before `clip_fc`: every token becomes its bias, and
-    softmax over equal values returns that value.
+    The reference implementation replaces the CLIP tokens by zeros before `clip_fc`, so every token becomes its bias,
+    and attention over equal values returns that value.
     """
     return {
         f"{name}.transformer_blocks.0.attn2": (attn := transformer.transformer_blocks[0].attn2).to_out[0](
@@ -233,7 +234,7 @@ class _VAEAttention:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, dtype and shape of a graph's input or output; letters in a shape are symbolic."""
+    """Name, dtype and shape of a graph's input or output; names in a shape are symbolic dimensions."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -242,14 +243,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One graph of the bundle: what it is made of and what goes in and out.
+    """Networks, inputs and outputs of one graph of the bundle.
 
     Attributes:
-        name: of the graph and its file.
-        networks: names of the networks it takes weights from, in the order of the module's arguments.
-        module: the cut; takes the networks.
-        inputs: in the order of the module's forward.
-        outputs: in the order it returns them.
+        name: name of the graph and its file.
+        networks: names of the networks whose weights it uses, in the order of the module's arguments.
+        module: makes the graph's module from the networks.
+        inputs: inputs in the order of the module's forward.
+        outputs: outputs in the order of its results.
     """
 
     name: str
@@ -260,7 +261,7 @@ class GraphSpec:
 
 
 def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
-    """The seven graphs of a model, by name."""
+    """Specify the seven graphs of a model, by name."""
     c, side = config.unet, config.image_encoder.image_size
     z = config.vae.latent_channels
     pixels = TensorSpec("pixels", (1, 3, "height", "width"))
@@ -269,6 +270,8 @@ def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
     features = TensorSpec("landmark_features", ("frames", c.block_out_channels[0], "latent_height", "latent_width"))
     latents = TensorSpec("latents", (1, z, "frames", "latent_height", "latent_width"))
     frames = TensorSpec("frames", ("frames", "height", "width", 3))
+    clip_pixels = TensorSpec("clip_pixels", (1, 3, side, side))
+    landmark_images = TensorSpec("landmark_images", ("frames", 3, "height", "width"))
     portrait = []
     for layer, level in enumerate(LAYER_LEVELS):
         width = c.block_out_channels[level]
@@ -279,22 +282,10 @@ def graph_specs(config: ModelConfig) -> dict[str, GraphSpec]:
     denoiser = (latents, TensorSpec("timestep", (1,), "int64"), features, *portrait)
     unconditional, conditional = (TensorSpec(f"v_{half}", latents.shape) for half in ("unconditional", "conditional"))
     specs = (
-        GraphSpec(
-            "image_encoder",
-            ("image_encoder",),
-            ImageEncoder,
-            (TensorSpec("clip_pixels", (1, 3, side, side)),),
-            (tokens,),
-        ),
+        GraphSpec("image_encoder", ("image_encoder",), ImageEncoder, (clip_pixels,), (tokens,)),
         GraphSpec("vae_encoder", ("vae",), VAEEncoder, (pixels,), (portrait_latents,)),
         GraphSpec("reference", ("referencenet", "unet"), Reference, (portrait_latents, tokens), tuple(portrait)),
-        GraphSpec(
-            "guider",
-            ("lmk_guider",),
-            LandmarkGuider,
-            (TensorSpec("landmark_images", ("frames", 3, "height", "width")),),
-            (features,),
-        ),
+        GraphSpec("guider", ("lmk_guider",), LandmarkGuider, (landmark_images,), (features,)),
         GraphSpec("denoiser", ("unet",), Denoiser, denoiser, (unconditional, conditional)),
         GraphSpec("denoiser_cond", ("unet",), partial(Denoiser, guided=False), denoiser, (conditional,)),
         GraphSpec("vae_decoder", ("vae",), VAEDecoder, (latents,), (frames,)),

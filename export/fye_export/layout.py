@@ -1,4 +1,4 @@
-"""Write a checkpoint in the released layout (docs/reference/checkpoints.md), the inverse of `fye_export.checkpoint`."""
+"""Writes a checkpoint in the released layout (docs/reference/checkpoints.md), inverse of `fye_export.checkpoint`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ def write(
     """Write all networks with their config.json files; one network is in memory at a time.
 
     Args:
-        path: a folder that does not exist yet, or is empty.
-        config: sizes.
-        weights: the state dict of a network, by its name (`fye_export.config.NETWORKS`).
+        path: a folder that does not exist yet or is empty.
+        config: sizes of the networks.
+        weights: returns the state dict of a network by its name (`fye_export.config.NETWORKS`).
         dtype: float16 or float32. Positional encodings are always float32.
 
     Raises:
-        OutputError: the folder has something in it, or cannot be written.
+        OutputError: the folder is not empty or cannot be written.
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()):
@@ -36,24 +36,24 @@ def write(
             file = folder / _file(name)
             file.parent.mkdir(parents=True, exist_ok=True)
             save = torch.save if file.suffix == ".pth" else save_file
-            save(_converted(weights(name), dtype), file)  # held by no name: freed before the next
+            save(_convert(weights(name), dtype), file)  # bound to no variable, so freed before the next network
         for name, settings in _settings(config).items():
             file = folder / CONFIGS[name]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _converted(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def _convert(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {key: value.to(torch.float32 if key.endswith(PE) else dtype).contiguous() for key, value in weights.items()}
 
 
 def _file(name: str) -> str:
-    """The released file: .pth for Follow-Your-Emoji's own networks, .safetensors for the others."""
+    """Return the released file: .pth for Follow-Your-Emoji's own networks, .safetensors for the others."""
     return next((file for file in WEIGHTS[name] if file.endswith(".pth")), WEIGHTS[name][0])
 
 
 def _settings(config: ModelConfig) -> dict[str, dict[str, object]]:
-    """What the three config.json say, under the names that diffusers and transformers use."""
+    """Return the contents of the three config.json files, under the names that diffusers and transformers use."""
     unet, vae, clip = config.unet, config.vae, config.image_encoder
     levels = len(vae.block_out_channels)
     return {

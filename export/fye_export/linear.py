@@ -1,7 +1,7 @@
-"""Linear layers as Gemm over flattened tokens.
+"""Rewrites linear layers as Gemm over flattened tokens.
 
-The exporter writes a linear layer over three dimensions as MatMul with a transposed weight and an Add. As Gemm it
-takes the weight as the state dict has it, and the bias at no cost.
+The exporter writes a linear layer over three dimensions as MatMul with a transposed weight, and an Add. A Gemm takes
+the weight as the state dict stores it, and adds the bias at no cost.
 """
 
 from itertools import count
@@ -13,12 +13,12 @@ import onnx_ir as ir
 def linears_to_gemm(graph: ir.Graph, weights: set[str]) -> dict[str, tuple[str, int, int]]:
     """Rewrite every linear layer, in place.
 
-    A layer whose output is split into equal parts becomes one Gemm for each part (GEGLU's value and gate): a Split
-    is a copy, while the rows of a weight are parts of the file already.
+    A layer whose output is split into equal parts, such as GEGLU's value and gate, becomes one Gemm per part: a Split
+    copies, whereas the rows of a weight are separate in the file already.
 
     Args:
-        graph: weights are graph inputs.
-        weights: their names.
+        graph: the graph, with weights as inputs.
+        weights: names of the weights.
 
     Returns:
         New graph inputs that are rows of a weight: name -> (weight, first row, end).
@@ -49,8 +49,8 @@ def linears_to_gemm(graph: ir.Graph, weights: set[str]) -> dict[str, tuple[str, 
         step = out_features // len(outputs)
         builder.before = split or last
         for i, output in enumerate(outputs):
-            rows_of = [part(operand, i * step, (i + 1) * step) for operand in operands] if split else operands
-            result = builder.linear(x, rows_of, in_features, step)
+            parts = [part(operand, i * step, (i + 1) * step) for operand in operands] if split else operands
+            result = builder.linear(x, parts, in_features, step)
             result.shape, result.type = output.shape, output.type
             ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
         for old in dict.fromkeys((split, last, node)):
@@ -85,7 +85,7 @@ class _Builder:
         return value
 
     def linear(self, x: ir.Value, operands: list[ir.Value], in_features: int, out_features: int) -> ir.Value:
-        """(..., in) -> (..., out)."""
+        """Apply a linear layer: (..., in) -> (..., out)."""
         if len(x.shape or ()) == 2:
             return self.node("Gemm", [x, *operands], {"transB": 1})
         flat = self.node("Reshape", [x, self.integers([-1, in_features])])
@@ -98,14 +98,14 @@ class _Builder:
 
 
 def _linear_layer(node: ir.Node, weights: set[str]) -> tuple[ir.Value, list[ir.Value], ir.Node] | None:
-    """Input, weight with or without bias, and last node of the linear layer that begins at `node`, if one does."""
+    """Find the linear layer that begins at `node`: its input, its weight and optional bias, and its last node."""
     if node.op_type == "Gemm":
         x, *operands = node.inputs
         return (x, operands, node) if all(v is not None and v.name in weights for v in operands) else None
     if node.op_type != "MatMul":
         return None
-    x, turned = node.inputs
-    transpose = turned.producer() if turned is not None else None
+    x, transposed = node.inputs
+    transpose = transposed.producer() if transposed is not None else None
     weight = transpose.inputs[0] if transpose is not None and transpose.op_type == "Transpose" else None
     if x is None or weight is None or weight.name not in weights or len(weight.shape or ()) != 2:
         return None

@@ -1,10 +1,11 @@
-"""The five networks in PyTorch, under the key names of the released checkpoint.
+"""The five networks in PyTorch, with the key names of the released checkpoint.
 
-The UNets hold their parameters in diffusers' blocks wherever those fit; how tokens attend is passed in, because that
-is what differs between the reference network, the denoiser of the exported graphs, and the public code's way.
+The UNets use diffusers' blocks wherever these fit. Callers pass in how tokens attend, because that differs between the
+reference network, the denoiser of the exported graphs, and the reference implementation.
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import pairwise
 
 import torch
@@ -17,11 +18,11 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from fye_export.blocks import Attend, MotionModule, SpatialTransformer
-from fye_export.config import GuiderConfig, ModelConfig, UNetConfig, VAEConfig
+from fye_export.config import GuiderConfig, ModelConfig, UNetConfig
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour resize to the next skip's size (twice, unless sizes are odd), then a convolution."""
+    """Nearest-neighbour resize to the next skip's size (double, unless sizes are odd), then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,19 +34,13 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """One level of a UNet: ResNet blocks, each with its transformer and motion module where the level has them."""
+    """One level of a UNet: ResNet blocks, each followed by the level's transformer and motion module, if any."""
 
     def __init__(self, config: UNetConfig, channels: list[tuple[int, int]], *, spatial: int, motion: bool) -> None:
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
+        time_channels, groups, eps = 4 * config.block_out_channels[0], config.norm_num_groups, config.norm_eps
         self.resnets = nn.ModuleList(
-            ResnetBlock2D(
-                in_channels=c_in,
-                out_channels=c_out,
-                temb_channels=time_channels,
-                groups=config.norm_num_groups,
-                eps=config.norm_eps,
-            )
+            ResnetBlock2D(in_channels=c_in, out_channels=c_out, temb_channels=time_channels, groups=groups, eps=eps)
             for c_in, c_out in channels
         )
         width = channels[-1][1]
@@ -58,7 +53,7 @@ class Level(nn.Module):
 class UNet(nn.Module):
     """Stable Diffusion 1.5's UNet; `motion=True` is the denoiser, `motion=False` the reference network.
 
-    The reference network ends in the first norm of its last transformer block: it has no output convolution.
+    The reference network ends in the first norm of its last transformer block and has no output convolution.
     """
 
     def __init__(self, config: UNetConfig, *, motion: bool) -> None:
@@ -99,14 +94,14 @@ class UNet(nn.Module):
             self.set_submodule("up_blocks.3.attentions.2", SpatialTransformer(config, a, truncated=True))
 
     def transformers(self) -> Iterator[tuple[str, SpatialTransformer]]:
-        """The 16 spatial transformers with their names, in the order in which layers are numbered: down, mid, up."""
+        """Yield the 16 spatial transformers with their names, in the order of layer numbers: down, mid, up."""
         for block in ("down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2",
                       "up_blocks.3"):  # fmt: skip
             for i, transformer in enumerate(self.get_submodule(block).attentions):
                 yield f"{block}.attentions.{i}", transformer
 
     def embed_time(self, timestep: Tensor) -> Tensor:
-        """Timestep (N,) -> embedding (N, 4 * first level's channels)."""
+        """Embed timesteps: (N,) -> (N, 4 * first level's channels)."""
         return self.time_embedding(self.time_proj(timestep).to(self.conv_in.weight.dtype))
 
     def forward(self, x: Tensor, temb: Tensor, attend: Attend, frames: int = 1, halves: int = 1) -> Tensor:
@@ -115,10 +110,10 @@ class UNet(nn.Module):
         Args:
             x: (N, C, h, w), the output of conv_in (with the landmark features added).
             temb: (1 or N, 4C), from `embed_time`.
-            attend: what a transformer block does to its tokens.
-            frames: frames of one clip that lie side by side in the batch; only the motion modules look at it.
-            halves: 2 repeats the batch after the first ResNet block. Unconditional and conditional half are
-                bit-identical until the first attention, so what comes before it is computed once.
+            attend: maps the tokens of a transformer block.
+            frames: frames per clip, side by side in the batch; only the motion modules use it.
+            halves: 2 repeats the batch after the first ResNet block. The unconditional and the conditional half are
+                bit-identical until the first attention, so everything before it is computed once.
 
         Returns:
             The denoiser's prediction (halves * N, 4, h, w), or the reference network's last tokens.
@@ -161,7 +156,7 @@ class UNet(nn.Module):
 
 
 class Guider(nn.Module):
-    """Landmark images to features at latent resolution."""
+    """Landmark guider: converts landmark images to features at latent resolution."""
 
     def __init__(self, config: GuiderConfig) -> None:
         super().__init__()
@@ -182,7 +177,7 @@ class Guider(nn.Module):
 
 
 def build(config: ModelConfig, name: str) -> nn.Module:
-    """One of the five networks (`fye_export.config.NETWORKS`) with fresh weights, in eval mode."""
+    """Build one of the five networks (`fye_export.config.NETWORKS`) with fresh weights, in eval mode."""
     if name == "unet":
         network: nn.Module = UNet(config.unet, motion=True)
     elif name == "referencenet":
@@ -190,35 +185,14 @@ def build(config: ModelConfig, name: str) -> nn.Module:
     elif name == "lmk_guider":
         network = Guider(config.lmk_guider)
     elif name == "vae":
-        network = _vae(config.vae)
-    elif name == "image_encoder":
-        c = config.image_encoder
-        network = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=c.hidden_size,
-                intermediate_size=c.intermediate_size,
-                num_hidden_layers=c.num_hidden_layers,
-                num_attention_heads=c.num_attention_heads,
-                patch_size=c.patch_size,
-                image_size=c.image_size,
-                projection_dim=c.projection_dim,
-                hidden_act=c.hidden_act,
-                layer_norm_eps=c.layer_norm_eps,
-            )
+        levels = len(config.vae.block_out_channels)
+        network = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            **asdict(config.vae),
         )
+    elif name == "image_encoder":
+        network = CLIPVisionModelWithProjection(CLIPVisionConfig(**asdict(config.image_encoder)))
     else:
         raise ValueError(f"no network is called {name!r}")
     return network.eval().requires_grad_(False)
-
-
-def _vae(config: VAEConfig) -> AutoencoderKL:
-    levels = len(config.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        norm_num_groups=config.norm_num_groups,
-        latent_channels=config.latent_channels,
-        scaling_factor=config.scaling_factor,
-    )

@@ -1,7 +1,7 @@
-"""One graph as an ONNX model whose weights are names, not numbers.
+"""Cuts a graph as an ONNX model that refers to its weights by name.
 
-Networks are traced with fake tensors, so that the full-size model is cut in a few hundred megabytes; the numbers come
-from the bundle's weights.safetensors, which every graph points into.
+Tracing uses fake tensors, so that cutting the full-size model takes a few hundred megabytes. Every graph points into
+the bundle's weights.safetensors, which holds the numbers.
 """
 
 import logging
@@ -26,13 +26,13 @@ from fye_rt.errors import ExportError
 
 OPSET = 23
 DTYPES = {"float16": ir.DataType.FLOAT16, "float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
-# Unequal everywhere, so that tracing cannot mistake one symbolic dimension for another or for a constant
+# All unequal, so that tracing cannot mistake one symbolic dimension for another or for a constant
 _TRACED = {"frames": 5, "height": 96, "width": 160}
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """Where a tensor lies in weights.safetensors."""
+    """Location of a tensor in weights.safetensors."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Weight:
     length: int
 
     def rows(self, first: int, end: int | None) -> "Weight":
-        """Some rows of it, which lie side by side in the file."""
+        """Locate some of its rows, which are contiguous in the file."""
         end = self.shape[0] if end is None else end
         row = self.length // self.shape[0]
         return Weight(self.dtype, (end - first, *self.shape[1:]), self.offset + first * row, (end - first) * row)
@@ -51,8 +51,8 @@ class Graph:
     """An ONNX model without weights.
 
     Attributes:
-        model: weights are graph inputs under their names, to be bound by `save`.
-        weights: names of the tensors that it takes from weights.safetensors.
+        model: the model; weights are graph inputs under their names, to be bound by `save`.
+        weights: names of the tensors that the model reads from weights.safetensors.
         rows: inputs of the model that are some rows of such a tensor: name -> (tensor, first row, end).
     """
 
@@ -62,11 +62,7 @@ class Graph:
 
 
 def trace(spec: GraphSpec, config: ModelConfig) -> Graph:
-    """Cut one graph out of freshly built networks.
-
-    Returns:
-        The graph at opset 23, with symbolic frames, height and width.
-    """
+    """Cut one graph out of freshly built networks, at opset 23, with symbolic frames, height and width."""
     with FakeTensorMode(), _quiet():
         module = spec.module(*(build(config, name) for name in spec.networks)).eval().requires_grad_(False)
         sizes = symbols(**_TRACED)
@@ -93,18 +89,18 @@ def trace(spec: GraphSpec, config: ModelConfig) -> Graph:
     optimizer.fold_constants(model)
     rows = linears_to_gemm(graph, weights)
     tidy(model)
-    taken = {value.name for value in graph.inputs if value.name in weights | set(rows) and value.uses()}
-    graph.inputs[:] = [*graph.inputs[: len(spec.inputs)], *(v for v in graph.inputs if v.name in taken)]
+    used = {value.name for value in graph.inputs if value.name in weights | set(rows) and value.uses()}
+    graph.inputs[:] = [*graph.inputs[: len(spec.inputs)], *(v for v in graph.inputs if v.name in used)]
     frames = _frames_symbol(graph, spec)
-    _sign(graph, spec)
-    _forget_tracing(model, frames)
-    rows = {name: source for name, source in rows.items() if name in taken}
-    used = (taken - set(rows)) | {source[0] for source in rows.values()}
-    return Graph(model, tuple(sorted(used)), rows)
+    _set_signature(graph, spec)
+    _remove_tracing_data(model, frames)
+    rows = {name: source for name, source in rows.items() if name in used}
+    tensors = (used - set(rows)) | {source[0] for source in rows.values()}
+    return Graph(model, tuple(sorted(tensors)), rows)
 
 
 def tidy(model: ir.Model) -> None:
-    """Drop what is unused and merge what is equal."""
+    """Remove unused nodes, merge equal initializers and nodes, and turn constants into initializers."""
     ir.passes.Sequential(
         ir.passes.common.RemoveUnusedNodesPass(),
         ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -114,9 +110,9 @@ def tidy(model: ir.Model) -> None:
 
 
 def save(graph: Graph, path: Path, weights_file: str, weights: Mapping[str, Weight]) -> None:
-    """Write the model, its weights pointing into `weights_file` (a name beside `path`).
+    """Write the model, whose weights point into `weights_file` (the name of a file beside `path`).
 
-    Weights stored as float16 pass through a Cast, which engines fold when they load.
+    Weights stored as float16 pass through a Cast, which engines fold when they load the model.
     """
     model = graph.model.clone()
     casts: list[ir.Node] = []
@@ -149,13 +145,13 @@ def save(graph: Graph, path: Path, weights_file: str, weights: Mapping[str, Weig
 
 
 def _match_signature(spec: GraphSpec, dynamic: list[dict[int, Any]]) -> tuple[Any, ...]:
-    """The denoiser takes the portrait as *args, which torch.export wants as one nested tuple."""
+    """Nest the dimensions of the portrait, which the denoiser takes as *args, in one tuple for torch.export."""
     plain = 3 if spec.name.startswith("denoiser") else len(dynamic)
     return (*dynamic[:plain], tuple(dynamic[plain:])) if plain < len(dynamic) else tuple(dynamic)
 
 
 def _weights_to_inputs(graph: ir.Graph) -> list[str]:
-    """Turn initializers into inputs: the optimizer must not look for numbers that fake tensors don't have."""
+    """Turn initializers into inputs, so that the optimizer does not look for numbers, which fake tensors lack."""
     names = list(graph.initializers)
     for name in names:
         value = graph.initializers.pop(name)
@@ -164,8 +160,8 @@ def _weights_to_inputs(graph: ir.Graph) -> list[str]:
     return names
 
 
-def _sign(graph: ir.Graph, spec: GraphSpec) -> None:
-    """Give inputs and outputs the names and symbolic shapes of the specification."""
+def _set_signature(graph: ir.Graph, spec: GraphSpec) -> None:
+    """Give inputs and outputs the names, symbolic shapes and types of the specification."""
     for values, tensors in ((graph.inputs, spec.inputs), (graph.outputs, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=False):
             value.name = tensor.name
@@ -174,28 +170,28 @@ def _sign(graph: ir.Graph, spec: GraphSpec) -> None:
 
 
 def _frames_symbol(graph: ir.Graph, spec: GraphSpec) -> object:
-    """What tracing called the number of frames, if the graph has frames."""
+    """Return the symbol that tracing gave the number of frames; None if the graph has no frames."""
     for value, tensor in zip(graph.inputs, spec.inputs, strict=False):
         if "frames" in tensor.shape:
             return value.shape[tensor.shape.index("frames")]
     return None
 
 
-def _forget_tracing(model: ir.Model, frames: object) -> None:
-    """Drop stack traces and inferred shapes: they are most of the file, and engines infer their own.
+def _remove_tracing_data(model: ir.Model, frames: object) -> None:
+    """Remove stack traces and inferred shapes: they make up most of the file, and engines infer their own.
 
-    Attention keeps its widths, without which ONNX's own shape inference takes them for 0, and the name of the frames,
-    by which temporal attention is known.
+    Attention keeps its widths, which ONNX's own shape inference would otherwise take for 0, and the name of the frames,
+    which identifies temporal attention.
     """
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.producer_name = "fye-rt"
     model.producer_version = None
-    kept = {id(v) for v in (*model.graph.inputs, *model.graph.outputs)}
+    interface = {id(v) for v in (*model.graph.inputs, *model.graph.outputs)}
     attended = {id(v) for node in model.graph if node.op_type == "Attention" for v in (*node.inputs, *node.outputs)}
     for node in model.graph:
         node.metadata_props.clear()
-        node.name = None  # engines make up their own
+        node.name = None  # engines assign their own
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
@@ -203,7 +199,7 @@ def _forget_tracing(model: ir.Model, frames: object) -> None:
                 value.shape = ir.Shape(
                     d if isinstance(d, int) else "frames" if d == frames else None for d in value.shape
                 )
-            elif id(value) not in kept:
+            elif id(value) not in interface:
                 value.shape, value.type = None, None
     for value in model.graph.inputs:
         value.metadata_props.clear()
@@ -211,7 +207,7 @@ def _forget_tracing(model: ir.Model, frames: object) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's warnings are about packages and internals that do not concern the user."""
+    """Silence the exporter's warnings, which concern packages and internals and not the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

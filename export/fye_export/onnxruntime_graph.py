@@ -1,4 +1,4 @@
-"""The variant of a graph that suits ONNX Runtime's CPU provider."""
+"""Rewrites a graph for ONNX Runtime's CPU provider."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ from fye_export.rewrite import constant, node_before, replace_node
 
 
 def lowered(graph: Graph) -> Graph | None:
-    """The same graph in operators that ONNX Runtime computes well, or None if nothing needs lowering.
+    """Rewrite a graph in operators that ONNX Runtime computes well; returns None if nothing needs rewriting.
 
-    Spatial attention becomes MultiHeadAttention: the standard operator materialises the scores, 2.1 GB a frame at
-    512x512, against 38 MB. Temporal attention stays: its scores are smaller than its queries, and the standard operator
-    is twice as fast on short rows (28 ms against 65 ms for 2048 rows of 16 frames, 320 channels).
+    Spatial attention becomes MultiHeadAttention: the standard operator materialises the scores, 2.1 GB per frame at
+    512x512 instead of 38 MB. Temporal attention stays: its scores are smaller than its queries, and the standard
+    operator is twice as fast on short rows (28 ms instead of 65 ms for 2048 rows of 16 frames, 320 channels).
 
-    GroupNormalization becomes InstanceNormalization over its groups: the standard operator is expanded into
-    E[x^2] - E[x]^2, which is slow, and NaN where a group's values nearly agree.
+    GroupNormalization becomes InstanceNormalization over its groups: ONNX Runtime expands the standard operator into
+    E[x^2] - E[x]^2, which is slow, and NaN if a group's values are nearly equal.
     """
     model = graph.model.clone()
     changed = False

@@ -1,8 +1,8 @@
-"""Write a seeded random checkpoint in the released layout, for tests and measurements without the real weights.
+"""Writes a seeded random checkpoint in the released layout, for tests and measurements without the real weights.
 
     python -m fye_export.random_checkpoint DIR [--config full|mid|tiny] [--seed 0] [--dtype fp16|fp32]
 
-The same seed gives the same numbers in both dtypes: fp32 holds the fp16 values widened.
+The same seed gives the same numbers in both dtypes: fp32 stores the fp16 values.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from fye_rt.errors import FyeError
 
 PRESETS = {
     "full": ModelConfig(),
-    # large enough that its time goes where the full model's goes, small enough for two cores
+    # large enough to spend its time like the full model, small enough for two cores
     "mid": ModelConfig(
         unet=UNetConfig(block_out_channels=(64, 128, 256, 256), clip_dim=64),
         lmk_guider=GuiderConfig(out_channels=64),
@@ -29,7 +29,7 @@ PRESETS = {
             hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, projection_dim=32
         ),
     ),
-    # the smallest whose heads still divide the channels
+    # the smallest sizes whose heads still divide the channels
     "tiny": ModelConfig(
         unet=UNetConfig(
             block_out_channels=(8, 8, 8, 16), heads=4, norm_num_groups=4, cross_attention_dim=24, clip_dim=40
@@ -55,13 +55,13 @@ def write(path: str | Path, config: ModelConfig, *, seed: int = 0, dtype: torch.
     Weights are uniform with variance 1 / fan-in, so that activations keep their size; norms are near 1 and 0.
 
     Args:
-        path: a folder that does not exist yet, or is empty.
-        config: sizes, for instance one of `PRESETS`.
-        seed: of all weights.
+        path: a folder that does not exist yet or is empty.
+        config: sizes of the networks, such as one of `PRESETS`.
+        seed: random seed of all weights.
         dtype: float16 or float32. Positional encodings are always float32.
 
     Raises:
-        OutputError: the folder has something in it, or cannot be written.
+        OutputError: the folder is not empty or cannot be written.
     """
     layout.write(path, config, lambda name: _random_weights(config, name, seed), dtype)
 
@@ -73,8 +73,8 @@ def _random_weights(config: ModelConfig, name: str, seed: int) -> dict[str, Tens
 
 
 def gain(name: str) -> float:
-    """What a network's weights are multiplied by, so that activations keep their size."""
-    # each SiLU shrinks what passes to 0.6 of its size, and the guider has no norms to make up for it
+    """Return the factor on a network's weights with which activations keep their size."""
+    # each SiLU shrinks activations to 0.6 of their size, and the guider has no norms to compensate
     return 1.7 if name == "lmk_guider" else 1.0
 
 
@@ -85,19 +85,19 @@ def _random(stream: str, key: str, shape: torch.Size, gain: float) -> Tensor:
 
 
 def fill(tensor: Tensor, key: str, stream: str, gain: float) -> None:
-    """Fill a network's tensor with random numbers that float16 holds; a positional encoding with itself.
+    """Fill a network's tensor with random float16 values; a positional encoding gets its true values.
 
     Args:
-        tensor: is overwritten.
+        tensor: the tensor to overwrite.
         key: its name in the state dict.
-        stream: seed, network and name, of which each has numbers of its own on each kind of device.
-        gain: of the network.
+        stream: text of seed, network and key that seeds the numbers; each kind of device gives its own.
+        gain: the network's `gain`.
     """
     shape = tensor.shape
     if key.endswith(PE):
         tensor.copy_(blocks.PositionalEncoding(shape[2]).get_buffer("pe"))
         return
-    # a generator per tensor: a value depends on nothing but seed and name
+    # one generator per tensor: values depend only on seed and name
     seed = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7])
     generator = torch.Generator(tensor.device).manual_seed(seed)
     half_width = gain * (3 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1

@@ -1,4 +1,4 @@
-"""Putting nodes into an ONNX graph in place of others."""
+"""Inserts and replaces nodes in ONNX graphs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 def node_before(
     graph: ir.Graph, before: ir.Node, op: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()
 ) -> ir.Value:
-    """Insert a standard operator; returns its output."""
+    """Insert a standard operator before a node; returns its output."""
     node = ir.Node("", op, inputs, attributes)
     graph.insert_before(before, node)
     return node.outputs[0]
 
 
 def constant(graph: ir.Graph, array: NDArray[Any]) -> ir.Value:
-    """A new initializer."""
+    """Add an initializer with an unused name."""
     number = len(graph.initializers)
     while f"constant_{number}" in graph.initializers:
         number += 1
@@ -29,12 +29,12 @@ def constant(graph: ir.Graph, array: NDArray[Any]) -> ir.Value:
 
 
 def int64s(graph: ir.Graph, *numbers: int) -> ir.Value:
-    """A new initializer of whole numbers, int64 (n,)."""
+    """Add an initializer of integers, int64 (n,)."""
     return constant(graph, np.array(numbers, np.int64))
 
 
 def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
-    """Put `new` in the place of `old`; both have one output, which keeps its name."""
+    """Replace `old` by `new`; each has one output, whose name stays the same."""
     graph.insert_before(old, new)
     value, successor = old.outputs[0], new.outputs[0]
     successor.name, successor.shape, successor.type = value.name, value.shape, value.type

@@ -1,4 +1,4 @@
-"""The model's sizes, as the config.json files state them and as the weights show them."""
+"""Infers a model's sizes from its weights and config.json files."""
 
 import itertools
 import math
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is known of one network: its weights, and its config.json where the release has one.
+    """The weights of one network, and its config.json if the release has one.
 
     Attributes:
         weights: tensors under their state-dict names.
-        weights_file: how messages call their file.
+        weights_file: name of the weights file in messages.
         settings: the parsed config.json.
-        settings_file: how messages call it.
+        settings_file: name of config.json in messages.
     """
 
     weights: Mapping[str, Tensor]
@@ -39,7 +39,7 @@ class Source:
     settings_file: str = ""
 
     def size(self, key: str, axis: int) -> int:
-        """Length of one axis of a weight."""
+        """Return the length of one axis of a weight."""
         if key not in self.weights:
             raise CheckpointError(f"{self.weights_file}: {key} is missing; use the file as it was released")
         shape = tuple(self.weights[key].shape)
@@ -48,11 +48,11 @@ class Source:
         return shape[axis]
 
     def count(self, prefix: str) -> int:
-        """How many of `prefix.0`, `prefix.1`, ... there are without a gap."""
+        """Count the modules `prefix.0`, `prefix.1`, ... up to the first gap."""
         return next(i for i in itertools.count() if not any(key.startswith(f"{prefix}.{i}.") for key in self.weights))
 
     def agreed(self, name: str, measured: T, key: str) -> T:
-        """`measured`, which the weight `key` shows, unless config.json states another value."""
+        """Return `measured`, the value that the weight `key` shows; refuse a config.json that states another."""
         stated = self.settings.get(name, measured)
         if isinstance(stated, list):
             stated = tuple(stated)
@@ -64,7 +64,7 @@ class Source:
         return measured
 
     def channels(self, keys: list[str]) -> tuple[int, ...]:
-        """`block_out_channels`: the first axes of `keys`, the first convolution of each level."""
+        """Return `block_out_channels`, the first axes of `keys`: weights of the first convolution of each level."""
         measured = tuple(self.size(key, 0) for key in keys)
         stated = self.settings.get("block_out_channels")
         levels = zip(keys, measured, stated if isinstance(stated, list) else (), strict=False)
@@ -72,21 +72,21 @@ class Source:
         return self.agreed("block_out_channels", measured, differing)
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A positive integer that only config.json knows."""
+        """Read a positive integer that only config.json states."""
         value = self.settings.get(name, default)
         if type(value) is not int or value < 1:
             raise CheckpointError(f"{self.settings_file}: {name} must be a positive integer, found {value!r}")
         return value
 
     def real(self, name: str, default: float) -> float:
-        """A positive number that only config.json knows."""
+        """Read a positive number that only config.json states."""
         value = self.settings.get(name, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise CheckpointError(f"{self.settings_file}: {name} must be a positive number, found {value!r}")
         return float(value)
 
     def choice(self, name: str, allowed: tuple[T, ...]) -> T:
-        """A setting of which only some values are implemented; the first is the default."""
+        """Read a setting with few implemented values, of which the first is the default."""
         value = self.settings.get(name, allowed[0])
         if value not in allowed:
             choices = " or ".join(map(repr, allowed))
@@ -95,23 +95,23 @@ class Source:
 
 
 def infer(sources: Mapping[str, Source]) -> ModelConfig:
-    """The sizes of all networks.
+    """Infer the sizes of all networks.
 
     Raises:
-        CheckpointError: config.json and weights, or two networks, contradict each other; or a size is impossible.
+        CheckpointError: config.json and weights, or two networks, contradict each other, or a size is impossible.
     """
     unet = _unet(sources["unet"])
     guider = _guider(sources["lmk_guider"])
     vae = _vae(sources["vae"])
     clip = _clip(sources["image_encoder"])
-    for here, left, there, right in (
+    for left_name, left, right_name, right in (
         ("unet clip_fc.weight", unet.clip_dim, "image_encoder hidden_size", clip.hidden_size),
         ("unet conv_in.weight", unet.in_channels, "vae latent_channels", vae.latent_channels),
         ("unet conv_in.weight", unet.block_out_channels[0], "lmk_guider conv_out.weight", guider.out_channels),
     ):
         if left != right:
             raise CheckpointError(
-                f"{here} has {left} channels but {there} has {right}; the files belong to different models"
+                f"{left_name} has {left} channels but {right_name} has {right}; the files belong to different models"
             )
     return ModelConfig(unet=unet, lmk_guider=guider, vae=vae, image_encoder=clip)
 
@@ -129,7 +129,7 @@ def _unet(source: Source) -> UNetConfig:
     context = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     config = UNetConfig(
         block_out_channels=(a, b, c, d),
-        # an old diffusers name: it is the number of heads, not their dimension
+        # an old diffusers name for the number of heads, not their dimension
         heads=source.whole("attention_head_dim", 8),
         norm_num_groups=source.whole("norm_num_groups", 32),
         norm_eps=source.real("norm_eps", 1e-5),

@@ -1,4 +1,4 @@
-"""One weight file as a plain dictionary of tensors: memory-mapped, and never unpickled without restriction."""
+"""Reads a weight file as a plain dictionary of tensors: memory-mapped, and unpickled only with restrictions."""
 
 import re
 import zipfile
@@ -22,18 +22,18 @@ _VAE_ATTENTION = re.compile(
 
 
 def read(path: Path, name: str) -> dict[str, Tensor]:
-    """Read a .safetensors file, or a .pth, .bin or .ckpt that holds nothing but tensors.
+    """Read a .safetensors file, or a .pth, .bin or .ckpt that holds only tensors.
 
-    The tensors are views of the memory-mapped file (but for torch.save's format from before version 1.6, which is
-    read whole), so this costs no memory until they are used. `{"state_dict": {...}}` around the tensors and
-    `module.` before every key, which training frameworks leave behind, are removed.
+    The tensors are views of the memory-mapped file and use no memory until they are read; only torch.save's format
+    from before version 1.6 is read as a whole. Wrappers that training frameworks leave behind are removed:
+    `{"state_dict": {...}}` around the tensors, and `module.` before every key.
 
     Args:
         path: the file; its suffix decides how it is read.
-        name: how messages call it.
+        name: name of the file in messages.
 
     Raises:
-        CheckpointError: unreadable, truncated, or something else than a dictionary of float16, bfloat16 or float32
+        CheckpointError: the file is unreadable or truncated, or is not a dictionary of float16, bfloat16 or float32
             tensors.
     """
     refuse_pointer(path, CheckpointError)
@@ -48,9 +48,10 @@ def read(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def modern_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the VAE's two attentions their present names and shapes.
+    """Give the VAE's two attentions their current names and shapes.
 
-    Older files say query, key, value and proj_attn, and may hold the projections as 1x1 convolutions (C, C, 1, 1).
+    Older files use the names query, key, value and proj_attn, and may store the projections as 1x1 convolutions
+    (C, C, 1, 1).
     """
     renamed = {}
     for key, value in state.items():
@@ -59,7 +60,7 @@ def modern_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             modern = f"{prefix}{_OLD_VAE_ATTENTION.get(projection, projection)}.{parameter}"
             if value.ndim == 4 and value.shape[2:] == (1, 1):
                 value = value[:, :, 0, 0]
-            # in a file with both names the old one stays as it is, to be refused as surplus
+            # if a file has both names, keep the old one, so that it is refused as surplus
             key = modern if modern == key or modern not in state else key
         renamed[key] = value
     return renamed
@@ -79,8 +80,8 @@ def _read_pickle(path: Path, name: str) -> Any:
     except OSError as error:
         raise CheckpointError(f"cannot read {name}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        found = re.search(r"GLOBAL (\S+)", str(error))  # the rest of torch's message advises to unpickle it all
-        reason = f"it holds a {found[1]}, and only tensors are ever unpickled" if found else "it is damaged"
+        match = re.search(r"GLOBAL (\S+)", str(error))  # the rest of torch's message advises to unpickle everything
+        reason = f"it holds a {match[1]}, and only tensors are ever unpickled" if match else "it is damaged"
         raise CheckpointError(
             f"cannot read {name}: {reason}; use the file as it was released, or a .safetensors"
         ) from error

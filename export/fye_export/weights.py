@@ -1,4 +1,4 @@
-"""weights.safetensors: every tensor that a graph reads, once, where all graphs find it."""
+"""Plans, writes and reads weights.safetensors, which stores each tensor once for all graphs."""
 
 import json
 import struct
@@ -27,11 +27,11 @@ class StoredTensor:
     """A tensor to be written.
 
     Attributes:
-        network: where it comes from.
-        key: its state-dict name there.
-        shape: of it.
-        dtype: as written.
-        shared: names of tensors that are equal to it, and not written again.
+        network: network that it belongs to.
+        key: its state-dict name in that network.
+        shape: its shape.
+        dtype: its type in the file.
+        shared: names of equal tensors, which are not written again.
     """
 
     network: str
@@ -42,24 +42,24 @@ class StoredTensor:
 
     @property
     def name(self) -> str:
-        """Name in the file."""
+        """Name of the tensor in the file."""
         return f"{self.network}.{self.key}"
 
     @property
     def bytes(self) -> int:
-        """Bytes in the file."""
+        """Size of the tensor in the file, in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 def plan(checkpoint: Checkpoint, precision: str, read: Collection[str] | None = None) -> list[StoredTensor]:
-    """What to write, in the order of the file: tensors of whole cache lines first, so that all of them are aligned.
+    """List the tensors to write in file order: those of whole cache lines come first, so that all of them are aligned.
 
-    Positional encodings stay float32, as they are in the released files, and equal ones are written once.
+    Positional encodings stay float32, as in the released files, and equal ones are written once.
 
     Args:
-        checkpoint: where tensors come from.
+        checkpoint: source of the tensors.
         precision: "fp32" or "fp16".
-        read: names of the tensors that graphs read; None takes all.
+        read: names of the tensors that graphs read; None selects all.
     """
     tensors: dict[object, StoredTensor] = {}
     for network in NETWORKS:
@@ -84,7 +84,7 @@ def write(
     """Stream the tensors from the checkpoint, then the derived ones (float32), one in memory at a time.
 
     Returns:
-        Where each tensor lies, by name, shared ones included.
+        Location of each tensor by name, including shared ones.
 
     Raises:
         CheckpointError: a value does not fit into float16.
@@ -106,25 +106,23 @@ def write(
         file.write(struct.pack("<Q", start - 8) + text.ljust(start - 8))
         for array in _arrays(tensors, checkpoint):
             file.write(array.data)
-        for made in derived.values():
-            file.write(made.float().contiguous().numpy().data)
+        for vector in derived.values():
+            file.write(vector.float().contiguous().numpy().data)
     return {name: Weight(w.dtype, w.shape, start + w.offset, w.length) for name, w in placed.items()}
 
 
 def read(bundle: Bundle, network: str) -> dict[str, np.ndarray]:
-    """A network's state dict out of a bundle, in the precision it is stored in; zeros for what no graph reads.
+    """Read the state dict of a network (`fye_export.config.NETWORKS`) from a bundle, in the stored precision.
 
-    Args:
-        bundle: any.
-        network: one of `fye_export.config.NETWORKS`.
+    Tensors that no graph reads are zeros.
     """
     with torch.device("meta"):
-        built = networks.build(ModelConfig.from_dict(dict(bundle.model)), network)
+        module = networks.build(ModelConfig.from_dict(dict(bundle.model)), network)
     shared = bundle.manifest["weights"].get("shared", {})
     with safe_open(bundle.path / bundle.weights, "np") as stored:
         names = {name: name for name in stored.keys()} | shared  # noqa: SIM118
         state = {}
-        for key, tensor in built.state_dict().items():
+        for key, tensor in module.state_dict().items():
             name = names.get(f"{network}.{key}")
             state[key] = np.zeros(tensor.shape, np.float32) if name is None else stored.get_tensor(name)
     return state

@@ -2,8 +2,9 @@
 
     python -m fye_kernels.aot --arch sm_80,sm_90a --out DIR
 
-DIR gets a cubin for every variant and architecture, and manifest.json: how each is launched, and what it takes. It
-fails where a kernel spills registers into memory, or takes more of them than resources.json records for this Triton.
+Writes to DIR a cubin for every variant and architecture, and manifest.json, which says how to launch each cubin and
+which resources it needs. Fails if a kernel spills registers into memory, or uses more registers than resources.json
+records for this version of Triton.
 """
 
 import argparse
@@ -37,13 +38,13 @@ _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuo
 
 
 def variants() -> Iterator[Variant]:
-    """Of all kernels."""
+    """Yield the variants of all kernels."""
     for module in (reference_attention, temporal_attention, forecast_step, norm_silu, geglu, to_uint8):
         yield from module.variants()
 
 
 def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[str, Any]]:
-    """A variant's cubin for an architecture, and its entry in the manifest but for the file."""
+    """Compile a variant for an architecture; returns its cubin and its manifest entry, without the file name."""
     order = list(inspect.signature(variant.kernel.fn).parameters)
     types = {name: variant.signature.get(name, "constexpr") for name in order}
     aligned = {(order.index(name),): [["tt.divisibility", 16]] for name in variant.aligned}
@@ -68,97 +69,96 @@ def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[st
 
 
 def _compile_named(name: str, architecture: str) -> tuple[bytes, dict[str, Any]]:
-    """As `compile_variant`, for another process."""
+    """Compile the variant of this name; a worker process receives names, not kernels."""
     return compile_variant(next(variant for variant in variants() if variant.name == name), architecture)
 
 
 def usage(cubin: bytes) -> dict[str, int]:
-    """Registers of a thread, and bytes of its stack, which hold what didn't fit into them.
+    """Read the registers per thread, and the bytes of stack that hold spilled values, from a cubin.
 
     Raises:
-        BackendError: cuobjdump does not say.
+        BackendError: cuobjdump does not report them.
     """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = subprocess.run([_CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
-    if found is None:
-        raise BackendError(f"{_CUOBJDUMP} does not say what a kernel takes: {said.strip()!r}")
-    return {"registers": int(found[1]), "stack": int(found[2])}
+        output = subprocess.run([_CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True).stdout
+    match = re.search(r"REG:(\d+) STACK:(\d+)", output)
+    if match is None:
+        raise BackendError(f"{_CUOBJDUMP} does not report a kernel's resources: {output.strip()!r}")
+    return {"registers": int(match[1]), "stack": int(match[2])}
 
 
 def check(name: str, architecture: str, entry: dict[str, Any], recorded: dict[str, Any]) -> str | None:
-    """What is wrong with a compiled kernel, or None."""
+    """Describe what is wrong with a compiled kernel; None if nothing is."""
     if entry["stack"]:
         return f"{name} for {architecture} spills {entry['stack']} bytes"
     bound = recorded.get(name, {}).get(architecture)
     if bound is None:
         return f"{name} for {architecture} has no bound in {RESOURCES.name}; add it with --record"
     if entry["registers"] > bound:
-        return f"{name} for {architecture} takes {entry['registers']} registers, {bound} are recorded"
+        return f"{name} for {architecture} uses {entry['registers']} registers, but {RESOURCES.name} allows {bound}"
     return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile; returns the exit code."""
+    """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m fye_kernels.aot", description="Compile all kernels, without a GPU."
     )
-    parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="by default %(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True)
+    parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="architectures; default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="kernels with that in their name; several with commas"
+        "--only", default="", metavar="TEXT", help="compile kernels whose names contain TEXT; several with commas"
     )
-    parser.add_argument("--record", action="store_true", help=f"write what they take into {RESOURCES.name}")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--record", action="store_true", help=f"write the kernels' registers to {RESOURCES.name}")
+    options = parser.parse_args(arguments)
     try:
-        return _compile_all(given)
+        return _compile_all(options)
     except FyeError as error:
         print(f"fye: {error}", file=sys.stderr)
         return 2
 
 
-def _compile_all(given: argparse.Namespace) -> int:
-    asked = given.arch.split(",")
-    architectures = [name if name in ARCHITECTURES or f"{name}a" not in ARCHITECTURES else f"{name}a" for name in asked]
+def _compile_all(options: argparse.Namespace) -> int:
+    names = options.arch.split(",")
+    architectures = [name if name in ARCHITECTURES or f"{name}a" not in ARCHITECTURES else f"{name}a" for name in names]
     if unknown := [name for name in architectures if name not in ARCHITECTURES]:
         raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(ARCHITECTURES)}")
-    chosen = [variant.name for variant in variants() if any(text in variant.name for text in given.only.split(","))]
+    chosen = [variant.name for variant in variants() if any(text in variant.name for text in options.only.split(","))]
     if not chosen:
-        raise OptionError(f"--only {given.only!r} names no kernel")
+        raise OptionError(f"--only {options.only!r} names no kernel")
     recorded = json.loads(RESOURCES.read_text())
-    if recorded["triton"] != triton.__version__ and not given.record:
-        print(f"bounds are of Triton {recorded['triton']}, this is {triton.__version__}: spills alone are checked")
+    if recorded["triton"] != triton.__version__ and not options.record:
+        print(f"bounds are for Triton {recorded['triton']}, not {triton.__version__}: only spills are checked")
     bounds = recorded["registers"]
     manifest: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
-    wrong = []
-    with atomic_folder(given.out) as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    faults = []
+    with atomic_folder(options.out) as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         jobs = [(name, architecture) for name in chosen for architecture in architectures]
-        for (name, architecture), (cubin, entry) in zip(
-            jobs, pool.map(_compile_named, *zip(*jobs, strict=True)), strict=True
-        ):
+        compiled = pool.map(_compile_named, *zip(*jobs, strict=True))
+        for (name, architecture), (cubin, entry) in zip(jobs, compiled, strict=True):
             entry["file"] = f"{name}.{architecture}.cubin"
             (folder / entry["file"]).write_bytes(cubin)
             manifest["kernels"].setdefault(name, {})[architecture] = entry
-            if given.record:
+            if options.record:
                 bounds.setdefault(name, {})[architecture] = entry["registers"]
-            found = check(name, architecture, entry, bounds)
-            if found is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
-                wrong.append(found)
+            fault = check(name, architecture, entry, bounds)
+            if fault is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
+                faults.append(fault)
             fits = occupancy(architecture, entry["registers"], entry["warps"], entry["shared_memory"])
             print(
                 f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared, "
-                f"{fits.warps} warps at once ({100 * fits.share:.0f} %, by {fits.bound})"
+                f"{fits.warps} warps at once ({100 * fits.share:.0f} %, limited by {fits.bound})"
             )
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    if given.record:
+    if options.record:
         with atomic_file(RESOURCES) as temporary:
             content = {"triton": triton.__version__, "registers": dict(sorted(bounds.items()))}
             temporary.write_text(json.dumps(content, indent=1) + "\n")
-    for line in wrong:
-        print(f"fye: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    for fault in faults:
+        print(f"fye: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

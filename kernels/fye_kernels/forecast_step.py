@@ -1,12 +1,12 @@
-"""The denoising loop's one line, in one pass over memory.
+"""Update of the latents after a network evaluation, in one pass over memory.
 
     v    = u + guidance (c - u)                    classifier-free guidance
-    v    = sum_k share_k v_k                       where windows overlap: each one's share of a frame
-    q    = C v + D x                               the quantity that is forecast, written into the ring
+    v    = sum_k share_k v_k                       where windows overlap: each window's share of a frame
+    q    = C v + D x                               the forecast quantity, written into the ring
     x   <- A x + B v + sum_s W_s ring_s            with the new q in its slot
 
-The numbers lie in device memory, by slot of the ring and not by age, so that one captured graph serves every step. Sums
-are float32. With a face mask there is a second row of numbers, for what lies outside of it.
+The coefficients lie in device memory, ordered by slot of the ring and not by age, so that one captured graph serves
+every step. Sums are float32. With a face mask, a second row of coefficients applies outside of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,16 @@ from fye_rt.backends.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
 from fye_rt.forecast import Jump
 from fye_rt.windows import Window
 
-_BLOCK = 512  # with more, halves in 16 bits would change their layout through shared memory to meet the latents
+_BLOCK = 512  # in larger blocks 16-bit predictions go through shared memory to match the layout of the latents
 
 
 class Blend(NamedTuple):
-    """Which windows show a frame, and their shares in it. A frame has up to K of them, the rest of its column is 0.
+    """The windows that show each frame, up to K of them, and their shares; the rest of a frame's column is 0.
 
     Attributes:
-        planes: int32 (K, F), number of the frame's first plane (h, w) among those of all windows (N, 4, f, h, w); that
-            of its next channel lies f planes further.
-        shares: float32 (K, F), each column sums to 1.
+        planes: int32 (K, F), index of the frame's first plane (h, w) among the planes of all windows (N, 4, f, h, w);
+            the plane of the next channel lies f planes further.
+        shares: float32 (K, F); each column sums to 1.
     """
 
     planes: Tensor
@@ -40,7 +40,7 @@ class Blend(NamedTuple):
 
 
 def blend(windows: Sequence[Window], frames: int, channels: int = 4) -> Blend:
-    """Where the predictions of windows of one length are to be looked for."""
+    """Build the tables that locate each frame in the predictions of windows of equal length."""
     length = len(windows[0].frames)
     shown: list[list[tuple[int, float]]] = [[] for _ in range(frames)]
     for number, window in enumerate(windows):
@@ -48,14 +48,14 @@ def blend(windows: Sequence[Window], frames: int, channels: int = 4) -> Blend:
             shown[frame].append((number * channels * length + position, share))
     planes = np.zeros((max(map(len, shown)), frames), np.int32)
     shares = np.zeros(planes.shape, np.float32)
-    for frame, each in enumerate(shown):
-        for k, (plane, share) in enumerate(each):
+    for frame, parts in enumerate(shown):
+        for k, (plane, share) in enumerate(parts):
             planes[k, frame], shares[k, frame] = plane, share
     return Blend(torch.from_numpy(planes), torch.from_numpy(shares))
 
 
 def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
-    """The rows of `fye_rt.backends.jump_row.rows`, float32 (2, ROW)."""
+    """Return the rows of `fye_rt.backends.jump_row.rows` as float32 (2, ROW)."""
     return torch.tensor(rows(jump, guidance, slot, slots))
 
 
@@ -69,7 +69,7 @@ def reference(
     face: Tensor | None = None,
     blend: Blend | None = None,
 ) -> None:
-    """The same in plain PyTorch; see `forecast_step`."""
+    """Compute `forecast_step` in plain PyTorch."""
     inside, outside = numbers.float()
     v = conditional.float()
     if unconditional is not None:
@@ -104,16 +104,16 @@ def forecast_step(
 
     Args:
         latents: float32 (1, 4, F, h, w), overwritten.
-        unconditional: prediction of v in any floating type, of the same shape; None where `conditional` is guided.
-        conditional: likewise.
-        ring: float32 (slots, 1, 4, F, h, w), of which one slot is overwritten; what has no weight is not read.
-        slot: int32 (1,), which.
+        unconditional: prediction of v, any floating type, shape of `latents`; None if `conditional` is guided already.
+        conditional: prediction of v, any floating type, shape of `latents`.
+        ring: float32 (slots, 1, 4, F, h, w). One slot is overwritten; slots without weight are not read.
+        slot: int32 (1,), index of the slot to overwrite.
         numbers: float32 (2, ROW), from `numbers`, on the device.
-        face: bool (F, h, w), where the first row of numbers holds; everywhere if None.
-        blend: on the device, where predictions are those of N windows, (N, 4, f, h, w). It is not checked against them.
+        face: bool (F, h, w), where the first row of numbers applies; None means everywhere.
+        blend: tables on the device if predictions come from N windows, (N, 4, f, h, w). Their contents are not checked.
 
     Raises:
-        ValueError: shapes, types or strides that don't fit together.
+        ValueError: shapes, types or strides do not match.
     """
     optional = (unconditional, face, *(blend or ()))
     tensors = (latents, conditional, ring, slot, numbers, *(x for x in optional if x is not None))
@@ -122,7 +122,7 @@ def forecast_step(
     if latents.dtype != torch.float32 or ring.dtype != torch.float32 or ring.shape[1:] != latents.shape:
         raise ValueError(f"latents and ring must be float32 of one shape, not {latents.shape} and {ring.shape}")
     if not 1 <= len(ring) <= SLOTS:
-        raise ValueError(f"a ring has 1 to {SLOTS} slots, not {len(ring)}")
+        raise ValueError(f"ring must have 1 to {SLOTS} slots, not {len(ring)}")
     if numbers.shape != (2, ROW) or numbers.dtype != torch.float32 or slot.shape != (1,) or slot.dtype != torch.int32:
         raise ValueError(f"numbers must be float32 (2, {ROW}) and slot int32 (1,)")
     _check_predictions(latents, unconditional, conditional, blend)
@@ -131,13 +131,8 @@ def forecast_step(
     first = conditional if unconditional is None else unconditional
     mask = latents if face is None else face.view(torch.uint8)
     pointers = latents, first, conditional, ring, slot, numbers, mask
-    choices = {
-        "SLOTS": SLOTS,
-        "ROW": ROW,
-        "GUIDED": unconditional is not None,
-        "MASKED": face is not None,
-        "BLOCK": _BLOCK,
-    }
+    guided, masked = unconditional is not None, face is not None
+    choices = {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK}
     count, (channels, frames, height, width) = latents.numel(), latents.shape[1:]
     if blend is None:
         plane = 1 if face is None else face.numel()
@@ -153,34 +148,24 @@ def _check_predictions(latents: Tensor, unconditional: Tensor | None, conditiona
     if blend is not None:
         expected = (len(conditional), latents.shape[1], *conditional.shape[2:3], *latents.shape[3:])
         frames = latents.shape[2]
-        types = blend.planes.dtype, blend.shares.dtype
-        if (
-            types != (torch.int32, torch.float32)
-            or blend.planes.shape != blend.shares.shape
-            or blend.planes.shape[1:] != (frames,)
-        ):
+        types, shape = (blend.planes.dtype, blend.shares.dtype), blend.planes.shape
+        if types != (torch.int32, torch.float32) or shape != blend.shares.shape or shape[1:] != (frames,):
             raise ValueError(f"a blend of {frames} frames must be int32 and float32 (K, {frames})")
-    if any(each is not None and each.shape != expected for each in (unconditional, conditional)):
+    if any(half is not None and half.shape != expected for half in (unconditional, conditional)):
         raise ValueError(f"predictions must have the shape {tuple(expected)}, not {tuple(conditional.shape)}")
 
 
 def variants() -> Iterator[Variant]:
-    """Predictions of both halves or of one, with a face mask or without, of one window or of several.
+    """Yield variants for guided or plain predictions, with or without a face mask, of one window or of several.
 
-    In float32 too, in which TensorRT's plans give their predictions, of one window.
+    Float32 variants serve TensorRT's plans, whose predictions are float32; they take one window.
     """
     for name, pointer in (TYPES | {"fp32": "*fp32"}).items():
+        pointers = {"latents": "*fp32", "unconditional": pointer, "conditional": pointer, "ring": "*fp32"}
+        pointers |= {"slot": "*i32", "numbers": "*fp32", "face": "*u8"}
+        blended_pointers = pointers | {"planes": "*i32", "shares": "*fp32"}
         for guided in (True, False):
             for masked in (False, True):
-                pointers = {
-                    "latents": "*fp32",
-                    "unconditional": pointer,
-                    "conditional": pointer,
-                    "ring": "*fp32",
-                    "slot": "*i32",
-                    "numbers": "*fp32",
-                    "face": "*u8",
-                }
                 choices = {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK}
                 kind = f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}"
                 yield Variant(
@@ -192,34 +177,21 @@ def variants() -> Iterator[Variant]:
                     (f"ceil(count / {_BLOCK})",),
                 )
                 if name in TYPES:
-                    pointers |= {"planes": "*i32", "shares": "*fp32"}
                     yield Variant(
                         f"{kind}_blended_{name}",
                         _blended_kernel,
-                        signature(pointers, "count covers frames length pixels"),
+                        signature(blended_pointers, "count covers frames length pixels"),
                         choices,
-                        (*pointers, "count", "pixels"),
+                        (*blended_pointers, "count", "pixels"),
                         (f"ceil(pixels / {_BLOCK})", "count / pixels"),
                     )
 
 
 @triton.jit
 def _kernel(
-    latents,
-    unconditional,
-    conditional,
-    ring,
-    slot,
-    numbers,
-    face,
-    count,
-    plane,
-    SLOTS: tl.constexpr,
-    ROW: tl.constexpr,
-    GUIDED: tl.constexpr,
-    MASKED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    latents, unconditional, conditional, ring, slot, numbers, face, count, plane,
+    SLOTS: tl.constexpr, ROW: tl.constexpr, GUIDED: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = at < count
     v = _guided(unconditional, conditional, at, valid, tl.load(numbers), GUIDED)
@@ -228,26 +200,10 @@ def _kernel(
 
 @triton.jit
 def _blended_kernel(
-    latents,
-    unconditional,
-    conditional,
-    ring,
-    slot,
-    numbers,
-    face,
-    planes,
-    shares,
-    count,
-    covers,
-    frames,
-    length,
-    pixels,
-    SLOTS: tl.constexpr,
-    ROW: tl.constexpr,
-    GUIDED: tl.constexpr,
-    MASKED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    latents, unconditional, conditional, ring, slot, numbers, face, planes, shares,
+    count, covers, frames, length, pixels,
+    SLOTS: tl.constexpr, ROW: tl.constexpr, GUIDED: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channel, frame = tl.program_id(1) // frames, tl.program_id(1) % frames
     valid = pixel < pixels
@@ -256,9 +212,9 @@ def _blended_kernel(
     for k in range(covers):
         share = tl.load(shares + k * frames + frame)
         first = tl.load(planes + k * frames + frame) + channel * length
-        there = first.to(tl.int64) * pixels + pixel
-        end = tl.where(share == 0, 0, pixels)  # a share of nothing is not read: what lies there may be no number
-        v += share * _guided(unconditional, conditional, there, pixel < end, guidance, GUIDED)
+        source = first.to(tl.int64) * pixels + pixel
+        end = tl.where(share == 0, 0, pixels)  # a share of 0 is not read: memory there may hold NaN
+        v += share * _guided(unconditional, conditional, source, pixel < end, guidance, GUIDED)
     at = tl.program_id(1).to(tl.int64) * pixels + pixel
     _move(latents, v, at, valid, ring, slot, numbers, face, count, frames * pixels, SLOTS, ROW, MASKED)
 
@@ -274,20 +230,9 @@ def _guided(unconditional, conditional, at, valid, guidance, GUIDED: tl.constexp
 
 @triton.jit
 def _move(
-    latents,
-    v,
-    at,
-    valid,
-    ring,
-    slot,
-    numbers,
-    face,
-    count,
-    plane,
-    SLOTS: tl.constexpr,
-    ROW: tl.constexpr,
-    MASKED: tl.constexpr,
-):
+    latents, v, at, valid, ring, slot, numbers, face, count, plane,
+    SLOTS: tl.constexpr, ROW: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
     x = tl.load(latents + at, mask=valid)
     newest = tl.load(slot)
     q = tl.load(numbers + 1) * v + tl.load(numbers + 2) * x
@@ -296,14 +241,14 @@ def _move(
     for s in tl.static_range(SLOTS):
         w = tl.load(numbers + 5 + s)
         w_outside = tl.load(numbers + ROW + 5 + s)
-        # what has no weight is not read, nor is the slot that is being written: neither need hold a number, nor exist
+        # slots without weight and the slot being written are not read: they may hold NaN, or not exist
         weight = tl.abs(w) + tl.abs(w_outside) if MASKED else tl.abs(w)
         end = tl.where((newest == s) | (weight == 0), 0, count)
-        held = tl.load(ring + s * count.to(tl.int64) + at, mask=valid & (at < end), other=0.0)
-        held = tl.where(newest == s, q, held)
-        inside += w * held
+        term = tl.load(ring + s * count.to(tl.int64) + at, mask=valid & (at < end), other=0.0)
+        term = tl.where(newest == s, q, term)
+        inside += w * term
         if MASKED:
-            outside += w_outside * held
+            outside += w_outside * term
     tl.store(ring + newest * count.to(tl.int64) + at, q, mask=valid)
     if MASKED:
         shown = tl.load(face + at % plane, mask=valid, other=0)

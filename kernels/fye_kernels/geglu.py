@@ -1,4 +1,4 @@
-"""The feed-forward's gate, value * gelu(gate) with the exact GELU, in one pass."""
+"""The gate of the feed-forward layers, value * gelu(gate) with the exact GELU, in one pass."""
 
 from collections.abc import Iterator
 
@@ -14,22 +14,22 @@ _BLOCK = 1024
 
 
 def reference(x: Tensor) -> Tensor:
-    """The same in plain PyTorch; see `geglu`."""
+    """Compute `geglu` in plain PyTorch."""
     value, gate = x.chunk(2, dim=-1)
     return value * F.gelu(gate)
 
 
 def geglu(x: Tensor) -> Tensor:
-    """Gate.
+    """Multiply the first half of the channels by the GELU of the second half.
 
     Args:
-        x: (..., 2 C), contiguous; the value's channels first.
+        x: (..., 2 C), contiguous; the value's channels come first.
 
     Returns:
         (..., C).
 
     Raises:
-        ValueError: another layout, or an odd number of channels.
+        ValueError: x is not contiguous or has an odd number of channels.
     """
     if not x.is_contiguous() or x.shape[-1] % 2:
         raise ValueError("x must be contiguous, with an even number of channels")
@@ -40,7 +40,7 @@ def geglu(x: Tensor) -> Tensor:
 
 
 def variants() -> Iterator[Variant]:
-    """What the released model launches."""
+    """Yield the variants that the released model launches."""
     for name, pointer in TYPES.items():
         yield Variant(
             f"geglu_{name}",

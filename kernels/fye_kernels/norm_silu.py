@@ -1,10 +1,10 @@
-"""Group norm and SiLU of channels-last frames, with the time embedding added on the way in.
+"""Group norm and SiLU of channels-last frames, after adding the time embedding.
 
     y = silu(group_norm(x + t)), or without SiLU
 
-PyTorch makes three passes over memory and back; here one pass reads for the statistics, and one reads and writes.
-Variances are sums of squared distances from means, put together from tiles (Chan, Golub and LeVeque 1983), so that a
-large mean costs no precision.
+PyTorch reads and writes memory three times. Here one pass reads for the statistics, and another reads and writes.
+Variances are sums of squared distances from means, combined over tiles (Chan, Golub and LeVeque 1983), so that a large
+mean costs no precision.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from fye_kernels.variant import TYPES, Variant, signature
 
-_ELEMENTS = 4096  # of a program's tile
+_ELEMENTS = 4096  # in one program's tile
 
 
 def reference(
@@ -30,7 +30,7 @@ def reference(
     *,
     silu: bool = True,
 ) -> Tensor:
-    """The same in plain PyTorch, over (N, C, h, w); see `norm_silu`."""
+    """Compute `norm_silu` in plain PyTorch, over (N, C, h, w)."""
     if time is not None:
         x = x + time[:, :, None, None]
     normed = F.group_norm(x, groups, weight, bias, eps)
@@ -47,29 +47,29 @@ def norm_silu(
     *,
     silu: bool = True,
 ) -> Tensor:
-    """Normalise and activate.
+    """Normalise in groups of channels, then apply SiLU.
 
     Args:
         x: (N, C, h, w) in channels-last memory.
-        groups: that share mean and variance; C is a multiple.
+        groups: number of groups; each shares one mean and variance. C is a multiple of it.
         weight: (C,).
         bias: (C,).
         eps: added to the variance.
         time: (N, C) or (1, C), added to every position of x first.
-        silu: whether to activate.
+        silu: whether to apply SiLU.
 
     Returns:
-        As `x`, statistics in float32.
+        (N, C, h, w) in the type and layout of `x`. Statistics are computed in float32.
 
     Raises:
-        ValueError: shapes or strides that don't fit together.
+        ValueError: shapes or strides do not match.
     """
     if not x.is_contiguous(memory_format=torch.channels_last):
-        raise ValueError("x must lie channels last")
+        raise ValueError("x must be in channels-last memory")
     batch, channels, height, width = x.shape
     if channels % groups:
-        raise ValueError(f"{channels} channels are no multiple of {groups} groups")
-    if any(part.shape != (channels,) or part.stride() != (1,) for part in (weight, bias)):
+        raise ValueError(f"{channels} channels are not a multiple of {groups} groups")
+    if any(vector.shape != (channels,) or vector.stride() != (1,) for vector in (weight, bias)):
         raise ValueError(f"weight and bias must be contiguous ({channels},)")
     if time is not None and (time.shape[1] != channels or time.shape[0] not in (1, batch) or time.stride(1) != 1):
         raise ValueError(f"time must be ({batch} or 1, {channels}), not {tuple(time.shape)}")
@@ -81,29 +81,20 @@ def norm_silu(
     factors = torch.empty((batch, 2, channels), dtype=torch.float32, device=x.device)
     out = torch.empty_like(x)
     time_row = 0 if time is None or time.shape[0] == 1 else time.stride(0)
-    given = (x, x if time is None else time)
+    inputs = (x, x if time is None else time)
     sizes = (positions, time_row, channels)
     shape = {"HAS_TIME": time is not None, "BLOCK": block, "ROWS": rows}
-    _measure_kernel[(parts, batch)](*given, tiles, *sizes, **shape)
+    _measure_kernel[(parts, batch)](*inputs, tiles, *sizes, **shape)
     _fold_kernel[(groups, batch)](
-        tiles,
-        weight,
-        factors,
-        positions,
-        channels,
-        channels // groups,
-        parts,
-        eps,
-        BLOCK=triton.next_power_of_2(channels // groups),
-        ROWS=rows,
-        PARTS=min(64, triton.next_power_of_2(parts)),
-    )
-    _apply_kernel[(parts, batch)](*given, factors, bias, out, *sizes, **shape, SILU=silu)
+        tiles, weight, factors, positions, channels, channels // groups, parts, eps,
+        BLOCK=triton.next_power_of_2(channels // groups), ROWS=rows, PARTS=min(64, triton.next_power_of_2(parts)),
+    )  # fmt: skip
+    _apply_kernel[(parts, batch)](*inputs, factors, bias, out, *sizes, **shape, SILU=silu)
     return out
 
 
 def variants() -> Iterator[Variant]:
-    """What the released model launches: 320 to 2560 channels in 32 groups."""
+    """Yield the variants that the released model launches: 320 to 2560 channels in 32 groups."""
     for name, pointer in TYPES.items():
         for channels in (320, 640, 1280, 2560):
             block = triton.next_power_of_2(channels)
@@ -113,11 +104,11 @@ def variants() -> Iterator[Variant]:
             for has_time in (False, True):
                 shape = {"HAS_TIME": has_time, "BLOCK": block, "ROWS": rows}
                 kind = f"{block}{'_time' if has_time else ''}_{name}"
-                given = {"x": pointer, "time": pointer}
+                inputs = {"x": pointer, "time": pointer}
                 yield Variant(
                     f"norm_silu_measure_{kind}",
                     _measure_kernel,
-                    signature(given | {"tiles": "*fp32"}, sizes),
+                    signature(inputs | {"tiles": "*fp32"}, sizes),
                     shape,
                     (*aligned[:-1], "tiles"),
                     grid,
@@ -126,17 +117,16 @@ def variants() -> Iterator[Variant]:
                     yield Variant(
                         f"norm_silu_apply_{'' if silu else 'plain_'}{kind}",
                         _apply_kernel,
-                        signature(given | {"factors": "*fp32", "bias": pointer, "out": pointer}, sizes),
+                        signature(inputs | {"factors": "*fp32", "bias": pointer, "out": pointer}, sizes),
                         shape | {"SILU": silu},
                         (*aligned, "factors", "bias"),
                         grid,
                     )
+            arrays = {"tiles": "*fp32", "weight": pointer, "factors": "*fp32"}
             yield Variant(
                 f"norm_silu_fold_{block}_{name}",
                 _fold_kernel,
-                signature(
-                    {"tiles": "*fp32", "weight": pointer, "factors": "*fp32"}, "positions channels group parts", "eps"
-                ),
+                signature(arrays, "positions channels group parts", "eps"),
                 {"BLOCK": group, "ROWS": rows, "PARTS": 64},
                 ("tiles", "weight", "factors", "channels"),
                 ("groups", "batch"),
@@ -145,7 +135,7 @@ def variants() -> Iterator[Variant]:
 
 @triton.jit
 def _rows(x, time, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    """A tile of (ROWS, BLOCK) values in float32, where it lies, and what of it is inside."""
+    """Load a (ROWS, BLOCK) tile in float32; returns it with its offsets and the mask of what lies inside."""
     image = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
@@ -153,8 +143,8 @@ def _rows(x, time, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK:
     at = (image * positions + row)[:, None] * channels + channel[None, :]
     tile = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_TIME:
-        more = tl.load(time + image * time_row + channel, mask=channel < channels, other=0.0).to(tl.float32)
-        tile = tl.where(inside, tile + more[None, :], 0.0)
+        embedding = tl.load(time + image * time_row + channel, mask=channel < channels, other=0.0).to(tl.float32)
+        tile = tl.where(inside, tile + embedding[None, :], 0.0)
     return tile, at, inside
 
 
@@ -162,7 +152,7 @@ def _rows(x, time, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK:
 def _measure_kernel(
     x, time, tiles, positions, time_row, channels, HAS_TIME: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Of each tile and channel: the mean, and the sum of squared distances from it."""
+    """Store the mean of each tile and channel, and the sum of squared distances from it."""
     tile, _, inside = _rows(x, time, positions, time_row, channels, HAS_TIME, BLOCK, ROWS)
     channel = tl.arange(0, BLOCK)
     count = tl.minimum(positions - tl.program_id(0) * ROWS, ROWS).to(tl.float32)
@@ -175,36 +165,26 @@ def _measure_kernel(
 
 @triton.jit
 def _fold_kernel(
-    tiles,
-    weight,
-    factors,
-    positions,
-    channels,
-    group,
-    parts,
-    eps,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    """Of each channel: weight over deviation, and mean."""
+    tiles, weight, factors, positions, channels, group, parts, eps,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Store each channel's weight divided by its group's standard deviation, and the group's mean."""
     image = tl.program_id(1).to(tl.int64)
     member = tl.arange(0, BLOCK)
     channel = tl.program_id(0) * group + member
+    valid = member < group
     total = (positions * group).to(tl.float32)
     mean = 0.0
     for start in range(0, parts, PARTS):
-        means, _, count, _ = _parts(
-            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
-        )
+        means, _, count, _ = _parts(tiles, image, start, channel, valid, positions, channels, parts, ROWS, PARTS)
         mean += tl.sum(means * count) / total
     variance = 0.0
     for start in range(0, parts, PARTS):
-        means, squares, count, inside = _parts(
-            tiles, image, start, channel, member < group, positions, channels, parts, ROWS, PARTS
+        means, sums, count, inside = _parts(
+            tiles, image, start, channel, valid, positions, channels, parts, ROWS, PARTS
         )
         off = tl.where(inside, means - mean, 0.0)
-        variance += tl.sum(squares + off * off * count) / total
+        variance += tl.sum(sums + off * off * count) / total
     scale = tl.load(weight + channel, mask=member < group).to(tl.float32) * tl.rsqrt(variance + eps)
     tl.store(factors + image * 2 * channels + channel, scale, mask=member < group)
     tl.store(factors + (image * 2 + 1) * channels + channel, tl.zeros_like(scale) + mean, mask=member < group)
@@ -212,7 +192,7 @@ def _fold_kernel(
 
 @triton.jit
 def _parts(tiles, image, start, channel, member, positions, channels, parts, ROWS: tl.constexpr, PARTS: tl.constexpr):
-    """Means, sums of squares, how many positions they are of, and which are there: (PARTS, channels of a group)."""
+    """Load means, sums of squares, numbers of positions and the mask of valid parts: (PARTS, channels of a group)."""
     part = start + tl.arange(0, PARTS)
     inside = (part < parts)[:, None] & member[None, :]
     at = tiles + ((image * parts + part) * 2)[:, None] * channels + channel[None, :]
@@ -222,19 +202,9 @@ def _parts(tiles, image, start, channel, member, positions, channels, parts, ROW
 
 @triton.jit
 def _apply_kernel(
-    x,
-    time,
-    factors,
-    bias,
-    out,
-    positions,
-    time_row,
-    channels,
-    HAS_TIME: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    SILU: tl.constexpr,
-):
+    x, time, factors, bias, out, positions, time_row, channels,
+    HAS_TIME: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
     tile, at, inside = _rows(x, time, positions, time_row, channels, HAS_TIME, BLOCK, ROWS)
     channel = tl.arange(0, BLOCK)
     to = factors + tl.program_id(1).to(tl.int64) * 2 * channels + channel
@@ -243,6 +213,6 @@ def _apply_kernel(
     shift = tl.load(bias + channel, mask=channel < channels).to(tl.float32)
     y = (tile - mean[None, :]) * scale[None, :] + shift[None, :]
     if SILU:
-        falling = tl.exp(-tl.abs(y))  # at most 1: nothing overflows
-        y = y * tl.where(y < 0, falling, 1.0) / (1.0 + falling)
+        decay = tl.exp(-tl.abs(y))  # at most 1: nothing overflows
+        y = y * tl.where(y < 0, decay, 1.0) / (1.0 + decay)
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)

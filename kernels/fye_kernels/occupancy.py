@@ -1,24 +1,24 @@
-"""How many of a multiprocessor's warps a kernel can keep in flight, by arithmetic.
+"""Computes how many of a multiprocessor's warps a kernel can keep in flight.
 
-Limits are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+The limits come from the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 """
 
 from dataclasses import dataclass
 
-REGISTERS = 65536  # of a multiprocessor, on all architectures here
-_REGISTER_UNIT = 256  # a warp's registers are given out in
-_SHARED_UNIT = 128  # bytes that shared memory is given out in
-_SHARED_RESERVED = 1024  # bytes of each block that the system keeps
+REGISTERS = 65536  # per multiprocessor, on all architectures here
+_REGISTER_UNIT = 256  # allocation unit of a warp's registers
+_SHARED_UNIT = 128  # bytes, allocation unit of shared memory
+_SHARED_RESERVED = 1024  # bytes that the system reserves in each block
 _LANES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one multiprocessor.
+    """Limits of one multiprocessor.
 
     Attributes:
-        warps: in flight.
-        blocks: in flight.
+        warps: most warps in flight.
+        blocks: most blocks in flight.
         shared: bytes of shared memory.
     """
 
@@ -39,13 +39,13 @@ LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """What fits at once.
+    """How much of a kernel fits on a multiprocessor at once.
 
     Attributes:
-        blocks: of the kernel on a multiprocessor; 0 where not even one fits.
-        warps: of all of them.
-        share: of the warps that a multiprocessor holds, 0 to 1.
-        bound: what is used up first: "registers", "shared memory", "warps" or "blocks".
+        blocks: number of blocks; 0 if not even one fits.
+        warps: number of warps in these blocks.
+        share: these warps as a share of the most that a multiprocessor holds, 0 to 1.
+        bound: the resource used up first: "registers", "shared memory", "warps" or "blocks".
     """
 
     blocks: int
@@ -55,20 +55,16 @@ class Occupancy:
 
 
 def occupancy(architecture: str, registers: int, warps: int, shared: int) -> Occupancy:
-    """Of a kernel.
+    """Compute the occupancy of a kernel on an architecture of `LIMITS`.
 
-    Args:
-        architecture: one of `LIMITS`.
-        registers: of a thread.
-        warps: of a block.
-        shared: bytes of shared memory of a block.
+    The kernel uses `registers` per thread, and per block `warps` and `shared` bytes of shared memory.
     """
     limits = LIMITS[architecture]
-    of_warp = _round_up(registers * _LANES, _REGISTER_UNIT)
-    of_block = _round_up(shared + _SHARED_RESERVED, _SHARED_UNIT)
+    warp_registers = _round_up(registers * _LANES, _REGISTER_UNIT)
+    block_shared = _round_up(shared + _SHARED_RESERVED, _SHARED_UNIT)
     fitting = {
-        "registers": REGISTERS // of_warp // warps,
-        "shared memory": limits.shared // of_block,
+        "registers": REGISTERS // warp_registers // warps,
+        "shared memory": limits.shared // block_shared,
         "warps": limits.warps // warps,
         "blocks": limits.blocks,
     }

@@ -1,7 +1,7 @@
-"""Attention among the frames at every position, in the layout that the rest of the network has.
+"""Attention among the frames at every position, in the layout of the rest of the network.
 
-Rows are (batch frames) tokens channels, and stay so: two permutations of the whole tensor are not made. The positional
-encoding is folded in: W (x + pe) = W x + W pe, and W pe is a bias for each frame.
+Rows stay (batch frames) tokens channels, which saves two permutations of the whole tensor. The positional encoding is
+folded in: W (x + pe) = W x + W pe, and W pe is a bias for each frame.
 """
 
 import math
@@ -20,15 +20,15 @@ MAX_FRAMES = 32
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int, biases: Tensor | None) -> Tensor:
-    """The same in plain PyTorch; see `temporal_attention`."""
+    """Compute `temporal_attention` in plain PyTorch."""
     if biases is not None:
         query, key, value = (
             x.unflatten(0, (-1, frames)).add(bias[:, None]).flatten(0, 1)
             for x, bias in zip((query, key, value), biases, strict=True)
         )
     positions = query.shape[1]
-    # (batch, frames, positions, heads, dim) to (batch positions, heads, frames, dim): with five dimensions PyTorch
-    # would fall back from its fused attention to one operation after the other
+    # (batch, frames, positions, heads, dim) to (batch positions, heads, frames, dim): PyTorch's fused attention takes
+    # four dimensions; with five, separate operations would run instead
     q, k, v = (
         x.unflatten(0, (-1, frames)).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
         for x in (query, key, value)
@@ -48,24 +48,24 @@ def temporal_attention(
     positions_a_program: int | None = None,
     warps: int | None = None,
 ) -> Tensor:
-    """Attend from every frame to all frames of its clip, at one position after the other.
+    """Attend from every frame to all frames of its clip, separately at each position.
 
     Args:
-        query: (N F, L, C), clips one after the other, heads side by side in C; contiguous, or the channels of a wider
-            contiguous tensor, as where one projection makes query, key and value.
-        key: the same, with the strides of `query`.
-        value: the same.
+        query: (N F, L, C), one clip after another, heads side by side in C; contiguous, or some channels of a wider
+            contiguous tensor, such as a joint projection of query, key and value.
+        key: shape and strides of `query`.
+        value: shape and strides of `query`.
         heads: C / heads is the head dimension.
-        frames: F, of a clip, 1 to 32.
+        frames: F, frames per clip, 1 to 32.
         biases: (3, F, C), added to query, key and value of each frame.
-        positions_a_program: positions that one program takes, a power of two; by default as many as its registers hold.
-        warps: of a program, likewise.
+        positions_a_program: positions per program, a power of two; by default as many as its registers hold.
+        warps: warps per program; the default likewise follows from the registers.
 
     Returns:
         (N F, L, C), contiguous.
 
     Raises:
-        ValueError: shapes, types or strides that don't fit together.
+        ValueError: shapes, types or strides do not match.
     """
     rows, positions, channels = query.shape
     if not 1 <= frames <= MAX_FRAMES or rows % frames:
@@ -77,94 +77,56 @@ def temporal_attention(
     if any(x.stride() != (positions * row, row, 1) for x in tensors):
         raise ValueError("query, key and value must be contiguous, or channels of one contiguous tensor")
     if channels % heads:
-        raise ValueError(f"{channels} channels are no multiple of {heads} heads")
+        raise ValueError(f"{channels} channels are not a multiple of {heads} heads")
     if biases is not None and (biases.shape != (3, frames, channels) or not biases.is_contiguous()):
         raise ValueError(f"biases must be contiguous (3, {frames}, {channels})")
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     dim = channels // heads
     first, second = split(dim)
-    held = max(LEAST, triton.next_power_of_2(frames))
-    fitting = best(dim, held)
-    positions_a_program = positions_a_program or fitting[0]
+    padded_frames = max(LEAST, triton.next_power_of_2(frames))
+    best_positions, best_warps = best(dim, padded_frames)
+    positions_a_program = positions_a_program or best_positions
     _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
-        *tensors,
-        biases if biases is not None else query,
-        out,
-        frames,
-        positions,
-        channels,
-        row,
-        math.log2(math.e) / math.sqrt(dim),
-        DIM=dim,
-        FIRST=first,
-        SECOND=second,
-        POSITIONS=positions_a_program,
-        FRAMES=held,
-        HAS_BIAS=biases is not None,
-        UPCAST=upcast(query.dtype),
-        PRECISION=precision(query.dtype),
-        num_warps=warps or fitting[1],
-    )
+        *tensors, biases if biases is not None else query, out,
+        frames, positions, channels, row, math.log2(math.e) / math.sqrt(dim),
+        DIM=dim, FIRST=first, SECOND=second, POSITIONS=positions_a_program, FRAMES=padded_frames,
+        HAS_BIAS=biases is not None, UPCAST=upcast(query.dtype), PRECISION=precision(query.dtype),
+        num_warps=warps or best_warps,
+    )  # fmt: skip
     return out
 
 
 def best(dim: int, frames: int) -> tuple[int, int]:
-    """Positions and warps of a program, for a head dimension and 16 or 32 frames: what its registers hold."""
+    """Return how many positions and warps a program takes so that registers hold its data; frames are 16 or 32."""
     return (4, 4) if dim * frames <= 2560 else (2, 8)
 
 
 def variants() -> Iterator[Variant]:
-    """What the released model launches: windows of up to 16 frames, and of up to 32."""
+    """Yield the variants that the released model launches: windows of up to 16 frames, and of up to 32."""
+    pointers = ("query", "key", "value", "biases", "out")
     for name, pointer in TYPES.items():
         for dim in DIMS:
             first, second = split(dim)
             for frames in (16, 32):
-                held, warps = best(dim, frames)
+                positions, warps = best(dim, frames)
+                sizes = {"DIM": dim, "FIRST": first, "SECOND": second, "POSITIONS": positions, "FRAMES": frames}
                 yield Variant(
                     f"temporal_attention_{dim}_{frames}_{name}",
                     _kernel,
-                    signature(
-                        dict.fromkeys(("query", "key", "value", "biases", "out"), pointer),
-                        "frames positions channels row",
-                        "scale",
-                    ),
-                    {
-                        "DIM": dim,
-                        "FIRST": first,
-                        "SECOND": second,
-                        "POSITIONS": held,
-                        "FRAMES": frames,
-                        "HAS_BIAS": True,
-                        "UPCAST": False,
-                        "PRECISION": "tf32",
-                    },
-                    ("query", "key", "value", "biases", "out", "channels", "row"),
-                    (f"ceil(positions / {held})", f"channels / {dim}", "clips"),
+                    signature(dict.fromkeys(pointers, pointer), "frames positions channels row", "scale"),
+                    sizes | {"HAS_BIAS": True, "UPCAST": False, "PRECISION": "tf32"},
+                    (*pointers, "channels", "row"),
+                    (f"ceil(positions / {positions})", f"channels / {dim}", "clips"),
                     warps,
                 )
 
 
 @triton.jit
 def _kernel(
-    query,
-    key,
-    value,
-    biases,
-    out,
-    frames,
-    positions,
-    channels,
-    row,
-    scale,
-    DIM: tl.constexpr,
-    FIRST: tl.constexpr,
-    SECOND: tl.constexpr,
-    POSITIONS: tl.constexpr,
-    FRAMES: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    UPCAST: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query, key, value, biases, out, frames, positions, channels, row, scale,
+    DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, POSITIONS: tl.constexpr, FRAMES: tl.constexpr,
+    HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     place = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     frame = tl.arange(0, FRAMES)
     head = tl.program_id(1) * DIM
@@ -196,29 +158,22 @@ def _kernel(
 
 @triton.jit
 def _tile(
-    data,
-    rows,
-    inside,
-    biases,
-    bias,
-    START: tl.constexpr,
-    SIZE: tl.constexpr,
-    DIM: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    """(POSITIONS, FRAMES, SIZE): columns of a head from `START` on, biased; 0 outside."""
+    data, rows, inside, biases, bias,
+    START: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Load `SIZE` columns of a head from `START` on, with bias, as (POSITIONS, FRAMES, SIZE); 0 outside."""
     columns = START + tl.arange(0, SIZE)
     mask = inside[:, :, None] & (columns < DIM)[None, None, :]
     tile = tl.load(data + rows[:, :, None] + columns[None, None, :], mask=mask, other=0.0)
     if UPCAST:
         tile = tile.to(tl.float32)
     if HAS_BIAS:
-        # rows past the last frame are masked in the scores, and columns past the head lie in nobody's sum
-        more = tl.load(biases + bias[:, None] + columns[None, :], mask=(columns < DIM)[None, :] & (bias >= 0)[:, None])
+        # the scores mask rows past the last frame, and no sum uses columns past the head
+        bias_mask = (columns < DIM)[None, :] & (bias >= 0)[:, None]
+        added = tl.load(biases + bias[:, None] + columns[None, :], mask=bias_mask)
         if UPCAST:
-            more = more.to(tl.float32)
-        tile += tl.where(mask, more[None, :, :], 0.0).to(tile.dtype)
+            added = added.to(tl.float32)
+        tile += tl.where(mask, added[None, :, :], 0.0).to(tile.dtype)
     return tile
 
 

@@ -1,4 +1,4 @@
-"""What attention kernels have in common: how a head's dimensions are cut into tiles that the tensor cores take."""
+"""Tiles shared by the attention kernels: cuts the dimensions of a head into sizes that tensor cores accept."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import triton
 
 from fye_rt.errors import OptionError
 
-FILE = "FYE_TILES"  # environment variable: a file of tiles that measured best on this GPU
+FILE = "FYE_TILES"  # environment variable: path of a file with the tiles that measured best on this GPU
 LEAST = 16  # smallest side of a tensor-core tile
-DIMS = (40, 80, 160)  # of the released model's heads
+DIMS = (40, 80, 160)  # head dimensions of the released model
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -23,9 +23,9 @@ class Tiles:
     """How a kernel cuts its work.
 
     Attributes:
-        rows: queries of a program.
-        columns: keys of one pass of its loop.
-        warps: of a program.
+        rows: queries per program.
+        columns: keys per pass of its loop.
+        warps: warps per program.
         stages: passes whose loads are in flight.
     """
 
@@ -36,12 +36,12 @@ class Tiles:
 
 
 def measured(kernel: str, dim: int) -> Tiles | None:
-    """Tiles of a kernel for a head dimension from the file that `FILE` names, or None where it has none.
+    """Look up a kernel's tiles for a head dimension in the file that `FILE` names; None if it lists none.
 
     The file is JSON, {kernel: {head dimension: [rows, columns, warps, stages]}}.
 
     Raises:
-        OptionError: the file cannot be read, or holds something else.
+        OptionError: the file cannot be read or has another format.
     """
     path = os.environ.get(FILE)
     return _read(path).get(kernel, {}).get(dim) if path else None
@@ -50,7 +50,7 @@ def measured(kernel: str, dim: int) -> Tiles | None:
 def write(path: Path, tiles: Mapping[str, Mapping[int, Tiles]]) -> None:
     """Write a file for `measured`."""
     content = {
-        kernel: {str(dim): [each.rows, each.columns, each.warps, each.stages] for dim, each in dims.items()}
+        kernel: {str(dim): [tile.rows, tile.columns, tile.warps, tile.stages] for dim, tile in dims.items()}
         for kernel, dims in tiles.items()
     }
     path.write_text(json.dumps(content) + "\n")
@@ -60,13 +60,13 @@ def write(path: Path, tiles: Mapping[str, Mapping[int, Tiles]]) -> None:
 def _read(path: str) -> dict[str, dict[int, Tiles]]:
     try:
         content = json.loads(Path(path).read_text())
-        tiles = {kernel: {int(dim): Tiles(*each) for dim, each in dims.items()} for kernel, dims in content.items()}
+        tiles = {kernel: {int(dim): Tiles(*sizes) for dim, sizes in dims.items()} for kernel, dims in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise OptionError(f"{FILE}={path} has no tiles ({error}); unset it, or measure them again") from error
-    for each in (each for dims in tiles.values() for each in dims.values()):
-        sizes = (each.rows, each.columns, each.warps, each.stages)
+        raise OptionError(f"{FILE}={path} has no tiles ({error}); unset it, or measure the tiles again") from error
+    for tile in (tile for dims in tiles.values() for tile in dims.values()):
+        sizes = (tile.rows, tile.columns, tile.warps, tile.stages)
         powers = all(isinstance(size, int) and size > 0 and size & (size - 1) == 0 for size in sizes[:3])
-        if not powers or min(sizes[:2]) < LEAST or not isinstance(each.stages, int) or each.stages < 1:
+        if not powers or min(sizes[:2]) < LEAST or not isinstance(tile.stages, int) or tile.stages < 1:
             raise OptionError(
                 f"{FILE}={path} has the tiles {list(sizes)}; allowed: powers of two, rows and columns of {LEAST} or "
                 "more, and 1 or more stages"
@@ -75,10 +75,10 @@ def _read(path: str) -> dict[str, dict[int, Tiles]]:
 
 
 def split(dim: int) -> tuple[int, int]:
-    """A head's dimension as two tiles, the second one 0 where there is nothing left for it.
+    """Split a head dimension into two tiles; the second is 0 if the first covers everything.
 
-    40 is 32 + 16 (of which 8 are used), 80 is 64 + 16, 160 is 128 + 32: 48, 80 and 160 columns instead of the 64, 128
-    and 256 of the next power of two.
+    40 becomes 32 + 16 (8 of them used), 80 becomes 64 + 16, 160 becomes 128 + 32: 48, 80 and 160 columns instead of the
+    next powers of two, 64, 128 and 256.
     """
     first = max(LEAST, 1 << (dim.bit_length() - 1))
     rest = dim - first
@@ -86,15 +86,15 @@ def split(dim: int) -> tuple[int, int]:
 
 
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter."""
+    """Return whether kernels run in Triton's interpreter."""
     return bool(triton.knobs.runtime.interpret)
 
 
 def upcast(dtype: torch.dtype) -> bool:
-    """Whether operands must be float32: Triton's interpreter multiplies the bits of bfloat16."""
+    """Return whether operands must be float32: Triton's interpreter multiplies the bit patterns of bfloat16."""
     return interpreted() and dtype == torch.bfloat16
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How the tensor cores take numbers; float32 stays float32."""
+    """Return the input precision for tensor cores; float32 stays float32."""
     return "tf32" if dtype in HALF else "ieee"

@@ -1,4 +1,4 @@
-"""Decoded frames to bytes, so that a quarter of the memory leaves the GPU; `fye_rt.arrays.to_uint8` on a GPU."""
+"""Converts decoded frames to bytes on the GPU, a quarter of the data to copy; see `fye_rt.arrays.to_uint8`."""
 
 from collections.abc import Iterator
 
@@ -10,27 +10,27 @@ from torch import Tensor
 from fye_kernels.variant import Variant, signature
 
 _BLOCK = 1024
-_LARGEST = 3.4028234663852886e38  # of float32
+_LARGEST = 3.4028234663852886e38  # largest finite float32
 
 
 def reference(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in plain PyTorch; see `to_uint8`."""
+    """Compute `to_uint8` in plain PyTorch."""
     pixels = (x * 255).clamp(0, 255).nan_to_num(0).to(torch.uint8)
     return pixels, (~x.isfinite().all()).to(torch.int32).reshape(1)
 
 
 def to_uint8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in [0, 1] to 0..255 by truncation of the float32 product with 255; values outside are clamped.
+    """Convert pixels in [0, 1] to 0..255: multiply by 255 in float32, clamp and truncate.
 
     Args:
         x: float32, contiguous.
 
     Returns:
-        uint8 of that shape, and int32 (1,): 1 if a value was not finite, else 0. What becomes of such a value is not
-        said.
+        Pixels, uint8 in the shape of `x`, and a flag, int32 (1,): 1 if a value was not finite, else 0. The pixel of
+        such a value is undefined.
 
     Raises:
-        ValueError: another type or layout.
+        ValueError: x has another type or layout.
     """
     if not x.is_contiguous() or x.dtype != torch.float32:
         raise ValueError(f"x must be contiguous float32, not {x.dtype}")
@@ -42,7 +42,7 @@ def to_uint8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def variants() -> Iterator[Variant]:
-    """What a runtime without PyTorch launches."""
+    """Yield the variant that a runtime without PyTorch launches."""
     yield Variant(
         "to_uint8",
         _kernel,

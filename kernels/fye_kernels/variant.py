@@ -1,25 +1,25 @@
-"""A kernel with its compile-time choices made: what is compiled ahead of time."""
+"""Kernels with their compile-time arguments fixed, ready to be compiled ahead of time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TYPES = {"fp16": "*fp16", "bf16": "*bf16"}  # what the released model runs in, as Triton writes pointers to it
+TYPES = {"fp16": "*fp16", "bf16": "*bf16"}  # precisions of the released model, and Triton's pointer types for them
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One binary for each GPU architecture.
+    """A kernel that compiles to one binary per GPU architecture.
 
     Attributes:
         name: unique among all kernels.
         kernel: the Triton function.
-        signature: type of each run-time argument, in Triton's words.
-        constants: of the compile-time arguments.
-        aligned: arguments that are multiples of 16 (addresses in bytes, whole numbers as they are).
-        grid: how many programs are launched in each direction, in the names of its arguments.
-        warps: of a program.
-        stages: of its loops.
+        signature: type of each run-time argument, in Triton's notation.
+        constants: values of the compile-time arguments.
+        aligned: arguments that are multiples of 16 (addresses in bytes, integers by value).
+        grid: number of programs in each dimension, as expressions over argument names.
+        warps: warps per program.
+        stages: pipeline stages of its loops.
     """
 
     name: str
@@ -33,5 +33,5 @@ class Variant:
 
 
 def signature(pointers: Mapping[str, str], numbers: str, floats: str = "") -> dict[str, str]:
-    """Pointers as given, then 32-bit whole numbers and floats by their names, set apart by spaces."""
+    """Return argument types: the pointers, then 32-bit integers and floats from space-separated names."""
     return dict(pointers) | {name: "i32" for name in numbers.split()} | {name: "fp32" for name in floats.split()}

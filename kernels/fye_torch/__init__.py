@@ -1,1 +1,1 @@
-"""The torch backend: the networks in PyTorch, with Triton kernels where there is a GPU."""
+"""The torch backend: runs the networks in PyTorch, with Triton kernels on a GPU."""

@@ -1,7 +1,7 @@
-"""PyTorch, on the GPU that is there or else on the CPU: the bundle's weights in the networks that it was cut from.
+"""PyTorch engines: run a bundle's weights in the networks that it was cut from, on a GPU if there is one.
 
-On a GPU the kernels of `fye_kernels` are switched in and channels lie last; an evaluation of the denoiser is replayed
-from one CUDA graph for each shape, and one kernel moves the latents after it; frames are decoded on a second stream.
+On a GPU the networks use the kernels of `fye_kernels` and channels-last memory. One CUDA graph per shape replays an
+evaluation of the denoiser, one kernel then moves the latents, and a second stream decodes frames.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ from fye_torch.loop import Buffers, TorchWorkspace
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNCONDITIONAL = ".unconditional"
 _DENOISERS = ("denoiser", "denoiser_cond")
-_VARYING = 2  # of their inputs, the first ones: latents and timestep; the others are held
+_VARYING = 2  # leading inputs that change from step to step: latents and timestep; the others are held
 
 logger = logging.getLogger("fye_rt")
 
-# graphs share networks, as long as one of them holds them
+# networks that graphs share, alive as long as a graph uses them
 _shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
 
 
 class _Float32:
-    """Float32 stays float32 while an engine of that precision runs: by default PyTorch lets cuDNN round it to TF32.
+    """Context in which float32 stays float32; by default PyTorch lets cuDNN round it to TF32.
 
-    PyTorch's switches are those of the process, so the last engine to leave puts them back.
+    PyTorch's switches apply to the whole process, so the last engine to leave restores them.
     """
 
     def __init__(self) -> None:
@@ -73,12 +73,12 @@ _float32 = _Float32()
 
 
 class TorchEngine(Engine):
-    """One graph's module."""
+    """An engine that runs one graph as a PyTorch module."""
 
     def __init__(
         self, module: nn.Module, spec: GraphSpec, device: torch.device, compute: str, operations: Any = None
     ) -> None:
-        """Takes a module that lies on `device` in the precision of `compute`, and what it calls (`assemble`)."""
+        """Take a module on `device` in the precision of `compute`, and the operations it calls; see `assemble`."""
         self.compute, self._operations = compute, operations
         self.pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
         self.module, self._spec, self._device = module, spec, device
@@ -91,7 +91,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.engine.Engine`."""
+        """Run the graph; see `fye_rt.engine.Engine.run`."""
         with self._precision():
             outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -100,35 +100,35 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def to_device(self, array: NDArray[np.float32]) -> Any:
-        """See `fye_rt.engine.Engine`."""
+        """Copy an array to the GPU, channels-last if it has 4 dimensions; on the CPU return the array itself."""
         if self._device.type == "cpu":
             return array
         tensor = self._put(array)
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
     def workspace(self, denoising: Denoising) -> Workspace | None:
-        """See `fye_rt.engine.Engine`: on a GPU, where there are kernels."""
+        """Create a workspace on the GPU; None without kernels or if the ring has more slots than they support."""
         if self._operations is None or denoising.ring > SLOTS:
             return None
 
-        def held(inputs: Mapping[str, Any]) -> list[Tensor]:
+        def held_inputs(inputs: Mapping[str, Any]) -> list[Tensor]:
             return [self._put(inputs[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
         buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
         network, step = partial(self._evaluate, self._call), self._operations.forecast_step
-        return TorchWorkspace(buffers, whole, network, step, held, denoising, self._precision)
+        return TorchWorkspace(buffers, whole, network, step, held_inputs, denoising, self._precision)
 
     @torch.inference_mode()
     def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
-        """See `fye_rt.engine.Engine`: on a GPU, on a stream of its own."""
+        """Begin to decode latents, on a GPU in a separate stream; see `fye_rt.engine.Engine.begin_decoding`."""
         if not self.decodes_beside:
             return super().begin_decoding(latents)
         if self._stream is None:
             self._stream = torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())  # which may still bring the weights
+        self._stream.wait_stream(torch.cuda.current_stream())  # it may still be copying the weights
         with torch.cuda.stream(self._stream), self._precision():
-            given = self._pinned(torch.from_numpy(latents))
-            frames = self._call(given.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
+            host_latents = self._pinned(torch.from_numpy(latents))
+            frames = self._call(host_latents.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
             finite = self._pinned(frames.isfinite().all())
             pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8).contiguous())
             done = torch.cuda.Event()
@@ -138,24 +138,24 @@ class TorchEngine(Engine):
             done.synchronize()
             if not finite:
                 raise not_finite("vae_decoder")
-            made: NDArray[np.uint8] = pixels.numpy()
-            return made
+            decoded: NDArray[np.uint8] = pixels.numpy()
+            return decoded
 
         return wait
 
     def _precision(self) -> AbstractContextManager[None]:
-        """Open while the network runs, or is captured."""
+        """Return the context in which the network runs or is captured."""
         return _float32 if self.compute == "fp32" else nullcontext()
 
     def _evaluate(
-        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held: Tensor
+        self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held_inputs: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held)
+        outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held_inputs)
         return outputs if len(outputs) == 2 else (None, outputs[0])
 
     @torch.inference_mode()
     def _buffers_for(self, shape: tuple[int, ...], slots: int, masked: bool) -> tuple[Buffers, Callable[..., Any]]:
-        """What lies on the device for clips of a shape; of the last ones it stays there, with their CUDA graphs."""
+        """Return device tensors and evaluation for clips of a shape; those of the last shapes stay on the device."""
         key = shape, slots, masked
         if key not in self._buffers:
             while len(self._buffers) >= graphs.SHAPES:
@@ -169,34 +169,34 @@ class TorchEngine(Engine):
         return function if self._memory is None else graphs.Replayed(function, self._memory, varying)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
-        """A copy on the host, from and to which a stream copies while others, and the host, go on."""
-        there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
-        return there.copy_(tensor, non_blocking=True)
+        """Copy to pinned memory of the host, with which a stream exchanges data without blocking others or the host."""
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
+        return pinned.copy_(tensor, non_blocking=True)
 
     def _put(self, array: Any) -> Tensor:
         if isinstance(array, Tensor):
             return array
-        if not array.flags.writeable:  # PyTorch can't say that it only reads
+        if not array.flags.writeable:  # PyTorch has no read-only tensors and would warn
             array = array.copy()
         tensor = torch.from_numpy(array).to(self._device)
         return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
 
 
 def computes() -> tuple[str, ...]:
-    """See `fye_rt.backends.computes`."""
+    """Return the compute precisions of this backend on this machine; see `fye_rt.backends.computes`."""
     return ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32",)
 
 
 def unusable(bundle: Bundle | None = None) -> str:
-    """Why PyTorch is not to be chosen here, or ""; see `fye_rt.backends.choose`."""
+    """Explain why PyTorch should not be chosen on this machine; "" if it may be; see `fye_rt.backends.choose`."""
     return "" if torch.cuda.is_available() else "this PyTorch uses no GPU, and ONNX Runtime is faster on a CPU"
 
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
-    """Open a graph of a bundle; `settings.threads` count for the whole process.
+    """Open a graph of a bundle; `settings.threads` applies to the whole process.
 
     Raises:
-        BackendError: a compute precision that isn't to be had here, or weights that don't fit the networks.
+        BackendError: the compute precision is not available here, or weights do not fit the networks.
     """
     compute = resolve_compute("torch", settings.compute)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -208,7 +208,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
     engine = assemble(spec, parts, device, compute, operations)
     for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
-        if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # as it was computed from the checkpoint
+        if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # keep the vector computed from the checkpoint
             engine.module.get_buffer(name).copy_(vector)
     return engine
 
@@ -216,13 +216,13 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
 def assemble(
     spec: GraphSpec, parts: Sequence[nn.Module], device: torch.device, compute: str, operations: Any
 ) -> TorchEngine:
-    """A graph from its networks.
+    """Build the engine of a graph from its networks.
 
     Args:
         spec: the graph.
-        parts: its networks on `device`, in the precision of `compute`; `with_kernels` of them where `operations` are
-            given.
-        device: of the networks.
+        parts: its networks on `device` in the precision of `compute`, passed through `with_kernels` if there are
+            `operations`.
+        device: device of the networks.
         compute: "fp32", "bf16" or "fp16".
         operations: `fye_torch.modules.Operations`, or None.
     """
@@ -236,7 +236,7 @@ def assemble(
 
 
 def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:
-    """A network whose operations are `operations`, channels last; itself where there are none for it, or None."""
+    """Make a network call `operations`, channels-last; it stays as it is if it uses none of them, or they are None."""
     if operations is None or name not in ("unet", "referencenet", "vae"):
         return network
     from fye_torch.modules import switched
@@ -245,10 +245,10 @@ def with_kernels(network: nn.Module, name: str, operations: Any) -> nn.Module:
 
 
 def _operations(device: torch.device, compute: str) -> Any:
-    """What the networks are to call in place of PyTorch; None on a CPU.
+    """Choose the operations that the networks call in place of PyTorch; None on a CPU.
 
-    In float32 attention is PyTorch's own: the kernel's tiles, made for half precision, don't fit into the shared memory
-    of some GPUs and into the registers of none.
+    Float32 attention stays PyTorch's: the kernels' tiles, sized for half precision, exceed the shared memory of some
+    GPUs and the registers of all.
     """
     if device.type == "cpu":
         return None
@@ -267,14 +267,14 @@ def _network(
     bundle: Bundle, config: ModelConfig, name: str, device: torch.device, compute: str, operations: Any
 ) -> nn.Module:
     key = (bundle.digest, name, str(device), compute)
-    found = _shared.get(key)
-    if found is None:
-        loaded = _loaded(bundle, config, name, device, _DTYPES[compute])
-        found = _shared[key] = with_kernels(loaded, name, operations)
-    return found
+    network = _shared.get(key)
+    if network is None:
+        network = _load(bundle, config, name, device, _DTYPES[compute])
+        network = _shared[key] = with_kernels(network, name, operations)
+    return network
 
 
-def _loaded(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _load(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     with torch.device("meta"):
         network = networks.build(config, name)
     prefix = f"{name}."
@@ -283,7 +283,9 @@ def _loaded(bundle: Bundle, config: ModelConfig, name: str, device: torch.device
     try:
         surplus = network.load_state_dict(state, strict=False, assign=True).unexpected_keys
     except RuntimeError as error:
-        raise BackendError(f"{bundle.path}: weights don't fit the networks ({error}); export it again") from error
+        raise BackendError(
+            f"{bundle.path}: weights don't fit the networks ({error}); export the bundle again"
+        ) from error
     if surplus:
         raise BackendError(f"{bundle.path}: no network has {surplus[0]}; export the bundle again")
     for module in network.modules():
@@ -294,11 +296,11 @@ def _loaded(bundle: Bundle, config: ModelConfig, name: str, device: torch.device
 
 
 def _tensors(bundle: Bundle, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Those of some networks, by name, equal ones under each of theirs."""
-    stored = bundle.manifest["weights"].get("shared", {})
+    """Read the tensors of some networks by name; a shared tensor appears under each of its names."""
+    shared = bundle.manifest["weights"].get("shared", {})
     with safe_open(bundle.path / bundle.weights, "pt") as file:
-        found = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
-        for name, original in stored.items():
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+        for name, original in shared.items():
             if name.startswith(prefixes):
-                found[name] = found[original] if original in found else file.get_tensor(original)
-    return found
+                tensors[name] = tensors[original] if original in tensors else file.get_tensor(original)
+    return tensors

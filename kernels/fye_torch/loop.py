@@ -1,7 +1,7 @@
-"""Latents that stay on a device while they are denoised: the workspace of the torch backend.
+"""Workspace of the torch backend: latents stay on the device while they are denoised.
 
-A clip that is one window is evaluated by one function, which a GPU replays from one graph. Of more windows the
-predictions are laid side by side, and blended in the pass of `forecast_step` that moves the clip.
+One function evaluates a clip of a single window, and a GPU replays it from one graph. Predictions of several windows
+are stored side by side; the `forecast_step` that moves the latents also blends them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from fye_rt.backends.jump_row import ROW
 from fye_rt.engine import Denoising
 from fye_rt.forecast import Jump
 
-# (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) to v of both halves, or None and the conditional
+# (latents float32 (1, 4, f, h, w), timestep int64 (1,), held inputs) -> v of both halves, or None and conditional v
 Network = Callable[..., tuple[Tensor | None, Tensor]]
 
 
 class Buffers:
-    """What lies on a device for clips of one shape, at addresses that stay.
+    """Device tensors for clips of one shape, at fixed addresses.
 
     Attributes:
         latents: float32 (1, 4, F, h, w).
-        timestep: int64 (1,), of the step that is evaluated.
-        ring: float32 (slots, 1, 4, F, h, w), of the last quantities that are forecast.
-        slot: int32 (1,), where the next one goes.
-        numbers: float32 (2, ROW), of the jump (`fye_kernels.forecast_step.numbers`).
-        face: bool (F, h, w), or None where all is moved alike.
+        timestep: int64 (1,), timestep of the evaluated step.
+        ring: float32 (slots, 1, 4, F, h, w), the last forecast quantities.
+        slot: int32 (1,), slot for the next quantity.
+        numbers: float32 (2, ROW), coefficients of the jump (`fye_kernels.forecast_step.numbers`).
+        face: bool (F, h, w), or None if the whole frame is moved alike.
     """
 
     def __init__(self, device: torch.device, shape: tuple[int, ...], slots: int, masked: bool) -> None:
@@ -44,16 +44,16 @@ class Buffers:
 
 
 class TorchWorkspace:
-    """See `fye_rt.engine.Workspace`. Nothing waits for the device, but `prediction`, `read` and `fault`.
+    """A `fye_rt.engine.Workspace` on a device; only `prediction`, `read` and `fault` wait for the device.
 
     Args:
-        buffers: for clips of this shape.
-        whole: evaluates a clip that is one window, from the buffers: gives v of both halves.
+        buffers: tensors for clips of this shape.
+        whole: evaluates a clip of one window from the buffers; returns v of both halves.
         network: evaluates one window of several.
-        forecast_step: moves the latents; `fye_kernels.forecast_step`.
-        held: gives the network's other inputs from those that the clip names.
+        forecast_step: moves the latents; see `fye_kernels.forecast_step`.
+        held: converts the clip's named inputs to the network's held inputs.
         denoising: the clip.
-        precision: open while the network runs.
+        precision: context manager, open while the network runs.
     """
 
     immediate = False
@@ -68,39 +68,39 @@ class TorchWorkspace:
         denoising: Denoising,
         precision: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._buffers, self._whole, self._network, self._held = buffers, whole, network, held
+        self._buffers, self._whole, self._network, self._held_inputs = buffers, whole, network, held
         self._forecast_step, self._denoising, self._precision = forecast_step, denoising, precision
         frames = [window.frames for window in denoising.windows]
-        self._one = len(frames) == 1 and np.array_equal(frames[0], np.arange(denoising.shape[2]))
+        self._is_one_window = len(frames) == 1 and np.array_equal(frames[0], np.arange(denoising.shape[2]))
         with torch.inference_mode():
             device = buffers.latents.device
             self._timesteps = torch.tensor(denoising.timesteps, dtype=torch.int64, device=device)
             self._indices = [torch.tensor(indices, device=device) for indices in frames]
             self._blend = None
-            if not self._one:
+            if not self._is_one_window:
                 tables = blend(denoising.windows, denoising.shape[2])
                 self._blend = Blend(*(table.to(device) for table in tables))
 
     @torch.inference_mode()
     def load(self, noise: Array) -> None:
-        """See `fye_rt.engine.Workspace`."""
-        buffers = self._buffers
+        """Begin a clip with noise float32 (1, 4, F, h, w)."""
+        buffers, denoising = self._buffers, self._denoising
         buffers.latents.copy_(torch.tensor(noise))
         if buffers.face is not None:
-            buffers.face.copy_(torch.tensor(self._denoising.face))
-        self._finite: list[Tensor] = []  # of the evaluations of windows since `fault` looked last
-        self._looked = 0  # at how many before them, all of which were finite
+            buffers.face.copy_(torch.tensor(denoising.face))
+        self._finite: list[Tensor] = []  # flag of each window evaluated since the last `fault`
+        self._checked = 0  # number of windows evaluated before them, all finite
         self._moves = 0
-        self._halves: tuple[Tensor | None, ...] = ()  # of the last evaluation, its windows side by side
-        self._inputs = self._held(self._denoising.inputs(self._denoising.windows[0].frames)) if self._one else ()
+        self._halves: tuple[Tensor | None, ...] = ()  # predictions of the last evaluation, windows side by side
+        self._inputs = self._held_inputs(denoising.inputs(denoising.windows[0].frames)) if self._is_one_window else ()
 
     def evaluate(self, step: int) -> Iterator[None]:
-        """See `fye_rt.engine.Workspace`."""
+        """Evaluate the network at a step, window by window; yields after each."""
         with torch.inference_mode():
             self._buffers.timestep.copy_(self._timesteps[step : step + 1])
         for number in range(len(self._denoising.windows)):
             with torch.inference_mode(), self._precision():
-                if self._one:
+                if self._is_one_window:
                     self._halves = halves = self._whole(*self._inputs)
                 else:
                     halves = self._window(number)
@@ -108,10 +108,10 @@ class TorchWorkspace:
             yield
 
     def _window(self, number: int) -> tuple[Tensor | None, Tensor]:
-        """Both halves of a window, which are laid beside those of the others."""
+        """Evaluate one window and store both halves of its prediction beside those of the others."""
         buffers, frames = self._buffers, self._denoising.windows[number].frames
         latents = buffers.latents.index_select(2, self._indices[number])
-        halves = self._network(latents, buffers.timestep, *self._held(self._denoising.inputs(frames)))
+        halves = self._network(latents, buffers.timestep, *self._held_inputs(self._denoising.inputs(frames)))
         if not self._halves:
             count = len(self._denoising.windows)
             self._halves = tuple(None if half is None else half.new_empty((count, *half.shape[1:])) for half in halves)
@@ -122,7 +122,7 @@ class TorchWorkspace:
 
     @torch.inference_mode()
     def prediction(self) -> Array:
-        """See `fye_rt.engine.Workspace`."""
+        """Return the guided v of the last evaluation with windows blended, float32 (1, 4, F, h, w)."""
         guidance = self._denoising.guidance
         unconditional, conditional = (None if half is None else half.float().cpu().numpy() for half in self._halves)
         assert conditional is not None
@@ -136,7 +136,7 @@ class TorchWorkspace:
 
     @torch.inference_mode()
     def advance(self, jump: Jump) -> None:
-        """See `fye_rt.engine.Workspace`."""
+        """Move the latents from the last evaluated step to the end of the jump."""
         buffers, slots = self._buffers, self._denoising.ring
         slot = self._moves % slots
         self._send(numbers(jump, self._denoising.guidance, slot, slots), buffers.numbers)
@@ -150,27 +150,27 @@ class TorchWorkspace:
 
     @torch.inference_mode()
     def read(self) -> Array:
-        """See `fye_rt.engine.Workspace`."""
+        """Return a copy of the latents, float32 (1, 4, F, h, w)."""
         return self._buffers.latents.cpu().numpy().copy()
 
     @torch.inference_mode()
     def write(self, positions: NDArray[np.int64], latents: Array) -> None:
-        """See `fye_rt.engine.Workspace`."""
+        """Write latents float32 (1, 4, p, h, w) to the frames at these positions, int64 (p,)."""
         device = self._buffers.latents.device
         self._buffers.latents[:, :, torch.tensor(positions, device=device)] = torch.tensor(latents, device=device)
 
     @torch.inference_mode()
     def fault(self) -> tuple[int, int] | None:
-        """See `fye_rt.engine.Workspace`."""
+        """Return the numbers of the first evaluation and window with NaN or infinity; None if all are finite."""
         finite = torch.stack(self._finite).tolist() if self._finite else []
         if not all(finite):
-            return divmod(self._looked + finite.index(False), len(self._denoising.windows))
-        self._looked += len(finite)
+            return divmod(self._checked + finite.index(False), len(self._denoising.windows))
+        self._checked += len(finite)
         self._finite.clear()
         return None
 
     def _send(self, values: Tensor, place: Tensor) -> None:
-        """Queue a copy of a few numbers; from pinned memory, so that the host goes on."""
+        """Queue a copy of a few numbers; from pinned memory, so that the host does not wait."""
         place.copy_(values.pin_memory() if place.is_cuda else values, non_blocking=True)
 
 

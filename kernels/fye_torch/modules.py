@@ -1,7 +1,7 @@
-"""The networks with the kernels switched in, for tensors whose channels lie last.
+"""Networks that call the kernels, for channels-last tensors.
 
-A network is taken apart no further than needed: `switched` gives a copy that shares all weights, in which some modules
-have given way to others of the same signature. `Denoiser` is the graph that brings its attention along.
+`switched` returns a copy of a network that shares all weights and replaces a few modules by others of the same
+signature. `Denoiser` is the graph of that name with its own attention.
 """
 
 import copy
@@ -27,7 +27,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What the modules call: the kernels, or the plain PyTorch beside them."""
+    """Operations that the modules call: the kernels, or their plain PyTorch versions."""
 
     reference_attention: Callable[..., Tensor]
     temporal_attention: Callable[..., Tensor]
@@ -43,21 +43,14 @@ KERNELS = Operations(
     geglu.geglu,
     forecast_step.forecast_step,
 )
-PLAIN = Operations(
-    reference_attention.reference,
-    temporal_attention.reference,
-    norm_silu.reference,
-    geglu.reference,
-    forecast_step.reference,
-)
+_MODULES = (reference_attention, temporal_attention, norm_silu, geglu, forecast_step)
+PLAIN = Operations(*(module.reference for module in _MODULES))
 
 
 def switched(network: Network, operations: Operations = KERNELS) -> Network:
-    """A copy of a network with other modules around the same weights.
+    """Copy a network, with modules that call `operations` around the same weights.
 
-    Args:
-        network: a UNet of `fye_export.networks` or a VAE, its parameters in channels-last memory.
-        operations: what the modules call.
+    The network is a UNet of `fye_export.networks` or a VAE, with its parameters in channels-last memory.
     """
     for module in network.modules():
         if isinstance(module, TransformerBlock):
@@ -71,7 +64,7 @@ def switched(network: Network, operations: Operations = KERNELS) -> Network:
 
 
 def _join(projections: Projections) -> None:
-    """Make query, key and value projections parts of one matrix (3 C, C), `joined`, which takes no room of its own."""
+    """Make the query, key and value weights parts of one matrix (3 C, C), `joined`, without extra memory."""
     if hasattr(projections, "joined"):
         return
     layers = (projections.to_q, projections.to_k, projections.to_v)
@@ -83,7 +76,7 @@ def _join(projections: Projections) -> None:
 
 def _switch(module: nn.Module, operations: Operations) -> None:
     for name, child in list(module.named_children()):
-        if isinstance(child, Decoder):  # its last norm is followed by SiLU, and nothing between them
+        if isinstance(child, Decoder):  # SiLU directly follows its last norm
             child.conv_norm_out, child.conv_act = Norm(child.conv_norm_out, operations, silu=True), nn.Identity()
         if isinstance(child, ResnetBlock2D):
             module.set_submodule(name, Resnet(child, operations))
@@ -101,7 +94,7 @@ def _switch(module: nn.Module, operations: Operations) -> None:
 
 
 class Norm(nn.Module):
-    """A group norm, and SiLU where it follows."""
+    """A group norm, optionally followed by SiLU."""
 
     def __init__(self, norm: nn.GroupNorm, operations: Operations, *, silu: bool = False) -> None:
         super().__init__()
@@ -109,12 +102,12 @@ class Norm(nn.Module):
         self._run = partial(operations.norm_silu, silu=silu)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """(N, C, h, w), and what is added to every position of it first, (N or 1, C)."""
+        """Normalise x (N, C, h, w), after adding `time` (N or 1, C) to every position."""
         return self._run(x, self.groups, self.weight, self.bias, self.eps, time)
 
 
 class Pointwise(nn.Module):
-    """A convolution of 1x1: a linear layer over tokens, which adds its bias on the way."""
+    """A 1x1 convolution as a linear layer over tokens, which also adds the bias."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -126,7 +119,7 @@ class Pointwise(nn.Module):
 
 
 class Resnet(nn.Module):
-    """Two convolutions around a residual connection. The first one's bias goes with the time embedding."""
+    """Two convolutions with a residual connection; the first one's bias is added with the time embedding."""
 
     def __init__(self, resnet: ResnetBlock2D, operations: Operations) -> None:
         super().__init__()
@@ -145,7 +138,7 @@ class Resnet(nn.Module):
 
 
 class Gate(nn.Module):
-    """The feed-forward's first half."""
+    """The first half of a feed-forward layer."""
 
     def __init__(self, gate: GEGLU, operations: Operations) -> None:
         super().__init__()
@@ -157,7 +150,7 @@ class Gate(nn.Module):
 
 
 class Temporal(nn.Module):
-    """A motion transformer that never brings the frames side by side."""
+    """A motion transformer that never permutes tensors to bring frames side by side."""
 
     def __init__(self, transformer: TemporalTransformer, operations: Operations) -> None:
         super().__init__()
@@ -168,7 +161,7 @@ class Temporal(nn.Module):
         self._biases: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """See `TemporalTransformer`."""
+        """(B*F, C, h, w), frames of one clip side by side in the batch -> the same shape."""
         block: Any = self.transformer_blocks[0]
         y = self.proj_in(self.norm(x).permute(0, 2, 3, 1).flatten(1, 2))
         for attend, norm in zip(block.attention_blocks, block.norms, strict=True):
@@ -179,7 +172,7 @@ class Temporal(nn.Module):
         return x + y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
     def _bias(self, attend: Any, frames: int) -> Tensor:
-        """What the positional encoding of each frame adds to query, key and value, (3, F, C)."""
+        """Return what each frame's positional encoding adds to query, key and value, (3, F, C)."""
         key = (id(attend), frames)
         if key not in self._biases:
             positions = attend.pos_encoder.pe[0, :frames].float()
@@ -190,7 +183,7 @@ class Temporal(nn.Module):
 
 
 class Denoiser(graphs.Denoiser):
-    """The graph of that name over a switched UNet."""
+    """`fye_export.graphs.Denoiser` over a switched UNet."""
 
     def __init__(self, unet: UNet, *, guided: bool = True, operations: Operations = KERNELS) -> None:
         super().__init__(unet, guided=guided)
@@ -199,7 +192,7 @@ class Denoiser(graphs.Denoiser):
     def forward(
         self, latents: Tensor, timestep: Tensor, landmark_features: Tensor, *portrait: Tensor
     ) -> tuple[Tensor, ...]:
-        """See `fye_export.graphs.Denoiser`."""
+        """Evaluate the network once; arguments and outputs as in `fye_export.graphs.Denoiser.forward`."""
         features = landmark_features.contiguous(memory_format=torch.channels_last)
         return super().forward(latents, timestep, features, *portrait)
 
@@ -217,24 +210,22 @@ class Denoiser(graphs.Denoiser):
         x = x + block.attn1.to_out[0](attended)
 
         conditional = x[-frames:]
-        # K and V are the same for all frames, so all rows are queries of one attention
+        # all frames share K and V, so all rows are queries of one attention
         query = block.attn2.to_q(block.norm2(conditional)).flatten(0, 1)[None]
-        nothing = clip_key[:, :0], clip_value[:, :0]
-        crossed = self._operations.reference_attention(query, clip_key, clip_value, *nothing, block.attn2.heads)
+        empty = clip_key[:, :0], clip_value[:, :0]
+        crossed = self._operations.reference_attention(query, clip_key, clip_value, *empty, block.attn2.heads)
         conditional += block.attn2.to_out[0](crossed).view_as(conditional)
         if self.guided:
             x[:frames] += block.attn2.get_buffer("unconditional")
         return x + block.ff(block.norm3(x))
 
     def _both_halves(self, attn: Attention, x: Tensor, reference_key: Tensor, reference_value: Tensor) -> Tensor:
-        """The first attention, up to which both halves are the same: what a frame sees of itself is computed once."""
+        """Compute the first attention; both halves are the same before it, so frames attend to themselves once."""
         q, k, v = F.linear(x, attn.get_buffer("joined")).chunk(3, dim=-1)
-        nothing = reference_key[:, :0], reference_value[:, :0]
+        empty = reference_key[:, :0], reference_value[:, :0]
         attend = self._operations.reference_attention
         sums = torch.empty((2, len(q), attn.heads, q.shape[1]), dtype=torch.float32, device=q.device)
-        frame = attend(q, k, v, *nothing, attn.heads, lse=sums[0])
-        portrait = (part.expand(len(q), -1, -1) for part in (reference_key, reference_value))
-        both = reference_attention.merge(
-            attend(q, *portrait, *nothing, attn.heads, lse=sums[1]), sums[1], frame, sums[0]
-        )
-        return torch.cat([frame, both])
+        frame = attend(q, k, v, *empty, attn.heads, lse=sums[0])
+        keys_and_values = (tensor.expand(len(q), -1, -1) for tensor in (reference_key, reference_value))
+        portrait = attend(q, *keys_and_values, *empty, attn.heads, lse=sums[1])
+        return torch.cat([frame, reference_attention.merge(portrait, sums[1], frame, sums[0])])

@@ -34,9 +34,9 @@ FYE_INLINE bool truncate(std::uint8_t *pixels, const float *values, std::size_t 
     return !nan;
 }
 
-// The loops above, compiled for one set of instructions. Products and sums are rounded one after the other, so all sets
-// give the same bits. On two cores, 16 frames of 512x512 take to_uint8 2.3 ms with AVX2 and 4.1 ms with SSE2, and
-// numpy 25 ms (bench/results/arrays.json).
+// The loops above, compiled for one instruction set. Products and sums are rounded separately, so all sets give the
+// same bits. On two cores, to_uint8 converts 16 frames of 512x512 in 2.3 ms with AVX2, 4.1 ms with SSE2 and 25 ms with
+// numpy (bench/results/arrays.json).
 struct Loops {
     const char *instructions;
     void (*add_weighted)(double *, const float *, double, std::size_t);
@@ -65,16 +65,16 @@ FYE_LOOPS(avx2, __attribute__((target("avx2"))))
 FYE_LOOPS(avx512f, __attribute__((target("avx512f"))))
 #endif
 
-// Those that this processor has, the fastest first.
+// Loops that this processor can run, fastest first.
 std::vector<const Loops *> available() {
-    std::vector<const Loops *> found;
+    std::vector<const Loops *> supported;
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f")) found.push_back(&avx512f::loops);
-    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::loops);
+    if (__builtin_cpu_supports("avx512f")) supported.push_back(&avx512f::loops);
+    if (__builtin_cpu_supports("avx2")) supported.push_back(&avx2::loops);
 #endif
-    found.push_back(&generic::loops);
-    return found;
+    supported.push_back(&generic::loops);
+    return supported;
 }
 
 std::atomic<const Loops *> chosen{available().front()};
@@ -112,7 +112,7 @@ void weighted_sum(float *out, const std::vector<const float *> &terms, const std
             for (std::size_t j = 0; j < terms.size(); ++j) {
                 loops.add_weighted(sum, terms[j] + start, weights[j], count);
             }
-            // a block is written only after all terms of it were read: this is why out may be a term
+            // a block is written only after all its terms were read, so out may be a term
             for (std::size_t i = 0; i < count; ++i) out[start + i] = float(sum[i]);
         }
     });

@@ -1,4 +1,4 @@
-// fye_rt._native: checks what Python hands over, then runs the operations without the interpreter lock.
+// fye_rt._native: checks Python's arguments, then runs the array operations without the interpreter lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -21,7 +21,7 @@ using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string &message) { throw nb::value_error(message.c_str()); }
 
-// Takes an array as it is: a silent conversion would cost a copy in the loop, and an output would be lost in it.
+// Takes an array without conversion: a silent copy would cost time in the loop, and an output would be lost in it.
 template <typename Array>
 Array take(nb::handle value, const std::string &name) {
     Array array;
@@ -39,7 +39,7 @@ std::string shape_of(const Array &array) {
     return text + ")";
 }
 
-// Arrays that are to be summed, and the memory that they keep alive while the lock is released.
+// Arrays to be summed, with references that keep their memory alive while the lock is released.
 struct Terms {
     std::vector<Input> arrays;
     std::vector<const float *> data;
@@ -66,7 +66,7 @@ Terms take_terms(const nb::sequence &values, const Output &out) {
 void check_count(const Terms &terms, const std::vector<double> &weights) {
     if (terms.data.empty() || terms.data.size() != weights.size()) {
         refuse(std::to_string(terms.data.size()) + " terms and " + std::to_string(weights.size()) +
-               " weights: there must be at least one term and a weight for each");
+               " weights: give at least one term, and one weight per term");
     }
 }
 
@@ -96,7 +96,7 @@ void masked_sum(nb::handle out_value, const nb::sequence &term_values, const std
 
 nb::object to_uint8(nb::handle value) {
     const Input frames = take<Input>(value, "frames");
-    // numpy allocates: it asks for huge pages, and page faults are most of the time of this operation
+    // numpy allocates because it requests huge pages: page faults take most of this operation's time
     nb::object pixels = nb::module_::import_("numpy").attr("empty")(value.attr("shape"), "uint8");
     std::uint8_t *data = nb::cast<nb::ndarray<std::uint8_t>>(pixels).data();
     bool valid;
@@ -111,24 +111,24 @@ nb::object to_uint8(nb::handle value) {
 void use_instruction_set(const std::string &name) {
     if (fye::use_instruction_set(name)) return;
     std::string allowed;
-    for (const std::string &each : fye::instruction_sets()) allowed += (allowed.empty() ? "" : ", ") + each;
+    for (const std::string &set : fye::instruction_sets()) allowed += (allowed.empty() ? "" : ", ") + set;
     refuse("this processor has no " + name + "; allowed: " + allowed);
 }
 
 }  // namespace
 
 NB_MODULE(_native, module) {
-    module.doc() = "Native twins of the array operations in fye_rt.arrays, on a few threads.";
+    module.doc() = "Native versions of the array operations in fye_rt.arrays, on a few threads.";
     module.def("weighted_sum", &weighted_sum, "out"_a.none(), "terms"_a, "weights"_a,
                "Write sum_i weights[i] * terms[i] to `out`, summed in float64 and rounded once.\n\n"
                "Args:\n"
                "    out: float32, any shape, C-contiguous; may be one of the terms.\n"
                "    terms: at least one float32 array of out's shape, C-contiguous.\n"
-               "    weights: one number for each term.\n\n"
+               "    weights: one number per term.\n\n"
                "Raises:\n"
-               "    ValueError: an array of another type, layout or shape, or one that overlaps `out` in part.");
+               "    ValueError: an array has another type, layout or shape, or overlaps `out` in part.");
     module.def("masked_sum", &masked_sum, "out"_a.none(), "terms"_a, "inside"_a, "outside"_a, "mask"_a.none(),
-               "As weighted_sum, with weights `inside` where `mask` is true and `outside` elsewhere.\n\n"
+               "Write a weighted_sum with weights `inside` where `mask` is true and `outside` elsewhere.\n\n"
                "Args:\n"
                "    mask: bool, of the shape of out's last dimensions, C-contiguous.");
     module.def("to_uint8", &to_uint8, "frames"_a.none(),
@@ -136,12 +136,12 @@ NB_MODULE(_native, module) {
                "Args:\n"
                "    frames: float32 in [0, 1], any shape, C-contiguous.\n\n"
                "Raises:\n"
-               "    ValueError: an array of another type or layout, or a NaN in it.");
+               "    ValueError: the array has another type or layout, or contains NaN.");
     module.def("instruction_sets", &fye::instruction_sets,
-               "Return what the loops were compiled for and this processor has, the fastest first.");
-    module.def("instruction_set", &fye::instruction_set, "Return which of them is in use.");
+               "Return the instruction sets that the loops can use on this processor, fastest first.");
+    module.def("instruction_set", &fye::instruction_set, "Return the instruction set in use.");
     module.def("use_instruction_set", &use_instruction_set, "name"_a,
-               "Use another one from now on, in all threads; all give the same bits.\n\n"
+               "Use another instruction set from now on, in all threads; all give the same bits.\n\n"
                "Raises:\n"
-               "    ValueError: it is none of `instruction_sets`.");
+               "    ValueError: `name` is not in `instruction_sets`.");
 }

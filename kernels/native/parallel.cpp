@@ -20,7 +20,7 @@ void parallel_for(std::size_t size, std::size_t grain, const std::function<void(
     for (std::size_t part = 1; part < parts && begin + step < size; ++part, begin += step) {
         try {
             threads.emplace_back(body, begin, begin + step);
-        } catch (const std::system_error &) {  // no more threads to be had: the caller does the rest
+        } catch (const std::system_error &) {  // the system grants no more threads: the caller does the rest
             break;
         }
     }

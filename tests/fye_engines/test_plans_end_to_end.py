@@ -633,7 +633,7 @@ def test_a_plan_that_was_copied_in_is_listed(ready: FakeGpu, tmp_path: Path, fye
         (("BUNDLE", "--graph", "nothing"), "graph=nothing"),
         (("BUNDLE", "--precision", "fp4", "--graph", "guider"), "precision"),
         (("BUNDLE", "--precision", "int8"), "has no ranges.json"),
-        (("BUNDLE", "--precision", "int8", "--refit"), "no refit"),
+        (("BUNDLE", "--precision", "int8", "--refit"), "allows no refit"),
         (("BUNDLE", "--attention", "flash"), "attention"),
         (("BUNDLE", "--level", "9"), "level=9"),
         (("BUNDLE", "--workspace", "0"), "workspace=0"),

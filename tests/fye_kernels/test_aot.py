@@ -91,7 +91,7 @@ sys.exit(aot.main(sys.argv[1:]))
     for arch, status in (("sm_80", 1), ("sm_86", 0)):
         run = aot("--only", "geglu_fp16", "--arch", arch, "--out", tmp_path / arch, start=("-c", code))
         assert run.returncode == status, run.stderr
-        assert ("geglu_fp16 for sm_80 takes" in run.stderr) == bool(status)
+        assert ("geglu_fp16 for sm_80 uses" in run.stderr) == bool(status)
     run = aot("--only", "geglu_bf16", "--arch", "sm_80", "--out", tmp_path / "bf16", start=("-c", code))
     assert run.returncode == 1 and "geglu_bf16 for sm_80 has no bound" in run.stderr
 
@@ -101,7 +101,7 @@ def test_a_spill_or_a_register_too_many_is_an_error() -> None:
 from fye_kernels.aot import check
 entry = {"registers": 100, "stack": 0}
 assert check("a", "sm_80", entry, {"a": {"sm_80": 100}}) is None
-assert "takes 100 registers, 99" in check("a", "sm_80", entry, {"a": {"sm_80": 99}})
+assert "uses 100 registers, but resources.json allows 99" in check("a", "sm_80", entry, {"a": {"sm_80": 99}})
 assert "has no bound" in check("a", "sm_90a", entry, {"a": {"sm_80": 100}})
 assert "spills 8 bytes" in check("a", "sm_80", entry | {"stack": 8}, {"a": {"sm_80": 100}})
 """

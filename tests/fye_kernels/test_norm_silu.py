@@ -89,9 +89,9 @@ def test_frames_are_normalised_by_themselves(device: str) -> None:
 
 def test_what_it_cannot_take_is_refused(device: str) -> None:
     x, weight, bias, time = inputs(device, (2, 32, 4, 4))
-    with pytest.raises(ValueError, match="channels last"):
+    with pytest.raises(ValueError, match="channels-last"):
         norm_silu(x.contiguous(), 8, weight, bias)
-    with pytest.raises(ValueError, match="no multiple of 5 groups"):
+    with pytest.raises(ValueError, match="not a multiple of 5 groups"):
         norm_silu(x, 5, weight, bias)
     for weights in ((weight[:16], bias), (weight, torch.stack([bias, bias], dim=1)[:, 0])):
         with pytest.raises(ValueError, match="weight and bias"):

@@ -81,7 +81,7 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
         temporal_attention(*(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33)
     with pytest.raises(ValueError, match="contiguous"):
         temporal_attention(q, k.transpose(0, 1).contiguous().transpose(0, 1), v, 2, 6)
-    with pytest.raises(ValueError, match="no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="not a multiple of 3 heads"):
         temporal_attention(q, k, v, 3, 6)
     with pytest.raises(ValueError, match="biases"):
         temporal_attention(q, k, v, 2, 6, biases[:, :5])
