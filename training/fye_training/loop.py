@@ -135,19 +135,10 @@ def finished(name: str, stage: Stage, run: Run) -> bool:
 
 
 def save(
-    path: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-    step: int,
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averaged: dict[str, Tensor], step: int
 ) -> None:
     """Write a checkpoint; it appears whole or not at all."""
-    state = {
-        "step": step,
-        "module": module.state_dict(),
-        "averaged": averaged,
-        "optimizer": optimizer.state_dict(),
-    }
+    state = {"step": step, "module": module.state_dict(), "averaged": averaged, "optimizer": optimizer.state_dict()}
     with atomic_file(path) as temporary:
         torch.save(state, temporary)
 

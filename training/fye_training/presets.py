@@ -1,6 +1,6 @@
 """Training recipes: networks, stages, batches and losses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fye_export import random_checkpoint
@@ -130,135 +130,105 @@ def _mini(stages: dict[str, Stage]) -> Preset:
     )
 
 
-PRESETS = {
-    # for a CPU: four targets per portrait, because with two the reference network takes a quarter of a step
-    "mini": _mini(
-        {
-            "vae": Stage(
-                learns="vae",
-                size=128,
-                steps=13_000,
-                portraits=64,
-                targets=1,
-                learning_rate=1e-3,
-                ema=0.998,
-                facial=(4.0, 1.0),
-                crop=64,
-            ),
-            "image": Stage(
-                learns="image",
-                size=128,
-                steps=12_500,
-                portraits=6,
-                targets=4,
-                learning_rate=6e-4,
-                facial=(2.0, 0.5),
-                late_facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion": Stage(
-                learns="motion",
-                start=("image",),
-                size=128,
-                steps=1_500,
-                portraits=2,
-                targets=16,
-                learning_rate=5e-4,
-                facial=(2.0, 0.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-            # The same networks in larger frames, where a person's eye is two latent pixels wide and the squares of
-            # the irises don't cover its lids. The earlier weights already do much of this.
-            "image_192": Stage(
-                learns="image",
-                start=("image",),
-                size=192,
-                seed=192,
-                steps=2_450,
-                portraits=6,
-                targets=4,
-                learning_rate=5e-4,
-                warm_up=50,
-                cool_down=0.6,
-                ema=0.998,
-                facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion_192": Stage(
-                learns="motion",
-                start=("motion", "image_192"),
-                size=192,
-                seed=192,
-                steps=200,
-                portraits=2,
-                targets=16,
-                learning_rate=4e-4,
-                warm_up=20,
-                cool_down=0.6,
-                ema=0.99,
-                facial=(6.0, 1.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-            "decoder_192": Stage(
-                learns="decoder",
-                start=("vae",),
-                size=192,
-                seed=192,
-                steps=400,
-                portraits=24,
-                targets=1,
-                learning_rate=5e-4,
-                warm_up=50,
-                cool_down=0.6,
-                ema=0.99,
-                facial=(6.0, 1.5),
-                crop=96,
-            ),
-        },
+# for a CPU: four targets per portrait, because with two the reference network takes a quarter of a step
+_MINI_STAGES = {
+    "vae": Stage(
+        learns="vae",
+        size=128,
+        steps=13_000,
+        portraits=64,
+        targets=1,
+        learning_rate=1e-3,
+        ema=0.998,
+        facial=(4.0, 1.0),
+        crop=64,
     ),
+    "image": Stage(
+        learns="image",
+        size=128,
+        steps=12_500,
+        portraits=6,
+        targets=4,
+        learning_rate=6e-4,
+        facial=(2.0, 0.5),
+        late_facial=(6.0, 1.5),
+        dropped=0.125,
+    ),
+    "motion": Stage(
+        learns="motion",
+        start=("image",),
+        size=128,
+        steps=1_500,
+        portraits=2,
+        targets=16,
+        learning_rate=5e-4,
+        facial=(2.0, 0.5),
+        dropped=0.125,
+        strides=(1, 1, 2, 4, 8, 16, 24),
+        shared_noise=True,
+    ),
+    # The same networks in larger frames, where a person's eye is two latent pixels wide and the squares of
+    # the irises don't cover its lids. The earlier weights already do much of this.
+    "image_192": Stage(
+        learns="image",
+        start=("image",),
+        size=192,
+        seed=192,
+        steps=2_450,
+        portraits=6,
+        targets=4,
+        learning_rate=5e-4,
+        warm_up=50,
+        cool_down=0.6,
+        ema=0.998,
+        facial=(6.0, 1.5),
+        dropped=0.125,
+    ),
+    "motion_192": Stage(
+        learns="motion",
+        start=("motion", "image_192"),
+        size=192,
+        seed=192,
+        steps=200,
+        portraits=2,
+        targets=16,
+        learning_rate=4e-4,
+        warm_up=20,
+        cool_down=0.6,
+        ema=0.99,
+        facial=(6.0, 1.5),
+        dropped=0.125,
+        strides=(1, 1, 2, 4, 8, 16, 24),
+        shared_noise=True,
+    ),
+    "decoder_192": Stage(
+        learns="decoder",
+        start=("vae",),
+        size=192,
+        seed=192,
+        steps=400,
+        portraits=24,
+        targets=1,
+        learning_rate=5e-4,
+        warm_up=50,
+        cool_down=0.6,
+        ema=0.99,
+        facial=(6.0, 1.5),
+        crop=96,
+    ),
+}
+
+PRESETS = {
+    "mini": _mini(_MINI_STAGES),
     # for a GPU: four times the pixels, and batches that fill the GPU
     "mini-256": _mini(
         {
-            "vae": Stage(
-                learns="vae",
-                size=256,
-                steps=6_000,
-                portraits=128,
-                targets=1,
-                learning_rate=1e-3,
-                ema=0.998,
-                facial=(4.0, 1.0),
-                crop=128,
+            "vae": replace(_MINI_STAGES["vae"], size=256, steps=6_000, portraits=128, crop=128),
+            "image": replace(
+                _MINI_STAGES["image"], size=256, steps=15_000, portraits=64, targets=2, learning_rate=8e-4
             ),
-            "image": Stage(
-                learns="image",
-                size=256,
-                steps=15_000,
-                portraits=64,
-                targets=2,
-                learning_rate=8e-4,
-                facial=(2.0, 0.5),
-                late_facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion": Stage(
-                learns="motion",
-                start=("image",),
-                size=256,
-                steps=3_000,
-                portraits=8,
-                targets=16,
-                learning_rate=5e-4,
-                facial=(2.0, 0.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-        },
+            "motion": replace(_MINI_STAGES["motion"], size=256, steps=3_000, portraits=8),
+        }
     ),
     # for tests and dry runs: a minute of training that learns next to nothing
     "tiny": Preset(

@@ -49,9 +49,7 @@ EYES = tuple(np.concatenate((upper, lower[-2:0:-1])) for upper, lower in zip(UPP
 BROWS = tuple(np.concatenate((upper, lower[::-1])) for upper, lower in zip(UPPER_BROW, LOWER_BROW, strict=True))
 IRISES = (RIGHT_EYE[0], LEFT_EYE[0])
 
-HANDLES: Indices = np.unique(
-    np.concatenate((LIPS, MOUTH, *EYES, *BROWS, FACE_OVAL, NOSE, *CHEEKS, FOREHEAD, CHIN)),
-)
+HANDLES: Indices = np.unique(np.concatenate((LIPS, MOUTH, *EYES, *BROWS, FACE_OVAL, NOSE, *CHEEKS, FOREHEAD, CHIN)))
 
 TENSION = 4.0  # per square centimetre; bending alone would overshoot to 2.3 times a handle's value beside it
 

@@ -131,11 +131,7 @@ class Paint:
     """Polygons, each (F, n, 2) or a Hull, filled from a shading map (`Shading.picture`); `width` 0 has no outline."""
 
     def __init__(
-        self,
-        shading: "Shades",
-        shapes: Sequence[Points | Hull],
-        outline: Colour = (0, 0, 0),
-        width: float = 0.0,
+        self, shading: "Shades", shapes: Sequence[Points | Hull], outline: Colour = (0, 0, 0), width: float = 0.0
     ) -> None:
         self.shading, self.outline, self.width = shading, outline, round(width)
         self.shapes: list[NDArray[np.int32] | list[NDArray[np.int32]]] = [

@@ -21,10 +21,7 @@ from fye_training.topology import (
 
 SIDES = (0, 1)  # the person's right (the picture's left), then left
 SIGNS = (-1.0, 1.0)
-CREASES = (
-    np.array((247, 30, 29, 27, 28, 56, 190)),
-    np.array((467, 260, 259, 257, 258, 286, 414)),
-)
+CREASES = (np.array((247, 30, 29, 27, 28, 56, 190)), np.array((467, 260, 259, 257, 258, 286, 414)))
 BAGS = (np.array((226, 31, 228, 229, 230, 231, 232)), np.array((446, 261, 448, 449, 450, 451, 452)))
 JAW = np.array((152, 175, 199, 200))
 WHITE: Colour = (255, 255, 255)
