@@ -1,11 +1,13 @@
 # Needs Python >= 3.11 with venv, a C++ compiler and make; everything else goes into .venv.
-#   make demo   animate the shipped portraits into build/demo (no torch)
-#   make test   the fast test suite        make test ARGS="-m full -n 0"   the full-size checks
-#   make test-versions   smoke tests at the lowest and the newest version of everything that is installed
-#   make test-all        both              make fuzz   random tests with new examples; SEED=N brings them back
-#   make lint   ruff and mypy              make bench ARGS="..."      latency of baseline and runtime
-#   make docs   the documentation as a site, build/site/index.html
-#   make aot    all GPU kernels as cubins into build/kernels (no GPU needed)
+#   make demo            animate the shipped portraits into build/demo, without torch
+#   make test            run the fast tests; make test ARGS="-m full -n 0" runs the full-size checks
+#   make test-versions   run smoke tests with the lowest and the newest version of every dependency
+#   make test-all        run test-versions and test
+#   make fuzz            run the random tests with new examples; SEED=N repeats a search
+#   make lint            run ruff and mypy
+#   make bench           time baseline and runtime; ARGS="..." are options of fye bench
+#   make docs            build the documentation as a site, build/site/index.html
+#   make aot             compile all GPU kernels to cubins in build/kernels, without a GPU
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
@@ -25,7 +27,7 @@ demo: .venv/.demo
 test: .venv/.dev
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(ARGS)
 
-# needs no .venv: every environment is made of its own
+# needs no .venv: makes an environment for each end
 test-versions:
 	$(PYTHON) tests/versions.py --torch '$(TORCH)'
 
@@ -62,7 +64,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-# torch is pinned by TORCH alone, so that another build of it can be chosen
+# only TORCH pins torch, so that another build of it can be chosen
 .venv/constraints.txt: constraints.txt | .venv/.python
 	grep -v '^torch==' constraints.txt > $@
 

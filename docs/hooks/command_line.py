@@ -1,4 +1,4 @@
-"""Write the commands of `fye` into the page about them, from the same definitions as `fye COMMAND --help`."""
+"""Fill the command-line page with the commands of `fye`, from the definitions behind `fye COMMAND --help`."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fye_rt.cli.main import app
 
 PAGE = "reference/command-line.md"
 MARK = "<!-- commands -->"
-# these commands have words and options of their own; the pages about them list those
+# commands that parse their own subcommands and options, with the pages that document them
 ELSEWHERE = {
     "suite": "[Suites](../development/suites.md)",
     "eval": "[Evaluation](../development/evaluation.md)",
@@ -20,20 +20,20 @@ ELSEWHERE = {
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in the page; called by MkDocs for each one."""
+    """Fill in the command-line page; MkDocs calls this for every page."""
     if page.file.src_uri != PAGE:
         return markdown
     return markdown.replace(MARK, "\n".join(commands()))
 
 
 def commands() -> Iterator[str]:
-    """Lines of Markdown: a section for each command."""
+    """Yield the Markdown lines of a section for each command."""
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         yield f"## fye {name}\n"
         yield f"{_text(command.help)}\n"
         if name in ELSEWHERE:
-            yield f"Words and options: {ELSEWHERE[name]}.\n"
+            yield f"Subcommands and options: {ELSEWHERE[name]}.\n"
             continue
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
         options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
@@ -73,6 +73,6 @@ def _metavar(parameter: Any) -> str:
 
 
 def _text(words: str) -> str:
-    """A help text as Markdown: its paragraphs, each on one line."""
+    """Convert a help text to Markdown, one line per paragraph."""
     paragraphs = re.split(r"\n\s*\n", words.strip())
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -1,1 +1,1 @@
-"""Drawn portraits, and the training of the mini model on them."""
+"""Drawn portraits, and training of the mini model on them."""

@@ -1,4 +1,4 @@
-"""The second and the third stage: single frames, then clips."""
+"""The image and motion stages: single frames, then clips."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,16 +26,16 @@ SHEET_GUIDANCE = 2.0
 
 
 class AnimationTask:
-    """v-prediction with the fine-grained facial loss.
+    """Training task: v-prediction with the fine-grained facial loss.
 
     Args:
-        module: the networks; what has `requires_grad` is trained.
-        stage: batch and loss.
-        pool: with latents, scaled.
-        seed: of noise, timesteps and dropped portraits.
-        vae: for sheets.
-        scaling_factor: of its latents.
-        held_out: what sheets show; every identity's first frame is its portrait.
+        module: the networks; parameters with `requires_grad` are trained.
+        stage: batch sizes and loss weights.
+        pool: training frames with scaled latents.
+        seed: seed of noise, timesteps and dropped portraits.
+        vae: decoder for the sample sheets.
+        scaling_factor: scaling factor of the VAE's latents.
+        held_out: identities on the sheets; each one's first frame is its portrait.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class AnimationTask:
         self._alpha_bars = alpha_bars().to(self._device)
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """See `fye_training.loop.Task`."""
+        """Losses of one batch; see `fye_training.loop.Task`."""
         stage = self._stage
         choice = self._pool.choose(step, stage.portraits, stage.targets)
         batch = Batch(self._pool.window(step), choice, self._device)
@@ -72,33 +72,33 @@ class AnimationTask:
         return {"loss": facial_loss(v, target, batch.expression, batch.face, stage.facial_at(step)), "mse": plain}
 
     def _timesteps(self, random: torch.Generator) -> Tensor:
-        """(P, T): spread evenly over all timesteps, in random order; one for all frames of a clip."""
+        """Timesteps (P, T), spread evenly over the schedule in random order; the same for all frames of a clip."""
         portraits, targets = self._stage.portraits, self._stage.targets
         count = portraits if self._stage.strides else portraits * targets
         even = (torch.arange(count) + torch.rand(count, generator=random)) / count
-        drawn = (even * len(self._alpha_bars)).long()[torch.randperm(count, generator=random)]
-        return drawn.reshape(portraits, -1).expand(portraits, targets).contiguous()
+        timesteps = (even * len(self._alpha_bars)).long()[torch.randperm(count, generator=random)]
+        return timesteps.reshape(portraits, -1).expand(portraits, targets).contiguous()
 
     def sheet(self, path: Path) -> dict[str, float]:
-        """For each held-out identity: landmarks, true frames, and generated ones, the portrait on the left."""
+        """Write landmarks, true frames and generated frames of each held-out identity, its portrait on the left."""
         rows: list[NDArray[np.uint8]] = []
         errors: list[tuple[float, float]] = []
         chunk = self._held_out
         for i in range(len(chunk.frames)):
             portrait, true, landmarks = chunk.frames[i, 0], chunk.frames[i, 1:], chunk.landmarks[i, 1:]
             latents = sample(self.module, chunk, i, SHEET_STEPS, SHEET_GUIDANCE)
-            made = to_images(decode(self._vae, latents / self._scaling_factor))
-            errors.append((_psnr(made, true), _psnr(np.broadcast_to(portrait, true.shape), true)))
+            generated = to_images(decode(self._vae, latents / self._scaling_factor))
+            errors.append((_psnr(generated, true), _psnr(np.broadcast_to(portrait, true.shape), true)))
             blank = np.zeros_like(portrait)
-            for first, images in ((blank, landmarks), (portrait, true), (blank, made)):
+            for first, images in ((blank, landmarks), (portrait, true), (blank, generated)):
                 rows.append(np.concatenate([first, *images], axis=1))
         media.write_image(path, np.concatenate(rows))
-        made_psnr, copied = np.mean(errors, axis=0)
-        return {"psnr": float(made_psnr), "psnr_of_copying": float(copied)}
+        psnr, psnr_of_copying = np.mean(errors, axis=0)
+        return {"psnr": float(psnr), "psnr_of_copying": float(psnr_of_copying)}
 
 
 class Batch:
-    """The P portraits and T targets each that a choice points to, as tensors; see `Animation.forward` for shapes."""
+    """Tensors of a choice's P portraits with T targets each; `Animation.forward` gives the shapes."""
 
     def __init__(self, chunks: Sequence[Chunk], choice: Choice, device: torch.device) -> None:
         where = list(zip(choice.chunk, choice.identity, choice.portrait, choice.targets, strict=True))
@@ -116,7 +116,7 @@ class Batch:
 
 @torch.no_grad()
 def sample(module: nn.Module, chunk: Chunk, identity: int, steps: int, guidance: float, seed: int = 0) -> Tensor:
-    """Animate an identity's first frame with the landmarks of its others, through the runtime's own loop.
+    """Animate an identity's first frame with the landmarks of its other frames, through the runtime's own loop.
 
     Returns:
         Scaled latents (K - 1, 4, h, w).

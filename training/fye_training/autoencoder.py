@@ -1,4 +1,4 @@
-"""The first stage: the VAE."""
+"""The VAE and decoder stages."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ENCODE_BATCH = 64
 
 
 class AutoencoderTask:
-    """L1, edges and a little KL divergence on drawn frames, with the weights of the facial loss."""
+    """Training task: L1, edges and a little KL divergence on drawn frames, weighted like the facial loss."""
 
     def __init__(
         self, preset: Preset, stage: Stage, pool: Pool, seed: int, device: torch.device, held_out: NDArray[np.uint8]
@@ -35,7 +35,7 @@ class AutoencoderTask:
         self._device = device
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """See `fye_training.loop.Task`."""
+        """Losses of one batch; see `fye_training.loop.Task`."""
         choice = self._pool.choose(step, self._stage.portraits, self._stage.targets)
         chunks = self._pool.window(step)
 
@@ -49,7 +49,7 @@ class AutoencoderTask:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         if self._stage.crop and not self._stage.cooling(step):
             pixels, weight = crops(pixels, expression, weight, self._stage.crop, generator)
-        elif self._stage.crop:  # whole frames, of as many pixels
+        elif self._stage.crop:  # whole frames, with as many pixels in all
             frames = len(pixels) * self._stage.crop**2 // pixels[0, 0].numel()
             pixels, weight = pixels[:frames], weight[:frames]
         mean, log_variance = distribution(self.module, pixels)
@@ -59,7 +59,7 @@ class AutoencoderTask:
         return {"loss": reconstruction + self._kl * kl, "reconstruction": reconstruction, "kl": kl}
 
     def sheet(self, path: Path) -> dict[str, float]:
-        """Held-out frames over their reconstructions."""
+        """Write held-out frames above their reconstructions."""
         pixels = to_pixels(self._held_out, self._device)
         decoded = decode(self.module, distribution(self.module, pixels)[0])
         error = ((decoded - pixels) / 2).square().mean(dim=(1, 2, 3))
@@ -71,23 +71,22 @@ class AutoencoderTask:
 def crops(
     pixels: Tensor, expression: Tensor, weight: Tensor, side: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A square piece of each frame, more likely where eyes, brows and mouth are: they have most of the detail.
+    """Cut a square piece from each frame, preferably at eyes, brows and mouth, which have most of the detail.
 
     Args:
         pixels: (N, 3, H, W).
-        expression: (N, H/8, W/8), mask.
+        expression: expression mask (N, H/8, W/8).
         weight: (N, H/8, W/8).
-        side: of the pieces, a multiple of 8.
-        generator: of their places, which are multiples of 8.
+        side: side of the pieces, a multiple of 8.
+        generator: random numbers for the pieces' corners, which are multiples of 8.
 
     Returns:
         Pieces of pixels (N, 3, side, side) and of weight (N, side/8, side/8).
     """
     cells = side // 8
-    likely = F.avg_pool2d(expression[:, None].cpu(), cells, stride=1)[:, 0] + 0.02
-    columns = likely.shape[2]
-    places = torch.multinomial(likely.flatten(1), 1, generator=generator)[:, 0].tolist()
-    corners = [divmod(place, columns) for place in places]
+    odds = F.avg_pool2d(expression[:, None].cpu(), cells, stride=1)[:, 0] + 0.02
+    cell_numbers = torch.multinomial(odds.flatten(1), 1, generator=generator)[:, 0].tolist()
+    corners = [divmod(number, odds.shape[2]) for number in cell_numbers]
     return (
         torch.stack([pixels[n, :, 8 * y : 8 * y + side, 8 * x : 8 * x + side] for n, (y, x) in enumerate(corners)]),
         torch.stack([weight[n, y : y + cells, x : x + cells] for n, (y, x) in enumerate(corners)]),
@@ -95,23 +94,23 @@ def crops(
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """How activations lie: on a CPU a group norm's backward pass takes 3 times as long with channels last."""
+    """Memory format of activations: on a CPU a channels-last group norm takes 3 times as long in its backward pass."""
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
 
 def placed(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module itself, on `device`, laid out as `memory_format` says."""
+    """Move the module to `device`, in the layout of `memory_format`."""
     return module.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
 
 
 def to_pixels(frames: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
+    """Convert uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1]."""
     pixels = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pixels.contiguous(memory_format=memory_format(device))
 
 
 def to_images(pixels: Tensor) -> NDArray[np.uint8]:
-    """The inverse of `to_pixels`, clamped."""
+    """Convert pixels back to images: the inverse of `to_pixels`, clamped."""
     images = ((pixels.float() + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1)
     return images.round().to(torch.uint8).cpu().numpy()
 
@@ -123,13 +122,13 @@ def distribution(vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decode(vae: nn.Module, latents: Tensor) -> Tensor:
-    """Unscaled latents to pixels in about [-1, 1]."""
+    """Decode unscaled latents to pixels in about [-1, 1]."""
     return vae.decoder(vae.post_quant_conv(latents))
 
 
 @torch.no_grad()
 def encode(vae: nn.Module, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Means of frames uint8 (N, H, W, 3), unscaled: float32 (N, 4, H/8, W/8)."""
+    """Encode frames uint8 (N, H, W, 3) to the means of their latents, unscaled float32 (N, 4, H/8, W/8)."""
     device = next(vae.parameters()).device
     batches = (to_pixels(frames[i : i + ENCODE_BATCH], device) for i in range(0, len(frames), ENCODE_BATCH))
     return np.concatenate([distribution(vae, pixels)[0].cpu().numpy() for pixels in batches])

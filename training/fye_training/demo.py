@@ -1,4 +1,4 @@
-"""Draw what `fye demo` animates: a held-out character of each family, and the landmarks of an exaggerated motion.
+"""Draw the inputs of `fye demo`: a held-out character of each family, and landmarks of an exaggerated motion.
 
 python -m fye_training.demo engines/bundles/demo
 """
@@ -16,13 +16,13 @@ from fye_training.performance import perform
 from fye_training.portrait import render
 
 SIZE = (192, 192)
-FRAMES, STRIDE = 16, 3  # of 25 a second
+FRAMES, STRIDE = 16, 3  # every third of 25 frames a second
 CHARACTERS = {"people": 300_000, "cartoons": 300_000, "sculptures": 300_004, "animals": 300_006}
-FIRST_MOTION = 2**31  # the smallest seed of a motion that training never draws
+FIRST_MOTION = 2**31  # seeds of motions from here on are held out of training
 
 
 def write(folder: Path) -> None:
-    """Write FAMILY/portrait.png and FAMILY/landmarks/00.png to 15.png, as the runtime retargets and draws them.
+    """Write FAMILY/portrait.png, and FAMILY/landmarks/00.png to 15.png, retargeted and drawn by the runtime.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -43,7 +43,7 @@ def write(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line; returns its exit code."""
     if len(arguments) != 1:
         print("usage: python -m fye_training.demo FOLDER", file=sys.stderr)
         return 2

@@ -27,7 +27,7 @@ from fye_training.topology import (
     spread,
 )
 
-# MediaPipe's order, "_neutral" dropped; left is the person's left, at the picture's right
+# MediaPipe's order without "_neutral"; left is the person's left, at the picture's right
 EXPRESSIONS: tuple[str, ...] = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
     "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
@@ -41,16 +41,16 @@ EXPRESSIONS: tuple[str, ...] = (
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(EXPRESSIONS)}
 
-EXAGGERATION = 1.5  # the largest weight of jaw, brows and mouth; the eyes' end at 1
+EXAGGERATION = 1.5  # the largest weight of jaw, brows and mouth; the eyes' is 1
 JAW_ANGLE = np.deg2rad(24.0)  # at weight 1: opens the canonical mouth by 4 cm
-# Below and behind the joint at the ears: a real jaw slides forward as it opens, so that the chin goes down, not back
+# below and behind the joint at the ears: a real jaw slides forward as it opens, so that the chin goes down, not back
 JAW_HINGE = np.array((0.0, -2.5, -4.5))
 GAZE_ANGLE = np.deg2rad((32.0, 24.0))  # sideways, up and down, at weight 1
 EYEBALL_RADIUS = 0.49  # in widths of the eye
 IRIS_RADIUS = 0.23
 
-# Lids: the part of the eye's opening that (upper, lower) lids close at weight 1. Without the blink the closing parts
-# sum up to less than 1, so that lids never cross.
+# Part of the eye's opening that the (upper, lower) lid closes at weight 1. Without the blink the parts sum to less
+# than 1, so that lids never cross.
 LIDS = {
     "eyeSquint": (0.12, 0.30),
     "cheekSquint": (0.0, 0.12),
@@ -61,8 +61,8 @@ LIDS = {
 }
 BLINK = (0.9, 0.1)
 
-# Everything else: sums of (field, displacement in centimetres: outwards or to the picture's right, up, forward). The
-# fields are those of `_fields`; a name that EXPRESSIONS has with "Left" and "Right" is mirrored for the right.
+# All other expressions: sums of (field of `_fields`, displacement in centimetres: outwards or to the picture's right,
+# up, forward). A name that EXPRESSIONS has with "Left" and "Right" is mirrored for the right.
 Recipe = tuple[tuple[str, tuple[float, float, float]], ...]
 RECIPES: dict[str, Recipe] = {
     "browDown": (("brow", (-0.12, -0.5, 0.0)), ("brow inner", (-0.15, -0.25, 0.1))),
@@ -105,7 +105,7 @@ def deform(shape: Shape, weights: Array) -> Array:
     Args:
         shape: the identity.
         weights: (F, 51) in the order of EXPRESSIONS, clipped to [0, 1.5] for jaw, mouth and brows, to [0, 1] for the
-            eyes. eyeLook* also moves the lids; for the irises see `irises`.
+            eyes. eyeLook* also moves the lids; `irises` moves the irises.
 
     Returns:
         float64 (F, 468, 3), centimetres; exactly `neutral_mesh(shape)` where all weights are 0.
@@ -113,24 +113,24 @@ def deform(shape: Shape, weights: Array) -> Array:
     weights = _balanced(np.asarray(weights, np.float64))
     neutral = neutral_mesh(shape)
     rows = np.concatenate((weights, _lid_closing(weights)), axis=1)
-    moved = (rows @ _basis(shape)).reshape(len(rows), *neutral.shape)
+    displacement = (rows @ _basis(shape)).reshape(len(rows), *neutral.shape)
     jaw, shut = _jaw_weights()
     follows = weights[:, [INDEX["jawOpen"], INDEX["mouthClose"]]] @ np.stack((jaw, shut - jaw))
     angle = JAW_ANGLE * follows
     # about the hinge, in the plane of y and z: cos - 1 is exactly 0 at rest
-    y, z = np.moveaxis((neutral + moved - JAW_HINGE)[..., 1:], -1, 0)
+    y, z = np.moveaxis((neutral + displacement - JAW_HINGE)[..., 1:], -1, 0)
     sine, cosine = np.sin(angle), np.cos(angle) - 1.0
-    moved[..., 1] += cosine * y - sine * z
-    moved[..., 2] += sine * y + cosine * z
+    displacement[..., 1] += cosine * y - sine * z
+    displacement[..., 2] += sine * y + cosine * z
     sideways = weights[:, INDEX["jawLeft"]] - weights[:, INDEX["jawRight"]]
-    moved[..., 0] += 0.8 * sideways[:, None] * jaw
-    moved[..., 2] += 0.7 * weights[:, INDEX["jawForward"], None] * jaw
-    _part_lips(neutral, moved)
-    return neutral + moved
+    displacement[..., 0] += 0.8 * sideways[:, None] * jaw
+    displacement[..., 2] += 0.7 * weights[:, INDEX["jawForward"], None] * jaw
+    _part_lips(neutral, displacement)
+    return neutral + displacement
 
 
 def irises(shape: Shape, weights: Array) -> Array:
-    """Metric iris points float64 (F, 10, 3): centre, right, top, left, bottom (of the picture), right eye first."""
+    """Iris points float64 (F, 10, 3) in centimetres: centre, picture's right, top, left, bottom; right eye first."""
     weights = np.clip(weights, 0.0, 1.0)
     result = np.empty((len(weights), 10, 3))
     neutral = neutral_mesh(shape)
@@ -151,11 +151,11 @@ def irises(shape: Shape, weights: Array) -> Array:
 
 
 def eyeball(neutral: Array, eye: int) -> tuple[Array, float]:
-    """Centre of an eyeball, (3,), and the eye's width; the ball's radius is EYEBALL_RADIUS of it.
+    """Centre of an eyeball, (3,), and the eye's width; the ball's radius is EYEBALL_RADIUS widths.
 
     Args:
         neutral: (468, 3), centimetres.
-        eye: 0 for the right one, 1 for the left one.
+        eye: 0 for the right eye, 1 for the left eye.
     """
     contour = neutral[EYES[eye]]
     low, high = contour.min(axis=0), contour.max(axis=0)
@@ -166,7 +166,7 @@ def eyeball(neutral: Array, eye: int) -> tuple[Array, float]:
 
 
 def _balanced(weights: Array) -> Array:
-    """Weights clipped, and those that pull the same way limited in their sum."""
+    """Clip the weights, and limit the sum of those that pull the same way."""
     weights = np.clip(weights, 0.0, EXAGGERATION)
     eyes = [index for name, index in INDEX.items() if name.startswith(("eye", "cheekSquint"))]
     weights[:, eyes] = np.minimum(weights[:, eyes], 1.0)
@@ -179,36 +179,36 @@ def _balanced(weights: Array) -> Array:
     limit(("mouthLeft", "mouthRight"), 1.2)
     for side in ("Left", "Right"):
         limit((f"mouthSmile{side}", f"mouthStretch{side}", f"mouthDimple{side}"), EXAGGERATION)
-    # mouthClose brings the lips together that jawOpen parts; more of it has no meaning
+    # mouthClose closes the lips that jawOpen parts; more than jawOpen has no meaning
     weights[:, INDEX["mouthClose"]] = np.minimum(weights[:, INDEX["mouthClose"]], weights[:, INDEX["jawOpen"]])
     return weights
 
 
 def _lid_closing(weights: Array) -> Array:
-    """Closed part (F, 4) of the eyes by the upper and lower lid, left then right; a blink overrides the rest."""
+    """Part of the eyes (F, 4) that the upper and lower lid close, left then right; a blink overrides the rest."""
     columns = []
     for side in ("Left", "Right"):
         blink = weights[:, INDEX[f"eyeBlink{side}"]]
         for lid in range(2):
-            other = sum(weights[:, INDEX[name + side]] * closing[lid] for name, closing in LIDS.items())
-            columns.append(blink * BLINK[lid] + (1.0 - blink) * other)
+            rest = sum(weights[:, INDEX[name + side]] * closing[lid] for name, closing in LIDS.items())
+            columns.append(blink * BLINK[lid] + (1.0 - blink) * rest)
     return np.stack(columns, axis=1)
 
 
-def _part_lips(neutral: Array, moved: Array) -> None:
-    """Move crossing lips apart, each by half, in place."""
+def _part_lips(neutral: Array, displacement: Array) -> None:
+    """Move crossing lips apart in place, each by half."""
     upper, lower = UPPER_LIP_INNER[1:-1], LOWER_LIP_INNER[1:-1]
     rest = neutral[upper, 1] - neutral[lower, 1]
-    gap = rest + moved[:, upper, 1] - moved[:, lower, 1]
-    apart = np.maximum(np.minimum(LIP_GAP, rest) - gap, 0.0) / 2.0
-    crossing = np.flatnonzero(apart.any(axis=1))
-    if crossing.size:
-        moved[crossing, :, 1] += apart[crossing] @ _lip_parting().T
+    gap = rest + displacement[:, upper, 1] - displacement[:, lower, 1]
+    shift = np.maximum(np.minimum(LIP_GAP, rest) - gap, 0.0) / 2.0
+    frames = np.flatnonzero(shift.any(axis=1))
+    if frames.size:
+        displacement[frames, :, 1] += shift[frames] @ _lip_parting().T
 
 
 @lru_cache(maxsize=1)
 def _lip_parting() -> Array:
-    """Weights (468, 9) that move the inner lips' points up and down by a value per column, the lips following."""
+    """Weights (468, 9) that move the lips with the inner lips' points, one column for each point's shift up or down."""
     values = np.zeros((468, 9))
     for sign, inner, outer in ((1.0, UPPER_LIP_INNER, UPPER_LIP_OUTER), (-1.0, LOWER_LIP_INNER, LOWER_LIP_OUTER)):
         for column in range(9):
@@ -219,7 +219,7 @@ def _lip_parting() -> Array:
 
 @lru_cache(maxsize=1)
 def _jaw_weights() -> Array:
-    """How far each point follows the jaw, (2, 468) in [-0.06, 1]: as it opens, and with the lips held together."""
+    """Share of the jaw's motion that each point follows, (2, 468) in [-0.06, 1]: lips apart, and lips together."""
     mesh = rest_mesh()
     values = np.zeros((468, 2))
     for upper, lower in ((UPPER_LIP_INNER, LOWER_LIP_INNER), (UPPER_LIP_OUTER, LOWER_LIP_OUTER)):
@@ -239,7 +239,7 @@ def _jaw_weights() -> Array:
 
 @lru_cache(maxsize=1024)
 def _basis(shape: Shape) -> Array:
-    """Displacements (51 + 4, 468 * 3): by expression at weight 1, then by lid for a fully closed eye."""
+    """Displacements (51 + 4, 468 * 3): of each expression at weight 1, then of each lid that fully closes its eye."""
     neutral, rest, mirror = neutral_mesh(shape), rest_mesh(), canonical_face().mirror
     fields = _fields()
     wide = neutral[291, 0] / rest[291, 0]
@@ -250,7 +250,7 @@ def _basis(shape: Shape) -> Array:
         for field, vector in RECIPES[name]:
             scale = np.array(vector)
             if field.startswith("brow"):
-                # brows that lie low over the eyes must not be drawn into them
+                # keeps low brows out of the eyes
                 scale = scale * (np.sqrt(eye) if vector[1] > 0 else np.clip(raised, 0.2, 1.5))
             else:
                 scale = scale * (wide, np.sqrt(wide), np.sqrt(wide))
@@ -265,7 +265,7 @@ def _basis(shape: Shape) -> Array:
 
 
 def _sides() -> Iterator[tuple[str, tuple[tuple[int, bool], ...]]]:
-    """Each recipe's name with the expressions it serves and whether they take its mirror image."""
+    """Each recipe's name, with its expressions and whether they use its mirror image."""
     for name in RECIPES:
         if name + "Left" in INDEX:
             yield name, ((INDEX[name + "Left"], False), (INDEX[name + "Right"], True))
@@ -277,9 +277,9 @@ def _sides() -> Iterator[tuple[str, tuple[tuple[int, bool], ...]]]:
 
 @lru_cache(maxsize=1)
 def _fields() -> dict[str, Array]:
-    """Fields float64 (468,), set at the handles, of the left half of the face ("all lips" is of both halves).
+    """Fields float64 (468,) of the left half of the face, set at the handles ("all lips" covers both halves).
 
-    A field and its mirror image add up to that of the whole face.
+    A field and its mirror image add up to the field of the whole face.
     """
     mesh = rest_mesh()
     fields: dict[str, Array] = {}

@@ -1,7 +1,7 @@
 """Drawn faces as motions: meshes in MediaPipe's topology, seen by the runtime's own camera.
 
-The landmarks are exact, and they are a `fye_rt.landmarks.motion.Motion`: they go through the very code that
-retargets and draws those of a video.
+The landmarks are exact. They are a `fye_rt.landmarks.motion.Motion`, which the runtime retargets and draws like a
+video's.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from fye_training.performance import FPS, Performance, resting
 from fye_training.shape import Shape, neutral_mesh
 from fye_training.topology import IRISES, Array
 
-FACE_HEIGHT = 0.7  # of the picture's height, from chin to the top of the forehead
-FACE_CENTRE = 0.56  # of the picture's height from the top: leaves room for hair
+FACE_HEIGHT = 0.7  # from chin to the top of the forehead, in heights of the picture
+FACE_CENTRE = 0.56  # from the top, in heights of the picture: leaves room for hair
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a head stands before the camera.
+    """A head's position in front of the camera.
 
     Attributes:
-        translation: of the canonical frame in the camera's, centimetres: x right, y up, z < 0.
+        translation: origin of the canonical frame in the camera's frame, centimetres: x right, y up, z < 0.
     """
 
     translation: tuple[float, float, float]
@@ -40,13 +40,13 @@ def placement(
     height: float = FACE_HEIGHT,
     centre: float = FACE_CENTRE,
 ) -> Placement:
-    """Where an identity fills its picture as a portrait does.
+    """The placement in which an identity fills its picture like a portrait.
 
     Args:
         shape: the identity.
         size: height and width of the picture in pixels.
-        seed: varies the distance by +-12 % and the position by +-6 % of the picture; None does not.
-        height: the face's part of the picture's height (of its width in an upright picture).
+        seed: seed that varies the distance by +-12 % and the position by +-6 % of the picture; None: no variation.
+        height: the face's share of the picture's height (of its width in an upright picture).
         centre: the middle of the face, from the top, in heights of the picture.
     """
     mesh = neutral_mesh(shape)
@@ -57,7 +57,7 @@ def placement(
         distance, right, down = 1.0 + generator.uniform(-1.0, 1.0, 3) * (0.12, 0.06, 0.06) - (0.0, 1.0, 1.0)
     part = height * min(1.0, size[1] / size[0]) / distance
     depth = FOCAL_LENGTH * (forehead[1] - chin[1]) / (2.0 * part)
-    unit = 2.0 * depth / FOCAL_LENGTH  # centimetres in the picture's height at the face
+    unit = 2.0 * depth / FOCAL_LENGTH  # the picture's height at the face, in centimetres
     middle = (forehead + chin) / 2.0
     return Placement(
         (right * unit * size[1] / size[0], (0.5 - centre - down) * unit - float(middle[1]), -depth - float(middle[2]))
@@ -73,11 +73,11 @@ def motion(
         shape: the identity.
         performance: F frames.
         size: height and width of the picture in pixels.
-        place: where the head stands; the default fills the picture.
+        place: the head's placement; the default fills the picture.
         fps: frames per second.
 
     Returns:
-        x and y of `points` are those that `fye_rt.landmarks.retarget.project` gives for `mesh`.
+        A motion of F frames, with x and y of `points` as `fye_rt.landmarks.retarget.project` gives them for `mesh`.
 
     Raises:
         InputError: the performance leads the face through the camera.
@@ -102,16 +102,16 @@ def motion(
 
 
 def transfer(shape: Shape, driving: Motion, size: tuple[int, int], place: Placement | None = None) -> Motion:
-    """The motion of a real face on a drawn one, as the runtime retargets it.
+    """The motion of a real face on a drawn one, retargeted by the runtime.
 
     Args:
         shape: the identity.
-        driving: F frames.
+        driving: F frames of the real face.
         size: height and width of the picture in pixels.
-        place: where the head stands in the first frame; the default fills the picture.
+        place: the head's placement in the first frame; the default fills the picture.
 
     Returns:
-        F frames; their x and y are those of `fye_rt.landmarks.retarget.retarget`.
+        A motion of F frames, with x and y of `fye_rt.landmarks.retarget.retarget`.
 
     Raises:
         InputError: the motion leads the face through the camera.
@@ -137,9 +137,9 @@ def transfer(shape: Shape, driving: Motion, size: tuple[int, int], place: Placem
 
 @lru_cache(maxsize=1)
 def talking_head() -> Motion:
-    """A real talking man in a moving car, 120 frames in four seconds.
+    """The motion of a real man talking in a moving car, 120 frames in four seconds.
 
-    Found by `fye landmarks` in the public test sequence "carphone", rounded to what a pixel can show.
+    `fye landmarks` found it in the public test sequence "carphone"; its values are rounded to a pixel's precision.
     """
     return Motion.load(Path(__file__).with_name("talking_head.npz"))
 
@@ -147,7 +147,7 @@ def talking_head() -> Motion:
 def _normalised(pixels: Array, solid: Array, pose: Array, size: tuple[int, int]) -> Array:
     """Points (F, 478, 3) in Motion's units: z is 0 at the face's mean depth and grows away from the camera.
 
-    Depth is scaled so that `fye_rt.landmarks.geometry.recover` finds the same mesh.
+    Depth is scaled so that `fye_rt.landmarks.geometry.recover` recovers the same mesh.
     """
     height, width = size
     depth = -(np.einsum("fnc,fc->fn", solid, pose[:, 2, :3]) + pose[:, None, 2, 3])

@@ -1,7 +1,7 @@
-"""One training forward pass: portraits, each with several targets, to v-predictions.
+"""The training forward pass: v-predictions for several targets of each portrait.
 
-The networks are those of `fye_export.networks`, the wiring is that of the exported graphs (`fye_export.graphs`),
-batched over portraits: a target attends to itself and to its own portrait's reference tokens.
+It uses the networks of `fye_export.networks`, wired like the exported graphs (`fye_export.graphs`) and batched over
+portraits: a target attends to itself and to its own portrait's reference tokens.
 """
 
 from functools import partial
@@ -18,12 +18,12 @@ TRAINED = ("unet", "referencenet", "lmk_guider", "image_encoder")
 
 
 class Animation(nn.Module):
-    """The four networks that learn to animate; the VAE is trained before them and stays as it is.
+    """The four networks that learn to animate; the VAE is trained before them and stays frozen.
 
     Args:
-        config: sizes.
-        motion: with motion modules, which let the frames of one clip see each other; without them every target is
-            a picture of its own.
+        config: sizes of the networks.
+        motion: whether to include the motion modules, through which frames of a clip attend to each other; without
+            them every target is a separate picture.
     """
 
     def __init__(self, config: ModelConfig, *, motion: bool) -> None:
@@ -40,26 +40,26 @@ class Animation(nn.Module):
         """Predict v.
 
         Args:
-            noisy: (P, T, 4, h, w), noisy latents of T targets of each of P portraits; consecutive frames where
-                there are motion modules.
+            noisy: (P, T, 4, h, w), noisy latents of T targets of each of P portraits; consecutive frames if the
+                networks have motion modules.
             timesteps: (P, T), int64.
             landmarks: (P, T, 3, 8h, 8w) in [0, 1].
             portraits: (P, 4, h, w), latents.
             clip_pixels: (P, 3, S, S), normalised.
-            dropped: how many portraits, the first ones, are hidden from the denoiser, so that it learns the
-                unconditional half of guidance.
+            dropped: number of portraits, counted from the first, that are hidden from the denoiser, so that it
+                learns the unconditional half of guidance.
 
         Returns:
-            (P, T, 4, h, w).
+            v, (P, T, 4, h, w).
         """
         targets = noisy.shape[1]
         tokens = self._tokens(clip_pixels)
         references = reference_tokens(self.referencenet, portraits[dropped:], tokens[dropped:])
-        # unconditional: zeros in place of CLIP's tokens, in front of clip_fc, whose bias remains
+        # unconditional: zeros in place of CLIP's tokens before clip_fc, whose bias remains
         context = self.unet.clip_fc(torch.cat([torch.zeros_like(tokens[:dropped]), tokens[dropped:]]))
         x = self.unet.conv_in(noisy.flatten(0, 1)) + self.lmk_guider(landmarks.flatten(0, 1))
         if x.is_cpu:
-            # PyTorch 2.13 crashes in the backward pass of a group norm with channels last whose input is frozen
+            # PyTorch 2.13 crashes in the backward pass of a channels-last group norm whose input is frozen
             x = x.contiguous()
         temb = self.unet.embed_time(timesteps.flatten())
         attend = partial(_attend, references=references, context=context, dropped=dropped * targets, targets=targets)
@@ -85,16 +85,16 @@ def _attend(
     targets: int,
 ) -> Tensor:
     """One block of the denoiser: x (P * T, L, C), of which the first `dropped` rows don't see their portrait."""
-    own, reference = block.attn1, references[layer]
+    layers, reference = block.attn1, references[layer]
     normed = block.norm1(x)
-    q, k, v = own.to_q(normed), own.to_k(normed), own.to_v(normed)
-    seen = (project(reference).repeat_interleave(targets, dim=0) for project in (own.to_k, own.to_v))
-    keys, values = (torch.cat([mine[dropped:], theirs], dim=1) for mine, theirs in zip((k, v), seen, strict=True))
-    attended = attention(q[dropped:], keys, values, own.heads)
+    q, k, v = layers.to_q(normed), layers.to_k(normed), layers.to_v(normed)
+    portrait = (project(reference).repeat_interleave(targets, dim=0) for project in (layers.to_k, layers.to_v))
+    keys, values = (torch.cat([mine[dropped:], theirs], dim=1) for mine, theirs in zip((k, v), portrait, strict=True))
+    result = attention(q[dropped:], keys, values, layers.heads)
     if dropped:
-        attended = torch.cat([attention(q[:dropped], k[:dropped], v[:dropped], own.heads), attended])
-    x = x + own.to_out[0](attended)
-    # all targets of a portrait are queries of one attention to its tokens
+        result = torch.cat([attention(q[:dropped], k[:dropped], v[:dropped], layers.heads), result])
+    x = x + layers.to_out[0](result)
+    # one attention per portrait: all its targets are queries to its tokens
     query = block.norm2(x).reshape(len(context), -1, x.shape[2])
     x = x + block.attn2(query, context).reshape(x.shape)
     return x + block.ff(block.norm3(x))
@@ -102,10 +102,10 @@ def _attend(
 
 @torch.no_grad()
 def fresh(config: ModelConfig, *, motion: bool, seed: int) -> Animation:
-    """Networks that know nothing yet, the same for the same seed.
+    """Untrained networks, the same for the same seed.
 
     Queries start equal to keys, and the reference network equal to the denoiser: at the first step every position
-    attends to what looks like it, in the portrait too, and a network this small need not find that by itself.
+    attends to similar positions, in the portrait too, which a network this small need not learn by itself.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,7 +117,7 @@ def fresh(config: ModelConfig, *, motion: bool, seed: int) -> Animation:
         if name.startswith(("unet.", "referencenet.")) and isinstance(module, TransformerBlock):
             module.attn1.to_q.weight.copy_(module.attn1.to_k.weight)
         if name.endswith(("unet.conv_out", "lmk_guider.conv_out", "temporal_transformer.proj_out")):
-            # nothing is predicted, added or mixed at first
+            # at first the output is 0, and landmarks and motion modules add nothing
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
     return model

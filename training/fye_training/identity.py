@@ -1,6 +1,6 @@
-"""Who is drawn: characters from seeds.
+"""Characters from seeds.
 
-Seeds below HELD_OUT_SEED are for training; those from it on are for measuring and never trained on.
+Seeds below HELD_OUT_SEED are for training; seeds from it on are held out, for measuring only.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def held_out(index: int) -> int:
 
 
 def is_held_out(seed: int) -> bool:
-    """Whether a seed's character is for measuring and never trained on."""
+    """Whether a seed's character is held out of training."""
     return seed >= HELD_OUT_SEED
 
 
@@ -32,14 +32,14 @@ def identity(seed: int, family: str | None = None) -> Identity:
 
     Args:
         seed: at least 0.
-        family: one of FAMILIES; None takes them in turn, seed by seed.
+        family: one of FAMILIES; None cycles through them, seed by seed.
 
     Raises:
         InputError: an unknown family.
     """
-    chosen = FAMILIES[seed % len(FAMILIES)] if family is None else family
-    if chosen not in FAMILIES:
-        raise InputError(f"no family of characters is called {chosen!r}; there are {', '.join(FAMILIES)}")
-    number = FAMILIES.index(chosen)
+    name = FAMILIES[seed % len(FAMILIES)] if family is None else family
+    if name not in FAMILIES:
+        raise InputError(f"no family of characters is called {name!r}; choose from {', '.join(FAMILIES)}")
+    number = FAMILIES.index(name)
     create = (person, cartoon, sculpture, animal)[number]
     return create(seed, np.random.default_rng((seed, number)))

@@ -1,4 +1,4 @@
-"""The training loop of all three stages: optimizer, averaged weights, log, sheets, and a checkpoint to resume from."""
+"""The training loop of all stages: optimizer, averaged weights, log, sample sheets, and resumable checkpoints."""
 
 import json
 import math
@@ -15,38 +15,38 @@ from fye_rt.errors import InputError, NumericalError
 from fye_rt.files import atomic_file
 from fye_training.presets import Stage
 
-GRADIENT_NORM = 1.0  # gradients are clipped to it: the rare batch at alpha_bar = 0 is many times larger
+GRADIENT_NORM = 1.0  # clips gradients: those of the rare batch at alpha_bar = 0 are many times larger
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
 LOG_EVERY = 50  # steps
 
-Tell = Callable[[str, int, int], None]  # (stage, finished, all)
+Tell = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 class Task(Protocol):
-    """What a stage trains."""
+    """The module that a stage trains, its losses and its sample sheets."""
 
     module: nn.Module
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Scalars of one batch; "loss" is what is minimised. Random numbers follow from the step alone."""
+        """Scalars of one batch; "loss" is minimised. Random numbers depend on the step alone."""
 
     def sheet(self, path: Path) -> dict[str, float]:
-        """Write a picture of what the module can do, averaged weights in place; returns figures for the log."""
+        """Write a picture of samples, with the averaged weights loaded; returns figures for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where a stage keeps its files, and how often.
+    """A run's folder, intervals and stopping conditions. A stop writes a checkpoint.
 
     Attributes:
-        folder: of the run; checkpoint STAGE.pt, log STAGE.jsonl, sheets STAGE-STEP.png.
-        checkpoint_seconds: between checkpoints.
-        sheet_seconds: between sheets.
+        folder: folder of checkpoints STAGE.pt, logs STAGE.jsonl and sheets STAGE-STEP.png.
+        checkpoint_seconds: time between checkpoints.
+        sheet_seconds: time between sheets.
         bfloat16: compute in bfloat16 where PyTorch deems it safe.
-        stop_at_step: stop there, with a checkpoint.
-        stop_after_seconds: stop after that much training, with a checkpoint.
-        stopped: asked after every step; True stops, with a checkpoint.
+        stop_at_step: step at which to stop.
+        stop_after_seconds: training time after which to stop.
+        stopped: called after every step; True stops.
     """
 
     folder: Path
@@ -59,12 +59,12 @@ class Run:
 
 
 def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
-    """Train until `stage.steps`, from the checkpoint if there is one.
+    """Train until `stage.steps`, from the stage's checkpoint if it exists.
 
-    Interrupted and resumed training on a CPU gives the same weights, bit for bit, as uninterrupted training.
+    On a CPU, resumed training gives the same weights as uninterrupted training, bit for bit.
 
     Returns:
-        Whether the stage is finished; False if it stopped where `run` says.
+        Whether the stage is finished; False if a condition of `run` stopped it.
 
     Raises:
         InputError: the checkpoint belongs to another recipe.
@@ -77,13 +77,13 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
     averaged = {key: value.detach().clone() for key, value in task.module.state_dict().items()}
     path = run.folder / f"{name}.pt"
     step = restore(path, task.module, optimizer, averaged) if path.exists() else 0
-    started = saved = drawn = time.monotonic()
-    current = task.module.state_dict()  # the very tensors, which change in place
+    start_time = save_time = sheet_time = time.monotonic()
+    current = task.module.state_dict()  # the live tensors, which the optimizer changes in place
     sums: dict[str, Tensor] = {}
     counted, since = 0, time.perf_counter()
 
     def stop() -> bool:
-        late = run.stop_after_seconds is not None and time.monotonic() - started >= run.stop_after_seconds
+        late = run.stop_after_seconds is not None and time.monotonic() - start_time >= run.stop_after_seconds
         return late or run.stopped() or (run.stop_at_step is not None and step >= run.stop_at_step)
 
     while step < stage.steps and not stop():
@@ -98,7 +98,7 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
         step += 1
         _average(averaged, current, min(stage.ema, step / (step + 10)))
         for key, value in (*losses.items(), ("gradient_norm", norm)):
-            sums[key] = sums.get(key, 0.0) + value.detach()  # read when logged: reading waits for a GPU
+            sums[key] = sums.get(key, 0.0) + value.detach()  # stays on the device until it is logged
         counted += 1
         tell(name, step, stage.steps)
         if step % LOG_EVERY == 0 or step == stage.steps:
@@ -113,19 +113,19 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
             _log(run, name, entry)
             sums, counted, since = {}, 0, time.perf_counter()
         now = time.monotonic()
-        if now - saved >= run.checkpoint_seconds:
+        if now - save_time >= run.checkpoint_seconds:
             save(path, task.module, optimizer, averaged, step)
-            saved = now
-        if now - drawn >= run.sheet_seconds:
+            save_time = now
+        if now - sheet_time >= run.sheet_seconds:
             _log(run, name, {"step": step} | _sheet(task, averaged, run.folder / f"{name}-{step:06}.png"))
-            drawn = time.monotonic()
+            sheet_time = time.monotonic()
     save(path, task.module, optimizer, averaged, step)
     _log(run, name, {"step": step} | _sheet(task, averaged, run.folder / f"{name}-{step:06}.png"))
     return step >= stage.steps
 
 
 def finished(name: str, stage: Stage, run: Run) -> bool:
-    """Whether a stage has its checkpoint with all steps done.
+    """Whether a stage has a checkpoint with all its steps done.
 
     Raises:
         InputError: the checkpoint is damaged.
@@ -135,28 +135,19 @@ def finished(name: str, stage: Stage, run: Run) -> bool:
 
 
 def save(
-    path: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-    step: int,
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averaged: dict[str, Tensor], step: int
 ) -> None:
     """Write a checkpoint; it appears whole or not at all."""
-    state = {
-        "step": step,
-        "module": module.state_dict(),
-        "averaged": averaged,
-        "optimizer": optimizer.state_dict(),
-    }
+    state = {"step": step, "module": module.state_dict(), "averaged": averaged, "optimizer": optimizer.state_dict()}
     with atomic_file(path) as temporary:
         torch.save(state, temporary)
 
 
 def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averaged: dict[str, Tensor]) -> int:
-    """Continue from a checkpoint; returns its step.
+    """Load a checkpoint into module, optimizer and averaged weights; returns its step.
 
     Raises:
-        InputError: it is damaged or belongs to other networks.
+        InputError: the checkpoint is damaged or belongs to other networks.
     """
     state = read(path)
     try:
@@ -172,15 +163,15 @@ def restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, ave
 
 
 def load(module: nn.Module, path: Path, *, strict: bool = True) -> None:
-    """Load averaged weights.
+    """Load a checkpoint's averaged weights into a module.
 
     Args:
-        module: takes them.
-        path: of a checkpoint.
-        strict: whether it and the module have to have the same parts.
+        module: module to load into.
+        path: path of the checkpoint.
+        strict: whether checkpoint and module must have the same keys.
 
     Raises:
-        InputError: it is missing, damaged, or belongs to other networks.
+        InputError: the checkpoint is missing, damaged, or belongs to other networks.
     """
     try:
         module.load_state_dict(read(path)["averaged"], strict=strict)
@@ -189,16 +180,16 @@ def load(module: nn.Module, path: Path, *, strict: bool = True) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint as `save` wrote it, on the CPU. Nothing but tensors and plain data is unpickled.
+    """Read a checkpoint of `save` onto the CPU. Only tensors and plain data are unpickled.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: the checkpoint is missing or damaged.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; train that stage first") from error
-    except Exception as error:  # torch raises a dozen kinds on damaged bytes
+    except Exception as error:  # torch raises a dozen types on damaged bytes
         raise InputError(f"{path} is not a training checkpoint ({type(error).__name__}); delete it") from error
     if not isinstance(state, dict):
         raise InputError(f"{path} is not a training checkpoint; delete it")
@@ -207,14 +198,14 @@ def read(path: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def _average(averaged: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
-    """Exponential moving average of the weights, which samples better than the last ones."""
+    """Update the exponential moving average of the weights, which samples better than the latest weights."""
     floating = [key for key, value in current.items() if value.is_floating_point()]
     torch._foreach_lerp_([averaged[key] for key in floating], [current[key] for key in floating], 1 - decay)
 
 
 @torch.no_grad()
 def _sheet(task: Task, averaged: dict[str, Tensor], path: Path) -> dict[str, float]:
-    """Draw with the averaged weights, then put the current ones back."""
+    """Write a sheet with the averaged weights, then restore the current ones."""
     current = {key: value.clone() for key, value in task.module.state_dict().items()}
     task.module.load_state_dict(averaged)
     figures = task.sheet(path)

@@ -1,4 +1,4 @@
-"""Where a frame's face and its expression are, for losses and metrics."""
+"""Masks of a frame's face and of its expression, for losses and metrics."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from fye_rt.landmarks.draw import load_cv2
 from fye_training.topology import BROWS, EYES, FACE_OVAL, LIPS, Array
 
-DILATION = 0.04  # of the face's height, around eyes, brows and mouth
-SUBPIXEL = 4  # binary digits of a pixel
+DILATION = 0.04  # margin around eyes, brows and mouth, in heights of the face
+SUBPIXEL = 4  # fractional bits of OpenCV's coordinates
 
 Mask = NDArray[np.float32]
 
 
 def face_mask(points: Array, size: tuple[int, int]) -> Mask:
-    """The face: the convex hull of its oval. OpenCV's edges lie two thirds of a pixel outside of it.
+    """Mask of the face: the convex hull of its oval. OpenCV's edges lie two thirds of a pixel outside of it.
 
     Args:
         points: float64 (F, 478, 2), x and y in pixels.
@@ -26,7 +26,7 @@ def face_mask(points: Array, size: tuple[int, int]) -> Mask:
 
 
 def expression_mask(points: Array, size: tuple[int, int]) -> Mask:
-    """Eyes, brows and mouth: their convex hulls, dilated by a twenty-fifth of the face's height.
+    """Mask of eyes, brows and mouth: their convex hulls, dilated by a twenty-fifth of the face's height.
 
     Args:
         points: float64 (F, 478, 2), x and y in pixels.
@@ -39,7 +39,7 @@ def expression_mask(points: Array, size: tuple[int, int]) -> Mask:
 
 
 def to_latent(mask: Mask) -> Mask:
-    """(F, H, W) -> (F, H/8, W/8): the share of each latent pixel; H and W are multiples of 8."""
+    """Average a mask (F, H, W) to the share of each latent pixel (F, H/8, W/8); H and W are multiples of 8."""
     frames, height, width = mask.shape
     return mask.reshape(frames, height // 8, 8, width // 8, 8).mean(axis=(2, 4))
 
@@ -47,7 +47,7 @@ def to_latent(mask: Mask) -> Mask:
 def _filled(points: Array, regions: tuple[NDArray[np.intp], ...], size: tuple[int, int], dilation: float = 0.0) -> Mask:
     cv2 = load_cv2()
     masks = np.zeros((len(points), *size), np.uint8)
-    # pixel centres lie at whole numbers for OpenCV and at halves for landmarks
+    # pixel centres are at whole numbers in OpenCV and at halves in landmarks
     fixed = np.round((points - 0.5) * (1 << SUBPIXEL)).astype(np.int32)
     for mask, frame, exact in zip(masks, fixed, points, strict=True):
         radius = dilation * float(np.linalg.norm(exact[10] - exact[152]))

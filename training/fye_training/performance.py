@@ -10,7 +10,7 @@ from fye_training.topology import Array
 
 FPS = 25.0
 
-Group = dict[str, float]  # expressions that belong together, with their largest weights
+Group = dict[str, float]  # expressions that act together, with their largest weights
 
 
 def _both(**weights: float) -> Group:
@@ -64,12 +64,12 @@ SYLLABLES: Group = {
     **_both(mouthStretch=0.4, mouthLowerDown=0.5, mouthUpperUp=0.3),
 }
 TURNS = np.array((8.0, 14.0, 7.0))  # standard deviation of pitch, yaw and roll, in degrees
-MOST_TURN = 2.7 * TURNS  # further round, the far eye hides behind the nose
+MOST_TURN = 2.7 * TURNS  # beyond this turn the nose hides the far eye
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How much of everything is in a kind of performance; weights, seconds, degrees and centimetres."""
+    """Strengths of a kind of performance, in weights, seconds, degrees and centimetres."""
 
     mouth: float = 0.0
     pause: float = 1.2
@@ -93,7 +93,7 @@ KINDS = tuple(STYLES)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Performance:
-    """What a face does in F frames.
+    """Expressions and head movements in F frames.
 
     Attributes:
         weights: float64 (F, 51), expressions in MediaPipe's order, in [0, 1.5].
@@ -117,36 +117,36 @@ class Performance:
 
 
 def resting(frames: int) -> Performance:
-    """A neutral face that looks straight ahead."""
+    """Frames of a neutral face that looks straight ahead."""
     return Performance(np.zeros((frames, len(EXPRESSIONS))), np.zeros((frames, 3)), np.zeros((frames, 3)))
 
 
 def poses(seed: int, count: int) -> Performance:
-    """Unrelated frames that cover what a face can do: each has a mouth, eyes, brows, a gaze and a head of its own."""
+    """Unrelated frames that cover a face's range: mouth, eyes, brows, gaze and head vary independently in each."""
     random = np.random.default_rng(seed)
-    played = resting(count)
-    weights = played.weights
+    performance = resting(count)
+    weights = performance.weights
     for groups, share in ((MOUTHS, 0.85), (LIDS, 0.5), (BROWS, 0.6)):
-        chosen = random.integers(len(groups), size=count)
-        chosen[random.random(count) > share] = -1
-        # a common strength, so that what belongs together goes together, a quarter of them full, and some play of each
+        choice = random.integers(len(groups), size=count)
+        choice[random.random(count) > share] = -1
+        # one strength per group, full in a quarter of the frames, and a slight variation of each expression
         strength = np.minimum(random.uniform(0.15, 1.3, count), 1.0)
         for number, group in enumerate(groups):
-            rows = np.flatnonzero(chosen == number)
+            rows = np.flatnonzero(choice == number)
             for name, most in group.items():
                 weights[rows, INDEX[name]] = most * strength[rows] * random.uniform(0.9, 1.0, len(rows))
     _look(weights, random.uniform(-1.0, 1.0, (count, 2)) * (random.random(count) < 0.7)[:, None])
-    played.rotation[:] = np.clip(random.normal(size=(count, 3)) * TURNS, -MOST_TURN, MOST_TURN)
-    played.translation[:] = random.normal(size=(count, 3)) * (0.5, 0.35, 0.5)
-    return played
+    performance.rotation[:] = np.clip(random.normal(size=(count, 3)) * TURNS, -MOST_TURN, MOST_TURN)
+    performance.translation[:] = random.normal(size=(count, 3)) * (0.5, 0.35, 0.5)
+    return performance
 
 
 def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Performance:
-    """A clip at 25 frames per second.
+    """A clip of a kind of performance, at 25 frames per second.
 
     Args:
-        seed: of everything.
-        frames: how many, at least 1.
+        seed: random seed.
+        frames: number of frames, at least 1.
         kind: one of `KINDS`.
         start_neutral: begin with a neutral face that looks straight ahead, and come to life over half a second.
 
@@ -154,12 +154,12 @@ def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Pe
         InputError: an unknown kind.
     """
     if kind not in KINDS:
-        raise InputError(f"no kind of performance is called {kind!r}; there are {', '.join(KINDS)}")
+        raise InputError(f"no kind of performance is called {kind!r}; choose from {', '.join(KINDS)}")
     random = np.random.default_rng((seed, KINDS.index(kind)))
     style = STYLES[kind]
     seconds = np.arange(frames) / FPS
-    played = resting(frames)
-    weights = played.weights
+    performance = resting(frames)
+    weights = performance.weights
     _hold(weights, random, seconds, MOUTHS, style.mouth, style.pause)
     _hold(weights, random, seconds, BROWS, style.brows, 1.5)
     _hold(weights, random, seconds, LIDS, style.lids, 1.0)
@@ -167,7 +167,7 @@ def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Pe
         speaking = _smooth_step(_wander(random, seconds, 0.5)[:, 0] + 0.4)
         for name, most in SYLLABLES.items():
             weights[:, INDEX[name]] += (
-                # tanh: a loud syllable opens the mouth as far as SYLLABLES say and no further
+                # tanh: even a loud syllable opens the mouth no further than SYLLABLES
                 most * style.speech * speaking * np.tanh(np.maximum(_wander(random, seconds, 4.0)[:, 0], 0))
             )
     for start in np.cumsum(random.uniform(1.2, 4.0, int(seconds[-1] / 1.2) + 2)):
@@ -178,14 +178,14 @@ def perform(seed: int, frames: int, kind: str, start_neutral: bool = True) -> Pe
             weights[:, column] = np.maximum(weights[:, column], closed)
     _look(weights, _gaze(random, seconds, style.gaze))
     # tanh: a head slows down towards the end of its turn
-    played.rotation[:] = MOST_TURN * np.tanh(_wander(random, seconds, 0.6, 3) * style.rotation / MOST_TURN)
-    played.translation[:] = _wander(random, seconds, 0.4, 3) * style.translation
+    performance.rotation[:] = MOST_TURN * np.tanh(_wander(random, seconds, 0.6, 3) * style.rotation / MOST_TURN)
+    performance.translation[:] = _wander(random, seconds, 0.4, 3) * style.translation
     np.minimum(weights, EXAGGERATION, out=weights)
     if start_neutral:
         alive = _smooth_step(seconds / 0.5)[:, None]
-        for array in (weights, played.rotation, played.translation):
+        for array in (weights, performance.rotation, performance.translation):
             array *= alive
-    return played
+    return performance
 
 
 def _hold(
@@ -196,36 +196,36 @@ def _hold(
     strength: float,
     pause: float,
 ) -> None:
-    """Expressions that come, stay a while and go: each rises and falls over 0.15 to 0.4 s."""
+    """Add expressions that come, stay a while and go: each rises and falls over 0.15 to 0.4 s."""
     if not strength:
         return
     start = random.uniform(0.0, pause)
     while start < seconds[-1]:
         length, ramp = random.uniform(0.4, 1.8), random.uniform(0.15, 0.4)
         amount = strength * random.uniform(0.5, 1.0)
-        there = _smooth_step((seconds - start) / ramp) * _smooth_step((start + length + ramp - seconds) / ramp)
+        envelope = _smooth_step((seconds - start) / ramp) * _smooth_step((start + length + ramp - seconds) / ramp)
         for name, most in groups[random.integers(len(groups))].items():
             column = INDEX[name]
-            weights[:, column] = np.maximum(weights[:, column], most * amount * there)
+            weights[:, column] = np.maximum(weights[:, column], most * amount * envelope)
         start += length + 2 * ramp + random.uniform(0.0, pause)
 
 
 def _gaze(random: np.random.Generator, seconds: Array, reach: float) -> Array:
     """Direction (F, 2) in [-1, 1], right and up: fixations with quick saccades between them."""
     direction = np.zeros((len(seconds), 2))
-    start, here = random.uniform(0.2, 1.0), np.zeros(2)
+    start, fixation = random.uniform(0.2, 1.0), np.zeros(2)
     while start < seconds[-1]:
-        there = np.zeros(2) if random.random() < 0.35 else random.uniform(-reach, reach, 2)
-        direction += (there - here) * _smooth_step((seconds - start) / 0.08)[:, None]
-        here, start = there, start + random.uniform(0.4, 1.6)
+        target = np.zeros(2) if random.random() < 0.35 else random.uniform(-reach, reach, 2)
+        direction += (target - fixation) * _smooth_step((seconds - start) / 0.08)[:, None]
+        fixation, start = target, start + random.uniform(0.4, 1.6)
     return direction
 
 
 def _look(weights: Array, direction: Array) -> None:
-    """Both eyes turn by direction (F, 2) in [-1, 1]: to the picture's right, and up."""
+    """Turn both eyes by direction (F, 2) in [-1, 1]: to the picture's right, and up."""
     right, up = direction.T
     for name, amount in (
-        # the person's left eye lies at the picture's right: outwards for it is to the picture's right
+        # the person's left eye is at the picture's right, so its outward direction is the picture's right
         ("OutLeft", right), ("InRight", right), ("InLeft", -right), ("OutRight", -right),
         ("UpLeft", up), ("UpRight", up), ("DownLeft", -up), ("DownRight", -up),
     ):  # fmt: skip
@@ -233,7 +233,7 @@ def _look(weights: Array, direction: Array) -> None:
 
 
 def _wander(random: np.random.Generator, seconds: Array, rate: float, count: int = 1) -> Array:
-    """Smooth noise (F, count) of about unit range with frequencies up to `rate` hertz."""
+    """Smooth noise (F, count) of about unit range, with frequencies up to `rate` hertz."""
     waves = 5
     frequency = rate * random.uniform(0.25, 1.0, (waves, count))
     phase = random.uniform(0.0, 2 * np.pi, (waves, count))
@@ -242,6 +242,6 @@ def _wander(random: np.random.Generator, seconds: Array, rate: float, count: int
 
 
 def _smooth_step(x: Array) -> Array:
-    """0 below 0, 1 above 1, without a kink between."""
+    """Smooth step: 0 below 0, 1 above 1, without a kink."""
     x = np.clip(x, 0.0, 1.0)
     return x * x * (3.0 - 2.0 * x)

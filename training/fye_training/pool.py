@@ -1,7 +1,7 @@
-"""Training frames: drawn in worker processes, kept in memory, and drawn from at random.
+"""Training frames: drawn in worker processes, kept in memory, and sampled at random.
 
-Everything follows from (seed, chunk number) and (seed, step), so a run that is interrupted and resumed sees the frames
-that an uninterrupted one sees.
+Frames depend only on (seed, chunk number), batches on (seed, step): a resumed run sees the frames of an uninterrupted
+one.
 """
 
 import multiprocessing
@@ -19,21 +19,21 @@ from fye_training import face, identity, masks
 from fye_training.performance import KINDS, perform, poses, resting
 from fye_training.portrait import render
 
-REAL = 1 / 8  # share of the characters that move as a real man does
-SEATS = 2  # frames of an identity that may be its portrait: the neutral one and one more
+REAL = 1 / 8  # share of the characters that move like a real man
+SEATS = 2  # an identity's first frames that may be its portrait: the neutral one and one more
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one chunk holds.
+    """Contents of a chunk.
 
     Attributes:
-        seed: of the run.
-        identities: how many characters.
-        frames: frames of each: the first neutral, then independent poses, or a clip.
+        seed: seed of the run and stage.
+        identities: number of characters.
+        frames: frames of each character: a neutral one, then independent poses or a clip.
         size: side of the frames, in pixels.
         clip_side: side of CLIP's input, in pixels.
-        strides: none for independent poses; for clips, how many frames of 25 a second one frame may stand for.
+        strides: empty for independent poses; for clips, possible distances between frames, in 25ths of a second.
     """
 
     seed: int
@@ -50,11 +50,11 @@ class Chunk:
 
     Attributes:
         frames: uint8 (I, K, H, W, 3).
-        landmarks: uint8 (I, K, H, W, 3), as the runtime draws them.
+        landmarks: uint8 (I, K, H, W, 3), landmark images drawn by the runtime.
         expression: uint8 (I, K, H/8, W/8), share of a latent pixel in eyes, brows and mouth, in 255ths.
         face: the same for the whole face.
         clip_pixels: float32 (I, SEATS, 3, S, S), CLIP's input for the frames that may be the portrait.
-        latents: float32 (I, K, 4, H/8, W/8), or empty where no VAE was given.
+        latents: float32 (I, K, 4, H/8, W/8), or empty without a VAE.
     """
 
     frames: NDArray[np.uint8]
@@ -66,14 +66,14 @@ class Chunk:
 
 
 def draw_chunk(order: Order, number: int, held_out: bool = False) -> Chunk:
-    """Draw a chunk of characters that are trained on, or held out; the same arguments give the same bytes."""
-    drawn = []
+    """Draw a chunk of training characters, or of held-out ones; the same arguments give the same bytes."""
+    identities = []
     for i in range(order.identities):
         generator = np.random.default_rng((order.seed, number, i))
         seed = int(generator.integers(identity.HELD_OUT_SEED))
         who = identity.identity(identity.held_out(number * order.identities + i) if held_out else seed)
-        drawn.append(_draw_identity(order, who, generator))
-    frames, landmarks, expression, whole, clip = (np.stack(column) for column in zip(*drawn, strict=True))
+        identities.append(_draw_identity(order, who, generator))
+    frames, landmarks, expression, whole, clip = (np.stack(column) for column in zip(*identities, strict=True))
     return Chunk(frames, landmarks, expression, whole, clip, np.empty(0, np.float32))
 
 
@@ -82,9 +82,9 @@ def _draw_identity(
 ) -> tuple[NDArray[np.generic], ...]:
     size = (order.size, order.size)
     place = face.placement(who.shape, size, int(generator.integers(2**31)))
-    acting = _acting(order, who, place, generator)
-    frames = render(who, acting, size)
-    points = acting.points[..., :2] * (order.size, order.size)
+    motion = _motion(order, who, place, generator)
+    frames = render(who, motion, size)
+    points = motion.points[..., :2] * (order.size, order.size)
     expression, whole = (
         np.round(masks.to_latent(mask(points, size)) * 255).astype(np.uint8)
         for mask in (masks.expression_mask, masks.face_mask)
@@ -93,8 +93,8 @@ def _draw_identity(
     return frames, draw(points, size), expression, whole, clip
 
 
-def _acting(order: Order, who: identity.Identity, place: face.Placement, generator: np.random.Generator) -> Motion:
-    """A neutral frame, then invented poses or a piece of a performance; for one in eight characters a real man's."""
+def _motion(order: Order, who: identity.Identity, place: face.Placement, generator: np.random.Generator) -> Motion:
+    """A neutral frame, then random poses or part of a performance; one character in eight moves like a real man."""
     size, count = (order.size, order.size), order.frames - 1
     seed, kind = int(generator.integers(2**31)), str(generator.choice(KINDS))
     stride = int(generator.choice(order.strides)) if order.strides else 0
@@ -102,27 +102,27 @@ def _acting(order: Order, who: identity.Identity, place: face.Placement, generat
         neutral, real = face.motion(who.shape, resting(1), size, place), face.talking_head()
         stride = min(stride, (len(real) - 1) // max(1, count - 1))
         start = int(generator.integers(len(real) - stride * (count - 1)))
-        chosen = start + stride * np.arange(count) if stride else generator.permutation(len(real))[:count]
-        return _joined(neutral, face.transfer(who.shape, real, size, place), chosen)
+        indices = start + stride * np.arange(count) if stride else generator.permutation(len(real))[:count]
+        return _joined(neutral, face.transfer(who.shape, real, size, place), indices)
     if stride:
-        acted = perform(seed, stride * count, kind, start_neutral=False)[::stride]
+        performance = perform(seed, stride * count, kind, start_neutral=False)[::stride]
     else:
-        acted = poses(seed, count)
-    return face.motion(who.shape, resting(1) + acted, size, place)
+        performance = poses(seed, count)
+    return face.motion(who.shape, resting(1) + performance, size, place)
 
 
-def _joined(first: Motion, later: Motion, chosen: NDArray[np.int64]) -> Motion:
-    """The one frame of `first`, then the chosen ones of `later`."""
+def _joined(first: Motion, later: Motion, indices: NDArray[np.int64]) -> Motion:
+    """The single frame of `first`, followed by the chosen frames of `later`."""
     arrays = {
-        name: np.concatenate((getattr(first, name), getattr(later, name)[chosen]))
+        name: np.concatenate((getattr(first, name), getattr(later, name)[indices]))
         for name in ("points", "mesh", "pose", "blendshapes", "valid")
     }
-    return replace(first, **arrays, times=np.arange(1 + len(chosen)) / first.fps)
+    return replace(first, **arrays, times=np.arange(1 + len(indices)) / first.fps)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where a batch lies in the pool's window: P portraits with T targets each.
+    """Indices of a batch in the pool's window: P portraits with T targets each.
 
     Attributes:
         chunk: int64 (P,), position in the window.
@@ -141,11 +141,11 @@ class Pool:
     """A sliding window over the endless sequence of chunks.
 
     Args:
-        order: what a chunk holds.
-        window: chunks that are kept.
-        steps_per_chunk: steps after which the oldest chunk gives way to the next.
-        encode: called with the frames of a new chunk, uint8 (N, H, W, 3); returns latents float32 (N, 4, H/8, W/8).
-        workers: processes that draw ahead.
+        order: contents of a chunk.
+        window: number of chunks in the window.
+        steps_per_chunk: steps after which the next chunk replaces the oldest one.
+        encode: encodes the frames of a new chunk, uint8 (N, H, W, 3), to latents float32 (N, 4, H/8, W/8).
+        workers: number of processes that draw ahead.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Pool:
         self._processes.shutdown(cancel_futures=True)
 
     def window(self, step: int) -> list[Chunk]:
-        """The chunks for a step; steps come in increasing order. Waits for drawing where it must."""
+        """Chunks of a step, drawn by now or waited for. Steps must come in increasing order."""
         numbers = self._numbers(step)
         for number in [number for number in self._chunks if number < numbers.start]:
             del self._chunks[number]
@@ -179,15 +179,15 @@ class Pool:
         return [self._chunks[number] for number in numbers]
 
     def _numbers(self, step: int) -> range:
-        """Two chunks to begin with, then one more at a time: nobody waits for a whole window to be drawn."""
+        """Chunk numbers of a step: two at first, then one more at a time, so that training starts early."""
         end = step // self._steps + 2
         return range(max(0, end - self._window), end)
 
     def choose(self, step: int, portraits: int, targets: int) -> Choice:
-        """A batch for a step: different identities, their portraits and targets."""
+        """Choose the batch of a step: different identities, with their portraits and targets."""
         generator = np.random.default_rng((self._order.seed, 1 << 32, step))
         count = self._order.identities
-        chosen = generator.choice(len(self._numbers(step)) * count, portraits, replace=False)
+        indices = generator.choice(len(self._numbers(step)) * count, portraits, replace=False)
         last = self._order.frames
         if self._order.strides:
             frames = np.tile(np.arange(last - targets, last), (portraits, 1))
@@ -195,7 +195,7 @@ class Pool:
         else:
             frames = np.stack([generator.permutation(np.arange(1, last))[:targets] for _ in range(portraits)])
             seats = generator.integers(SEATS, size=portraits)
-        return Choice(chosen // count, chosen % count, seats, frames)
+        return Choice(indices // count, indices % count, seats, frames)
 
     def _drawn(self, number: int) -> Chunk:
         while self._ahead and self._ahead[0][0] < number:
@@ -209,7 +209,4 @@ class Pool:
         if self._encode is None:
             return chunk
         latents = self._encode(chunk.frames.reshape(-1, *chunk.frames.shape[2:]))
-        return Chunk(
-            chunk.frames, chunk.landmarks, chunk.expression, chunk.face, chunk.clip_pixels,
-            latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]),
-        )  # fmt: skip
+        return replace(chunk, latents=latents.reshape(*chunk.frames.shape[:2], *latents.shape[1:]))

@@ -1,6 +1,6 @@
-"""Drawn portraits: pictures of an identity that moves as a motion says.
+"""Drawn portraits: pictures of an identity in the frames of a motion.
 
-`python -m fye_training.portrait` measures how fast they are drawn.
+`python -m fye_training.portrait` measures the drawing speed.
 """
 
 import time
@@ -21,13 +21,11 @@ from fye_training.shape import neutral_mesh
 
 
 def render(who: Identity, motion: Motion, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw a character.
-
-    A frame's picture depends on that frame of the motion alone.
+    """Draw a character. Each picture depends only on its frame of the motion.
 
     Args:
         who: the character.
-        motion: F frames of its face; made with the character's own shape, or retargeted onto it.
+        motion: F frames of its face, made with the character's own shape or retargeted onto it.
         size: height and width of the pictures.
 
     Returns:
@@ -86,7 +84,7 @@ def _animal(identity: Identity, view: View, coat: Coat) -> list[Mark]:
 
 
 def frames_per_second(family: str, size: int = 128, identities: int = 8, frames: int = 16, repeats: int = 3) -> float:
-    """How many frames of a family one core draws in a second; the best of the repeats."""
+    """Frames of a family that one core draws in a second, in the fastest repeat."""
     acts = []
     for seed in range(identities):
         who = identity(seed, family)

@@ -1,6 +1,6 @@
-"""What is trained, on what, for how long."""
+"""Training recipes: networks, stages, batches and losses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fye_export import random_checkpoint
@@ -14,27 +14,27 @@ class Stage:
     """One stage of training.
 
     Attributes:
-        learns: vae: the autoencoder; decoder: its second half alone, while latents stay what they are; image: what
-            animates single frames; motion: the motion modules.
-        start: stages whose averaged weights it begins with, those of later ones in place of earlier ones'; what is
-            in none of them knows nothing yet.
+        learns: vae: the autoencoder; decoder: only its decoder, so that latents stay the same; image: the networks
+            that animate single frames; motion: the motion modules.
+        start: stages whose averaged weights the stage starts from; later ones override earlier ones, and weights
+            that none of them has start untrained.
         size: side of the square frames, in pixels; a multiple of 8.
-        seed: added to the run's, so that a stage sees other characters than the ones before it.
+        seed: added to the run's seed, so that the stage sees other characters than earlier stages.
         steps: optimizer steps.
         portraits: portraits in a batch.
         targets: frames of each portrait in a batch; in the motion stage consecutive frames of a clip.
-        learning_rate: AdamW's, between warm-up and cool-down (`pace`).
+        learning_rate: AdamW's learning rate between warm-up and cool-down (`pace`).
         warm_up: steps over which the learning rate rises from 0.
-        cool_down: share of the steps, the last ones, in which the learning rate falls.
-        ema: decay of the averaged weights, which are the ones that are released.
+        cool_down: share of the steps, at the end, in which the learning rate falls.
+        ema: decay of the averaged weights, which are the released ones.
         facial: weights of the error inside the expression mask and inside the face mask (`losses.emphasis`).
-        late_facial: in their place while the learning rate falls and detail is learnt; None: the same ones.
+        late_facial: replaces `facial` while the learning rate falls and detail is learnt; None: no change.
         dropped: share of the portraits that are hidden from the denoiser, for guidance.
-        crop: in the VAE's stage, side of the square pieces of frames that it sees until the learning rate falls, in
-            pixels, and whole frames from there on; 0: whole frames all the time.
-        strides: in the motion stage, the frames of a clip lie this far apart, as key frames of long clips do; none
-            where targets are pictures of their own.
-        shared_noise: in the motion stage, the frames of a clip share a part of their noise, from none of it to all
+        crop: side of the square pieces, in pixels, that a VAE stage sees until the learning rate falls; it sees whole
+            frames afterwards. 0: whole frames throughout.
+        strides: possible distances between the frames of a clip in the motion stage, as between key frames of long
+            clips; empty if targets are single pictures.
+        shared_noise: in the motion stage, whether the frames of a clip share a random part of their noise
             (`fye_rt.options.Options.shared_noise`).
     """
 
@@ -57,32 +57,32 @@ class Stage:
     shared_noise: bool = False
 
     def pace(self, step: int) -> float:
-        """The learning rate's share of its highest value: it rises, stays, and falls to nothing at the end.
+        """Learning rate relative to its maximum: it rises, stays constant, and falls to 0 at the end.
 
-        A stage whose number of steps is raised before it cools down goes on as if it had been so from the start.
+        Raising the number of steps before the cool-down has the same effect as starting with that number.
         """
         return min(1.0, (step + 1) / self.warm_up, (self.steps - step) / (self.cool_down * self.steps))
 
     def cooling(self, step: int) -> bool:
-        """Whether the learning rate falls."""
+        """Whether the learning rate falls at a step."""
         return step > (1 - self.cool_down) * self.steps
 
     def facial_at(self, step: int) -> tuple[float, float]:
-        """Weights of the facial loss."""
+        """Weights of the facial loss at a step."""
         return self.late_facial if self.late_facial and self.cooling(step) else self.facial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One recipe.
+    """A training recipe.
 
     Attributes:
         model: sizes of the networks; the VAE's scaling factor is measured after its stage.
-        stages: by name, in the order they are trained; the first one learns the VAE.
+        stages: stages by name, in training order; the first one trains the VAE.
         chunk: identities that are drawn together.
-        frames: frames drawn of each of them, the first one with a neutral face.
-        window: chunks that batches are taken from; the oldest one gives way to a new one.
-        reuse: how often a frame is a target, on average, before it is gone.
+        frames: frames drawn of each identity, the first one with a neutral face.
+        window: number of chunks that batches are sampled from; a new chunk replaces the oldest.
+        reuse: average number of times that a frame is a target before its chunk is replaced.
         kl: weight of the VAE's KL divergence, nats per latent value, against an error in units of [-1, 1].
     """
 
@@ -100,7 +100,7 @@ class Preset:
         return max(stage.size for stage in self.stages.values())
 
     def trained(self, *learns: Learns, before: str | None = None) -> str:
-        """The last stage that learns one of these: of all, or of those before the one called `before`."""
+        """Name of the last stage (before the stage `before`, if given) that learns one of `learns`."""
         names = list(self.stages)
         earlier = names if before is None else names[: names.index(before)]
         return [name for name in earlier if self.stages[name].learns in learns][-1]
@@ -130,137 +130,107 @@ def _mini(stages: dict[str, Stage]) -> Preset:
     )
 
 
-PRESETS = {
-    # for a CPU: four targets a portrait, since with two its reference network takes a quarter of a step
-    "mini": _mini(
-        {
-            "vae": Stage(
-                learns="vae",
-                size=128,
-                steps=13_000,
-                portraits=64,
-                targets=1,
-                learning_rate=1e-3,
-                ema=0.998,
-                facial=(4.0, 1.0),
-                crop=64,
-            ),
-            "image": Stage(
-                learns="image",
-                size=128,
-                steps=12_500,
-                portraits=6,
-                targets=4,
-                learning_rate=6e-4,
-                facial=(2.0, 0.5),
-                late_facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion": Stage(
-                learns="motion",
-                start=("image",),
-                size=128,
-                steps=1_500,
-                portraits=2,
-                targets=16,
-                learning_rate=5e-4,
-                facial=(2.0, 0.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-            # The same networks in larger frames, where a person's eye is as wide as two latent pixels and the squares
-            # of the irises don't cover its lids. It knows much of this before it begins.
-            "image_192": Stage(
-                learns="image",
-                start=("image",),
-                size=192,
-                seed=192,
-                steps=2_450,
-                portraits=6,
-                targets=4,
-                learning_rate=5e-4,
-                warm_up=50,
-                cool_down=0.6,
-                ema=0.998,
-                facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion_192": Stage(
-                learns="motion",
-                start=("motion", "image_192"),
-                size=192,
-                seed=192,
-                steps=200,
-                portraits=2,
-                targets=16,
-                learning_rate=4e-4,
-                warm_up=20,
-                cool_down=0.6,
-                ema=0.99,
-                facial=(6.0, 1.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-            "decoder_192": Stage(
-                learns="decoder",
-                start=("vae",),
-                size=192,
-                seed=192,
-                steps=400,
-                portraits=24,
-                targets=1,
-                learning_rate=5e-4,
-                warm_up=50,
-                cool_down=0.6,
-                ema=0.99,
-                facial=(6.0, 1.5),
-                crop=96,
-            ),
-        },
+# for a CPU: four targets per portrait, because with two the reference network takes a quarter of a step
+_MINI_STAGES = {
+    "vae": Stage(
+        learns="vae",
+        size=128,
+        steps=13_000,
+        portraits=64,
+        targets=1,
+        learning_rate=1e-3,
+        ema=0.998,
+        facial=(4.0, 1.0),
+        crop=64,
     ),
-    # for a GPU: four times the pixels, batches that fill it
+    "image": Stage(
+        learns="image",
+        size=128,
+        steps=12_500,
+        portraits=6,
+        targets=4,
+        learning_rate=6e-4,
+        facial=(2.0, 0.5),
+        late_facial=(6.0, 1.5),
+        dropped=0.125,
+    ),
+    "motion": Stage(
+        learns="motion",
+        start=("image",),
+        size=128,
+        steps=1_500,
+        portraits=2,
+        targets=16,
+        learning_rate=5e-4,
+        facial=(2.0, 0.5),
+        dropped=0.125,
+        strides=(1, 1, 2, 4, 8, 16, 24),
+        shared_noise=True,
+    ),
+    # The same networks in larger frames, where a person's eye is two latent pixels wide and the squares of
+    # the irises don't cover its lids. The earlier weights already do much of this.
+    "image_192": Stage(
+        learns="image",
+        start=("image",),
+        size=192,
+        seed=192,
+        steps=2_450,
+        portraits=6,
+        targets=4,
+        learning_rate=5e-4,
+        warm_up=50,
+        cool_down=0.6,
+        ema=0.998,
+        facial=(6.0, 1.5),
+        dropped=0.125,
+    ),
+    "motion_192": Stage(
+        learns="motion",
+        start=("motion", "image_192"),
+        size=192,
+        seed=192,
+        steps=200,
+        portraits=2,
+        targets=16,
+        learning_rate=4e-4,
+        warm_up=20,
+        cool_down=0.6,
+        ema=0.99,
+        facial=(6.0, 1.5),
+        dropped=0.125,
+        strides=(1, 1, 2, 4, 8, 16, 24),
+        shared_noise=True,
+    ),
+    "decoder_192": Stage(
+        learns="decoder",
+        start=("vae",),
+        size=192,
+        seed=192,
+        steps=400,
+        portraits=24,
+        targets=1,
+        learning_rate=5e-4,
+        warm_up=50,
+        cool_down=0.6,
+        ema=0.99,
+        facial=(6.0, 1.5),
+        crop=96,
+    ),
+}
+
+PRESETS = {
+    "mini": _mini(_MINI_STAGES),
+    # for a GPU: four times the pixels, and batches that fill the GPU
     "mini-256": _mini(
         {
-            "vae": Stage(
-                learns="vae",
-                size=256,
-                steps=6_000,
-                portraits=128,
-                targets=1,
-                learning_rate=1e-3,
-                ema=0.998,
-                facial=(4.0, 1.0),
-                crop=128,
+            "vae": replace(_MINI_STAGES["vae"], size=256, steps=6_000, portraits=128, crop=128),
+            "image": replace(
+                _MINI_STAGES["image"], size=256, steps=15_000, portraits=64, targets=2, learning_rate=8e-4
             ),
-            "image": Stage(
-                learns="image",
-                size=256,
-                steps=15_000,
-                portraits=64,
-                targets=2,
-                learning_rate=8e-4,
-                facial=(2.0, 0.5),
-                late_facial=(6.0, 1.5),
-                dropped=0.125,
-            ),
-            "motion": Stage(
-                learns="motion",
-                start=("image",),
-                size=256,
-                steps=3_000,
-                portraits=8,
-                targets=16,
-                learning_rate=5e-4,
-                facial=(2.0, 0.5),
-                dropped=0.125,
-                strides=(1, 1, 2, 4, 8, 16, 24),
-                shared_noise=True,
-            ),
-        },
+            "motion": replace(_MINI_STAGES["motion"], size=256, steps=3_000, portraits=8),
+        }
     ),
-    # learns next to nothing in a minute: for tests, and to see everything run
+    # for tests and dry runs: a minute of training that learns next to nothing
     "tiny": Preset(
         model=random_checkpoint.PRESETS["tiny"],
         stages={

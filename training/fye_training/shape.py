@@ -21,15 +21,15 @@ from fye_training.topology import (
 )
 
 LIP_GAP = 0.03  # centimetres between closed lips
-LID_OPENING = 1.35  # MediaPipe's canonical eyes are narrower than a real face's, whose height is half their width
+LID_OPENING = 1.35  # MediaPipe's canonical eyes are narrower than real ones, which are half as high as wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """An identity's proportions, each about [-1, 1], for cartoons up to 5; 0 is the canonical face, + is more.
+    """An identity's proportions, each in about [-1, 1], for cartoons up to 5; 0 is the canonical face, + is more.
 
-    Spacing is between the eyes; tilt lifts their outer corners; muzzle pushes nose and mouth forward, as an
-    animal's; mouth height moves the mouth up.
+    Spacing is the distance between the eyes, tilt lifts their outer corners, muzzle pushes nose and mouth forward like
+    an animal's, and mouth height moves the mouth up.
     """
 
     face_width: float = 0.0
@@ -58,7 +58,7 @@ class Shape:
 
 @lru_cache(maxsize=4096)
 def neutral_mesh(shape: Shape) -> Array:
-    """The face of an identity at rest: float64 (468, 3), centimetres, lips closed, eyes open; read-only."""
+    """An identity's face at rest, lips closed and eyes open: float64 (468, 3), centimetres, read-only."""
     mesh = rest_mesh() + np.tensordot(np.array(astuple(shape)), _shape_basis(), 1)
     mesh.flags.writeable = False
     return mesh
@@ -66,16 +66,16 @@ def neutral_mesh(shape: Shape) -> Array:
 
 @lru_cache(maxsize=1)
 def rest_mesh() -> Array:
-    """The canonical face with its lips closed and its eyes opened to a real face's proportions; read-only."""
+    """The canonical face with closed lips and eyes opened to a real face's proportions; read-only."""
     mesh = canonical_face().mesh
-    moved = np.zeros_like(mesh)
+    displacement = np.zeros_like(mesh)
     upper, lower = UPPER_LIP_INNER[1:-1], LOWER_LIP_INNER[1:-1]
     closing = (mesh[upper, 1] - mesh[lower, 1] - LIP_GAP) / 2.0
-    moved[upper, 1], moved[lower, 1] = -closing, closing
+    displacement[upper, 1], displacement[lower, 1] = -closing, closing
     for upper, lower in zip(UPPER_LID, LOWER_LID, strict=True):
         opening = (mesh[upper, 1] - mesh[lower, 1]) * (LID_OPENING - 1.0)
-        moved[upper, 1], moved[lower, 1] = 0.65 * opening, -0.35 * opening
-    rest = mesh + spread(moved)
+        displacement[upper, 1], displacement[lower, 1] = 0.65 * opening, -0.35 * opening
+    rest = mesh + spread(displacement)
     rest.flags.writeable = False
     return rest
 
@@ -85,7 +85,7 @@ def _bump(values: Array, centre: float, width: float) -> Array:
 
 
 def _step(values: Array, start: float, end: float) -> Array:
-    """From 0 at `start` to 1 at `end`, without a kink."""
+    """Rise from 0 at `start` to 1 at `end`, without a kink."""
     t = np.clip((values - start) / (end - start), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -105,12 +105,12 @@ def _shape_basis() -> Array:
     eye_x, eye_y = (eye[:, 0].max() + eye[:, 0].min()) / 2.0, (eye[:, 1].max() + eye[:, 1].min()) / 2.0
     right, up = np.abs(x) - eye_x, y - eye_y  # from the centre of the eye on the point's side
     near_eye = np.exp(-(np.square(right / 2.3) + np.square(up / 2.0)))
-    # The nose's bridge must not be drawn into the eyes
+    # keeps the nose's bridge out of the eyes
     near_eye *= _step(np.abs(x), 0.3, 1.9)
     brow = np.zeros((468, 3))
     lift, arch, tilt = brow.copy(), brow.copy(), brow.copy()
     for contour in BROWS:
-        t = (np.abs(x[contour]) - 1.2) / 4.0  # 0 at the inner end, 1 at the outer one
+        t = (np.abs(x[contour]) - 1.2) / 4.0  # 0 at the inner end, 1 at the outer end
         lift[contour, 1] = 0.45
         arch[contour, 1] = 0.45 * _bump(t, 0.6, 0.4) - 0.15
         tilt[contour, 1] = 0.35 * (t - 0.5)

@@ -1,9 +1,9 @@
-"""Train a small model from nothing, or go on where training stopped.
+"""Train a small model from scratch, or resume its training.
 
     python -m fye_training.train --preset mini --run RUN
 
 RUN holds a checkpoint, a log and sample sheets of each stage, and at the end RUN/checkpoint: the model in the released
-layout, for `fye export`. Stopped by Ctrl-C, kill or `--minutes`, the same command continues, on a CPU bit for bit.
+layout, for `fye export`. After Ctrl-C, kill or `--minutes` the same command resumes, on a CPU bit for bit.
 """
 
 import argparse
@@ -46,13 +46,13 @@ def train(
     workers: int,
     tell: loop.Tell,
 ) -> bool:
-    """Train the stages that are not finished yet, in their order.
+    """Train the unfinished stages in order.
 
     Returns:
         Whether all of them are finished.
 
     Raises:
-        InputError: a stage is missing that an earlier run should have trained, or a checkpoint does not fit.
+        InputError: an earlier stage has not been trained, or a checkpoint does not fit.
         OutputError: the folder cannot be written.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def train(
 
 
 class _Stage:
-    """What every stage needs: its recipe, its frames, and what stages before it have learnt."""
+    """Inputs of a stage: its recipe, its frames, and the weights of earlier stages."""
 
     def __init__(self, preset: Preset, name: str, run: loop.Run, seed: int, device: torch.device, workers: int) -> None:
         self.preset, self.name, self.run = preset, name, run
@@ -102,14 +102,13 @@ class _Stage:
         return poses if frames is None else replace(poses, frames=frames, strides=self.stage.strides)
 
     def begin(self, module: nn.Module) -> None:
-        """Load what the stages that this one starts from have learnt; the module may lack parts of it."""
+        """Load the weights of the stages that this one starts from; the module may lack parts of them."""
         for name in self.stage.start:
             loop.load(module, self.run.folder / f"{name}.pt", strict=False)
 
     def vae(self) -> tuple[nn.Module, float]:
-        """As stages before this one left it, and its scaling factor."""
-        run_seed = self.seed - self.stage.seed
-        return _trained_vae(self.preset, self.run, run_seed, self.device, before=self.name)
+        """The VAE of the earlier stages, and its scaling factor."""
+        return _trained_vae(self.preset, self.run, self.seed - self.stage.seed, self.device, before=self.name)
 
     def held_out(self, order: Order, vae: nn.Module | None = None, scale: float = 1.0) -> Chunk:
         chunk = draw_chunk(replace(order, identities=SHEET_IDENTITIES, frames=SHEET_FRAMES), held_out=True, number=0)
@@ -120,7 +119,6 @@ class _Stage:
 
 
 def _poses(preset: Preset, seed: int, size: int) -> Order:
-    """Chunks of unrelated frames."""
     return Order(
         seed=seed,
         identities=preset.chunk,
@@ -157,7 +155,7 @@ def _clips(setting: _Stage) -> AnimationTask:
 def _animation(setting: _Stage, module: Animation, order: Order) -> AnimationTask:
     vae, scale = setting.vae()
     placed(module, setting.device).train()
-    # as its images lie; it has no norms that would suffer
+    # the layout of its images; it has no group norms, which would be slower
     module.lmk_guider.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pool = setting.pool(order, vae, scale)
     held_out = setting.held_out(order, vae, scale)
@@ -167,7 +165,7 @@ def _animation(setting: _Stage, module: Animation, order: Order) -> AnimationTas
 def _trained_vae(
     preset: Preset, run: loop.Run, seed: int, device: torch.device, before: str | None = None
 ) -> tuple[nn.Module, float]:
-    """The VAE as the last stage (before one) left it, and its scaling factor, which is the same in all sizes."""
+    """The VAE of the last stage, or of the last before `before`, and its scaling factor, the same for all sizes."""
     vae = networks.build(preset.model, "vae")
     loop.load(vae, run.folder / f"{preset.trained('vae', 'decoder', before=before)}.pt")
     vae = placed(vae, device)
@@ -175,19 +173,19 @@ def _trained_vae(
 
 
 def scaling_factor(vae: nn.Module, order: Order) -> float:
-    """What brings the latents of a few drawn frames to a standard deviation of 1, to four digits."""
+    """Factor that gives the latents of a few drawn frames a standard deviation of 1, to four digits."""
     frames = draw_chunk(order, 0).frames[:, :2]
     return float(f"{1 / encode(vae, frames.reshape(-1, *frames.shape[2:])).std():.4g}")
 
 
 def start(preset: Preset, run: loop.Run, bundle: Bundle) -> None:
-    """Take what a bundle knows as what the first VAE, image and motion stages have learnt; the others are still to do.
+    """Take a bundle's weights as the result of the first VAE, image and motion stages; later stages remain to train.
 
     Raises:
-        InputError: it's a bundle of other networks, or a stage has begun already.
+        InputError: the bundle has other networks, or a stage has already begun.
     """
-    known = ModelConfig.from_dict(dict(bundle.model))
-    if replace(known, vae=replace(known.vae, scaling_factor=preset.model.vae.scaling_factor)) != preset.model:
+    model = ModelConfig.from_dict(dict(bundle.model))
+    if replace(model, vae=replace(model.vae, scaling_factor=preset.model.vae.scaling_factor)) != preset.model:
         raise InputError(f"{bundle.path} has networks of other sizes than the preset; choose another with --preset")
     states = {
         name: {key: torch.from_numpy(value.astype(np.float32)) for key, value in weights.read(bundle, name).items()}
@@ -200,16 +198,16 @@ def start(preset: Preset, run: loop.Run, bundle: Bundle) -> None:
         name = next(name for name, stage in preset.stages.items() if stage.learns == learns)
         path = run.folder / f"{name}.pt"
         if path.exists():
-            raise InputError(f"{path} is there already; choose a new folder with --run")
+            raise InputError(f"{path} already exists; choose a new folder with --run")
         with atomic_file(path) as temporary:
             torch.save({"step": preset.stages[name].steps, "averaged": averaged}, temporary)
 
 
 def release(preset: Preset, run: loop.Run, seed: int) -> Path:
-    """Write RUN/checkpoint, the averaged weights in the released layout, in float16.
+    """Write the averaged weights to RUN/checkpoint, in the released layout and in float16.
 
     Raises:
-        InputError: a stage is missing.
+        InputError: a stage has no checkpoint.
     """
     vae, scale = _trained_vae(preset, run, seed, torch.device("cpu"))
     animation = loop.read(run.folder / f"{preset.trained('motion')}.pt")["averaged"]
@@ -224,80 +222,80 @@ def release(preset: Preset, run: loop.Run, seed: int) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_training.train", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     parser.add_argument("--run", metavar="DIR", type=Path, default=Path("build/mini"), help="default: %(default)s")
-    parser.add_argument("--stage", action="append", help="only this one of the preset's; may be repeated")
+    parser.add_argument("--stage", action="append", help="train only this stage of the preset; repeatable")
     parser.add_argument(
         "--start",
         metavar="BUNDLE",
         type=Path,
-        help="train nothing yet: take a bundle's weights as what RUN's first stages have learnt",
+        help="take a bundle's weights as the result of RUN's first stages, without training",
     )
-    parser.add_argument("--release", action="store_true", help="train no more: write RUN/checkpoint from what is there")
-    parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="other than the preset's")
+    parser.add_argument("--release", action="store_true", help="write RUN/checkpoint from the trained stages only")
+    parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="steps of a stage; repeatable")
     parser.add_argument(
         "--facial",
         metavar=("EXPRESSION", "FACE"),
         type=float,
         nargs=2,
-        help="weights of the facial loss in the image and motion stages; 0 0: the mean squared error alone",
+        help="weights of the facial loss in the image and motion stages; 0 0 leaves the mean squared error",
     )
     parser.add_argument(
         "--strides",
         metavar="N",
         type=int,
         nargs="+",
-        help="frames of the video that one frame of a clip may stand for in the motion stage; 1: neighbours alone",
+        help="distances between a clip's frames in the motion stage, in frames of the video; 1: neighbours only",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw frames (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
-    parser.add_argument("--stop-at", metavar="STEP", type=int, help="stop at that step of a stage; likewise")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command resumes")
+    parser.add_argument("--stop-at", metavar="STEP", type=int, help="stop at this step; the same command resumes")
     parser.add_argument("--fp32", action="store_true", help="compute in float32 instead of bfloat16")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    # a step is finished before the checkpoint is written
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    # signals set a flag, so that a step is finished before the checkpoint is written
     stopped = threading.Event()
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        preset = _with_steps(PRESETS[given.preset], given.steps)
-        preset = _with_strides(_with_facial(preset, given.facial), given.strides)
+        preset = _with_steps(PRESETS[options.preset], options.steps)
+        preset = _with_strides(_with_facial(preset, options.facial), options.strides)
         run = loop.Run(
-            given.run,
-            bfloat16=not given.fp32,
-            stop_at_step=given.stop_at,
-            stop_after_seconds=None if given.minutes is None else 60 * given.minutes,
+            options.run,
+            bfloat16=not options.fp32,
+            stop_at_step=options.stop_at,
+            stop_after_seconds=None if options.minutes is None else 60 * options.minutes,
             stopped=stopped.is_set,
         )
-        if given.start is not None:
-            start(preset, run, Bundle.load(given.start))
+        if options.start is not None:
+            start(preset, run, Bundle.load(options.start))
             return 0
-        if given.release:
-            print(release(preset, run, given.seed))
+        if options.release:
+            print(release(preset, run, options.seed))
             return 0
-        bars = Bars(shown=not given.quiet and sys.stderr.isatty())
+        bars = Bars(shown=not options.quiet and sys.stderr.isatty())
         bars.start()
         try:
             finished = train(
                 preset,
                 run,
-                _stages(preset, given.stage),
-                seed=given.seed,
-                device=torch.device(given.device),
-                workers=given.workers,
+                _stages(preset, options.stage),
+                seed=options.seed,
+                device=torch.device(options.device),
+                workers=options.workers,
                 tell=bars,
             )
         finally:
             bars.stop()
-        if finished and not given.stage:
-            print(release(preset, run, given.seed))
+        if finished and not options.stage:
+            print(release(preset, run, options.seed))
         elif not finished:
-            print("stopped; the same command goes on")
+            print("stopped; the same command resumes")
     except FyeError as error:
         print(error, file=sys.stderr)
         return 2
@@ -307,16 +305,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stages(preset: Preset, given: Sequence[str] | None) -> Sequence[str]:
-    for name in given or ():
+def _stages(preset: Preset, names: Sequence[str] | None) -> Sequence[str]:
+    for name in names or ():
         if name not in preset.stages:
             raise OptionError(f"--stage {name} is not valid; choose from {', '.join(preset.stages)}")
-    return given or list(preset.stages)
+    return names or list(preset.stages)
 
 
-def _with_steps(preset: Preset, given: Sequence[str]) -> Preset:
+def _with_steps(preset: Preset, settings: Sequence[str]) -> Preset:
     stages = dict(preset.stages)
-    for text in given:
+    for text in settings:
         name, _, number = text.partition("=")
         if name not in stages or not number.isdecimal():
             raise OptionError(f"--steps {text} is not valid; write STAGE=N with a stage of {', '.join(stages)}")
@@ -330,25 +328,25 @@ def _with_facial(preset: Preset, weights: list[float] | None) -> Preset:
     expression, face = weights
     if not (math.isfinite(expression) and math.isfinite(face) and min(weights) >= 0):
         raise OptionError(f"--facial {expression:g} {face:g} is not valid; weights are 0 or more")
-    changed = {
+    stages = {
         name: replace(stage, facial=(expression, face), late_facial=None)
         for name, stage in preset.stages.items()
         if stage.learns in ("image", "motion")
     }
-    return replace(preset, stages=preset.stages | changed)
+    return replace(preset, stages=preset.stages | stages)
 
 
 def _with_strides(preset: Preset, strides: list[int] | None) -> Preset:
     if strides is None:
         return preset
     if min(strides) < 1:
-        raise OptionError(f"--strides {min(strides)} is not valid; a frame stands for 1 or more")
-    changed = {
+        raise OptionError(f"--strides {min(strides)} is not valid; distances are 1 or more")
+    stages = {
         name: replace(stage, strides=tuple(strides))
         for name, stage in preset.stages.items()
         if stage.learns == "motion"
     }
-    return replace(preset, stages=preset.stages | changed)
+    return replace(preset, stages=preset.stages | stages)
 
 
 if __name__ == "__main__":

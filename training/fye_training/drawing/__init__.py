@@ -1,1 +1,1 @@
-"""How a drawn portrait comes onto the canvas: geometry, shading and the parts of a head."""
+"""Drawing of portraits: geometry, shading and the parts of a head."""

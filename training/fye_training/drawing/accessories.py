@@ -11,15 +11,15 @@ from fye_training.drawing.shading import Shading
 from fye_training.drawing.view import Array, View, curve, direction, sphere
 from fye_training.topology import EYES, FACE_OVAL
 
-JAWLINE = FACE_OVAL[9:28]  # from the picture's right ear under the chin to the left one
-HAT_VOLUME = 0.16  # above the skull, in its radii
-# Half outlines on the canonical face, x and y, from the middle outwards.
+JAWLINE = FACE_OVAL[9:28]  # from the picture's right ear under the chin to its left ear
+HAT_VOLUME = 0.16  # height above the skull, in its radii
+# half outlines on the canonical face, x and y: from the middle outwards and back; from the ear to the middle
 MOUSTACHE = ((0.0, -2.55), (0.9, -2.5), (2.0, -2.95), (2.9, -3.9), (3.1, -4.6), (2.5, -4.3), (1.4, -3.75), (0.0, -3.6))
 BEARD_TOP = ((7.3, 1.2), (6.7, -1.2), (5.6, -3.2), (4.2, -3.6), (3.0, -3.0), (1.2, -2.5), (0.0, -2.6))
 
 
 def beard(identity: Identity, view: View, stone: Shading | None) -> list[Mark]:
-    """The beard; lips are drawn over it. `stone` is the shading of a sculpture, of one piece with its beard."""
+    """The beard, which the lips are drawn over; `stone` is a sculpture's shading, of the same material."""
     kind = identity.beard
     colour = mix(identity.hair, identity.brow, 0.3)
     dark = darker(colour, 0.3)
@@ -46,7 +46,7 @@ def _patch(identity: Identity, view: View, outline: Array, colour: Colour, stone
 
 
 def _full(identity: Identity, view: View, colour: Colour, stone: Shading | None) -> list[Mark]:
-    """From ear to ear, below the chin as long as the age gives it."""
+    """A beard from ear to ear, longer below the chin with age."""
     half = np.array(BEARD_TOP)
     top = view.face(np.concatenate((half * (-1.0, 1.0), half[-2::-1])))
     jaw = view.mesh[:, JAWLINE]
@@ -61,7 +61,7 @@ def _full(identity: Identity, view: View, colour: Colour, stone: Shading | None)
 
 
 def glasses(identity: Identity, view: View) -> list[Mark]:
-    """Frames before the eyes, with arms to the ears."""
+    """Frames in front of the eyes, with arms to the ears."""
     if not identity.glasses:
         return []
     width = 1.3 * view.line
@@ -72,7 +72,7 @@ def glasses(identity: Identity, view: View) -> list[Mark]:
         centre = (eye.min(axis=0) + eye.max(axis=0)) / 2.0 + (0.1 * sign, -0.15, 0.0)
         centre[2] = max(eye[:, 2].max(), view.neutral[168, 2] - 1.0) + 0.5
         outline = _lens(identity.glasses) * (sign, 1.0)
-        # lenses are set along the face's curve
+        # lenses follow the face's curve
         solid = np.concatenate((outline, -0.22 * np.abs(outline[:, :1]) * np.sign(outline[:, :1] * sign)), axis=1)
         lens = view.head(centre + solid)
         reach = sign * np.abs(outline[:, 0]).max()
@@ -87,7 +87,7 @@ def glasses(identity: Identity, view: View) -> list[Mark]:
 
 
 def _lens(kind: str) -> Array:
-    """Outline (n, 2) of the left lens, centimetres around the eye."""
+    """Outline (n, 2) of the left lens, in centimetres around the eye."""
     angle = np.linspace(0.0, 2.0 * np.pi, 28, endpoint=False)
     x, y = np.cos(angle), np.sin(angle)
     if kind == "round":
@@ -113,7 +113,7 @@ def hat_behind(identity: Identity, view: View) -> list[Mark]:
 
 
 def hat(identity: Identity, view: View) -> list[Mark]:
-    """What is worn on the head, as far as it is seen from outside."""
+    """The visible outside of a hat or headband."""
     if not identity.hat:
         return []
     dark, brim = darker(identity.cloth, 0.3), BRIMS[identity.hat]

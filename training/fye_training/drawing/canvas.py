@@ -1,7 +1,7 @@
-"""Anti-aliased drawing of many frames: marks whose geometry is known for all frames, drawn one frame at a time.
+"""Anti-aliased drawing of many frames: marks hold the geometry of all frames and draw one frame at a time.
 
-Everything is drawn at twice the size with OpenCV's anti-aliased fills and sub-pixel coordinates, then averaged down:
-smoother edges than either alone.
+OpenCV draws at twice the size with anti-aliased fills and sub-pixel coordinates; averaging down gives smoother edges
+than either alone.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 SUPERSAMPLING = 2
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
-FAR_OUTSIDE = 8000.0  # canvas pixels; beyond, OpenCV's fixed-point products would overflow
+FAR_OUTSIDE = 8000.0  # canvas pixels; beyond them OpenCV's fixed-point products would overflow
 
 Colour = tuple[int, int, int]
 Points = NDArray[np.float64]  # (F, n, 2), canvas pixels: x to the right, y down, the first pixel's centre at 0
@@ -23,21 +23,21 @@ Image = NDArray[np.uint8]
 
 
 class Mark(Protocol):
-    """Something to draw on every frame."""
+    """A thing to draw on every frame."""
 
     def draw(self, canvas: "Canvas", frame: int) -> None:
-        """Draw frame number `frame` on the canvas's current target."""
+        """Draw the mark's frame number `frame` on the canvas's image."""
 
 
 @dataclass(slots=True)
 class Canvas:
-    """Pictures of one frame in the making.
+    """Buffers of the frame being drawn.
 
     Attributes:
         image: uint8 (H, W, 3), at SUPERSAMPLING times the final size.
-        spare: same shape; what `Inside` draws before it is cut out.
+        spare: same shape; target of `Inside` before it is cut out.
         mask: uint8 (H, W), all zero between marks.
-        painted: the last shading map brought to full size, and its frame.
+        painted: by the id of a shading, the frame and its shading map at full size.
     """
 
     image: Image
@@ -54,7 +54,7 @@ class Canvas:
 
 
 def fixed(points: Points) -> NDArray[np.int32]:
-    """OpenCV's fixed-point coordinates of canvas pixels."""
+    """Convert canvas pixels to OpenCV's fixed-point coordinates."""
     return np.rint(np.clip(points, -FAR_OUTSIDE, FAR_OUTSIDE) * (1 << SHIFT)).astype(np.int32, order="C")
 
 
@@ -65,19 +65,19 @@ class Fill:
         self.points, self.colour = fixed(points), colour
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw it."""
+        """Fill the polygon."""
         cv2.fillPoly(canvas.image, [self.points[frame]], self.colour, cv2.LINE_AA, SHIFT)
 
 
 class Stroke:
-    """A line (F, n, 2) of a width in canvas pixels, open or closed."""
+    """A line (F, n, 2), open or closed, with a width in canvas pixels."""
 
     def __init__(self, points: Points, colour: Colour, width: float, closed: bool = False) -> None:
         self.points, self.colour, self.closed = fixed(points), colour, closed
         self.width = max(1, round(width))
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw it."""
+        """Draw the line."""
         cv2.polylines(canvas.image, [self.points[frame]], self.closed, self.colour, self.width, cv2.LINE_AA, SHIFT)
 
 
@@ -88,7 +88,7 @@ class Strokes:
         self.points, self.colour, self.width = fixed(points), colour, max(1, round(width))
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw them."""
+        """Draw the lines."""
         cv2.polylines(canvas.image, list(self.points[frame]), False, self.colour, self.width, cv2.LINE_AA, SHIFT)
 
 
@@ -100,27 +100,27 @@ class Discs:
         self.radii = np.rint(np.broadcast_to(radii, centres.shape[:2]) * (1 << SHIFT)).astype(int).tolist()
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw them."""
+        """Draw the circles."""
         for centre, radius in zip(self.centres[frame], self.radii[frame], strict=True):
             cv2.circle(canvas.image, centre, radius, self.colour, -1, cv2.LINE_AA, SHIFT)
 
 
 class Hull:
-    """Convex hull of projected points (F, n, 2): what a convex body covers of the picture."""
+    """Convex hull of projected points (F, n, 2): the outline of a convex body in the picture."""
 
     def __init__(self, points: Points) -> None:
-        # in float32: OpenCV's hull of the same points costs half of float64's
+        # OpenCV's hull takes half the time in float32
         self.outlines = [fixed(cv2.convexHull(frame)[:, 0]) for frame in np.ascontiguousarray(points, np.float32)]
 
 
 class HullFill:
-    """A filled convex hull, outlined in ink if that has a width."""
+    """A filled convex hull, outlined in ink if `width` is not 0."""
 
     def __init__(self, hull: Hull, colour: Colour, ink: Colour, width: float) -> None:
         self.outlines, self.colour, self.ink, self.width = hull.outlines, colour, ink, round(width)
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw it."""
+        """Draw the outline, then fill the hull."""
         outline = [self.outlines[frame]]
         if self.width:
             cv2.polylines(canvas.image, outline, True, self.ink, self.width, cv2.LINE_AA, SHIFT)
@@ -128,14 +128,10 @@ class HullFill:
 
 
 class Paint:
-    """Polygons cut from a shading map (`Shading.picture`), each (F, n, 2) or a Hull; an outline if it has a width."""
+    """Polygons, each (F, n, 2) or a Hull, filled from a shading map (`Shading.picture`); `width` 0 has no outline."""
 
     def __init__(
-        self,
-        shading: "Shades",
-        shapes: Sequence[Points | Hull],
-        outline: Colour = (0, 0, 0),
-        width: float = 0.0,
+        self, shading: "Shades", shapes: Sequence[Points | Hull], outline: Colour = (0, 0, 0), width: float = 0.0
     ) -> None:
         self.shading, self.outline, self.width = shading, outline, round(width)
         self.shapes: list[NDArray[np.int32] | list[NDArray[np.int32]]] = [
@@ -143,7 +139,7 @@ class Paint:
         ]
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw it."""
+        """Draw the outlines, then fill the polygons."""
         outlines = [shape[frame] for shape in self.shapes]
         if self.width:
             for outline in outlines:
@@ -155,23 +151,23 @@ class Paint:
 
 
 class During:
-    """Marks that are drawn in some frames only: those for which `frames` (F,) is true."""
+    """Marks that are drawn only in the frames for which `frames` (F,) is true."""
 
     def __init__(self, frames: NDArray[np.bool_], marks: Sequence[Mark]) -> None:
         self.frames, self.marks = frames.tolist(), marks
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw them."""
+        """Draw the marks if the frame is one of theirs."""
         if self.frames[frame]:
             for mark in self.marks:
                 mark.draw(canvas, frame)
 
 
 class Shades(Protocol):
-    """A full-size picture of shaded colours for every frame."""
+    """Full-size pictures of shaded colours, one for every frame."""
 
     def picture(self, canvas: Canvas, frame: int) -> Image:
-        """Uint8 picture of the canvas's size; valid until the next frame."""
+        """The frame's picture, uint8 at the canvas's size; valid until the next frame."""
 
 
 class Inside:
@@ -183,7 +179,7 @@ class Inside:
         self.high = (self.points.max(axis=1) >> SHIFT) + 3
 
     def draw(self, canvas: Canvas, frame: int) -> None:
-        """Draw them."""
+        """Draw the marks on a copy of the image, and blend that in inside the polygon."""
         height, width = canvas.mask.shape
         left, top = np.maximum(self.low[frame], 0).tolist()
         right, bottom = np.minimum(self.high[frame], (width, height)).tolist()

@@ -1,4 +1,4 @@
-"""What the parts of a drawing know of a character."""
+"""Data of a drawn character."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from fye_training.shape import Shape
 
 FAMILIES = ("people", "cartoons", "sculptures", "animals")
 BACKGROUNDS = ("gradient", "spot", "bokeh", "stripes", "wall", "sky", "rays")
-CLOTHES = ("crew", "vneck", "collar", "jacket", "hoodie", "stripes")  # besides: "drapery" and "fur"
+CLOTHES = ("crew", "vneck", "collar", "jacket", "hoodie", "stripes")  # random choices; "drapery" and "fur" exist too
 HAIR_STYLES = (
     "bald", "receding", "short", "quiff", "side", "spiky", "curly", "afro", "bob", "long", "wavy", "bun", "ponytail"
 )  # fmt: skip
@@ -21,16 +21,19 @@ MARKINGS = ("", "stripes", "mask", "eye patches", "blaze", "spots")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coat:
-    """What an animal's head has that a person's has not.
+    """Features of an animal's head.
 
     Attributes:
-        ears: one of EARS; ear_size is relative to the kind's usual.
-        inner_ear: colour.
-        muzzle: colour around the mouth, on the chest too.
-        nose: colour; nose_size is relative.
-        marking: one of MARKINGS; dye is their colour.
-        whiskers: whether there are any.
-        tufts: length of the fur that stands off the cheeks, in centimetres.
+        ears: one of EARS.
+        ear_size: size of the ears, 1 the usual.
+        inner_ear: colour of the inner ear.
+        muzzle: colour around the mouth and of the chest.
+        nose: colour of the nose.
+        nose_size: size of the nose, 1 the usual.
+        marking: one of MARKINGS.
+        dye: colour of the markings.
+        whiskers: whether the animal has whiskers.
+        tufts: length of the cheeks' fur, in centimetres.
         slit: whether the pupils are slits.
     """
 
@@ -52,29 +55,29 @@ class Identity:
     """A character. Colours are RGB; sizes are relative, 1 the usual.
 
     Attributes:
-        seed: where it comes from.
+        seed: seed of the character.
         family: one of FAMILIES.
         shape: the face's proportions.
         skin, shade, glow: the skin in ordinary light, in shadow, in the light's reflection.
         blush, lips, brow, iris, sclera, lash: colours of the face's parts.
-        hair: colour.
+        hair: colour of the hair.
         light: direction towards the light, a unit vector in the camera's frame.
-        background: one of BACKGROUNDS; backdrop are its two colours.
-        clothes: one of CLOTHES, "drapery" or "fur"; trim is their second colour.
-        coat: an animal's.
+        background: one of BACKGROUNDS; `backdrop` has its two colours.
+        clothes: one of CLOTHES, "drapery" or "fur"; `trim` is their second colour.
+        coat: features of an animal; None for other families.
         brow_width: thickness of the brows.
         iris_size: radius of the iris.
         lash_width: thickness of the upper lid's line.
         hair_style: one of HAIR_STYLES.
-        parting: where the hair is parted or falls to, -1 (the picture's left) to 1.
-        skull_height: how far the head rises above the brows.
-        hat: one of HATS; cloth is its and the clothes' colour.
+        parting: side of the parting, or to which the hair falls, -1 (the picture's left) to 1.
+        skull_height: height of the head above the brows.
+        hat: one of HATS; `cloth` is the colour of hat and clothes.
         beard: one of BEARDS.
-        glasses: one of GLASSES; frame is their colour.
-        age: 0 (no line) to 1 (many).
-        freckles, earrings: whether there are any.
-        ink, ink_width: colour and width of the outlines; width 0 for none.
-        contrast: how dark the shadows are, 0 to 1.
+        glasses: one of GLASSES; `frame` is their colour.
+        age: 0 (no wrinkles) to 1 (many).
+        freckles, earrings: whether the character has them.
+        ink, ink_width: colour and width of the outlines; width 0: no outlines.
+        contrast: darkness of the shadows, 0 to 1.
         hardness: 0 for soft shadows, 1 for a cartoon's hard ones.
         gloss: strength of highlights, 0 to 1.
     """

@@ -6,7 +6,7 @@ from fye_training.drawing.canvas import Colour
 
 
 def mix(first: Colour, second: Colour, part: float) -> Colour:
-    """The first colour with `part` of the second; parts outside [0, 1] go beyond them."""
+    """Mix `part` of the second colour into the first; parts outside [0, 1] extrapolate."""
     return (
         _level(first[0] + (second[0] - first[0]) * part),
         _level(first[1] + (second[1] - first[1]) * part),
@@ -15,17 +15,17 @@ def mix(first: Colour, second: Colour, part: float) -> Colour:
 
 
 def darker(colour: Colour, part: float) -> Colour:
-    """Towards black, keeping some warmth."""
+    """Mix towards a warm black."""
     return mix(colour, (18, 10, 14), part)
 
 
 def lighter(colour: Colour, part: float) -> Colour:
-    """Towards white."""
+    """Mix towards white."""
     return mix(colour, (255, 255, 255), part)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """From hue (turns, any), saturation and value in [0, 1]."""
+    """Colour of a hue (in turns, any number), and of saturation and value in [0, 1]."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return (_level(red * 255), _level(green * 255), _level(blue * 255))
 

@@ -1,4 +1,4 @@
-"""Eyes, brows, nose and mouth: they follow the mesh, whatever it does."""
+"""Eyes, brows, nose and mouth, which follow the mesh."""
 
 import numpy as np
 
@@ -19,19 +19,16 @@ from fye_training.topology import (
     UPPER_LIP_OUTER,
 )
 
-SIDES = (0, 1)  # the person's right, at the picture's left, then the left
+SIDES = (0, 1)  # the person's right (the picture's left), then left
 SIGNS = (-1.0, 1.0)
-CREASES = (
-    np.array((247, 30, 29, 27, 28, 56, 190)),
-    np.array((467, 260, 259, 257, 258, 286, 414)),
-)
+CREASES = (np.array((247, 30, 29, 27, 28, 56, 190)), np.array((467, 260, 259, 257, 258, 286, 414)))
 BAGS = (np.array((226, 31, 228, 229, 230, 231, 232)), np.array((446, 261, 448, 449, 450, 451, 452)))
 JAW = np.array((152, 175, 199, 200))
 WHITE: Colour = (255, 255, 255)
 
 
 def eyes(identity: Identity, view: View) -> list[Mark]:
-    """Eyeballs cut to the lids' opening, lids, lashes and creases."""
+    """Eyeballs cut to the lids' opening, with lids, lashes and creases."""
     marks: list[Mark] = []
     for side in SIDES:
         contour = view.points[:, EYES[side]]
@@ -70,14 +67,14 @@ def _eyeball(identity: Identity, view: View, side: int, lid: Points) -> list[Mar
         Fill(centre + 0.45 * disc * slit, darker(identity.iris, 0.85)),
         Fill(shadow, mix(identity.sclera, identity.shade, 0.55)),
     ]
-    # the lid's shadow lies on the white only, so that the iris keeps its contrast
+    # the lid's shadow is only on the white, so that the iris keeps its contrast
     marks.insert(1, marks.pop())
     marks.append(Discs(glint, 0.26 * radius, WHITE))
     return marks
 
 
 def _carved_eyeball(identity: Identity, centre: Points, disc: Points, rows: tuple[Points, Points]) -> list[Mark]:
-    """A sculptor's eye: the iris is a ring cut into the ball, the pupil a hole."""
+    """A sculpted eye: the iris is a ring cut into the ball, the pupil a hole."""
     contour, shadow = rows
     return [
         Fill(contour, identity.sclera),
@@ -89,7 +86,7 @@ def _carved_eyeball(identity: Identity, centre: Points, disc: Points, rows: tupl
 
 
 def _lash_line(identity: Identity, view: View, lid: Points) -> Points:
-    """The upper lid's line, thick outside, with a little flick beyond the corner."""
+    """The upper lid's line, thicker outside, with a short flick beyond the corner."""
     flick = lid[:, :1] + 0.35 * (lid[:, :1] - lid[:, 2:3])
     line = curve(np.concatenate((flick, lid), axis=1), 14)
     at = np.linspace(0.0, 1.0, line.shape[1])
@@ -112,7 +109,7 @@ def brows(identity: Identity, view: View) -> list[Mark]:
 
 
 def nose(identity: Identity, view: View) -> list[Mark]:
-    """Nostrils, the wings' lines, the bridge's shadow edge and a highlight on the tip."""
+    """Nostrils, the lines of wings and base, and a highlight on the tip."""
     soft = identity.ink if identity.ink_width else mix(identity.skin, identity.shade, 0.75)
     dark = darker(identity.shade, 0.45)
     circle = unit_circle(12)
@@ -124,7 +121,7 @@ def nose(identity: Identity, view: View) -> list[Mark]:
         marks.append(Fill(view.face(nostril), dark))
     base = np.array(((-0.75, -2.0), (-0.35, -2.12), (0.0, -2.2), (0.35, -2.12), (0.75, -2.0)))
     marks.append(Stroke(view.face(base), soft, view.line))
-    # the shading of stone has its own highlights
+    # a sculpture's shading already has highlights
     shine = 0.25 + 0.5 * identity.gloss if identity.family != "sculptures" else 0.3 * identity.gloss
     tip = np.array((0.22 * np.sign(identity.light[0]), -0.35)) + circle * (0.34, 0.42)
     marks.append(Inside(view.face(tip), [Fill(view.face(tip), identity.glow)], shine))

@@ -1,4 +1,4 @@
-"""What animals have instead of a person's: ears on top, a muzzle with its nose, whiskers, markings."""
+"""Parts of animals: ears, fur, nose, whiskers, markings."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from fye_training.drawing.shading import Shading
 from fye_training.drawing.view import Array, View, curve, direction
 from fye_training.topology import canonical_face
 
-# Outlines of the right ear (n, 2): across, outwards of the head, and along, from root to tip, in centimetres; then
-# where the root is on the skull (azimuth, elevation in degrees) and how far the ear leans outwards, in degrees.
+# outlines of the right ear (n, 2), in centimetres: across (outwards) and along (from root to tip); then the root's
+# place on the skull (azimuth, elevation) and the ear's lean outwards, in degrees
 OUTLINES: dict[str, tuple[tuple[tuple[float, float], ...], tuple[float, float], float]] = {
     "pointed": (((-2.9, -1.2), (-2.3, 2.4), (0.3, 6.6), (2.2, 3.4), (2.8, -1.4)), (90.0, 52.0), 16.0),
     "round": (
@@ -29,12 +29,12 @@ OUTLINES: dict[str, tuple[tuple[tuple[float, float], ...], tuple[float, float], 
     ),
 }  # fmt: skip
 AT_THE_SIDE = ("floppy", "side")
-NOSE_MIDDLE = np.array((0.0, -1.0))  # centimetres of the canonical face
+NOSE_MIDDLE = np.array((0.0, -1.0))  # centimetres on the canonical face
 MUZZLE_HEIGHT = -3.4
 
 
 def complexion(identity: Identity, coat: Coat) -> tuple[Array, Array]:
-    """Colours of the fur at the face's points (468, 3) and on the skull (3,)."""
+    """Colours of the fur at the face's points (468, 3) and of the skull (3,)."""
     x, y, _ = canonical_face().mesh.T
     side = np.abs(x)
     face = np.tile(np.array(identity.skin, float), (468, 1))
@@ -44,7 +44,7 @@ def complexion(identity: Identity, coat: Coat) -> tuple[Array, Array]:
         face[:] += (np.array(colour, float) - face) * np.clip(strength, 0.0, 1.0)[:, None]
 
     def blot(across: float, up: float, width: float, height: float) -> Array:
-        """1 inside an ellipse on either side, 0 a little outside."""
+        """Mask of an ellipse on either side: 1 inside, 0 a little outside."""
         distance = np.hypot((side - across) / width, (y - up) / height)
         return np.clip((1.15 - distance) / 0.3, 0.0, 1.0)
 
@@ -64,7 +64,7 @@ def complexion(identity: Identity, coat: Coat) -> tuple[Array, Array]:
 
 
 def ears(identity: Identity, view: View, coat: Coat, shading: Shading, in_front: bool) -> list[Mark]:
-    """What is to be drawn of the ears behind the head, or in front of it."""
+    """The ears that are drawn in front of the head, or those behind it, frame by frame."""
     corners, (azimuth, elevation), lean = OUTLINES[coat.ears]
     outline = curve(np.array(corners), 28) * coat.ear_size
     inner = curve(np.array(corners) * (0.6, 0.72) + (0.0, 0.35), 20) * coat.ear_size
@@ -86,13 +86,13 @@ def ears(identity: Identity, view: View, coat: Coat, shading: Shading, in_front:
 
 
 class _Ear:
-    """Where the outline of an ear lies in the head's frame."""
+    """Maps the outline of an ear into the head's frame."""
 
     def __init__(self, view: View, root: Array, sign: float, lean: float) -> None:
         tilt = np.deg2rad(lean)
         self.direction = root
         self.along = np.array((sign * np.sin(tilt), np.cos(tilt), 0.0))
-        # cupped forwards: the outer edge lies behind the inner one
+        # cupped forwards: the outer edge is behind the inner edge
         self.across = np.array((sign * np.cos(tilt), -np.sin(tilt), -0.5))
         self.root = view.skull.points(root) + np.array((0.0, 0.0, 1.5 if lean < 80 else 0.0))
 
@@ -101,20 +101,20 @@ class _Ear:
         return points
 
     def beside(self, view: View) -> tuple[Points, NDArray[np.bool_]]:
-        """How far (F, 1, 2) an ear at the side moves in the picture, and in which frames (F,) it is the nearer one.
+        """Shift (F, 1, 2) of an ear at the side in the picture, and the frames (F,) in which it is on the near side.
 
-        It stays on the head's visible side; before it changes to the far side, it slides off the head's edge, so that
-        it does not jump.
+        The ear stays on the head's visible side; before it changes to the far side, it slides off the head's edge
+        instead of jumping.
         """
         facing = view.facing(self.direction)[:, 0]
         aside = self.root + np.sign(self.root[:, :1]) * (1.6, 0.0, 0.0)
         slide = np.clip((-0.18 - facing) / 0.12, 0.0, 1.0)[:, None, None]
-        here = view.head(self.root)
-        return view.shell(self.direction) - here + slide * (view.head(aside) - here), facing > -0.3
+        root = view.head(self.root)
+        return view.shell(self.direction) - root + slide * (view.head(aside) - root), facing > -0.3
 
 
 def tufts(identity: Identity, view: View, coat: Coat) -> list[Points]:
-    """Outlines of the fur that stands off the cheeks."""
+    """Outlines of the cheeks' tufts of fur."""
     if not coat.tufts:
         return []
     out = coat.tufts
@@ -145,7 +145,7 @@ def markings(identity: Identity, view: View, coat: Coat) -> list[Mark]:
 
 
 def _stripes() -> list[Array]:
-    """Outlines (n, 2) of tapered stripes on the canonical face: forehead and cheeks."""
+    """Outlines (n, 2) of tapered stripes on the canonical face's forehead and cheeks."""
     stripes = [np.array(((-0.35, 8.2), (0.35, 8.2), (0.0, 5.4)))]
     for sign in SIGNS:
         stripes.append(np.array(((1.3, 8.2), (2.2, 8.0), (0.9, 5.6))) * (sign, 1.0))
@@ -156,7 +156,7 @@ def _stripes() -> list[Array]:
 
 
 def nose(identity: Identity, view: View, coat: Coat) -> list[Mark]:
-    """The nose's leather with a highlight, and the line from it to the lip."""
+    """The leathery nose with a highlight, and the line from nose to lip."""
     size = coat.nose_size
     half = np.array(((0.0, -0.35), (0.7, -0.25), (1.15, -0.55), (1.0, -1.2), (0.45, -1.85), (0.0, -2.05)))
     outline = np.concatenate((half, half[-2:0:-1] * (-1.0, 1.0)))
@@ -173,7 +173,7 @@ def nose(identity: Identity, view: View, coat: Coat) -> list[Mark]:
 
 
 def whiskers(identity: Identity, view: View, coat: Coat) -> list[Mark]:
-    """Whiskers and the dots they grow from."""
+    """Whiskers and their dots."""
     if not coat.whiskers:
         return []
     light = sum(identity.backdrop[0]) + sum(identity.skin) < 760

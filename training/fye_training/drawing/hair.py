@@ -1,4 +1,4 @@
-"""Hair: it hangs on the skull."""
+"""Hair, attached to the skull."""
 
 import numpy as np
 
@@ -22,18 +22,18 @@ from fye_training.drawing.shading import Shading
 from fye_training.drawing.view import Array, View, curve, direction, sphere, tube
 
 LONG = ("bob", "long", "wavy")
-HIDDEN_BELOW = 38.0  # degrees: where the forehead of a turned head meets the skull's far edge
+HIDDEN_BELOW = 38.0  # degrees of elevation at which a turned head's forehead meets the skull's far edge
 
 
 def volume(identity: Identity) -> float:
-    """How far the hair stands off the skull, in its radii."""
+    """Height of the hair above the skull, in its radii."""
     return {"bald": 0.0, "receding": 0.03, "short": 0.06, "curly": 0.16, "afro": 0.3, "spiky": 0.08}.get(
         identity.hair_style, 0.1
     )
 
 
 def back(identity: Identity, view: View) -> list[Mark]:
-    """What lies behind the neck and the shoulders."""
+    """The hair behind neck and shoulders."""
     style = identity.hair_style
     if style == "bald":
         return []
@@ -55,7 +55,7 @@ def back(identity: Identity, view: View) -> list[Mark]:
             outline[:, 0] *= 1.0 + 0.05 * np.cos(np.arange(len(outline)) * np.pi)
         outline = curve(outline, 48, closed=True)
         depth = np.full((len(outline), 1), centre[2] - 1.5)
-        marks += _outlined(identity, view, view.head(np.concatenate((outline, depth), axis=1)), dark)
+        marks += covered(identity, view, view.head(np.concatenate((outline, depth), axis=1)), dark)
     if style == "bun":
         knot = view.head((centre + np.array((0.0, radii[1] * 1.15, -radii[2] * 0.45)))[None])
         size = 3.4 * view.cm[:, None]
@@ -72,16 +72,12 @@ def back(identity: Identity, view: View) -> list[Mark]:
         )
         line = curve(view.head(tail * (sign, 1.0, 1.0) + (0.0, centre[1], 0.0)), 14)
         radius = np.interp(np.linspace(0, 1, 14), (0, 0.3, 0.7, 1.0), (1.2, 2.6, 2.2, 0.1)) * view.cm[:, None]
-        marks += _outlined(identity, view, tube(line, radius), mix(identity.hair, dark, 0.5))
+        marks += covered(identity, view, tube(line, radius), mix(identity.hair, dark, 0.5))
     return marks
 
 
-def _outlined(identity: Identity, view: View, points: Points, colour: Colour) -> list[Mark]:
-    return covered(identity, view, points, colour, None)
-
-
-def covered(identity: Identity, view: View, points: Points, colour: Colour, stone: Shading | None) -> list[Mark]:
-    """A patch of hair with its outline; of a sculpture, cut from its shading and marked off by a groove."""
+def covered(identity: Identity, view: View, points: Points, colour: Colour, stone: Shading | None = None) -> list[Mark]:
+    """A patch of hair with its outline; on a sculpture, filled from its shading and set off by a groove."""
     if stone is not None:
         groove = Stroke(points, mix(identity.skin, identity.ink, 0.7), 2.0 * view.line, closed=True)
         return [groove, *_carved(identity, points, stone)]
@@ -96,7 +92,7 @@ def _carved(identity: Identity, points: Points, stone: Shading) -> list[Mark]:
 
 
 def behind_face(identity: Identity, view: View, stone: Shading | None) -> list[Mark]:
-    """The hair on the skull as the face covers it; `stone` is the shading of a sculpture."""
+    """The hair on the skull, behind the face; `stone` is the shading of a sculpture."""
     if identity.hair_style == "bald":
         return []
     directions = sphere(220)
@@ -111,7 +107,7 @@ def behind_face(identity: Identity, view: View, stone: Shading | None) -> list[M
         size = (1.9 if identity.hair_style == "curly" else 2.3) * view.cm[:, None]
         if identity.ink_width:
             marks.append(Discs(centres, size + identity.ink_width * view.line, identity.ink))
-        # no background between the curls
+        # the scalp hides the background between the curls
         scalp = HullFill(Hull(view.head(view.skull.points(directions, 0.06))), shade, shade, 0.0)
         return [*marks, scalp, Discs(centres, size, shade)]
     hull = Hull(view.head(view.skull.points(directions, height)))
@@ -121,11 +117,11 @@ def behind_face(identity: Identity, view: View, stone: Shading | None) -> list[M
 
 
 def hairline(identity: Identity) -> Array:
-    """The front edge of the hair, (azimuth, elevation) in degrees from the picture's left to its right."""
+    """The front edge of the hair (n, 2), azimuth and elevation in degrees, from the picture's left to its right."""
     azimuth = np.linspace(-98.0, 98.0, 57)
     a = np.abs(azimuth)
     edge = 37.0 - 4.0 * (a / 60.0) ** 2
-    # the temples' corner, then down before the ears
+    # the temples' corner, then down in front of the ears
     edge = np.where(a > 62, np.interp(a, (62, 72, 80, 86, 98), (32, 20, 8, -14, -20)), edge)
     style, parting = identity.hair_style, identity.parting
     if style == "receding":
@@ -147,7 +143,7 @@ def hairline(identity: Identity) -> Array:
 
 
 def front(identity: Identity, view: View, stone: Shading | None) -> list[Mark]:
-    """The hair over the forehead and before the ears; `stone` is the shading of a sculpture."""
+    """The hair over the forehead and in front of the ears; `stone` is the shading of a sculpture."""
     if identity.hair_style == "bald":
         return []
     height = volume(identity)
@@ -155,7 +151,7 @@ def front(identity: Identity, view: View, stone: Shading | None) -> list[Mark]:
     over = np.stack((np.linspace(125.0, -125.0, 21), 45.0 + 40.0 * np.cos(np.linspace(-1.3, 1.3, 21)) ** 2), axis=-1)
     crown = np.broadcast_to(direction(over[:, 0], over[:, 1]), (len(view), len(over), 3))
     rise = np.concatenate((np.full(len(line), 0.02 + 0.3 * height), np.full(len(over), height)))
-    # a patch lies flat at its edge and rises to the hair's volume
+    # flat at the patch's edge, rising to the hair's volume
     patch = view.shell(np.concatenate((_before_face(view, line, 0.0), crown), axis=1), rise)
     marks: list[Mark] = []
     edge = view.shell(_before_face(view, line, -1.6), 0.01)
@@ -171,7 +167,7 @@ def front(identity: Identity, view: View, stone: Shading | None) -> list[Mark]:
 
 
 def _before_face(view: View, line: Array, lower: float) -> Array:
-    """Directions (F, n, 3) of the hairline as the face lets it be seen: its far temple lies behind the forehead."""
+    """Directions (F, n, 3) of the visible hairline: the forehead hides its far temple."""
     azimuth, elevation = line.T
     facing = view.facing(direction(azimuth, np.maximum(elevation, HIDDEN_BELOW)))
     hidden = np.clip((0.35 - facing) / 0.25, 0.0, 1.0)
@@ -180,7 +176,7 @@ def _before_face(view: View, line: Array, lower: float) -> Array:
 
 
 def _strands(identity: Identity, view: View, line: Array, height: float) -> list[Mark]:
-    """Locks' lines and a band of light."""
+    """Lines of the locks and a band of light; highlights on curls."""
     style = identity.hair_style
     generator = np.random.default_rng((identity.seed, 11))
     marks: list[Mark] = []
@@ -216,7 +212,7 @@ def _quiff(identity: Identity, view: View, height: float) -> list[Mark]:
     sway = 14.0 * identity.parting
     high = view.shell(direction(base + sway, 58.0 + 0.0 * base), height + 0.14 + 0.10 * np.cos(np.deg2rad(base * 1.7)))
     tuft = curve(np.concatenate((low, high[:, ::-1]), axis=1), 36, closed=True)
-    return [*_outlined(identity, view, tuft, lighter(identity.hair, 0.06))]
+    return [*covered(identity, view, tuft, lighter(identity.hair, 0.06))]
 
 
 def side_locks(identity: Identity, view: View) -> list[Mark]:
@@ -240,6 +236,6 @@ def side_locks(identity: Identity, view: View) -> list[Mark]:
         t = np.linspace(0.0, 1.0, 14)
         wave = 0.25 * np.cos(t * 14.0) if identity.hair_style == "wavy" else 0.0
         radius = (np.interp(t, (0, 0.3, 0.75, 1.0), (1.2, 2.2, 2.3, 0.5)) + wave) * view.cm[:, None]
-        marks += _outlined(identity, view, tube(line, radius), identity.hair)
+        marks += covered(identity, view, tube(line, radius), identity.hair)
         marks.append(Stroke(line[:, 3:-1], darker(identity.hair, 0.28), view.line))
     return marks

@@ -1,4 +1,4 @@
-"""What stands around the head: the background and the shoulders in their clothes."""
+"""Surroundings of the head: the background, and the shoulders in their clothes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from fye_training.drawing.character import Identity
 from fye_training.drawing.colour import darker, lighter, mix
 from fye_training.drawing.view import Array, View, curve
 
-CHEST_DEPTH = -4.5  # centimetres: the body is flat, behind the face
+CHEST_DEPTH = -4.5  # centimetres behind the face; the body is flat
 
 
 def background(identity: Identity, size: tuple[int, int]) -> Image:
-    """The picture behind the character, uint8, at the canvas's size for pictures of `size`."""
+    """The picture behind the character: uint8, at the canvas's size for pictures of `size`."""
     height, width = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
     generator = np.random.default_rng((identity.seed, 7))
     near, far = (np.array(colour, np.float32) for colour in identity.backdrop)
@@ -84,7 +84,7 @@ def _around(step: int, steps: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """The shoulders' outline, and how to place what lies on them."""
+    """The outline of the shoulders, and placement of shapes on them."""
 
     identity: Identity
     view: View
@@ -94,15 +94,15 @@ class _Body:
         return float(self.view.neutral[152, 1])
 
     def at(self, xy: Array) -> Points:
-        """Points (n, 2) on the chest, measured from the chin."""
+        """Project points (n, 2) on the chest, relative to the chin."""
         return self.view.body(np.column_stack((xy[:, 0], xy[:, 1] + self.chin, np.full(len(xy), CHEST_DEPTH))))
 
     def patch(self, right: Sequence[tuple[float, float]], colour: Colour) -> Mark:
-        """A filled symmetric outline from its right half."""
+        """Fill a symmetric outline, given its right half."""
         return Fill(self.at(_both_sides(np.array(right))), colour)
 
     def outline(self) -> Points:
-        """The body, down to below the picture."""
+        """Outline of the body, which ends below the picture."""
         half = np.array(((0.0, -3.6), (2.9, -3.8), (4.6, -3.3), (7.5, -4.7), (11.0, -6.0), (14.0, -7.8), (15.6, -12.0)))
         breadth = 13.5 + 0.9 * self.view.neutral[361, 0]
         if self.identity.family == "cartoons":  # a big head on narrow shoulders
@@ -161,7 +161,7 @@ def _collar(body: _Body) -> list[Mark]:
 
 
 def _rim(body: _Body) -> list[Mark]:
-    """The neck's hem, a ring around the throat."""
+    """The collar's hem, a ring around the throat."""
     identity = body.identity
     hood = identity.clothes == "hoodie"
     radius, thickness = {"crew": (5.1, 1.0), "stripes": (5.1, 0.9)}.get(identity.clothes, (6.6, 2.6))
@@ -185,7 +185,7 @@ def _buttons(body: _Body) -> list[Mark]:
 
 
 def _folds(body: _Body) -> list[Mark]:
-    """A cloak that falls from one shoulder to the other side: bare chest above, curved folds below."""
+    """A cloak that falls from one shoulder across the chest: bare skin above, curved folds below."""
     side = (np.sign(body.identity.light[0]), 1.0)
     bare = np.array(((-6.5, -2.0), (6.5, -2.0), (9.5, -6.0), (4.0, -8.6), (-3.0, -10.0), (-8.0, -6.0))) * side
     marks: list[Mark] = [Fill(body.at(curve(bare, 24, closed=True)), body.identity.skin)]
@@ -199,5 +199,5 @@ def _folds(body: _Body) -> list[Mark]:
 
 
 def _both_sides(right: Array) -> Array:
-    """A closed outline from its right half (n, 2), from the middle's top to its bottom."""
+    """Mirror a right half (n, 2), given from top to bottom, into a closed outline."""
     return np.concatenate((right, right[::-1] * (-1.0, 1.0)))

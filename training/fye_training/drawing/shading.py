@@ -1,8 +1,8 @@
-"""Soft shading: colours known at moving surface points, spread smoothly over the picture.
+"""Soft shading: colours of moving surface points, spread smoothly over the picture.
 
-Each point's colour is added to a coarse grid with its weight (bilinear, so that nothing jumps as the points move);
-colours and weights are blurred alike and divided, which interpolates between scattered points (normalised
-convolution: Knutsson and Westin, 1993).
+Each point adds its weighted colour to a coarse grid (bilinearly, so that nothing jumps as points move). Blurred colours
+divided by equally blurred weights interpolate between scattered points (normalised convolution: Knutsson and Westin,
+1993).
 """
 
 from functools import lru_cache
@@ -26,10 +26,10 @@ class Shading:
     Args:
         points: (F, n, 2), canvas pixels.
         colours: (F, n, 3), in [0, 255].
-        weights: (F, n), at least 0: how much a point counts; 0 for one that looks away.
+        weights: (F, n), at least 0: weight of each point; 0 for points that face away.
         blur: (F,), standard deviation in canvas pixels.
         size: canvas height and width.
-        base: colour of what lies far from every point.
+        base: colour far from every point.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Shading:
             result[:] = np.clip(smooth[..., :3] / (smooth[..., 3:] + 1e-4) + base, 0.0, 255.0)
 
     def picture(self, canvas: Canvas, frame: int) -> Image:
-        """The frame's map at the canvas's size."""
-        drawn = canvas.painted.get(id(self))
-        if drawn is not None and drawn[0] == frame:
-            return drawn[1]
-        picture = drawn[1] if drawn is not None else np.empty_like(canvas.image)
+        """The frame's map, scaled to the canvas's size."""
+        cached = canvas.painted.get(id(self))
+        if cached is not None and cached[0] == frame:
+            return cached[1]
+        picture = cached[1] if cached is not None else np.empty_like(canvas.image)
         height, width = canvas.mask.shape
         cv2.resize(self.maps[frame], (width, height), dst=picture, interpolation=cv2.INTER_LINEAR)
         canvas.painted[id(self)] = (frame, picture)
@@ -57,7 +57,7 @@ class Shading:
 
 
 def _splat(cells: Points, colours: Array, weights: Array) -> NDArray[np.float32]:
-    """Weighted colours and weights on the grid, float32 (F, GRID, GRID, 4)."""
+    """Add weighted colours and weights to the grid: float32 (F, GRID, GRID, 4)."""
     frames = len(cells)
     values = np.concatenate((colours * weights[..., None], weights[..., None]), axis=-1)
     low = np.floor(cells).astype(np.int64)
@@ -99,7 +99,7 @@ def normals(mesh: Array) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _fans() -> tuple[Indices, Indices, Indices]:
-    """The face's triangles, then the triangles around every point: their numbers, and where each point's begin."""
+    """The face's triangles, the numbers of the triangles around each point, and each point's first index into them."""
     triangles = canonical_face().triangles
     corners = triangles.ravel()
     order = np.argsort(corners, kind="stable")

@@ -1,4 +1,4 @@
-"""The head itself: its shaded surface, ears, neck, and what time and weather write on the skin."""
+"""The head's shaded surface, ears and neck, and wrinkles and freckles."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,14 +10,14 @@ from fye_training.drawing.character import Identity
 from fye_training.drawing.colour import darker, mix
 from fye_training.drawing.features import SIDES, SIGNS
 from fye_training.drawing.shading import Shading, normals
-from fye_training.drawing.view import Array, View, curve, direction, sphere, tube
+from fye_training.drawing.view import Array, View, curve, sphere, tube
 from fye_training.topology import NOSE, canonical_face
 
 SKULL_POINTS = 700
 
 
 def ramp(identity: Identity, brightness: Array, base: Array, shade: Array, glow: Array) -> Array:
-    """Colours of a surface whose cosine to the light is `brightness`; shadows harden with identity.hardness."""
+    """Colours of a surface for its cosine to the light, `brightness`; identity.hardness hardens the shadows."""
     soft = np.clip(0.5 + 0.62 * brightness, 0.0, 1.0)
     edge = np.clip((brightness + 0.02) / 0.22, 0.0, 1.0)
     hard = edge * edge * (3.0 - 2.0 * edge)
@@ -47,7 +47,7 @@ def surface(identity: Identity, view: View, tint: Array, crown: Array) -> Shadin
     skull_facing = view.facing(directions)
     skull_normals = directions / view.skull.radii
     skull_normals /= np.linalg.norm(skull_normals, axis=-1, keepdims=True)
-    # skull points behind the face's mesh would blur the face
+    # leaves out skull points behind the face's mesh, which would blur the face
     behind = view.skull.points(directions)
     beside = np.clip((view.skull.centre[2] + 1.0 - behind[:, 2]) / 2.0, 0.0, 1.0)
     above = np.clip((behind[:, 1] - view.neutral[10, 1] + 0.5) / 1.0, 0.0, 1.0)
@@ -58,7 +58,7 @@ def surface(identity: Identity, view: View, tint: Array, crown: Array) -> Shadin
     )
     base = np.concatenate((tint, np.broadcast_to(crown, directions.shape)))
     shade, glow = np.array(identity.shade, float), np.array(identity.glow, float)
-    # a tinted place keeps its tint in the shadow
+    # tints remain visible in the shadow
     shadow = base * (shade / np.maximum(np.array(identity.skin, float), 8.0))
     colours = ramp(identity, brightness, base, np.clip(shadow, 0.0, 255.0), glow)
     weights = np.concatenate((np.clip(facing, 0.0, 1.0), 4.0 * np.clip(skull_facing, 0.0, 1.0) * outside), axis=1)
@@ -68,7 +68,7 @@ def surface(identity: Identity, view: View, tint: Array, crown: Array) -> Shadin
 
 @lru_cache(maxsize=1)
 def _smoothing() -> Array:
-    """Weights (468, 468) that average over a point's neighbourhood: shadows' edges come out smooth."""
+    """Weights (468, 468) that average over a point's neighbourhood, for smooth edges of shadows."""
     mesh = canonical_face().mesh
     weights = np.exp(-np.square(mesh[:, None] - mesh).sum(axis=-1) / 0.6)
     return weights / weights.sum(axis=0)
@@ -76,13 +76,13 @@ def _smoothing() -> Array:
 
 @lru_cache(maxsize=1)
 def _bare_skull() -> Array:
-    """Directions (n, 3) to the skull where no face covers it: the back and the top."""
+    """Directions (n, 3) to the parts of the skull that no face covers: the back and the top."""
     directions = sphere(SKULL_POINTS)
     return directions[(directions[:, 1] > -0.2) & ((directions[:, 2] < 0.15) | (directions[:, 1] > 0.5))]
 
 
 def complexion(identity: Identity) -> Array:
-    """Tint (468, 3) of a person's face: blush, darker eye sockets, the beard's shadow."""
+    """Tint (468, 3) of a person's face: blush, darker eye sockets, stubble."""
     x, y, _ = canonical_face().mesh.T
     tint = np.tile(np.array(identity.skin, float), (468, 1))
 
@@ -110,7 +110,7 @@ EAR_LOBE = np.array(((0.55, -1.9),))
 
 
 def ears(identity: Identity, view: View, shading: Shading) -> list[Mark]:
-    """Human ears beside the head; the face is drawn over what it hides of them."""
+    """Human ears beside the head; the face is drawn over their hidden parts."""
     marks: list[Mark] = []
     for side, sign in zip(SIDES, SIGNS, strict=True):
         root = view.neutral[(127, 356)[side]] + np.array((-0.5 * sign, -1.9, -0.2))
@@ -129,7 +129,7 @@ def ears(identity: Identity, view: View, shading: Shading) -> list[Mark]:
 
 
 def neck(identity: Identity, view: View) -> list[Mark]:
-    """A neck from the head, which turns, to the shoulders, which do not."""
+    """The neck between the head, which turns, and the shoulders, which do not."""
     width = 0.62 * view.neutral[361, 0] + 0.6
     top = view.head(np.array(((0.0, view.neutral[152, 1] + 8.5, -6.0), (0.0, view.neutral[152, 1] + 3.5, -4.5))))
     bottom = view.body(np.array(((0.0, view.neutral[152, 1] - 4.0, -5.0), (0.0, view.neutral[152, 1] - 8.5, -4.5))))
@@ -148,7 +148,7 @@ def neck(identity: Identity, view: View) -> list[Mark]:
 
 
 def head(identity: Identity, view: View, shading: Shading, bare: bool, beside: Sequence[Points] = ()) -> list[Mark]:
-    """The face's surface, with the skull above it when no hair covers it, and with outlines of what is `beside` it."""
+    """The face's surface, with the skull above it if `bare` of hair, and with the outlines `beside` it."""
     points = view.points[:, :468]
     shapes: list[Points | Hull] = [*beside, Hull(points), Hull(points[:, NOSE])]
     if bare:
@@ -158,12 +158,12 @@ def head(identity: Identity, view: View, shading: Shading, bare: bool, beside: S
 
 
 def face_again(view: View, shading: Shading) -> list[Mark]:
-    """The face without the skull, over the ears: it hides the far one of a turned head."""
+    """The face without the skull, drawn over the ears: it hides a turned head's far ear."""
     return [Paint(shading, [Hull(view.points[:, :468]), Hull(view.points[:, NOSE])])]
 
 
 def nose_bridge(view: View, shading: Shading) -> Mark:
-    """The nose's ridge once more: of a turned head it hides the corner of the far eye."""
+    """The nose's ridge, drawn again to hide the corner of a turned head's far eye."""
     return Paint(shading, [Hull(view.points[:, np.array((168, 6, 197, 195, 5, 4, 1, 122, 351, 174, 399))])])
 
 
@@ -191,16 +191,4 @@ def lines(identity: Identity, view: View) -> list[Mark]:
 
 
 NASOLABIAL = np.array(((1.9, -1.5), (2.6, -2.3), (3.1, -3.3), (3.2, -4.3)))
-"""From beside the nose to beside the mouth, x and y of the canonical face."""
-
-__all__ = [
-    "complexion",
-    "direction",
-    "ears",
-    "head",
-    "lines",
-    "neck",
-    "nose_bridge",
-    "ramp",
-    "surface",
-]
+"""Fold from beside the nose to beside the mouth, x and y of the canonical face."""

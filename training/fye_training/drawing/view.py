@@ -1,7 +1,7 @@
-"""Where the parts of a head lie in the picture: on the face's surface, on the skull, in the head's or the body's frame.
+"""Projection of a head's parts into the picture, from the face's surface, the skull, the head's or the body's frame.
 
-Frames: the head's is the canonical face's (centimetres, x to the picture's right, y up, z towards the camera); the
-body's has the same origin and scale but does not turn with the head.
+The head's frame is the canonical face's (centimetres, x to the picture's right, y up, z towards the camera). The body's
+frame has the same origin and scale but does not turn with the head.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fye_training.topology import Indices, canonical_face
 
 Array = NDArray[np.float64]
 
-BODY_FOLLOWS = np.array((0.7, 0.85, 1.0))  # how much of the head's shift the shoulders take part in
+BODY_FOLLOWS = np.array((0.7, 0.85, 1.0))  # share of the head's shift that the shoulders follow
 LOOKUP_CELLS = 400
 LOOKUP_REACH = 10.0  # centimetres: the lookup table covers x and y from -10 to 10
 
@@ -28,8 +28,8 @@ class Skull:
     """An ellipsoid behind the face. Directions are unit vectors in the frame in which it is a sphere.
 
     Attributes:
-        centre: (3,), centimetres, the head's frame.
-        radii: (3,).
+        centre: (3,), centimetres in the head's frame.
+        radii: (3,), centimetres.
     """
 
     centre: Array
@@ -37,21 +37,21 @@ class Skull:
 
     @classmethod
     def of_face(cls, mesh: Array, height: float = 1.0) -> "Skull":
-        """The skull that carries on a neutral face's temples and forehead; `height` scales what lies above them."""
+        """The skull that continues a neutral face's temples and forehead; `height` scales its rise above the face."""
         brow, top, chin = mesh[168], mesh[10], mesh[152]
         centre = np.array((0.0, brow[1], mesh[[127, 356], 2].mean() - 0.6))
         above = (top[1] - brow[1]) + 0.19 * height * (top[1] - chin[1])
-        # deep enough that the top of the forehead lies on it
+        # deep enough to reach the top of the forehead
         depth = (top[2] - centre[2]) / np.sqrt(1.0 - ((top[1] - brow[1]) / above) ** 2)
         return cls(centre, np.array(((mesh[356, 0] - mesh[127, 0]) / 2.0, above, depth)))
 
     def points(self, directions: Array, volume: Array | float = 0.0) -> Array:
-        """Points (..., 3) of the surface, or above it by `volume` of its radii."""
+        """Points (..., 3) on the surface, or `volume` radii above it."""
         return self.centre + self.radii * directions * (1.0 + np.asarray(volume)[..., None])
 
 
 def direction(azimuth: Array | float, elevation: Array | float) -> Array:
-    """Unit vectors (..., 3) from degrees: azimuth 0 is the front and grows to the picture's right."""
+    """Unit vectors (..., 3) of angles in degrees: azimuth 0 is the front and grows to the picture's right."""
     a, e = np.deg2rad(np.asarray(azimuth, np.float64)), np.deg2rad(np.asarray(elevation, np.float64))
     a, e = np.broadcast_arrays(a, e)
     return np.stack((np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)), axis=-1)
@@ -68,16 +68,16 @@ def sphere(count: int) -> Array:
 
 
 class View:
-    """The frames of a clip, seen by the camera; every method gives canvas pixels of all frames.
+    """The frames of a clip, seen by the camera; methods that project return canvas pixels for all frames.
 
     Attributes:
         size: canvas height and width.
-        points: (F, 478, 2), the face's points.
-        cm: (F,), canvas pixels a centimetre, at the head's distance.
-        line: canvas pixels of a line that is one pixel wide in a picture of 128.
+        points: (F, 478, 2), the face's points in canvas pixels.
+        cm: (F,), canvas pixels per centimetre at the head's distance.
+        line: width in canvas pixels of a line that is one pixel wide in a picture of 128.
         neutral: (468, 3), the identity's face at rest.
-        skull: the identity's.
-        camera: (F, 3), where the camera is in the head's frame.
+        skull: the identity's skull.
+        camera: (F, 3), the camera's position in the head's frame.
     """
 
     def __init__(self, motion: Motion, size: tuple[int, int], neutral: Array, skull: Skull) -> None:
@@ -95,27 +95,27 @@ class View:
         return len(self.points)
 
     def face(self, xy: Array) -> Points:
-        """Points (F, n, 2) of the face's surface, named by x and y of the canonical face (n, 2)."""
+        """Project points of the face's surface, given by x and y of the canonical face (n, 2), to (F, n, 2)."""
         corners, weights = attach(xy)
         return np.einsum("fnkc,nk->fnc", self.points[:, corners], weights)
 
     def head(self, points: Array) -> Points:
-        """Points fixed to the head: (n, 3) or, if they move, (F, n, 3)."""
+        """Project points fixed to the head: (n, 3), or (F, n, 3) if they move."""
         return self._project(points, self.pose)
 
     def body(self, points: Array) -> Points:
-        """Points (n, 3) fixed to the body."""
+        """Project points (n, 3) fixed to the body."""
         return self._project(points, self._body_pose)
 
     def shell(self, directions: Array, volume: Array | float = 0.0) -> Points:
-        """Points on the skull, where it hides none of them.
+        """Project points on the skull, moving hidden points to its visible edge.
 
-        A point on the far side comes to the nearest place of the skull's visible edge, so that the outline of a patch
-        becomes the outline of its visible part.
+        A point on the far side moves to the nearest point of that edge, so that the outline of a patch becomes the
+        outline of its visible part.
 
         Args:
             directions: (n, 3), or (F, n, 3) if they move over the skull.
-            volume: height above the skull, in its radii, (n,) or a number.
+            volume: height above the skull in its radii, (n,) or a number.
         """
         camera = (self.camera - self.skull.centre) / (self.skull.radii * (1.0 + np.mean(volume)))
         distance = np.linalg.norm(camera, axis=-1, keepdims=True)
@@ -128,7 +128,7 @@ class View:
         return self.head(self.skull.points(np.where(height < edge, limb, directions), volume))
 
     def facing(self, directions: Array) -> Array:
-        """Cosine (F, n) between the skull's normals at directions (n, 3) and the way to the camera."""
+        """Cosine (F, n) between the skull's normals at directions (n, 3) and the directions to the camera."""
         normals = directions / self.skull.radii
         normals = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
         to_camera = self.camera[:, None] - self.skull.points(directions)
@@ -142,7 +142,7 @@ class View:
 
 
 def tube(centres: Points, radii: Array) -> Points:
-    """Outline (F, 2 n, 2) of a line of n points drawn with a brush of changing radius, (n,) or (F, n)."""
+    """Outline (F, 2 n, 2) of a line of n points with varying radii, (n,) or (F, n)."""
     along = np.gradient(centres, axis=1)
     along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-6
     across = np.stack((-along[..., 1], along[..., 0]), axis=-1) * np.asarray(radii)[..., None]
@@ -150,7 +150,7 @@ def tube(centres: Points, radii: Array) -> Points:
 
 
 def curve(points: Array, count: int, closed: bool = False) -> Array:
-    """`count` points of the smooth curve (Catmull-Rom) through points (..., n, C)."""
+    """Sample `count` points of the smooth curve (Catmull-Rom) through points (..., n, C)."""
     if closed:
         padded = np.concatenate((points[..., -1:, :], points, points[..., :2, :]), axis=-2)
     else:
@@ -167,7 +167,7 @@ def curve(points: Array, count: int, closed: bool = False) -> Array:
 
 @lru_cache(maxsize=1)
 def _lookup() -> NDArray[np.int32]:
-    """Number of the canonical face's front triangle at (y, x), int32 (LOOKUP_CELLS, LOOKUP_CELLS)."""
+    """Number of the canonical face's frontmost triangle at (y, x), int32 (LOOKUP_CELLS, LOOKUP_CELLS); -1 beside it."""
     face = canonical_face()
     table = np.full((LOOKUP_CELLS, LOOKUP_CELLS), -1, np.int32)
     cells = _cells(face.mesh[:, :2])
@@ -183,23 +183,22 @@ def _cells(xy: Array) -> Array:
 def attach(xy: Array) -> tuple[Indices, Array]:
     """Corners intp (n, 3) and weights (n, 3) of the face's triangles at x and y of the canonical face (n, 2).
 
-    A place beside the face continues the nearest triangle of its edge.
+    A point beside the face extrapolates the nearest triangle.
     """
     face, table = canonical_face(), _lookup()
     at = np.clip(np.rint(_cells(xy)), 0, LOOKUP_CELLS - 1).astype(int)
-    found = table[at[:, 1], at[:, 0]]
-    outside = found < 0
+    numbers = table[at[:, 1], at[:, 0]]
+    outside = numbers < 0
     if outside.any():
         centres = face.mesh[face.triangles, :2].mean(axis=1)
-        away = np.square(xy[outside, None] - centres).sum(axis=-1)
-        found[outside] = away.argmin(axis=1)
-    corners = face.triangles[found]
+        numbers[outside] = np.square(xy[outside, None] - centres).sum(axis=-1).argmin(axis=1)
+    corners = face.triangles[numbers]
     a, b, c = (face.mesh[corners[:, k], :2] for k in range(3))
     u, v, w = b - a, c - a, xy - a
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
     second = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / area
     third = (u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area
     weights = np.stack((1.0 - second - third, second, third), axis=-1)
-    # a sliver seen edge-on would throw a place next to it far away
+    # clipped because a sliver seen edge-on would throw nearby points far away
     weights = np.clip(weights, -1.0, 2.0)
     return corners, weights / weights.sum(axis=1, keepdims=True)

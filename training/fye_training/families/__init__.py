@@ -1,1 +1,1 @@
-"""How characters of each family come about from random numbers."""
+"""Random characters of each family."""

@@ -1,4 +1,4 @@
-"""Animals: fur, ears on top, a muzzle with an animal's nose; what makes a species is in one table."""
+"""Random animals, from a table of species."""
 
 from dataclasses import dataclass, field
 
@@ -18,18 +18,18 @@ GREEN, BLUE = (116, 170, 70), (92, 150, 200)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Species:
-    """What the animals of a kind share.
+    """Features and choices of a species.
 
     Attributes:
-        furs: colours of (fur, muzzle, markings), one of which an animal has.
-        ears: one of `drawing.character.EARS`; ear_size is relative.
+        furs: choices of the colours (fur, muzzle, markings).
+        ears: one of `drawing.character.EARS`; `ear_size` is relative.
         markings: choices from `drawing.character.MARKINGS`.
-        noses: colours; nose_size is relative.
-        irises: colours.
+        noses: choices of the nose's colour; `nose_size` is relative.
+        irises: choices of the iris's colour.
         slit: whether the pupils are slits.
-        whiskers: whether there are any.
+        whiskers: whether the animals have whiskers.
         tufts: length of the cheeks' fur, in centimetres.
-        shape: proportions of the face where they are not those of all animals.
+        shape: proportions of the face that differ from `BUILD`, which all animals share.
     """
 
     furs: tuple[tuple[Colour, Colour, Colour], ...]
@@ -142,12 +142,12 @@ SPECIES: dict[str, Species] = {
 
 
 def animal(seed: int, random: Random) -> Identity:
-    """An animal of some species."""
+    """A random animal of a random species."""
     kind = SPECIES[pick(random, tuple(SPECIES))]
     fur, muzzle, dye = kind.furs[int(random.integers(len(kind.furs)))]
     tone = float(random.uniform(-0.12, 0.12))
     fur, muzzle, dye = (_toned(colour, tone) for colour in (fur, muzzle, dye))
-    shade = mix(fur, (0, 0, 0), 0.55)  # as dark for every colour: light fur must not turn blue beside orange
+    shade = mix(fur, (0, 0, 0), 0.55)  # equally dark for every colour: light fur must not look blue beside orange
     dark = luminance(fur) < 95
     dressed = random.uniform() < 0.45
     hue = float(random.uniform())

@@ -1,4 +1,4 @@
-"""Cartoons: flat colours, big eyes, bold outlines; some are green."""
+"""Random cartoon characters: flat colours, big eyes, bold outlines, half of them with odd skin colours."""
 
 from fye_training.drawing.canvas import Colour
 from fye_training.drawing.character import BACKGROUNDS, CLOTHES, HAIR_STYLES, Identity
@@ -12,7 +12,7 @@ ODD_HUES = (0.28, 0.36, 0.48, 0.55, 0.60, 0.68, 0.75, 0.82, 0.92, 0.13, 0.02)
 
 
 def cartoon(seed: int, random: Random) -> Identity:
-    """A drawn character, people-like in its parts."""
+    """A random cartoon character with human features."""
     odd = random.uniform() < 0.5
     skin = pick(random, SKINS)
     if odd:
@@ -64,7 +64,7 @@ def cartoon(seed: int, random: Random) -> Identity:
 
 
 def _build(random: Random) -> Shape:
-    """Proportions no person has: eyes several times as tall, in a short, wide or pointed face."""
+    """Inhuman proportions: eyes several times as tall, in a short, wide or pointed face."""
     eyes = float(random.uniform(2.2, 3.8))
     return around(
         random,

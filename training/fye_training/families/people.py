@@ -1,4 +1,4 @@
-"""People: skin, hair, beards, glasses, hats, ages."""
+"""Random people, with skin, hair, beards, glasses, hats and ages."""
 
 import numpy as np
 
@@ -23,12 +23,12 @@ FEMININE_HAIR = (0, 0, 0.6, 0.3, 1, 0.2, 1, 0.7, 1.2, 1.6, 1.5, 1.2, 1.0)
 
 
 def masculine_hair(age: float) -> tuple[float, ...]:
-    """Odds of the hair styles."""
+    """Odds of the hair styles for a man of an age in [0, 1]."""
     return (0.8, 0.7 + age, 1.6, 1, 1.2, 0.5, 0.8, 0.5, 0.15, 0.2, 0.2, 0.05, 0.1)
 
 
 def person(seed: int, random: Random) -> Identity:
-    """A woman or a man."""
+    """A random woman or man."""
     base = random.uniform(0, len(SKINS) - 1)
     skin = mix(SKINS[int(base)], SKINS[int(base) + 1], base % 1.0)
     deep = luminance(skin) < 130

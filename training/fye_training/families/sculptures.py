@@ -1,11 +1,11 @@
-"""Sculptures: everything in one material, eyes carved instead of coloured."""
+"""Random sculptures of one material, with carved instead of coloured eyes."""
 
 from fye_training.drawing.canvas import Colour
 from fye_training.drawing.character import Identity
 from fye_training.drawing.colour import darker, hsv, lighter, mix
 from fye_training.families.chance import Random, light_from, pick, proportions
 
-# name: the material in ordinary light, in shadow, in reflection; gloss
+# name: colours in ordinary light, in shadow and in reflection; gloss
 MATERIALS: dict[str, tuple[Colour, Colour, Colour, float]] = {
     "marble": ((228, 224, 218), (96, 94, 104), (255, 255, 255), 0.5),
     "plaster": ((240, 234, 222), (138, 124, 112), (255, 255, 250), 0.1),
@@ -24,7 +24,7 @@ SCENES = ("gradient", "spot", "wall", "stripes", "sky")
 
 
 def sculpture(seed: int, random: Random) -> Identity:
-    """A bust."""
+    """A random bust."""
     name = pick(random, tuple(MATERIALS))
     stone, shade, glow, gloss = MATERIALS[name]
     stone = mix(stone, shade, float(random.uniform(0.0, 0.14)))
@@ -66,7 +66,7 @@ def sculpture(seed: int, random: Random) -> Identity:
 
 
 def _hall(random: Random, stone: Colour) -> tuple[Colour, Colour]:
-    """Two quiet colours, dark behind bright stone as a rule."""
+    """Two muted colours, usually dark behind bright stone."""
     hue, strong = float(random.uniform()), float(random.uniform(0.15, 0.5))
     if sum(stone) > 420 or random.uniform() < 0.3:
         return hsv(hue, strong, float(random.uniform(0.35, 0.6))), hsv(hue, strong, float(random.uniform(0.12, 0.3)))
