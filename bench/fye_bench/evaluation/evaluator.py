@@ -130,14 +130,14 @@ class Evaluator:
         return {"frames": len(clip), "evaluations": evaluations, "metrics": known} | more
 
     def _prepare(self, pair: Pair) -> _Prepared:
-        for file in (pair.portrait.file, pair.portrait.landmarks, pair.motion.file):
+        for file in (pair.portrait, pair.portrait.landmarks, pair.motion):
             if file is not None:
                 file.check()
-        picture = media.read_image(pair.portrait.file.path)
+        picture = media.read_image(pair.portrait.path)
         portrait = fit_image(picture, *self._size)
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
-        driving = read_motion(pair.motion.file.path, self._settings.frames, landmarker, cache=self._cache)
+        driving = read_motion(pair.motion.path, self._settings.frames, landmarker, cache=self._cache)
         return _Prepared(portrait, landmarks, driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
@@ -197,7 +197,7 @@ class Evaluator:
 
     def _driving_truth(self, pair: Pair, prepared: _Prepared, seen: Seen) -> Seen:
         """With the driving video's frames, and where their faces are."""
-        path, frames = pair.motion.file.path, len(prepared.driving)
+        path, frames = pair.motion.path, len(prepared.driving)
         found = media.read_video(path, max_frames=self._settings.frames)
         timed = [(time, fit_image(image, *self._size)) for time, image in found]
         if len(timed) != frames:

@@ -85,7 +85,8 @@ def draw_suite(
 
 def _truth(number: int, seed: int) -> DrawnTruth:
     place = seed * CHARACTERS + number
-    return DrawnTruth(FAMILIES[number % len(FAMILIES)], held_out(FIRST_CHARACTER + place), place)
+    family = FAMILIES[number % len(FAMILIES)]
+    return DrawnTruth(family=family, identity=held_out(FIRST_CHARACTER + place), placement=place)
 
 
 def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], tell: Tell) -> dict[str, Any]:

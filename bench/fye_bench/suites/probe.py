@@ -12,7 +12,7 @@ from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.manifest import MAX_TEXT, place
 from fye_rt import media
 from fye_rt.errors import BackendError, FaceNotFoundError, FyeError, InputError
-from fye_rt.files import sha256
+from fye_rt.files import sha256, shown
 from fye_rt.landmarks import Motion, detect_image, find_landmarker, load_template
 from fye_rt.media.checks import check_file
 
@@ -162,7 +162,10 @@ def inside(folder: Path, path: Path) -> str:
         InputError: no manifest may name it: it is a link that leaves the folder, or its name is not printable.
     """
     relative = path.relative_to(folder).as_posix()
-    place("the path", relative, folder.resolve())
+    try:
+        place(relative, folder.resolve())
+    except ValueError as error:
+        raise InputError(f"the path is {shown(relative)}; {error}") from error
     return relative
 
 

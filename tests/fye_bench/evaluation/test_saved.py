@@ -54,10 +54,10 @@ def damage(what: str) -> Any:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("name", "secret"),
+        ("name", r"pair 1 is '\.\./\.\./secret'; use letters"),
         ("double", "two of one name"),
-        ("value", "'high' is not a number"),
-        ("missing", "KeyError: 'kind'"),
+        ("value", "metric 'psnr' of pair 1 is 'high'; it should be a valid number"),
+        ("missing", "pair 1 has no 'kind'; add it"),
         ("none", "no pairs"),
         ("version", "format fye-eval 2, not fye-eval 1"),
     ],
