@@ -1,7 +1,6 @@
 """Runs of `fye eval`, read from their folders. The files are checked, since folders come from strangers."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Private
 from fye_bench.json_input import Model, Strict, condition, parse, read_json
 from fye_bench.metrics.statistics import Estimate, groups
 from fye_bench.metrics.table import METRICS
+from fye_bench.suites.manifest import Name
 from fye_rt.errors import InputError
 
 RESULTS, PERFORMANCE, REPORT = "results.json", "performance.json", "report.html"
@@ -35,13 +35,6 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
 
 
 Line = Annotated[str, AfterValidator(line)]
-Name = Annotated[
-    str,
-    condition(
-        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}").fullmatch,
-        "use letters, digits, '.', '_' and '-', 1 to 200 of them, and begin with a letter or a digit",
-    ),
-]
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_serializer
 
 from fye_bench.json_input import Strict, condition
 from fye_bench.suites.manifest import Seed
@@ -31,9 +32,10 @@ class DrawnTruth(Strict):
     identity: Seed
     placement: Seed
 
+    @model_serializer
     def entry(self) -> dict[str, Any]:
-        """Return the truth as a manifest holds it, the key "drawn" included."""
-        return {"drawn": self.model_dump()}
+        """Return the truth as a manifest holds it."""
+        return {"drawn": dict(self)}
 
     def landmarks(self, size: tuple[int, int]) -> "Motion":
         """Return the portrait's landmarks, one frame: a neutral face that looks straight ahead.

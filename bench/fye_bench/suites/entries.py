@@ -1,6 +1,5 @@
 """The entries of a suite: files, portraits, driving motions and pairs, as suite.json lists them."""
 
-from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -9,7 +8,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
-    PlainValidator,
     PrivateAttr,
     ValidationInfo,
     model_validator,
@@ -98,11 +96,18 @@ class Driving(_Named):
     licence: Text
 
 
+def _named(entries: dict[str, Entry], info: ValidationInfo) -> dict[str, Entry]:
+    """Give entries their names, and list them for the pairs."""
+    for name, entry in entries.items():
+        entry._name = name
+    (info.context or {})[info.field_name] = entries
+    return entries
+
+
 def _listed(value: Any, info: ValidationInfo) -> Any:
-    what = info.field_name
-    entries = (info.context or {}).get(f"{what}s", {})
+    entries = (info.context or {}).get(f"{info.field_name}s", {})
     if not isinstance(value, str) or value not in entries:
-        raise ValueError(f"the suite has no such {what}: add it to {what}s")
+        raise ValueError(f"the suite has no such {info.field_name}: add it to {info.field_name}s")
     return entries[value]
 
 
@@ -114,7 +119,9 @@ def _truth(value: Any) -> Truth:
     return "driving"
 
 
-_BY_NAME = PlainValidator(_listed), PlainSerializer(lambda entry: entry.name)
+_BY_NAME = BeforeValidator(_listed), PlainSerializer(lambda entry: entry.name)
+Portraits = Annotated[dict[Name, Portrait], AfterValidator(_named)]
+Motions = Annotated[dict[Name, Driving], AfterValidator(_named)]
 
 
 class Pair(Strict):
@@ -133,56 +140,14 @@ class Pair(Strict):
     portrait: Annotated[Portrait, *_BY_NAME]
     motion: Annotated[Driving, *_BY_NAME]
     mode: Annotated[str, condition(("self", "cross").__contains__, "give 'self' or 'cross'")]
-    truth: Annotated[
-        Truth,
-        PlainValidator(_truth),
-        PlainSerializer(lambda truth: truth.entry() if isinstance(truth, DrawnTruth) else truth),
-    ] = None
+    truth: Annotated[Truth, BeforeValidator(_truth)] = None
 
     @model_validator(mode="after")
-    def _has_such_a_truth(self) -> Self:
+    def _check_truth(self) -> Self:
         if self.truth == "driving" and self.mode != "self":
-            raise InputError(
-                f"pair {self.name!r} is driven by another face, whose frames are no truth; remove its truth"
-            )
-        if self.truth == "driving" and self.motion.path.suffix.lower() in WITHOUT_FRAMES:
-            raise InputError(
-                f"pair {self.name!r} has a truth of frames, and {self.motion.name!r} is no video; remove its truth"
-            )
-        return self
-
-
-def _count(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, Sized) and len(value) > MAX_PAIRS:
-        raise InputError(f"it has {len(value):,} {info.field_name}; give 1 to {MAX_PAIRS:,}")
-    return value
-
-
-def _name(entries: dict[str, Entry], info: ValidationInfo) -> dict[str, Entry]:
-    """Give the entries their names, and make them known to the pairs."""
-    names: dict[str, str] = {}
-    for name, entry in entries.items():
-        if (other := names.setdefault(name.lower(), name)) != name:
-            raise InputError(f"{info.field_name} {other!r} and {name!r} differ in capitals alone; rename one")
-        entry._name = name
-    if info.context is not None:
-        info.context[info.field_name] = entries
-    return entries
-
-
-def _distinct(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
-    if not pairs:
-        raise InputError(f"it has no pairs; give 1 to {MAX_PAIRS:,}")
-    numbers: dict[str, int] = {}
-    for number, pair in enumerate(pairs, start=1):
-        if (earlier := numbers.setdefault(pair.name.lower(), number)) != number:
-            raise InputError(
-                f"pair {number}, {pair.name!r}, has the name of pair {earlier} (capitals make no difference); "
-                "rename one"
-            )
-    return pairs
-
-
-Portraits = Annotated[dict[Name, Portrait], BeforeValidator(_count), AfterValidator(_name)]
-Motions = Annotated[dict[Name, Driving], BeforeValidator(_count), AfterValidator(_name)]
-Pairs = Annotated[tuple[Pair, ...], Field(strict=False), BeforeValidator(_count), AfterValidator(_distinct)]
+            fault = "is driven by another face, whose frames are no truth"
+        elif self.truth == "driving" and self.motion.path.suffix.lower() in WITHOUT_FRAMES:
+            fault = f"has a truth of frames, and {self.motion.name!r} is no video"
+        else:
+            return self
+        raise InputError(f"pair {self.name!r} {fault}; remove its truth")

@@ -8,13 +8,13 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from fye_bench.json_input import Strict, parse, read_json
 from fye_bench.suites import manifest
-from fye_bench.suites.entries import Driving, File, Motions, Pair, Pairs, Portrait, Portraits, Truth
+from fye_bench.suites.entries import MAX_PAIRS, Driving, File, Motions, Pair, Portrait, Portraits, Truth
 from fye_bench.suites.manifest import MANIFEST, Label, Text
 from fye_rt.errors import InputError, OptionError
 from fye_rt.files import atomic_file, shown
@@ -45,7 +45,7 @@ class Suite(Strict):
     note: Text
     portraits: Portraits
     motions: Motions
-    pairs: Pairs
+    pairs: Annotated[tuple[Pair, ...], Field(strict=False)]
     _folder: Path = PrivateAttr()
     _digest: str = PrivateAttr()
 
@@ -73,14 +73,8 @@ class Suite(Strict):
             InputError: the manifest is not valid; the message names the entry.
         """
         path, absolute = Path(folder) / MANIFEST, Path(folder).resolve()
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{path}: it does not describe a {FORMAT}; make one with: fye suite init FOLDER")
-        version = content.get("version")
-        if isinstance(version, bool) or version != VERSION:
-            raise InputError(
-                f"{path}: format version {shown(version)} is not known (only {VERSION}); install a later fye-rt"
-            )
         try:
+            _check_head(content)
             suite = parse(cls, content, _ITEMS, context={"folder": absolute})
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
@@ -90,7 +84,17 @@ class Suite(Strict):
         return suite
 
     @model_validator(mode="after")
-    def _groups_differ(self) -> Self:
+    def _check_names(self) -> Self:
+        for what, names in (
+            ("portraits", self.portraits),
+            ("motions", self.motions),
+            ("pairs", [pair.name for pair in self.pairs]),
+        ):
+            numbers: dict[str, int] = {}
+            for number, name in enumerate(names, start=1):
+                if (earlier := numbers.setdefault(name.lower(), number)) != number:
+                    both = f"{what} {earlier} and {number} have one name"
+                    raise InputError(f"{both}, {name!r} (capitals make no difference); rename one")
         families = {portrait.family for portrait in self.portraits.values()}
         if motion := next((motion for motion in self.motions.values() if motion.kind in families), None):
             raise InputError(
@@ -169,3 +173,15 @@ def notes(suite: Suite) -> Iterator[str]:
     paired = {pair.portrait.name for pair in suite.pairs}
     if alone := [name for name in suite.portraits if name not in paired]:
         yield f"portraits in no pair: {', '.join(alone)}"
+
+
+def _check_head(content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"it does not describe a {FORMAT}; make one with: fye suite init FOLDER")
+    version = content.get("version")
+    if isinstance(version, bool) or version != VERSION:
+        raise InputError(f"format version {shown(version)} is not known (only {VERSION}); install a later fye-rt")
+    for what in _ITEMS:
+        entries = content.get(what)
+        if (what == "pairs" and entries == []) or (isinstance(entries, dict | list) and len(entries) > MAX_PAIRS):
+            raise InputError(f"it has {len(entries):,} {what}; give 1 to {MAX_PAIRS:,}")

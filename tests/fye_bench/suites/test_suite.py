@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fye_bench.suites import entries, manifest
+from fye_bench.suites import manifest
+from fye_bench.suites import suite as suite_module
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.errors import InputError, OptionError
@@ -100,11 +101,11 @@ def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) ->
         (setter("portraits", "a", "source", value="\x1b[31mred"), "printable"),
         (setter("portraits", "a", "sha256", value="12"), "sha256 of portrait 'a' is '12'"),
         (setter("portraits", "../c", value={}), "the name of portrait '../c' is '../c'; use letters"),
-        (lambda found: found["portraits"].update(A=found["portraits"]["a"]), "capitals alone"),
+        (lambda found: found["portraits"].update(A=found["portraits"]["a"]), "portraits 1 and 3 have one name, 'A'"),
         (setter("portraits", "b", "landmarks", value=None), "landmarks of portrait 'b' are None"),
         (setter("motions", "nod", "kind", value=""), "kind of motion 'nod'"),
-        (setter("pairs", 1, "name", value="b--nod"), "pair 2, 'b--nod', has the name of pair 1"),
-        (setter("pairs", 1, "name", value="B--NOD"), "has the name of pair 1"),
+        (setter("pairs", 1, "name", value="b--nod"), "pairs 1 and 2 have one name, 'b--nod'"),
+        (setter("pairs", 1, "name", value="B--NOD"), "pairs 1 and 2 have one name, 'B--NOD'"),
         (setter("pairs", 1, "name", value="a/b"), "the name of pair 2 is 'a/b'; use letters"),
         (setter("pairs", 1, "name", value="x" * 101), "the name of pair 2 is"),
         (setter("pairs", 1, "name", value="a\n"), "the name of pair 2 is"),
@@ -194,9 +195,9 @@ def test_a_folder_without_a_manifest_is_told_how_to_get_one(tmp_path: Path) -> N
 
 def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path)
-    monkeypatch.setattr(entries, "MAX_PAIRS", 2)
+    monkeypatch.setattr(suite_module, "MAX_PAIRS", 2)
     assert "it has 3 pairs; give 1 to 2" in refused(tmp_path)
-    monkeypatch.setattr(entries, "MAX_PAIRS", 1)
+    monkeypatch.setattr(suite_module, "MAX_PAIRS", 1)
     assert "it has 2 portraits; give 1 to 1" in refused(tmp_path)
     monkeypatch.setattr(manifest, "MAX_BYTES", 100)
     assert "the limit is 100" in refused(tmp_path)
