@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, PrivateAttr
 
 from fye_bench.json_input import Model, Strict, condition, parse, read_json
 from fye_bench.metrics.statistics import Estimate, groups
@@ -100,7 +100,7 @@ class _Estimate(_Object):
 
 class _Results(_Object):
     run: dict[str, Any]
-    pairs: list[SavedPair]
+    pairs: Annotated[list[SavedPair], FailFast()]
     summary: dict[Line, dict[str, _Estimate]]
 
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,11 @@ def collect(
             raise InputError(f"{folder} has no {what} that can be used; put some into {searched}")
     families = _labels([file.group or family for file in portraits], FAMILIES, "portraits", ())
     kinds = _labels([file.group or kind for file in motions], KINDS, "motions", families.values())
-    faces, moves = _names(portraits), _names(motions)
+    faces = _names([replace(file, group=families[file.group or family]) for file in portraits])
+    moves = _names([replace(file, group=kinds[file.group or kind]) for file in motions])
 
-    def entry(file: Found, **label: str) -> dict[str, Any]:
-        fields = {"file": inside(folder, file.path), "sha256": file.sha256, **label}
+    def entry(file: Found, label: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {"file": inside(folder, file.path), "sha256": file.sha256, label: file.group}
         fields |= {"source": file.source or source, "licence": file.licence or licence}
         if file.landmarks is None:
             return fields
@@ -94,9 +96,9 @@ def collect(
         "version": VERSION,
         "name": _label(folder.resolve().name, (), "suite", ()),
         "note": "",
-        "portraits": {name: entry(file, family=families[file.group or family]) for name, file in faces.items()},
-        "motions": {name: entry(file, kind=kinds[file.group or kind]) for name, file in moves.items()},
-        "pairs": _pairs(faces, moves, families, kinds, pairs, report, (family, kind)),
+        "portraits": {name: entry(file, "family") for name, file in faces.items()},
+        "motions": {name: entry(file, "kind") for name, file in moves.items()},
+        "pairs": _pairs(faces, moves, pairs, report),
     }
     if not content["pairs"]:
         raise InputError(f"{folder}: its portraits and motions make no pair; add some, or choose other --pairs")
@@ -106,16 +108,10 @@ def collect(
 
 
 def _pairs(
-    faces: dict[str, Found],
-    moves: dict[str, Found],
-    families: dict[str, str],
-    kinds: dict[str, str],
-    wanted: str | int | None,
-    report: Report,
-    defaults: tuple[str, str],
+    faces: dict[str, Found], moves: dict[str, Found], wanted: str | int | None, report: Report
 ) -> list[dict[str, Any]]:
-    portraits = {name: families[file.group or defaults[0]] for name, file in faces.items() if file.driveable}
-    motions = {name: kinds[file.group or defaults[1]] for name, file in moves.items()}
+    portraits = {name: file.group for name, file in faces.items() if file.driveable}
+    motions = {name: file.group for name, file in moves.items()}
     own = _own({name: faces[name] for name in portraits}, moves, report)
     everyone = crossings(portraits, motions, [(plan.portrait, plan.motion) for plan in own])
     cross: Iterable[Plan] = ()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import FailFast, Field, PrivateAttr, model_validator
 
 from fye_bench.json_input import Strict, parse, read_json
 from fye_bench.suites import manifest
@@ -45,7 +45,7 @@ class Suite(Strict):
     note: Text
     portraits: Portraits
     motions: Motions
-    pairs: Annotated[tuple[Pair, ...], Field(strict=False)]
+    pairs: Annotated[tuple[Pair, ...], Field(strict=False), FailFast()]
     _folder: Path = PrivateAttr()
     _digest: str = PrivateAttr()
 
@@ -85,11 +85,8 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        for what, names in (
-            ("portraits", self.portraits),
-            ("motions", self.motions),
-            ("pairs", [pair.name for pair in self.pairs]),
-        ):
+        pairs = [pair.name for pair in self.pairs]
+        for what, names in (("portraits", self.portraits), ("motions", self.motions), ("pairs", pairs)):
             numbers: dict[str, int] = {}
             for number, name in enumerate(names, start=1):
                 if (earlier := numbers.setdefault(name.lower(), number)) != number:
