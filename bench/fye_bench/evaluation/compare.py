@@ -41,7 +41,7 @@ def compare(a: Path, b: Path, by: str = COMBINED, progress: Progress | None = No
         the frames, the cost, whether B may replace A, and the worst pairs.
 
     Raises:
-        InputError: a folder is no run, the two cannot be compared, or a kept clip is damaged.
+        InputError: a folder is no run, the two cannot be compared, or a stored clip is damaged.
         OptionError: no pair has the metric `by`.
     """
     return compare_runs(SavedRun.load(a), SavedRun.load(b), by, progress)
@@ -53,7 +53,7 @@ def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progres
     pairs = shared(a, b)
     measured = _measured(pairs)
     if by != COMBINED and by not in measured:
-        raise OptionError(f"--by {by}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
+        raise OptionError(f"by={by!r}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
     by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
     by_pair = dict(distances(a, b, pairs, progress))
     return {
@@ -133,7 +133,7 @@ def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
 def distances(
     a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress | None = None
 ) -> Iterator[tuple[str, float]]:
-    """Yield the PSNR in decibels between the frames of each pair whose clips both runs have kept."""
+    """Yield the PSNR in decibels between the frames of each pair whose clips both runs have stored."""
     for number, (pair, _) in enumerate(pairs):
         if progress is not None:
             progress(number, len(pairs))

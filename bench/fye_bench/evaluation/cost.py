@@ -39,7 +39,7 @@ class Cost:
 
 def speedup(pairs: Sequence[Both]) -> float | None:
     """Median over the pairs of how many times as fast the second run is; None where times are unknown."""
-    ratios = [one.seconds / other.seconds for one, other in pairs if one.seconds > 0 and other.seconds > 0]
+    ratios = [a.seconds / b.seconds for a, b in pairs if a.seconds > 0 and b.seconds > 0]
     return float(np.median(ratios)) if ratios else None
 
 

@@ -134,7 +134,7 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
     versions = [f"{name} {line(environment[name])}" for name in _VERSIONS if environment.get(name)]
     versions += [f"{name} {line(packages[name])}" for name in _PACKAGES if packages.get(name)]
     bytes_ = environment.get("memory_bytes")
-    found = [
+    rows = [
         ("processor", line(cpu.get("model"))),
         ("cores", f"{line(cpu.get('cores'))}, {line(environment.get('threads'))} used"),
         ("memory", memory(bytes_ if isinstance(bytes_, int) else None)),
@@ -144,7 +144,7 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
         ("commit", line(environment.get("commit"))),
         ("date", line(environment.get("date"))),
     ]
-    return [(term, value) for term, value in found if value not in ("", "-")]
+    return [(term, value) for term, value in rows if value not in ("", "-")]
 
 
 def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
@@ -155,7 +155,7 @@ def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
 
 def _plots(run: SavedRun) -> list[tuple[str, Any]]:
     families = {family: pairs for family, pairs in grouped(run.made).items() if any(p.family == family for p in pairs)}
-    found = []
+    shown = []
     for name in headlines(run):
         rows = {
             family: (_values(pairs, name), run.summary[family][name])
@@ -163,8 +163,8 @@ def _plots(run: SavedRun) -> list[tuple[str, Any]]:
             if name in run.summary.get(family, {})
         }
         if plot := plots.distribution(METRICS[name], rows):
-            found.append((name, plot))
-    return found
+            shown.append((name, plot))
+    return shown
 
 
 def _card(run: SavedRun, pair: SavedPair, standing: dict[str, float], score: float) -> dict[str, Any]:
