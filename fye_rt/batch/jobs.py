@@ -7,7 +7,6 @@ Paths are relative to the file with the jobs. A line that is no job is a job tha
 suffer from it.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from fye_rt.bundle import Bundle
 from fye_rt.errors import FyeError, InputError
+from fye_rt.files import parse_json
 from fye_rt.options import FORECAST_SETTINGS, SETTINGS, ClipRequest, parse_request
 
 MAX_LINE = 65536  # bytes
@@ -131,24 +131,10 @@ def _parse(
 def _object(raw: bytes) -> dict[str, Any]:
     if len(raw) > MAX_LINE:
         raise InputError(f"it has more than {MAX_LINE} bytes")
-    try:
-        given = json.loads(raw, object_pairs_hook=_without_doubles)
-    except RecursionError as error:
-        raise InputError("it is nested too deeply") from error
-    except InputError:
-        raise
-    except ValueError as error:  # not JSON, not UTF-8, or an endless number
-        raise InputError(f"it is not JSON ({error})") from error
-    if not isinstance(given, dict):
+    fields = parse_json(raw)
+    if not isinstance(fields, dict):
         raise InputError("it is not a JSON object")
-    return given
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        raise InputError("it says one thing twice")
-    return given
+    return fields
 
 
 def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from fye_rt.files.results import (
     temporary,
     write_json,
 )
+from fye_rt.files.strict_json import parse_json, shown
 
 __all__ = [
     "alone",
@@ -21,10 +22,12 @@ __all__ = [
     "ensure_home",
     "followed",
     "locked",
+    "parse_json",
     "place_for_matplotlib",
     "refuse_pointer",
     "remove_left_over",
     "sha256",
+    "shown",
     "temporary",
     "temporary_cache",
     "write_json",

@@ -1,7 +1,7 @@
-"""Whether one run may replace another: the rule by which forecasts are called lossless, for any two runs.
+"""Judge whether one run may replace another, by the rule that calls a forecast lossless.
 
-No metric is more than 1 % worse at the worse end of its 95 % interval over the pairs, and in no family and no kind of
-motion is one more than 3 % worse on average. It is a rule about the truth, so it counts the pairs that have one.
+No metric may be more than 1 % worse at the worse end of its 95 % interval over the pairs, nor more than 3 % worse on
+average in a family or a kind of motion. The rule compares with the truth, so only pairs with a truth count.
 """
 
 import math
@@ -13,23 +13,23 @@ from fye_bench.metrics.statistics import Estimate, paired
 from fye_bench.metrics.table import METRICS
 from fye_bench.studies.lossless import MOST_WORSE, MOST_WORSE_SUBSET
 
-FEWEST = 5  # pairs; resampling fewer gives intervals that are too narrow
+FEWEST = 5  # pairs; intervals from fewer are too narrow
 RULE = (
     f"No metric may be more than {100 * MOST_WORSE:.0f} % worse at the worse end of its 95 % interval, nor more than "
     f"{100 * MOST_WORSE_SUBSET:.0f} % worse on average in a family or a kind of motion. "
     "Only pairs with true frames count."
 )
 
-Both = tuple[SavedPair, SavedPair]  # a pair as two runs made it
+Both = tuple[SavedPair, SavedPair]  # one pair from two runs
 
 
 def difference(pairs: Sequence[Both], metric: str) -> dict[str, Any]:
-    """How a metric differs between two runs, pair by pair.
+    """Compare a metric between two runs, pair by pair.
 
     Returns:
-        a, b: the means over the pairs that both have it of. change: b - a, as `statistics.paired`. worse: by what
-        share of a's mean it is worse, {mean, low, high}, negative where it is better, None without a pair or where
-        that mean is 0. verdict: in words.
+        a, b: means over the pairs that have the metric in both runs. change: b - a, as `statistics.paired`. worse: how
+        much worse b is as a share of a's mean, {mean, low, high}, negative if better, None without a pair or if that
+        mean is 0. verdict: in words.
     """
     a, b = _values(pairs, metric)
     change = paired(b, a)
@@ -47,9 +47,8 @@ def judge(pairs: Sequence[Both]) -> dict[str, Any]:
     """Apply the rule to the pairs with true frames.
 
     Returns:
-        accepted: a bool, or None where there are too few of them to say. pairs: how many there are. against: what
-        speaks against it, the worst first: {metric, group, relative, most}, relative None where A's mean is 0.
-        text: all of it in a sentence.
+        accepted: a bool, or None with too few pairs. pairs: their number. against: objections, the worst first:
+        {metric, group, relative, most}, relative None where A's mean is 0. text: the judgement in a sentence.
     """
     pairs = [both for both in pairs if both[0].truth != "none"]
     if len(pairs) < FEWEST:
@@ -59,26 +58,26 @@ def judge(pairs: Sequence[Both]) -> dict[str, Any]:
     if not against:
         text = "accepted: B may replace A"
     else:
-        text = "not accepted: " + "; ".join(_objection(one) for one in against[:3])
+        text = "not accepted: " + "; ".join(_objection(objection) for objection in against[:3])
         text += f"; and {len(against) - 3} more" if len(against) > 3 else ""
     return {"accepted": not against, "pairs": len(pairs), "against": against, "text": text}
 
 
 def _against(pairs: Sequence[Both]) -> list[dict[str, Any]]:
-    found = []
+    shares = []
     for metric in METRICS:
         whole = difference(pairs, metric)
         if whole["change"]["n"] >= FEWEST:
-            found.append(("all", metric, whole["worse"] and whole["worse"]["high"], whole["verdict"] == "worse"))
+            shares.append(("all", metric, whole["worse"] and whole["worse"]["high"], whole["verdict"] == "worse"))
     by_name = {both[0].name: both for both in pairs}
     for group, chosen in grouped([both[0] for both in pairs]).items():
         for metric in METRICS if group != "all" else ():
             share = _mean_share([by_name[pair.name] for pair in chosen], metric)
-            found.append((group, metric, share, False))
+            shares.append((group, metric, share, False))
     return [
         {"metric": metric, "group": group, "relative": share, "most": _most(group)}
-        for group, metric, share, worse in found
-        # share None: the first run's mean is 0, and worse than that is worse by any share
+        for group, metric, share, worse in shares
+        # share None: the first run's mean is 0, so any worsening exceeds the limit
         if (worse if share is None else share > _most(group))
     ]
 
@@ -87,27 +86,26 @@ def _most(group: str) -> float:
     return MOST_WORSE if group == "all" else MOST_WORSE_SUBSET
 
 
-def _severity(one: Mapping[str, Any]) -> tuple[float, str, str]:
-    share = math.inf if one["relative"] is None else one["relative"] / one["most"]
-    return -share, one["metric"], one["group"]
+def _severity(objection: Mapping[str, Any]) -> tuple[float, str, str]:
+    share = math.inf if objection["relative"] is None else objection["relative"] / objection["most"]
+    return -share, objection["metric"], objection["group"]
 
 
-def _objection(one: Mapping[str, Any]) -> str:
-    label = METRICS[one["metric"]].label
-    if one["relative"] is None:
+def _objection(objection: Mapping[str, Any]) -> str:
+    label, group = METRICS[objection["metric"]].label, objection["group"]
+    if objection["relative"] is None:
         return f"{label} is worse, and was 0"
-    share = f"{100 * one['relative']:.1f} % worse"
-    return f"{label} may be {share}" if one["group"] == "all" else f"{label} of {one['group']} is {share}"
+    share = f"{100 * objection['relative']:.1f} % worse"
+    return f"{label} may be {share}" if group == "all" else f"{label} of {group} is {share}"
 
 
 def _values(pairs: Sequence[Both], metric: str) -> tuple[list[float], list[float]]:
-    """Of the first and of the second run."""
     a, b = ([pair.metrics.get(metric, math.nan) for pair in column] for column in zip(*pairs, strict=True))
     return a, b
 
 
 def _mean_share(pairs: Sequence[Both], metric: str) -> float | None:
-    """By what share of the first run's mean the second one's is worse; None where that cannot be said."""
+    """Worsening as a share of the first run's mean; None without a pair or if that mean is 0."""
     known = [values for values in zip(*_values(pairs, metric), strict=True) if all(map(math.isfinite, values))]
     before = abs(sum(a for a, _ in known)) if known else 0.0
     badness = METRICS[metric].badness
@@ -115,17 +113,16 @@ def _mean_share(pairs: Sequence[Both], metric: str) -> float | None:
 
 
 def _worsening(metric: str, change: Estimate, a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """The change of the metric's badness."""
-    found = METRICS[metric]
-    if found.better == "less" or change["mean"] is None:
+    """Change of the metric's badness."""
+    better, badness = METRICS[metric].better, METRICS[metric].badness
+    if better == "less" or change["mean"] is None:
         return change
-    if found.better == "more":
+    if better == "more":
         return {"mean": -change["mean"], "low": -change["high"], "high": -change["low"], "n": change["n"]}
-    return paired([found.badness(value) for value in b], [found.badness(value) for value in a])
+    return paired(list(map(badness, b)), list(map(badness, a)))
 
 
 def _verdict(worsening: Estimate) -> str:
-    """Of the 95 % interval of how much worse the second run is."""
     if worsening["mean"] is None:
         return "not measured"
     if worsening["n"] < FEWEST:

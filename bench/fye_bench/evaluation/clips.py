@@ -1,4 +1,4 @@
-"""Made frames kept without loss: FFV1 in RGB, in Matroska."""
+"""Store the frames of clips without loss: FFV1 in RGB, in Matroska."""
 
 import hashlib
 import os
@@ -18,27 +18,27 @@ from fye_rt.media.streams import open_media, picture_stream
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-PIXELS = "bgr0"  # the only 8-bit RGB that FFV1 is written in
+PIXELS = "bgr0"  # the only 8-bit RGB format of the FFV1 encoder
 MAX_BYTES = 2 * 1024**3  # of a clip in memory: 2730 frames of 512x512
-CODING = {"level": "3", "g": "1", "coder": "1", "context": "0"}  # version 3; every frame stands alone
-# a tag of the file: FFmpeg conceals damage, and a file that was cut looks like a shorter clip
+CODING = {"level": "3", "g": "1", "coder": "1", "context": "0"}  # version 3; every frame is a key frame
+# a tag of the file, since FFmpeg conceals damage and reads a truncated file as a shorter clip
 DIGEST = "PIXELS_SHA256"
 
 Image = NDArray[np.uint8]
 
 
 def write_clip(path: str | os.PathLike[str], frames: Image, fps: Fraction | float) -> None:
-    """Keep frames bit-exactly; the file appears whole or not at all, and equal frames make equal files.
+    """Store frames bit-exactly. The file appears whole or not at all; equal frames make equal files.
 
     Args:
-        path: ends in .mkv.
+        path: a name that ends in .mkv.
         frames: uint8 RGB (F, H, W, 3), F at least 1.
         fps: frames per second, 0.1 to 1000.
 
     Raises:
         OptionError: a wrong suffix or rate.
         InputError: frames of another shape or type.
-        OutputError: it could not be written.
+        OutputError: the file could not be written.
     """
     import av
 
@@ -57,7 +57,7 @@ def write_clip(path: str | os.PathLike[str], frames: Image, fps: Fraction | floa
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = PIXELS
         stream.codec_context.time_base = 1 / rate
-        stream.codec_context.thread_count = 1  # as many slices on every machine
+        stream.codec_context.thread_count = 1  # the same number of slices on every machine
         for k, image in enumerate(frames):
             picture = av.VideoFrame(image.shape[1], image.shape[0], PIXELS)
             _pixels(picture)[...] = image
@@ -67,14 +67,14 @@ def write_clip(path: str | os.PathLike[str], frames: Image, fps: Fraction | floa
 
 
 def read_clip(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Image:
-    """Read frames that `write_clip` has kept, uint8 RGB (F, H, W, 3).
+    """Read the frames of `write_clip`, uint8 RGB (F, H, W, 3).
 
     Args:
         path: the file.
-        limits: checked before anything but the first frame is decoded, as is the memory that all of it would take.
+        limits: checked, like the memory that all frames need, before more than one frame is decoded.
 
     Raises:
-        InputError: missing, damaged, cut short, not FFV1 in RGB, or over a limit.
+        InputError: the file is missing, damaged, cut short, not FFV1 in RGB, or over a limit.
     """
     import av
 
@@ -110,9 +110,7 @@ def _digest(frames: Image) -> str:
 
 
 def _pixels(picture: "VideoFrame") -> Image:
-    """The memory of a frame as RGB (H, W, 3); it lies there as blue, green, red and a byte of nothing, row by row."""
+    """View a frame's memory, rows of blue, green, red and an unused byte, as RGB (H, W, 3)."""
     plane = picture.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
-        : picture.height, : 4 * picture.width
-    ]
-    return rows.reshape(picture.height, picture.width, 4)[..., 2::-1]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: picture.height]
+    return rows[:, : 4 * picture.width].reshape(picture.height, picture.width, 4)[..., 2::-1]

@@ -1,4 +1,4 @@
-"""Two runs of one suite against each other, pair by pair."""
+"""Compare two runs of one suite, pair by pair."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from fye_rt.errors import InputError, OptionError
 
 WORST = 10
 FORMAT, VERSION = "fye-eval-comparison", 1
-# what two runs must agree in, to differ in nothing but how clips were made
+# what must be the same in both runs
 _SAME: Mapping[str, tuple[str, ...]] = {
     "suite": ("suite", "digest"),
     "number of frames": ("frames",),
@@ -32,29 +32,29 @@ def compare(a: Path, b: Path, by: str = COMBINED, progress: Progress | None = No
 
     Args:
         a: folder of a run.
-        b: folder of another one, of the same suite, frames, size, seed and networks that measure.
-        by: what the worst pairs are chosen by: `COMBINED`, or the name of a metric.
-        progress: called with (pairs whose frames are compared, all).
+        b: folder of a run of the same suite, frames, size, seed and measuring networks.
+        by: `COMBINED` or the metric that ranks the worst pairs.
+        progress: called with (pairs whose frames are compared, all pairs).
 
     Returns:
-        For JSON: both runs, which pairs were compared, every metric's change from A to B by group, the frames'
-        distance, cost, whether B may replace A, and the pairs that suffer most.
+        For JSON: both runs, the pairs that were compared, every metric's change from A to B by group, the distance of
+        the frames, the cost, whether B may replace A, and the worst pairs.
 
     Raises:
-        InputError: a folder is no run, the two cannot be compared, or a kept clip is damaged.
-        OptionError: `by` was measured in no pair.
+        InputError: a folder is no run, the two cannot be compared, or a stored clip is damaged.
+        OptionError: no pair has the metric `by`.
     """
     return compare_runs(SavedRun.load(a), SavedRun.load(b), by, progress)
 
 
 def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progress | None = None) -> dict[str, Any]:
-    """As `compare`, of runs that have been read."""
+    """Compare runs that have been read; see `compare`."""
     check_alike(a, b)
     pairs = shared(a, b)
     measured = _measured(pairs)
     if by != COMBINED and by not in measured:
-        raise OptionError(f"--by {by}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
-    names = {one.name: (one, other) for one, other in pairs}
+        raise OptionError(f"by={by!r}: no pair has it in both runs; choose {COMBINED} or one of {', '.join(measured)}")
+    by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
     by_pair = dict(distances(a, b, pairs, progress))
     return {
         "format": FORMAT,
@@ -63,8 +63,8 @@ def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progres
         "b": describe(b),
         "pairs": _coverage(a, b, pairs),
         "change": {
-            group: changes([names[pair.name] for pair in chosen])
-            for group, chosen in grouped([one for one, _ in pairs]).items()
+            group: changes([by_name[pair.name] for pair in chosen])
+            for group, chosen in grouped([ours for ours, _ in pairs]).items()
         },
         "of_sets": _of_sets(a, b),
         "distance": distance(by_pair),
@@ -75,7 +75,7 @@ def compare_runs(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progres
 
 
 def check_alike(a: SavedRun, b: SavedRun) -> None:
-    """Raise InputError unless two runs differ in nothing but how their clips were made."""
+    """Raise InputError if two runs differ in more than the making of their clips."""
     measuring = {name: ("metrics", name) for run in (a, b) for name in run.at("metrics") or {}}
     for what, path in {**_SAME, **measuring}.items():
         ours, theirs = a.at(*path), b.at(*path)
@@ -86,26 +86,22 @@ def check_alike(a: SavedRun, b: SavedRun) -> None:
 
 
 def shared(a: SavedRun, b: SavedRun) -> list[Both]:
-    """Pairs that both runs have made, in A's order.
-
-    Raises:
-        InputError: there is none.
-    """
+    """List the pairs that succeeded in both runs, in A's order; raise InputError if there is none."""
     theirs = {pair.name: pair for pair in b.made}
-    found = [(pair, theirs[pair.name]) for pair in a.made if pair.name in theirs]
-    if not found:
+    pairs = [(pair, theirs[pair.name]) for pair in a.made if pair.name in theirs]
+    if not pairs:
         raise InputError(f"{a.folder} and {b.folder} share no pair that both have made; there is nothing to compare")
-    return found
+    return pairs
 
 
 def changes(pairs: Sequence[Both]) -> dict[str, Any]:
-    """The `difference` of every metric that some pair has in both runs."""
-    found = {metric: difference(pairs, metric) for metric in _measured(pairs)}
-    return {metric: one for metric, one in found.items() if one["change"]["n"]}
+    """Compute the `difference` of every metric that some pair has in both runs."""
+    differences = {metric: difference(pairs, metric) for metric in _measured(pairs)}
+    return {metric: row for metric, row in differences.items() if row["change"]["n"]}
 
 
 def describe(run: SavedRun) -> dict[str, Any]:
-    """What a run is, in short."""
+    """Describe a run in a few fields, for JSON."""
     return {
         "folder": run.folder.name,
         "label": run.label,
@@ -127,7 +123,7 @@ def _coverage(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]
 
 
 def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
-    """What is measured of all pairs together has no value of a pair, so only its two values can be given."""
+    """Values of metrics of all pairs together, such as FVD, which no single pair has."""
     ours, theirs = (run.summary.get("all", {}) for run in (a, b))
     single = {name for run in (a, b) for pair in run.made for name in pair.metrics}
     both = ours.keys() & theirs.keys() - single
@@ -137,7 +133,7 @@ def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
 def distances(
     a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress | None = None
 ) -> Iterator[tuple[str, float]]:
-    """Of the made frames of each pair whose clips both runs have kept, decibels."""
+    """Yield the PSNR in decibels between the frames of each pair whose clips both runs have stored."""
     for number, (pair, _) in enumerate(pairs):
         if progress is not None:
             progress(number, len(pairs))
@@ -149,7 +145,7 @@ def distances(
 
 
 def distance(by_pair: Mapping[str, float]) -> dict[str, Any] | None:
-    """Mean and interval of `distances`, decibels, the least and its pair; None if no clips were kept."""
+    """Mean and interval of `distances` in decibels, the least and its pair; None without clips."""
     if not by_pair:
         return None
     nearest = min(by_pair, key=lambda name: (by_pair[name], name))
@@ -162,35 +158,34 @@ def _cost(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:
 
 
 def _worst(pairs: Sequence[Both], by: str, distances: Mapping[str, float]) -> list[dict[str, Any]]:
-    worsening = {one.name: _worsening(one, other) for one, other in pairs}
+    worsening = {ours.name: _worsening(ours, theirs) for ours, theirs in pairs}
     standing = standings(worsening)
-    named = {one.name: (one, other) for one, other in pairs}
+    by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
     rows = []
     for name, score in worst_first(worsening, by)[:WORST]:
-        one, other = named[name]
-        # what has suffered most stands first
+        ours, theirs = by_name[name]
+        # the metric that has worsened most comes first
         metrics = sorted(worsening[name], key=lambda metric: (metric != by, -standing[name][metric], metric))
         rows.append(
             {
                 "pair": name,
-                "family": one.family,
-                "kind": one.kind,
+                "family": ours.family,
+                "kind": ours.kind,
                 "score": score,
                 "distance": distances.get(name),
-                "metrics": {metric: {"a": one.metrics[metric], "b": other.metrics[metric]} for metric in metrics},
+                "metrics": {metric: {"a": ours.metrics[metric], "b": theirs.metrics[metric]} for metric in metrics},
             }
         )
     return rows
 
 
-def _worsening(one: SavedPair, other: SavedPair) -> dict[str, float]:
-    both = one.metrics.keys() & other.metrics.keys()
-    badness = {name: METRICS[name].badness for name in both}
-    return {name: bad(other.metrics[name]) - bad(one.metrics[name]) for name, bad in badness.items()}
+def _worsening(ours: SavedPair, theirs: SavedPair) -> dict[str, float]:
+    badness = {name: METRICS[name].badness for name in ours.metrics.keys() & theirs.metrics.keys()}
+    return {name: bad(theirs.metrics[name]) - bad(ours.metrics[name]) for name, bad in badness.items()}
 
 
 def _measured(pairs: Sequence[Both]) -> list[str]:
-    return [name for name in METRICS if any(name in one.metrics and name in other.metrics for one, other in pairs)]
+    return [name for name in METRICS if any(name in a.metrics and name in b.metrics for a, b in pairs)]
 
 
 def _explanation(by: str) -> str:

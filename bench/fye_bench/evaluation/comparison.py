@@ -1,4 +1,4 @@
-"""The page and the lines of text of a comparison of two runs."""
+"""Show a comparison of two runs, as a page and as lines of text."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.table import METRICS
 from fye_bench.studies.lossless import MOST_WORSE
 
-SPAN = 0.05  # relative change at the ends of the drawn scale, or twice the largest mean
+SPAN = 0.05  # relative change at the ends of the scale, unless twice the largest mean is more
 SHOWN = 4  # metrics of a pair in text
 NOTABLE = ("better", "worse")
 
 
 def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Path) -> None:
-    """Write what `compare` found of two runs as a page: one file that needs no network and no script.
+    """Write a comparison by `compare` as a page: one file that needs no network and no script.
 
     Raises:
         InputError: a clip or a sheet is damaged.
@@ -25,13 +25,9 @@ def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Pa
     """
     named = {pair.name: pair for pair in a.pairs}
     overall = found["change"]["all"]
-    known = [abs(one["worse"]["mean"]) for one in overall.values() if one["worse"]]
-    span = max([SPAN, *(2 * share for share in known)])
-    effects = {
-        name: plots.interval(one["worse"], span, one["verdict"], MOST_WORSE)
-        for name, one in overall.items()
-        if one["worse"]
-    }
+    known = {name: row for name, row in overall.items() if row["worse"]}
+    span = max([SPAN, *(2 * abs(row["worse"]["mean"]) for row in known.values())])
+    effects = {name: plots.interval(row["worse"], span, row["verdict"], MOST_WORSE) for name, row in known.items()}
     context = {
         "title": f"{a.named('suite')}: {found['b']['folder']} against {found['a']['folder']}",
         "found": found,
@@ -47,7 +43,7 @@ def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Pa
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
-    """A comparison as lines of text."""
+    """Yield a comparison as lines of text."""
     for name in ("a", "b"):
         yield f"{name.upper()}  {found[name]['folder']}: {found[name]['label']}"
     yield from _coverage(found["pairs"])
@@ -68,21 +64,21 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         elsewhere = "" if cost["same_machine"] else ", on different machines"
         yield f"  B is {cost['speedup']:.2f} times as fast as A{elsewhere}"
     yield f"{'metric':<30}{'A':>10}{'B':>10}  {'B - A, 95 % interval':<32}{'relative':>10}  verdict"
-    for name, one in found["change"]["all"].items():
-        yield f"  {METRICS[name].title:<28}{_row(name, one)}"
+    for name, row in found["change"]["all"].items():
+        yield f"  {METRICS[name].title:<28}{_row(name, row)}"
     for name, both in found["of_sets"].items():
         values = "".join(f"{METRICS[name].text(both[run]['mean']):>10}" for run in ("a", "b"))
         yield f"  {METRICS[name].title:<28}{values}  of all clips together"
     notable = [
-        (group, name, one)
+        (group, name, row)
         for group, rows in found["change"].items()
-        for name, one in rows.items()
-        if one["verdict"] in NOTABLE and one["verdict"] != found["change"]["all"][name]["verdict"]
+        for name, row in rows.items()
+        if row["verdict"] in NOTABLE and row["verdict"] != found["change"]["all"][name]["verdict"]
     ]
     if notable:
         yield "seen in a family or kind, and not over all"
-        for group, name, one in notable:
-            yield f"  {f'{group}, {METRICS[name].label}':<28}{_row(name, one)}"
+        for group, name, row in notable:
+            yield f"  {f'{group}, {METRICS[name].label}':<28}{_row(name, row)}"
     yield found["acceptance"]["text"]
     yield f"pairs that suffer most, by {found['worst']['by']}"
     for row in found["worst"]["pairs"]:
@@ -102,9 +98,9 @@ def _coverage(pairs: Mapping[str, Any]) -> Iterator[str]:
             yield f"  failed in {name.upper()}: {pair}: {error}"
 
 
-def _row(name: str, one: Mapping[str, Any]) -> str:
-    metric, change = METRICS[name], one["change"]
+def _row(name: str, row: Mapping[str, Any]) -> str:
+    metric, change = METRICS[name], row["change"]
     low, middle, high = (metric.text(change[end], "+", 1) for end in ("low", "mean", "high"))
-    share = f"{100 * change['mean'] / abs(one['a']):+.2f} %" if one["a"] else ""
+    share = f"{100 * change['mean'] / abs(row['a']):+.2f} %" if row["a"] else ""
     interval = f"{middle} ({low} to {high})"
-    return f"{metric.text(one['a']):>10}{metric.text(one['b']):>10}  {interval:<32}{share:>10}  {one['verdict']}"
+    return f"{metric.text(row['a']):>10}{metric.text(row['b']):>10}  {interval:<32}{share:>10}  {row['verdict']}"

@@ -1,4 +1,4 @@
-"""What clips cost, and what of that can be compared between runs."""
+"""Times, memory and network evaluations of clips, and their comparison between runs."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from fye_bench.evaluation.saved import SavedPair, SavedRun
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cost:
-    """What some pairs took: means over them, and the largest memory. NaN where unknown.
+    """Cost of some pairs: means over them, and the largest memory. NaN where unknown.
 
     Attributes:
-        evaluations: of the denoising network, per clip.
-        seconds: per clip, without measuring it.
-        memory: bytes.
+        evaluations: network evaluations per clip.
+        seconds: time per clip, without that of measuring it.
+        memory: largest resident size in bytes.
     """
 
     evaluations: float
@@ -26,25 +26,25 @@ class Cost:
 
     @classmethod
     def of(cls, pairs: Sequence[SavedPair]) -> "Cost":
-        """Of pairs, those that failed included where they count anything."""
+        """Sum up the cost of pairs, including known numbers of failed ones."""
         evaluations, seconds = ([getattr(pair, name) for pair in pairs] for name in ("evaluations", "seconds"))
         memory = max(_finite([pair.memory for pair in pairs]), default=math.nan)
         return cls(_mean(evaluations), _mean(seconds), memory)
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Return the cost for JSON, with None in place of NaN."""
         values = {"evaluations": self.evaluations, "seconds": self.seconds, "peak_memory_bytes": self.memory}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def speedup(pairs: Sequence[Both]) -> float | None:
-    """How many times as fast the second run made a clip: the median over the pairs; None where times are unknown."""
-    ratios = [one.seconds / other.seconds for one, other in pairs if one.seconds > 0 and other.seconds > 0]
+    """Median over the pairs of how many times as fast the second run is; None where times are unknown."""
+    ratios = [a.seconds / b.seconds for a, b in pairs if a.seconds > 0 and b.seconds > 0]
     return float(np.median(ratios)) if ratios else None
 
 
 def same_machine(a: SavedRun, b: SavedRun) -> bool:
-    """Whether times of the two can be compared, as far as their environments tell."""
+    """Whether the environments of two runs are the same, so that their times can be compared."""
     return all(a.environment.get(name) == b.environment.get(name) for name in ("cpu", "gpu", "gpus", "threads"))
 
 

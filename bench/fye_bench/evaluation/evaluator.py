@@ -1,4 +1,4 @@
-"""What a worker of an evaluation does: it makes a pair's clip, and measures it."""
+"""A worker of an evaluation, which makes a pair's clip and measures it."""
 
 import math
 import time
@@ -34,7 +34,7 @@ Record = dict[str, Any]
 
 CLIPS, SHEETS = "clips", "sheets"
 SHEET_FRAMES = 6
-_DIGITS = 5  # of expressions in a record
+_DIGITS = 5  # decimals of expressions in a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class Settings:
     """How every pair is made and measured.
 
     Attributes:
-        engine: what makes the clips.
-        options: of the loop.
-        frames: how many first frames of a motion are used; None: all.
+        engine: the animator that makes the clips.
+        options: options of the denoising loop.
+        frames: number of first frames of a motion that are used; None: all.
         size: height and width of the clips; None: the bundle's.
-        tools: files of what measures them.
+        tools: files of the networks that measure the clips.
 
     Raises:
         OptionError: windows that drop a frame.
@@ -60,7 +60,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.options.windows == "reference":
-            raise OptionError('windows="reference" drops a frame, and truths would be off by one; choose other windows')
+            raise OptionError('windows="reference" drops a frame, which shifts the truths; choose other windows')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """What a pair is made from, read and fitted."""
+    """The inputs of a pair's clip, read and fitted."""
 
     portrait: Image
     landmarks: Motion
@@ -88,8 +88,8 @@ class Evaluator:
     """Makes and measures pairs, one after another.
 
     Args:
-        settings: of all pairs.
-        folder: of the run; clips and sheets go there.
+        settings: settings of all pairs.
+        folder: folder of the run, where clips and sheets are written.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -101,7 +101,7 @@ class Evaluator:
         self._judge: Judge | None = None
 
     def __call__(self, task: Task) -> Record:
-        """Evaluate a pair. What goes wrong with it is part of the record."""
+        """Evaluate a pair. An error of the pair becomes part of its record."""
         pair, seconds = task.pair, dict[str, float]()
         record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
         try:
@@ -113,7 +113,7 @@ class Evaluator:
         return record
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._animator.close()
 
     def _evaluate(self, pair: Pair, seconds: dict[str, float]) -> Record:
@@ -130,14 +130,14 @@ class Evaluator:
         return {"frames": len(clip), "evaluations": evaluations, "metrics": known} | more
 
     def _prepare(self, pair: Pair) -> _Prepared:
-        for file in (pair.portrait.file, pair.portrait.landmarks, pair.motion.file):
+        for file in (pair.portrait, pair.portrait.landmarks, pair.motion):
             if file is not None:
                 file.check()
-        picture = media.read_image(pair.portrait.file.path)
+        picture = media.read_image(pair.portrait.path)
         portrait = fit_image(picture, *self._size)
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
-        driving = read_motion(pair.motion.file.path, self._settings.frames, landmarker, cache=self._cache)
+        driving = read_motion(pair.motion.path, self._settings.frames, landmarker, cache=self._cache)
         return _Prepared(portrait, landmarks, driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
@@ -164,7 +164,7 @@ class Evaluator:
         return rendering.clip(), evaluations.number
 
     def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
-        """The true frames if they are known, all metrics, and what summaries need besides."""
+        """Return the true frames if known, all metrics, and further fields that summaries need."""
         seen = Seen(portrait=prepared.portrait, portrait_landmarks=prepared.landmarks, driving=prepared.driving)
         tools, more = self._tools, dict[str, Any]()
         scores: Scores | None = None
@@ -172,7 +172,7 @@ class Evaluator:
             drawn = pair.truth.draw(self._size, prepared.driving)
             scores = self._compare(drawn, clip.frames)
             seen = replace(seen, truth=drawn.frames)
-            tools = replace(tools, landmarker=None)  # what is drawn is known, and drawn faces are not all found
+            tools = replace(tools, landmarker=None)  # drawn landmarks are known, and not all drawn faces are detected
         elif pair.truth is not None:
             seen = self._driving_truth(pair, prepared, seen)
         metrics = measure(seen, clip.frames, tools)
@@ -184,8 +184,8 @@ class Evaluator:
                 "seen": scores.seen.astype(int).tolist(),
             }
         if tools.features is not None and seen.truth is not None and tools.features.takes(len(clip)):
-            made, true = tools.features(clip.frames), tools.features(seen.truth)
-            more["features"] = {"made": made.tolist(), "true": true.tolist()}
+            frames = {"made": clip.frames, "true": seen.truth}
+            more["features"] = {name: tools.features(images).tolist() for name, images in frames.items()}
         return seen.truth, metrics, more
 
     def _compare(self, drawn: Any, frames: Image) -> "Scores":
@@ -196,10 +196,10 @@ class Evaluator:
         return self._judge.compare(drawn, frames)
 
     def _driving_truth(self, pair: Pair, prepared: _Prepared, seen: Seen) -> Seen:
-        """With the driving video's frames, and where their faces are."""
-        path, frames = pair.motion.file.path, len(prepared.driving)
-        found = media.read_video(path, max_frames=self._settings.frames)
-        timed = [(time, fit_image(image, *self._size)) for time, image in found]
+        """Add the driving video's frames and the landmarks of their faces."""
+        path, frames = pair.motion.path, len(prepared.driving)
+        video = media.read_video(path, max_frames=self._settings.frames)
+        timed = [(time, fit_image(image, *self._size)) for time, image in video]
         if len(timed) != frames:
             raise InputError(f"{path} has {len(timed)} frames and {frames} of landmarks; give truths of one length")
         landmarker = find_landmarker(self._settings.tools.landmarker)
@@ -208,7 +208,7 @@ class Evaluator:
 
 
 def sheet(clip: Clip, truth: Image | None) -> Image:
-    """The portrait, and of some frames the landmarks, the truth if it is known, and what was made; uint8 (H, W, 3)."""
+    """Join the portrait and, of some frames, landmarks, truth if known and result; uint8 (H, W, 3)."""
     chosen = evenly(len(clip), SHEET_FRAMES)
     rows = [clip.landmarks[chosen], *([] if truth is None else [truth[chosen]]), clip.frames[chosen]]
     strips = [np.concatenate(list(row), axis=1) for row in rows]

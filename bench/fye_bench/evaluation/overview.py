@@ -1,4 +1,4 @@
-"""Several runs of one suite side by side, each against the first, and which of them to use."""
+"""Compare several runs of one suite with the first, and recommend one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ FORMAT, VERSION = "fye-eval-overview", 1
 
 
 def overview(runs: Sequence[Path]) -> dict[str, Any]:
-    """Set runs against the first of them.
+    """Compare runs with the first of them.
 
     Args:
-        runs: folders, two or more.
+        runs: folders of two or more runs.
 
     Returns:
-        For JSON: a row for each run, the metrics that are shown, and a sentence which run to use.
+        For JSON: a row for each run, the metrics that are shown, and a sentence that recommends a run.
 
     Raises:
         InputError: a folder is no run, or cannot be compared with the first.
@@ -45,17 +45,17 @@ def overview(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def write_overview(runs: Sequence[Path], out: Path) -> None:
-    """Write `overview` as a page: one file that needs no network and no script.
+    """Write an `overview` as a page: one file that needs no network and no script.
 
     Raises:
         FyeError: see `overview`.
-        OutputError: it could not be written.
+        OutputError: the page could not be written.
     """
     write_overview_of(overview(runs), out)
 
 
 def write_overview_of(found: Mapping[str, Any], out: Path) -> None:
-    """As `write_overview`, of what has been found already."""
+    """Write the page of an overview that exists; see `write_overview`."""
     write_page(out, "overview.html", {"title": f"{found['suite']}: {len(found['rows'])} runs", "found": found})
 
 
@@ -76,7 +76,7 @@ def _row(first: SavedRun, run: SavedRun, *, first_row: bool) -> dict[str, Any]:
 
 
 def _tell_apart(rows: Sequence[dict[str, Any]]) -> None:
-    """Runs that their labels don't tell apart are called by their folders too."""
+    """Add the folder to labels that several runs share."""
     labels = [row["label"] for row in rows]
     for row, label in zip(rows, labels, strict=True):
         if labels.count(label) > 1:
@@ -103,7 +103,7 @@ def _advice(rows: Sequence[Mapping[str, Any]], alike: bool) -> str:
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """An overview as lines of text."""
+    """Yield an overview as lines of text."""
     width = max(len(row["label"]) for row in found["rows"]) + 2
     titles = "".join(f"{METRICS[name].title:>32}" for name in found["metrics"])
     yield f"{'run':<{width}}{'evaluations':>12}{'speed':>8}{'memory':>10}{titles}  in the first one's place"

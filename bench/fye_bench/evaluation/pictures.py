@@ -1,9 +1,8 @@
-"""Pictures of a page: small, and part of the page itself."""
+"""Embed small pictures in a page."""
 
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +27,12 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture as a page holds it.
+    """A picture embedded in a page.
 
     Attributes:
-        uri: data, WebP.
-        width: pixels.
-        height: pixels.
+        uri: data URI of a WebP picture.
+        width: in pixels.
+        height: in pixels.
     """
 
     uri: str
@@ -42,7 +41,7 @@ class Picture:
 
 
 def embed(image: Image) -> Picture:
-    """A picture made to fit: at most `MAX_WIDTH` wide, and as good as `MAX_BYTES` allow.
+    """Encode a picture, at most `MAX_WIDTH` wide and in the best quality that fits into `MAX_BYTES`.
 
     Args:
         image: uint8 (H, W, 3).
@@ -63,17 +62,17 @@ def embed(image: Image) -> Picture:
 
 
 def sheet(run: SavedRun, pair: SavedPair) -> Picture | None:
-    """A pair's sheet; None where the run has kept none.
+    """Embed a pair's sheet; None without one.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the sheet is damaged.
     """
     path = run.sheet(pair.name)
     return embed(media.read_image(path)) if path.is_file() else None
 
 
 def strip(a: SavedRun, b: SavedRun, pair: SavedPair) -> Picture | None:
-    """The portrait of a pair, and some frames as both runs made them: A's above B's. None where a clip is missing.
+    """Embed a pair's portrait and some frames of both runs, A's above B's; None without one of the clips.
 
     Raises:
         InputError: a clip or a sheet is damaged, or the clips differ in shape.
@@ -89,18 +88,14 @@ def strip(a: SavedRun, b: SavedRun, pair: SavedPair) -> Picture | None:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     rows = [np.concatenate([_resized(clip[k], size) for k in evenly(frames, STRIP_FRAMES)], axis=1) for clip in clips]
     both = np.concatenate(rows)
-    found = _portrait(a.sheet(pair.name), (height, width))
-    if found is not None:
+    path = a.sheet(pair.name)
+    if path.is_file():
+        portrait = media.read_image(path)[:height, :width]  # the first cell of the sheet
         beside = np.full((len(both), size[0], 3), 24, np.uint8)
         top = (len(both) - size[1]) // 2
-        beside[top : top + size[1]] = _resized(found, size)
+        beside[top : top + size[1]] = _resized(portrait, size)
         both = np.concatenate((beside, both), axis=1)
     return embed(both)
-
-
-def _portrait(path: Path, size: tuple[int, int]) -> Image | None:
-    """Out of a pair's sheet: its first cell, as large as a frame."""
-    return media.read_image(path)[: size[0], : size[1]] if path.is_file() else None
 
 
 def _resized(image: Image, size: tuple[int, int]) -> Image:

@@ -1,4 +1,4 @@
-"""Plots as inline SVG. Colours are classes of the page's style, so that they follow its light and dark."""
+"""Draw plots as inline SVG. Colours are classes of the page's style, which has a light and a dark theme."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,20 @@ from markupsafe import Markup
 from fye_bench.metrics.statistics import Estimate
 from fye_bench.metrics.table import Metric
 
-WIDTH = 360  # of a plot in its own units, about as many pixels on a page
+WIDTH = 360  # of a plot in its own units, which are about a pixel on a page
 _LEFT, _RIGHT = 92, 18  # margins
 _ROW, _TOP, _BOTTOM = 36, 4, 24
 _DOT = 4.2  # diameter
-_LANES = (0, 1, -1, 2, -2, 3, -3)  # where dots go that would lie over another one
-_LABEL = 14  # characters of a row's name that fit
+_LANES = (0, 1, -1, 2, -2, 3, -3)  # where dots go that would overlap
+_LABEL = 14  # characters of a row's name
 
 
 def distribution(metric: Metric, rows: Mapping[str, tuple[Sequence[float], Estimate]]) -> Markup:
-    """Every clip's value as a dot, a line for each group, with the group's mean and its 95 % interval.
+    """Plot every clip's value as a dot, a row for each group, with the group's mean and its 95 % interval.
 
     Args:
-        metric: that is shown.
-        rows: by group, its values and their estimate; groups without a value are left out.
+        metric: the metric that is shown.
+        rows: values and their estimate by group; groups without a value are left out.
     """
     rows = {group: row for group, row in rows.items() if row[0] and row[1]["mean"] is not None}
     if not rows:
@@ -50,13 +50,13 @@ def distribution(metric: Metric, rows: Mapping[str, tuple[Sequence[float], Estim
 
 
 def interval(worse: Mapping[str, float], span: float, verdict: str, limit: float) -> Markup:
-    """A 95 % interval on a scale from -span to span, as wide as its place: a line of a table.
+    """Plot a 95 % interval on a scale from -span to span, as wide as its cell of a table.
 
     Args:
-        worse: {mean, low, high}; what lies outside of the scale is drawn at its end.
+        worse: {mean, low, high}; values outside of the scale are drawn at its ends.
         span: above 0.
-        verdict: of `acceptance.difference`; it gives the colour.
-        limit: where a line marks what is accepted, below `span`.
+        verdict: verdict of `acceptance.difference`, which gives the colour.
+        limit: largest accepted value, marked by a line; below `span`.
     """
 
     def percent(value: float) -> str:
@@ -72,7 +72,7 @@ def interval(worse: Mapping[str, float], span: float, verdict: str, limit: float
 
 
 def _axis(values: Sequence[float]) -> tuple[list[tuple[float, str]], "_Place"]:
-    """Three to five round numbers that span the values, and where a value lies."""
+    """Return three to five round numbers that span the values, and a map from values to the plot."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - max(0.5 * abs(low), 0.5), high + max(0.5 * abs(high), 0.5)
@@ -87,13 +87,13 @@ def _axis(values: Sequence[float]) -> tuple[list[tuple[float, str]], "_Place"]:
 
 
 def _round(step: float) -> bool:
-    """Whether its first digit says it all: 2.5 needs one more."""
+    """Whether one digit writes the step: 2.5 needs two."""
     digit = step / 10 ** math.floor(math.log10(step))
     return abs(digit - round(digit)) < 1e-6
 
 
 class _Place:
-    """From a value to a place in the plot."""
+    """Maps a value to a place in the plot."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._scale = low, (WIDTH - _LEFT - _RIGHT) / (high - low)
@@ -103,7 +103,7 @@ class _Place:
 
 
 def _dots(places: Sequence[float], y: float) -> str:
-    """Lines of no length with round ends: the shortest way to say a dot."""
+    """Draw dots as lines of no length with round ends, the shortest form."""
     ends = dict.fromkeys(_LANES, -math.inf)
     path = []
     for x in sorted(places):

@@ -1,4 +1,4 @@
-"""Which pairs are worst, by one metric or by all of them together."""
+"""Rank pairs, the worst first, by one metric or by all together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,29 +18,29 @@ Scores = Mapping[str, Mapping[str, float]]  # by pair, then by metric; larger is
 
 
 def standings(badness: Scores) -> dict[str, dict[str, float]]:
-    """How each metric of each pair stands among the pairs, in robust standard deviations; positive is worse.
+    """Standardise each metric over the pairs, in robust standard deviations; positive is worse.
 
     Args:
-        badness: by pair and metric, numbers that grow as the metric gets worse; a pair may lack some.
+        badness: by pair and metric, numbers that grow as the metric gets worse; a pair may lack metrics.
     """
-    found: dict[str, dict[str, float]] = {pair: {} for pair in badness}
+    standing: dict[str, dict[str, float]] = {pair: {} for pair in badness}
     for metric in sorted({name for row in badness.values() for name in row}):
         pairs = [pair for pair, row in badness.items() if math.isfinite(row.get(metric, math.nan))]
         for pair, value in zip(pairs, _standardised([badness[pair][metric] for pair in pairs]), strict=True):
-            found[pair][metric] = float(value)
-    return found
+            standing[pair][metric] = float(value)
+    return standing
 
 
 def combined(standing: Mapping[str, float]) -> float:
-    """A pair's rank: the mean over its metrics, NaN without any."""
+    """Mean of a pair's standing over its metrics; NaN without metrics."""
     return float(np.mean(list(standing.values()))) if standing else math.nan
 
 
 def worst_first(badness: Scores, by: str = COMBINED) -> list[tuple[str, float]]:
-    """Pairs with the number that they are ranked by, the worst first; pairs without it are left out.
+    """List pairs and the numbers that rank them, the worst first, without pairs that lack the number.
 
     Args:
-        badness: as of `standings`.
+        badness: as for `standings`.
         by: `COMBINED`, or the name of a metric.
     """
     if by == COMBINED:
@@ -48,12 +48,12 @@ def worst_first(badness: Scores, by: str = COMBINED) -> list[tuple[str, float]]:
     else:
         scores = {pair: row.get(by, math.nan) for pair, row in badness.items()}
     known = [(pair, score) for pair, score in scores.items() if math.isfinite(score)]
-    return sorted(known, key=lambda one: (-one[1], one[0]))
+    return sorted(known, key=lambda row: (-row[1], row[0]))
 
 
 def _standardised(values: Sequence[float]) -> NDArray[np.float64]:
     column = np.array(values, np.float64)
     off = column - np.median(column)
-    # more than half of the pairs may be equal, and then the robust width is none
+    # the robust width is 0 if more than half of the pairs are equal
     scale = 1.4826 * float(np.median(np.abs(off))) or float(column.std())
     return np.clip(off / scale, -_MOST, _MOST) if scale > 0 else np.zeros_like(column)

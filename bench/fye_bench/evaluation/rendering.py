@@ -1,4 +1,4 @@
-"""Pages as one file each: templates, style and script of `page/` put together, nothing loaded from elsewhere."""
+"""Render pages of one file each from the templates, style and script of `page/`."""
 
 import base64
 import hashlib
@@ -19,13 +19,13 @@ DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> None:
-    """Fill a template of `page/`; what is filled in is escaped, and the file appears whole or not at all.
+    """Render a template of `page/` with its values escaped; the file appears whole or not at all.
 
     Raises:
-        OutputError: it could not be written.
+        OutputError: the file could not be written.
     """
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js"))
-    # the page may run this one script, load no file, and send nothing
+    # the page may run only this script, load no file, and send nothing
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     page = _environment().get_template(template).render(style=style, script=script, script_digest=digest, **context)
     with atomic_file(path) as temporary:
@@ -45,14 +45,14 @@ def _environment() -> "Environment":
 
 
 def seconds(value: float | None) -> str:
-    """A duration, with two or three digits that count; "-" where it is unknown."""
+    """Format a duration with two or three significant digits; "-" where it is unknown."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 
 def memory(value: float | None) -> str:
-    """Bytes as MB or GB; "-" where they are unknown."""
+    """Format bytes as MB or GB; "-" where they are unknown."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value / 1e6:.0f} MB" if value < 1e9 else f"{value / 1e9:.2f} GB"
@@ -70,7 +70,7 @@ _TEXTS: Mapping[str, Callable[..., str]] = {
 
 
 def _typeset(text: Callable[..., str]) -> Callable[..., str]:
-    """A number's text with a minus sign in place of the hyphen, and a dash where there is none."""
+    """Wrap a formatter: a minus sign in place of the hyphen, and a dash for an unknown number."""
 
     def typeset(value: float | None, *arguments: Any) -> str:
         known = value is not None and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""The page of one run."""
+"""Write the page of one run."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from fye_bench.evaluation.saved import REPORT, SavedPair, SavedRun, grouped, lin
 from fye_bench.metrics.table import HEADLINES, METRICS, SECTIONS
 
 WORST = 12
-SHOWN = 6  # metrics beside each of them: those that are worst
-TYPICAL = 12  # pairs at most, two of each family at most
-COLUMNS = 8  # metrics of a table, where its sections allow
+SHOWN = 6  # worst metrics beside each of the worst pairs
+TYPICAL = 12  # pairs at most, and two of each family at most
+COLUMNS = 8  # metrics of a table, unless one section has more
 _VERSIONS = ("fye_rt", "python")
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
 
@@ -25,7 +25,7 @@ def write_report(run: Path) -> Path:
     """Write a run's report.html: one file that needs no network and no script, the same bytes for the same run.
 
     Args:
-        run: its folder.
+        run: folder of the run.
 
     Returns:
         The page's path.
@@ -41,7 +41,7 @@ def write_report(run: Path) -> Path:
 
 
 def context(run: SavedRun) -> dict[str, Any]:
-    """All that the page shows."""
+    """Return the values of the page's template."""
     badness = _badness(run.made)
     standing = standings(badness)
     named = {pair.name: pair for pair in run.pairs}
@@ -66,30 +66,30 @@ def context(run: SavedRun) -> dict[str, Any]:
 
 
 def headlines(run: SavedRun) -> list[str]:
-    """Names of the few metrics that a page opens with."""
+    """Return names of the few metrics that a page opens with."""
     overall = run.summary.get("all", {})
-    found = (next((name for name in row if name in overall), None) for row in HEADLINES)
-    return [name for name in found if name is not None]
+    first = (next((name for name in row if name in overall), None) for row in HEADLINES)
+    return [name for name in first if name is not None]
 
 
 def sections(metrics: Sequence[str]) -> dict[str, list[str]]:
-    """Metrics by the section that they belong to, without sections that have none."""
-    found = {section: [name for name in metrics if METRICS[name].section == section] for section in SECTIONS}
-    return {section: names for section, names in found.items() if names}
+    """Sort metrics into their sections, without empty ones."""
+    by_section = {section: [name for name in metrics if METRICS[name].section == section] for section in SECTIONS}
+    return {section: names for section, names in by_section.items() if names}
 
 
 def tables(metrics: Sequence[str]) -> list[dict[str, list[str]]]:
-    """Sections put together into tables that are not too wide."""
-    found: list[dict[str, list[str]]] = []
+    """Combine sections into tables that are not too wide."""
+    combined_sections: list[dict[str, list[str]]] = []
     for section, names in sections(metrics).items():
-        if not found or sum(map(len, found[-1].values())) + len(names) > COLUMNS:
-            found.append({})
-        found[-1][section] = names
-    return found
+        if not combined_sections or sum(map(len, combined_sections[-1].values())) + len(names) > COLUMNS:
+            combined_sections.append({})
+        combined_sections[-1][section] = names
+    return combined_sections
 
 
 def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What was run, how and where: by heading, terms and their values."""
+    """List what was run, how and where: terms and their values by heading."""
     options, machine = run.option() or {}, run.environment
     forecast = ", ".join(
         line(value) if name == "method" else f"{line(name)} {line(value)}"
@@ -112,7 +112,7 @@ def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def typical(pairs: Sequence[SavedPair]) -> list[SavedPair]:
-    """The one or two pairs of each family that are in the middle of it, all metrics together."""
+    """Choose the one or two median pairs of each family, by all metrics together."""
     rank = {name: combined(row) for name, row in standings(_badness(pairs)).items()}
     families: dict[str, list[SavedPair]] = {}
     for pair in sorted(pairs, key=lambda pair: (rank[pair.name], pair.name)):
@@ -134,7 +134,7 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
     versions = [f"{name} {line(environment[name])}" for name in _VERSIONS if environment.get(name)]
     versions += [f"{name} {line(packages[name])}" for name in _PACKAGES if packages.get(name)]
     bytes_ = environment.get("memory_bytes")
-    found = [
+    rows = [
         ("processor", line(cpu.get("model"))),
         ("cores", f"{line(cpu.get('cores'))}, {line(environment.get('threads'))} used"),
         ("memory", memory(bytes_ if isinstance(bytes_, int) else None)),
@@ -144,7 +144,7 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
         ("commit", line(environment.get("commit"))),
         ("date", line(environment.get("date"))),
     ]
-    return [(term, value) for term, value in found if value not in ("", "-")]
+    return [(term, value) for term, value in rows if value not in ("", "-")]
 
 
 def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
@@ -155,7 +155,7 @@ def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
 
 def _plots(run: SavedRun) -> list[tuple[str, Any]]:
     families = {family: pairs for family, pairs in grouped(run.made).items() if any(p.family == family for p in pairs)}
-    found = []
+    shown = []
     for name in headlines(run):
         rows = {
             family: (_values(pairs, name), run.summary[family][name])
@@ -163,8 +163,8 @@ def _plots(run: SavedRun) -> list[tuple[str, Any]]:
             if name in run.summary.get(family, {})
         }
         if plot := plots.distribution(METRICS[name], rows):
-            found.append((name, plot))
-    return found
+            shown.append((name, plot))
+    return shown
 
 
 def _card(run: SavedRun, pair: SavedPair, standing: dict[str, float], score: float) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""An evaluation in its folder: what is finished stays finished, and the result doesn't show that it was cut short.
+"""Run an evaluation in a folder. An interrupted run continues there, and its results don't show the interruption.
 
-run.json            what is evaluated, with what; another run doesn't go on here
-pairs/NAME.json     what was found of a pair, and what it cost
+run.json            the run's settings; only a run of the same settings may continue here
+pairs/NAME.json     results and cost of a pair
 clips/, sheets/     see `evaluator`
-results.json        all of it, without times: the same for the same run
+results.json        results of all pairs, without times: the same for the same run
 performance.json    times, memory, the machine
 """
 
@@ -37,11 +37,11 @@ Tell = Callable[[str, int, int, str], None]  # (stage, finished, all, detail)
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Where a run is kept.
+    """The folder of a run.
 
     Attributes:
-        path: of the folder.
-        header: what tells this run from others, as JSON holds it.
+        path: path of the folder.
+        header: settings that distinguish this run from others, for JSON.
     """
 
     path: Path
@@ -49,21 +49,22 @@ class Folder:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Make it, or see that it is of this very run; no other run writes there meanwhile.
+        """Create the folder, or check that it belongs to this run, and lock it.
 
         Raises:
-            InputError: it is of another run.
-            OutputError: it holds other things, another run writes there, or it cannot be written.
+            InputError: it belongs to another run.
+            OutputError: it holds other files, another run writes there, or it cannot be written.
         """
         wanted, file = json.loads(json.dumps(self.header)), self.path / HEADER
         try:
             if self.path.is_dir() and any(self.path.iterdir()):
                 if not file.is_file():
                     raise OutputError(f"{self.path} holds other files than a run's; choose a new folder with -o")
-                if other := _differences(wanted, _json(file)):
+                stored = _json(file)
+                if other := [key for key in {**wanted, **stored} if wanted.get(key) != stored.get(key)]:
                     raise InputError(
                         f"{self.path} has a run with another {', '.join(other)}; choose a new folder with -o, or "
-                        "repeat that command to go on with it"
+                        "repeat that run's command to continue it"
                     )
             for folder in (PAIRS, CLIPS, SHEETS):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
@@ -76,48 +77,48 @@ class Folder:
             yield
 
     def finished(self, pair: Pair) -> Record | None:
-        """The record of a pair that was evaluated."""
+        """Return the record of a pair that was evaluated, or None."""
         record = _json(self.path / PAIRS / f"{pair.name}.json")
         clip = self.path / CLIPS / f"{pair.name}.mkv"
         return record if record and record.get("error") is None and clip.is_file() else None
 
     def keep(self, record: Record) -> None:
-        """Write what was found of a pair."""
+        """Write the record of a pair."""
         write_json(self.path / PAIRS / f"{record['pair']}.json", record)
 
 
 def evaluate(
     suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, tell: Tell
 ) -> tuple[Sequence[Record], Sequence[Record]]:
-    """Evaluate the pairs that are not evaluated yet, and write the results of all.
+    """Evaluate the remaining pairs, and write the results of all.
 
     Args:
-        suite: its pairs are evaluated.
-        folder: of the run, open.
-        crew: whose workers evaluate `Task`s; called if there is anything to do.
-        threads: of a worker; 0: one per core.
+        suite: the suite whose pairs are evaluated.
+        folder: folder of the run, open.
+        crew: returns workers that evaluate `Task`s; called only if a pair remains.
+        threads: threads of a worker; 0: one per core.
         tell: shows progress.
 
     Returns:
-        The records of all pairs in the suite's order, and those of them that failed.
+        The records of all pairs in the suite's order, and those of the pairs that failed.
 
     Raises:
-        FyeError: a worker could not be made, or a result not be written.
+        FyeError: a worker could not be started, or a result could not be written.
     """
     start = time.perf_counter()
     records: dict[str, Record] = {}
     for number, pair in enumerate(suite.pairs):
         tell("check", number, len(suite.pairs), "")
-        if (there := folder.finished(pair)) is not None:
-            records[pair.name] = there
+        if (record := folder.finished(pair)) is not None:
+            records[pair.name] = record
     tell("check", len(suite.pairs), len(suite.pairs), "")
     todo = [Task(pair) for pair in suite.pairs if pair.name not in records]
     workers = 0
     if todo:
-        made_by = crew()
-        workers = made_by.size
-        with closing(_work(made_by, todo, tell)) as made:
-            for record in made:
+        team = crew()
+        workers = team.size
+        with closing(_work(team, todo, tell)) as new:
+            for record in new:
                 folder.keep(record)
                 records[record["pair"]] = record
     ordered = [records[pair.name] for pair in suite.pairs]
@@ -129,53 +130,53 @@ def evaluate(
 
 
 def results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """What results.json holds: nothing that differs between two runs of the same.
+    """Return the content of results.json, which is equal for equal runs.
 
     Args:
-        suite: that was evaluated.
-        header: of the run.
-        records: of its pairs, in their order.
+        suite: the suite that was evaluated.
+        header: settings of the run.
+        records: records of the suite's pairs, in their order.
     """
     pairs = []
     for pair, record in zip(suite.pairs, records, strict=True):
         truth = "drawn" if isinstance(pair.truth, DrawnTruth) else pair.truth or "none"
-        named = {"pair": pair.name, "portrait": pair.portrait.name, "motion": pair.motion.name}
-        named |= {"family": pair.portrait.family, "kind": pair.motion.kind, "mode": pair.mode, "truth": truth}
-        found = {name: record[name] for name in ("frames", "evaluations", "metrics", "error")}
-        pairs.append(named | found)
+        row = {"pair": pair.name, "portrait": pair.portrait.name, "motion": pair.motion.name}
+        row |= {"family": pair.portrait.family, "kind": pair.motion.kind, "mode": pair.mode, "truth": truth}
+        pairs.append(row | {name: record[name] for name in ("frames", "evaluations", "metrics", "error")})
     done = [i for i, record in enumerate(records) if record["error"] is None]
-    chosen = groups([pairs[i] for i in done]) if done else {}
+    members = groups([pairs[i] for i in done]) if done else {}
     return {
         "format": FORMAT,
         "version": VERSION,
         "run": {**header, "suite": {**header["suite"], "pairs": len(records)}},
         "pairs": pairs,
-        "summary": {group: summarise([records[done[i]] for i in which]) for group, which in chosen.items()},
+        "summary": {group: summarise([records[done[i]] for i in numbers]) for group, numbers in members.items()},
     }
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
-    """Means over clips with 95 % intervals; correlations over all their frames; FVD over all clips.
+    """Compute means over clips with 95 % intervals, correlations over all frames, and FVD over all clips.
 
     Args:
-        records: of pairs that did not fail.
+        records: records of pairs that did not fail.
     """
     names = dict.fromkeys(name for record in records for name in record["metrics"])
-    found = {name: mean([_number(record["metrics"].get(name)) for record in records]) for name in names}
+    estimates = {name: mean([_number(record["metrics"].get(name)) for record in records]) for name in names}
     expressions = [record["expression"] for record in records if "expression" in record]
     for group, columns in GROUPS.items() if expressions else ():
-        truth, read = zip(*(_columns(one, columns) for one in expressions), strict=True)
-        found[f"{group}_correlation"] = correlation(truth, read)
+        truth, read = zip(*(_columns(expression, columns) for expression in expressions), strict=True)
+        estimates[f"{group}_correlation"] = correlation(truth, read)
     features = [record["features"] for record in records if "features" in record]
     if len(features) > 1:
-        made, true = (np.array([one[which] for one in features]) for which in ("made", "true"))
+        made, true = (np.array([feature[which] for feature in features]) for which in ("made", "true"))
         value = frechet(made, true)
-        found["fvd"] = {"mean": value, "low": value, "high": value, "n": len(features)}  # one number of all clips
-    return {name: estimate for name, estimate in found.items() if estimate["n"]}
+        # one number for all clips has no interval
+        estimates["fvd"] = {"mean": value, "low": value, "high": value, "n": len(features)}
+    return {name: estimate for name, estimate in estimates.items() if estimate["n"]}
 
 
 def performance(records: Iterable[Record]) -> dict[str, Any]:
-    """What pairs cost, and what each stage costs a clip."""
+    """Collect the cost of pairs, and sum up the stages over clips."""
     records = list(records)
     costs = {record["pair"]: record["cost"] for record in records if "cost" in record}
     stages: dict[str, list[float]] = {}
@@ -196,9 +197,9 @@ def _work(crew: Crew, todo: Sequence[Task], tell: Tell) -> Generator[Record]:
             yield result
 
 
-def _columns(found: Mapping[str, Any], columns: slice) -> tuple[Any, Any]:
-    seen = np.array(found["seen"], np.bool_)[:, columns]
-    return np.array(found["truth"])[:, columns][seen], np.array(found["read"])[:, columns][seen]
+def _columns(expression: Mapping[str, Any], columns: slice) -> tuple[Any, Any]:
+    seen = np.array(expression["seen"], np.bool_)[:, columns]
+    return np.array(expression["truth"])[:, columns][seen], np.array(expression["read"])[:, columns][seen]
 
 
 def _number(value: float | None) -> float:
@@ -206,13 +207,9 @@ def _number(value: float | None) -> float:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """What a file holds, or nothing if it is damaged or missing."""
+    """Read a JSON object; return an empty one if the file is damaged or missing."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    return [key for key in dict.fromkeys((*wanted, *there)) if wanted.get(key) != there.get(key)]
+    return content if isinstance(content, dict) else {}

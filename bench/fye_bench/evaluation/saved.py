@@ -1,60 +1,112 @@
-"""Runs of `fye eval`, read from their folders. What they hold is checked: folders come from strangers."""
+"""Runs of `fye eval`, read from their folders. The files are checked, since folders come from strangers."""
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, PrivateAttr
+
+from fye_bench.json_input import Model, Strict, condition, parse, read_json
 from fye_bench.metrics.statistics import Estimate, groups
 from fye_bench.metrics.table import METRICS
+from fye_bench.suites.manifest import Name
 from fye_rt.errors import InputError
-from fye_rt.media.checks import Limits, check_file
 
 RESULTS, PERFORMANCE, REPORT = "results.json", "performance.json", "report.html"
 FORMAT, VERSION = "fye-eval", 1
 MAX_TEXT = 300  # characters of a line that is shown
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # names become file names
+MAX_BYTES = 256 * 1024**2
 TRUTHS = ("driving", "drawn", "none")
-_LIMITS = Limits(max_file=256 * 1024**2)
-_OWN_WORK = ("measure",)  # a stage that is no part of making a clip
+_ITEMS = {"pairs": "pair", "metrics": "metric", "summary": "group", "seconds": "stage"}
+_MEASURING = "measure"  # a stage that is no part of making a clip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SavedPair:
+def line(value: object) -> str:
+    """Turn a value of a file into one line of printable text, shortened; None gives "-"."""
+    text = "-" if value is None else str(value)
+    printable = "".join(c if c.isprintable() else " " for c in text[: MAX_TEXT + 1]).strip()
+    return printable if len(printable) <= MAX_TEXT else f"{printable[: MAX_TEXT - 1]}…"
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name in METRICS and math.isfinite(value)}
+
+
+Line = Annotated[str, AfterValidator(line)]
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+class _Object(Strict):
+    """An object of a run's files, to which later versions may add fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Cost(_Object):
+    seconds: dict[str, Number] = Field(default_factory=dict)
+    peak_memory_bytes: Number = math.nan
+
+
+class SavedPair(_Object):
     """One pair of a run.
 
     Attributes:
         name: it is also a file name.
-        portrait: its name.
-        motion: its name.
+        portrait: name of the portrait.
+        motion: name of the motion.
         family: of the portrait.
         kind: of the motion.
         mode: "self" or "cross".
         truth: one of TRUTHS.
-        frames: that were made; None where none were.
-        evaluations: of the denoising network; NaN where unknown.
-        metrics: finite values by name, of those that this version knows.
+        frames: number of frames in the clip, None without a clip.
+        evaluations: network evaluations; NaN where unknown.
+        metrics: finite values by name, of the metrics that this version knows.
         error: why the pair failed, one line, or None.
-        seconds: that making it took; NaN where unknown.
-        memory: bytes, the largest resident size; NaN where unknown.
     """
 
-    name: str
-    portrait: str
-    motion: str
-    family: str
-    kind: str
-    mode: str
-    truth: str
+    name: Name = Field(alias="pair")
+    portrait: Line
+    motion: Line
+    family: Line
+    kind: Line
+    mode: Line
+    truth: Annotated[str, condition(TRUTHS.__contains__, f"give one of {', '.join(TRUTHS)}")]
     frames: int | None
-    evaluations: float
-    metrics: Mapping[str, float]
-    error: str | None
-    seconds: float
-    memory: float
+    evaluations: Number
+    metrics: Annotated[dict[str, Number], AfterValidator(_finite)]
+    error: Line | None
+    _cost: _Cost = PrivateAttr(default_factory=_Cost)
+
+    @property
+    def seconds(self) -> float:
+        """Time that making the clip took; NaN where unknown."""
+        stages = [value for stage, value in self._cost.seconds.items() if stage != _MEASURING]
+        return sum(stages) if stages else math.nan
+
+    @property
+    def memory(self) -> float:
+        """Largest resident size in bytes; NaN where unknown."""
+        return self._cost.peak_memory_bytes
+
+
+class _Estimate(_Object):
+    mean: Number
+    low: Number
+    high: Number
+    n: int
+
+
+class _Results(_Object):
+    run: dict[str, Any]
+    pairs: Annotated[list[SavedPair], FailFast()]
+    summary: dict[Line, dict[str, _Estimate]]
+
+
+class _Performance(_Object):
+    environment: dict[str, Any] = Field(default_factory=dict)
+    pairs: dict[str, _Cost] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,11 +114,11 @@ class SavedRun:
     """A run from its folder.
 
     Attributes:
-        folder: where it is.
-        about: what was run, as results.json has it.
-        pairs: all, in its order.
+        folder: path of the folder.
+        about: description of the run in results.json.
+        pairs: all pairs, in the run's order.
         summary: by group and metric, with intervals.
-        environment: the machine, as performance.json has it; empty without one.
+        environment: description of the machine in performance.json; empty without that file.
         left_out: names of metrics that this version doesn't know.
     """
 
@@ -79,147 +131,93 @@ class SavedRun:
 
     @classmethod
     def load(cls, folder: Path) -> "SavedRun":
-        """Read a run.
+        """Read a run. Its times may be missing.
 
         Raises:
-            InputError: it is no run, of another version, or damaged.
+            InputError: the folder is no run, or the run is damaged or of another version.
         """
         path = folder / RESULTS
         if not path.is_file():
             raise InputError(f"{folder} is not a run: it has no {RESULTS}; make one with fye eval")
-        found = _json(path)
-        if found.get("format") != FORMAT or found.get("version") != VERSION:
-            stated = f"{line(found.get('format'))} {line(found.get('version'))}"
-            raise InputError(f"{path} has format {stated}, not {FORMAT} {VERSION}; make the run again")
-        # timings are beside the point of a run: it can be read without them
-        performance = _json(folder / PERFORMANCE) if (folder / PERFORMANCE).is_file() else {}
-        try:
-            costs = dict(performance.get("pairs", {}))
-            pairs = tuple(_pair(fields, costs.get(fields["pair"], {})) for fields in found["pairs"])
-            summary = {line(group): _estimates(rows) for group, rows in found["summary"].items()}
-            about, environment = dict(found["run"]), dict(performance.get("environment", {}))
-            measured = {line(name) for fields in found["pairs"] for name in fields["metrics"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"{type(error).__name__}: {line(error)}"
-            raise InputError(f"{path} is damaged ({what}); make the run again") from error
-        if not pairs or len({pair.name for pair in pairs}) < len(pairs):
+        content = read_json(path, MAX_BYTES)
+        stated = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
+        if stated != (FORMAT, VERSION):
+            raise InputError(
+                f"{path} has format {' '.join(map(line, stated))}, not {FORMAT} {VERSION}; make the run again"
+            )
+        results, times = _checked(_Results, content, path), folder / PERFORMANCE
+        performance = _checked(_Performance, read_json(times, MAX_BYTES), times) if times.is_file() else _Performance()
+        if len({pair.name for pair in results.pairs}) < max(1, len(results.pairs)):
             raise InputError(f"{path} has no pairs, or two of one name; make the run again")
-        return cls(folder, about, pairs, summary, environment, tuple(sorted(measured - METRICS.keys())))
+        for pair in results.pairs:
+            pair._cost = performance.pairs.get(pair.name, pair._cost)
+        summary = {
+            group: {name: row.model_dump() for name, row in rows.items() if name in METRICS and math.isfinite(row.mean)}
+            for group, rows in results.summary.items()
+        }
+        measured = {line(name) for fields in content["pairs"] for name in fields["metrics"]}
+        left_out = tuple(sorted(measured - METRICS.keys()))
+        return cls(folder, results.run, tuple(results.pairs), summary, performance.environment, left_out)
 
     @property
     def made(self) -> tuple[SavedPair, ...]:
-        """Pairs that did not fail."""
+        """The pairs that succeeded."""
         return tuple(pair for pair in self.pairs if pair.error is None)
 
     @property
     def failed(self) -> tuple[SavedPair, ...]:
-        """Pairs that did."""
+        """The pairs that failed."""
         return tuple(pair for pair in self.pairs if pair.error is not None)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what was measured of any pair or of all, in the table's order."""
-        found = {name for pair in self.made for name in pair.metrics} | self.summary.get("all", {}).keys()
-        return tuple(name for name in METRICS if name in found)
+        """Names of the metrics of any pair or of all pairs together, in the table's order."""
+        measured = {name for pair in self.made for name in pair.metrics} | self.summary.get("all", {}).keys()
+        return tuple(name for name in METRICS if name in measured)
 
     @property
     def label(self) -> str:
-        """Backend, precision, forecast and bundle: what tells runs apart at a glance."""
+        """Backend, precision, forecast and bundle, which tell runs apart at a glance."""
         forecast = line(self.option("forecast", "method"))
         parts = (self.about.get("backend"), self.option("compute"), forecast, self.named("bundle"))
         return ", ".join("no forecast" if part == "off" else line(part) for part in parts)
 
     def named(self, what: str) -> str:
-        """The name of the run's "bundle" or "suite"."""
+        """Return the name of the run's "bundle" or "suite"."""
         return line(self.at(what, "name"))
 
     def digest(self, what: str) -> str:
-        """That of the run's "bundle" or "suite"."""
+        """Return the digest of the run's "bundle" or "suite"."""
         return line(self.at(what, "digest"))
 
     def at(self, *path: str) -> Any:
-        """What `about` has at a path of names, or None."""
-        return _entry(self.about, *path)
+        """Return the value of `about` at a path of names, or None."""
+        value: Any = self.about
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
 
     def option(self, *path: str) -> Any:
-        """One of the options by its path, or None."""
+        """Return an option by its path, or None."""
         return self.at("options", *path)
 
     def clip(self, pair: str) -> Path:
-        """Where the frames of a pair are kept, if they are."""
+        """Return the path of a pair's frames, which may be missing."""
         return self.folder / "clips" / f"{pair}.mkv"
 
     def sheet(self, pair: str) -> Path:
-        """Where the picture of a pair is, if there is one."""
+        """Return the path of a pair's sheet, which may be missing."""
         return self.folder / "sheets" / f"{pair}.jpg"
 
 
 def grouped(pairs: Sequence[SavedPair]) -> dict[str, list[SavedPair]]:
-    """Pairs by the groups that are reported together: all, each family, each kind."""
+    """Sort pairs into the groups of a report: all, each family, each kind."""
     labels = [{"family": pair.family, "kind": pair.kind} for pair in pairs]
     return {group: [pairs[i] for i in chosen] for group, chosen in groups(labels).items()}
 
 
-def line(value: object) -> str:
-    """Something from a file as one line of printable text, shortened; "-" for nothing."""
-    text = "-" if value is None else str(value)
-    shown = "".join(c if c.isprintable() else " " for c in text[: MAX_TEXT + 1]).strip()
-    return shown if len(shown) <= MAX_TEXT else f"{shown[: MAX_TEXT - 1]}…"
-
-
-def _pair(fields: Mapping[str, Any], cost: Mapping[str, Any]) -> SavedPair:
-    name, error = fields["pair"], fields["error"]
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError(f"a pair's name is {name!r}")
-    if fields["truth"] not in TRUTHS:
-        raise ValueError(f"truth of {name} is {fields['truth']!r}")
-    stages = {stage: _number(value) for stage, value in dict(cost.get("seconds", {})).items()}
-    seconds = [value for stage, value in stages.items() if stage not in _OWN_WORK]
-    known = {metric: _number(value) for metric, value in dict(fields["metrics"]).items() if metric in METRICS}
-    return SavedPair(
-        name=name,
-        **{key: line(fields[key]) for key in ("portrait", "motion", "family", "kind", "mode")},
-        truth=fields["truth"],
-        frames=None if fields["frames"] is None else int(fields["frames"]),
-        evaluations=_number(fields["evaluations"]),
-        metrics={metric: value for metric, value in known.items() if math.isfinite(value)},
-        error=None if error is None else line(error),
-        seconds=sum(seconds) if seconds else math.nan,
-        memory=_number(cost.get("peak_memory_bytes")),
-    )
-
-
-def _estimates(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
-    found = {}
-    for name, row in rows.items():
-        values = {bound: _number(row[bound]) for bound in ("mean", "low", "high")}
-        if name in METRICS and math.isfinite(values["mean"]):
-            found[name] = values | {"n": int(row["n"])}
-    return found
-
-
-def _number(value: object) -> float:
-    """A number of JSON; NaN for null."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{line(value)!r} is not a number")
-    return float(value)
-
-
-def _entry(found: Any, *path: str) -> Any:
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _checked(model: type[Model], content: Any, path: Path) -> Model:
     try:
-        found = json.loads(check_file(path, _LIMITS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not JSON ({line(error)}); make the run again") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no run; make it again")
-    return found
+        return parse(model, content, _ITEMS)
+    except InputError as error:
+        raise InputError(f"{path} is damaged ({error}); make the run again") from error

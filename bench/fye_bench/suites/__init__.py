@@ -1,6 +1,6 @@
-"""Suites: portraits, driving motions, and which drives which; docs/development/suites.md is their format.
+"""Suites: portraits, driving motions, and pairs of them. docs/development/suites.md describes the format.
 
-`suite` reads, writes and checks one, whose `entries` are parsed field by field as `manifest` has them. `collect` makes
-one of a user's files, which `probe` has looked at, `drawing` one of drawn characters, whose true frames `drawn` draws
-when they are asked for; `pairing` decides who is paired with what, and in which order. `command` is `fye suite`.
+`suite` reads, writes and checks a suite of `entries`, whose fields `manifest` defines. `collect` makes a suite of a
+user's files, which `probe` inspects. `drawing` makes one of drawn characters, whose true frames `drawn` draws on
+demand. `pairing` chooses the pairs and their order. `command` is `fye suite`.
 """

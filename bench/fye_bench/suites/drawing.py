@@ -1,7 +1,7 @@
-"""`fye suite drawn`: a suite of drawn characters, whose true frames are known, from seeds.
+"""`fye suite drawn`: draw a suite of characters from seeds. Their true frames are known.
 
-Portrait i is character i of family i mod 4; motion m is of kind m mod 5, performed by character m. Nobody has trained,
-calibrated or read expressions on these characters and motions.
+Portrait i is character i of family i mod 4; motion m is of kind m mod 5, performed by character m. No training,
+calibration or expression reader has used these characters and motions.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from fye_training import face
 from fye_training.identity import FAMILIES, held_out, identity
 from fye_training.performance import FPS, KINDS, perform
 
-FIRST_CHARACTER = 400_000  # the quality suite, calibration, the expression reader and the demo have those below
-CHARACTERS = 100_000  # of a seed
+FIRST_CHARACTER = 400_000  # the quality suite, calibration, expression reader and demo use those below
+CHARACTERS = 100_000  # per seed
 SEEDS = 10_000
 ORIGIN = {"source": "drawn by fye-rt", "licence": "Apache-2.0"}
 
@@ -42,21 +42,21 @@ def draw_suite(
 ) -> Suite:
     """Write a suite: pictures, their landmarks, motions and the manifest. The same arguments give the same bytes.
 
-    Every motion has a pair with its own performer, every portrait one with another one's motion.
+    Every motion drives its own performer, and every portrait is driven by another one's motion.
 
     Args:
-        folder: new or empty; it appears whole or not at all.
-        portraits: how many, 1 to 49,999.
-        motions: how many, 1 to 49,999.
-        frames: of a motion, at a third of 25 a second; the first one shows a neutral face.
+        folder: a new or empty folder, which is written whole or not at all.
+        portraits: number of portraits, 1 to 49,999.
+        motions: number of motions, 1 to 49,999.
+        frames: number of frames per motion, at 25/3 frames per second; the first shows a neutral face.
         size: height and width of the portraits.
-        seed: another one, up to 9,999, gives other characters and other motions.
+        seed: selects the characters and motions, 0 to 9,999.
         tell: called with (stage, finished, all).
 
     Raises:
         OptionError: a number outside its range.
-        InputError: sides that no clip can have.
-        OutputError: the folder holds something, or cannot be written.
+        InputError: a size that no clip can have.
+        OutputError: the folder is not empty, or cannot be written.
     """
     for name, value, least, most in (
         ("portraits", portraits, 1, MAX_PAIRS // 2 - 1),
@@ -68,7 +68,7 @@ def draw_suite(
             raise OptionError(f"--{name} {value} is not valid; give {least} to {most}")
     check_sides(size, "a portrait")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"cannot write {folder}: something is there; choose a new or an empty folder")
+        raise OutputError(f"cannot write {folder}: it exists and is not empty; choose a new or an empty folder")
     cast = [_truth(number, seed) for number in range(max(portraits, motions))]
     with atomic_folder(folder) as temporary:
         content = {
@@ -85,44 +85,45 @@ def draw_suite(
 
 def _truth(number: int, seed: int) -> DrawnTruth:
     place = seed * CHARACTERS + number
-    return DrawnTruth(FAMILIES[number % len(FAMILIES)], held_out(FIRST_CHARACTER + place), place)
+    family = FAMILIES[number % len(FAMILIES)]
+    return DrawnTruth(family=family, identity=held_out(FIRST_CHARACTER + place), placement=place)
 
 
 def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], tell: Tell) -> dict[str, Any]:
     (folder / "portraits").mkdir()
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for number, truth in enumerate(cast):
         tell("portraits", number, len(cast))
         name = f"{truth.family}-{number:04d}"
         picture, landmarks = (folder / "portraits" / f"{name}{suffix}" for suffix in (".png", ".npz"))
         media.write_image(picture, truth.portrait(size))
         truth.landmarks(size).save(landmarks)
-        found[name] = _file(folder, picture) | {"family": truth.family} | ORIGIN
-        found[name]["landmarks"] = _file(folder, landmarks)
+        entries[name] = _file(folder, picture) | {"family": truth.family} | ORIGIN
+        entries[name]["landmarks"] = _file(folder, landmarks)
     tell("portraits", len(cast), len(cast))
-    return found
+    return entries
 
 
 def _perform(
     folder: Path, cast: list[DrawnTruth], frames: int, size: tuple[int, int], seed: int, tell: Tell
 ) -> dict[str, Any]:
     (folder / "motions").mkdir()
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for number, truth in enumerate(cast):
         tell("motions", number, len(cast))
         kind = KINDS[number % len(KINDS)]
         name = f"{kind.replace(' ', '-')}-{number:04d}"
         path = folder / "motions" / f"{name}.npz"
         _motion(truth, FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, kind, frames, size).save(path)
-        found[name] = _file(folder, path) | {"kind": kind} | ORIGIN
+        entries[name] = _file(folder, path) | {"kind": kind} | ORIGIN
     tell("motions", len(cast), len(cast))
-    return found
+    return entries
 
 
 def _motion(truth: DrawnTruth, seed: int, kind: str, frames: int, size: tuple[int, int]) -> Motion:
     acting = perform(seed, (frames - 1) * STRIDE + 1, kind)[::STRIDE]
-    who = identity(truth.identity, truth.family)
-    return face.motion(who.shape, acting, size, face.placement(who.shape, size, truth.placement), FPS / STRIDE)
+    shape = identity(truth.identity, truth.family).shape
+    return face.motion(shape, acting, size, face.placement(shape, size, truth.placement), FPS / STRIDE)
 
 
 def _pairs(content: dict[str, Any], cast: list[DrawnTruth]) -> list[dict[str, Any]]:

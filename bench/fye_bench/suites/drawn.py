@@ -1,14 +1,15 @@
-"""The truth of a pair of drawn characters: drawn from seeds when it is asked for, and kept nowhere."""
+"""The truth of a pair of drawn characters: drawn from seeds on demand, and stored nowhere."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_serializer
 
-from fye_bench.suites import manifest as given
-from fye_rt.errors import InputError
+from fye_bench.json_input import Strict, condition
+from fye_bench.suites.manifest import Seed
+from fye_training.drawing.character import FAMILIES
 
 if TYPE_CHECKING:
     from fye_bench.metrics.truth import Truth
@@ -18,47 +19,26 @@ if TYPE_CHECKING:
     from fye_training.identity import Identity
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnTruth:
-    """Which character, and where its head stands; with a driving motion, all that its frames follow from.
+class DrawnTruth(Strict):
+    """A character and the place of its head. With a driving motion, all frames follow from these.
 
     Attributes:
-        family: of the character, one of `fye_training.identity.FAMILIES`.
-        identity: its seed.
-        placement: seed of where the head stands in the portrait.
+        family: family of the character, one of `fye_training.identity.FAMILIES`.
+        identity: seed of the character.
+        placement: seed of the head's place in the portrait.
     """
 
-    family: str
-    identity: int
-    placement: int
+    family: Annotated[str, condition(FAMILIES.__contains__, f"give one of {', '.join(FAMILIES)}")]
+    identity: Seed
+    placement: Seed
 
-    @classmethod
-    def parse(cls, where: str, value: Any) -> Self:
-        """What a manifest says of it.
-
-        Args:
-            where: for messages.
-            value: a JSON object.
-
-        Raises:
-            InputError: it is not valid.
-        """
-        from fye_training.identity import FAMILIES
-
-        entry = given.fields(where, value, ("family", "identity", "placement"))
-        if entry["family"] not in FAMILIES:
-            raise InputError(
-                f"{where} has the family {given.shown(entry['family'])}; give one of {', '.join(FAMILIES)}"
-            )
-        seeds = (given.number(f"the {key} of {where}", entry[key]) for key in ("identity", "placement"))
-        return cls(entry["family"], *seeds)
-
+    @model_serializer
     def entry(self) -> dict[str, Any]:
-        """What a manifest says of it, the key "drawn" included."""
-        return {"drawn": {"family": self.family, "identity": self.identity, "placement": self.placement}}
+        """Return the truth as a manifest holds it."""
+        return {"drawn": dict(self)}
 
     def landmarks(self, size: tuple[int, int]) -> "Motion":
-        """The portrait's landmarks, one frame: a neutral face that looks straight ahead.
+        """Return the portrait's landmarks, one frame: a neutral face that looks straight ahead.
 
         Args:
             size: height and width of the portrait in pixels.
@@ -66,21 +46,21 @@ class DrawnTruth:
         from fye_training import face
         from fye_training.performance import resting
 
-        who, place = self._character(size)
-        return face.motion(who.shape, resting(1), size, place)
+        character, place = self._character(size)
+        return face.motion(character.shape, resting(1), size, place)
 
     def portrait(self, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """The portrait, uint8 (H, W, 3)."""
+        """Draw the portrait, uint8 (H, W, 3)."""
         from fye_training.portrait import render
 
         return render(self._character(size)[0], self.landmarks(size), size)[0]
 
     def draw(self, size: tuple[int, int], driving: "Motion") -> "Truth":
-        """What the portrait ought to show when a motion drives it, as the runtime retargets it.
+        """Draw what the clip should show when a motion drives the portrait, as the runtime retargets the motion.
 
         Args:
-            size: height and width in pixels: the portrait's, or another of the same shape to draw it finer or coarser.
-            driving: F frames, the same ones that drive the clip; the first of them anchors the head's position.
+            size: height and width in pixels: the portrait's, or another size of the same aspect ratio.
+            driving: the F frames that drive the clip; the first frame anchors the head's position.
 
         Returns:
             F frames, for `fye_bench.metrics.judge.Judge`.
@@ -93,28 +73,28 @@ class DrawnTruth:
         from fye_training import face
         from fye_training.portrait import render
 
-        who, place = self._character(size)
-        resting, moved = self.landmarks(size), face.transfer(who.shape, driving, size, place)
+        character, place = self._character(size)
+        resting, moved = self.landmarks(size), face.transfer(character.shape, driving, size, place)
         before, after = (Shown.of(motion, size) for motion in (resting, moved))
         return Truth(
-            who=who,
-            portrait=render(who, resting, size)[0],
-            frames=render(who, moved, size),
+            who=character,
+            portrait=render(character, resting, size)[0],
+            frames=render(character, moved, size),
             portrait_face=before,
             face=after,
-            gaze=np.concatenate((gaze_of(who.shape, before), gaze_of(who.shape, after))),
+            gaze=np.concatenate((gaze_of(character.shape, before), gaze_of(character.shape, after))),
         )
 
     def _character(self, size: tuple[int, int]) -> "tuple[Identity, Placement]":
         from fye_training import face
         from fye_training.identity import identity
 
-        who = identity(self.identity, self.family)
-        return who, face.placement(who.shape, size, self.placement)
+        character = identity(self.identity, self.family)
+        return character, face.placement(character.shape, size, self.placement)
 
 
 def drawn_otherwise(suite: "Suite") -> Iterator[str]:
-    """A line for each family whose first drawn portrait this version of fye-rt draws otherwise than it is kept.
+    """Yield a line for each family whose first drawn portrait differs from what this version of fye-rt draws.
 
     The truth of such a suite belongs to other characters than its portraits show.
     """
@@ -125,6 +105,9 @@ def drawn_otherwise(suite: "Suite") -> Iterator[str]:
         if isinstance(pair.truth, DrawnTruth):
             first.setdefault(pair.truth.family, (pair.truth, pair.portrait))
     for truth, portrait in first.values():
-        kept = media.read_image(portrait.file.path)
-        if not np.array_equal(kept, truth.portrait((kept.shape[0], kept.shape[1]))):
-            yield f"{portrait.file.path} is not what is drawn for it now; make the suite again with: fye suite drawn"
+        image = media.read_image(portrait.path)
+        if not np.array_equal(image, truth.portrait((image.shape[0], image.shape[1]))):
+            yield (
+                f"{portrait.path} differs from what this version of fye-rt draws; make the suite again with: "
+                "fye suite drawn"
+            )

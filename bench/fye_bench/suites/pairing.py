@@ -1,4 +1,4 @@
-"""Who is paired with what, and in which order: any first pairs are spread evenly over families and kinds."""
+"""Choose pairs and their order: the first N are spread evenly over families and kinds, for every N."""
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Plan(NamedTuple):
-    """A pair to be.
+    """A planned pair.
 
     Attributes:
-        portrait: its name.
-        motion: its name.
+        portrait: name of the portrait.
+        motion: name of the motion.
         mode: "self" or "cross".
     """
 
@@ -23,14 +23,14 @@ class Plan(NamedTuple):
 def crossings(
     portraits: Mapping[str, str], motions: Mapping[str, str], own: Collection[tuple[str, str]] = ()
 ) -> Iterator[Plan]:
-    """All pairs of a portrait and somebody else's motion, best ones first: every portrait once, then once again, ...
+    """Yield all pairs of a portrait and another face's motion: every portrait once, then once again, and so on.
 
     A family's portraits take the kinds in turn, and the portraits that take a kind take its motions in turn.
 
     Args:
         portraits: the family of each.
         motions: the kind of each.
-        own: (portrait, motion) that are no such pairs: a face drives itself.
+        own: (portrait, motion) of faces that drive themselves, which are left out.
     """
     by_kind: dict[str, list[str]] = {}
     for name, kind in motions.items():
@@ -57,10 +57,10 @@ def crossings(
 
 
 def spread(plans: Sequence[Plan], portraits: Mapping[str, str], motions: Mapping[str, str]) -> list[Plan]:
-    """The same pairs in an order of which any first ones are spread evenly.
+    """Order pairs so that the first N are spread evenly, for every N.
 
-    The family that was shown least comes next, and of it the kind that was shown least, as long as there are any left;
-    of that, the mode that lags behind its share.
+    The next pair is of the family used least, in it of the kind used least, and of that the mode furthest behind its
+    share.
 
     Args:
         plans: pairs; those of one family, kind and mode keep their order.
@@ -99,7 +99,7 @@ def spread(plans: Sequence[Plan], portraits: Mapping[str, str], motions: Mapping
 
 
 class _Turn:
-    """One portrait's way through the motions of a kind, each once, from wherever it begins."""
+    """A portrait's turn through the motions of a kind, each once, from any start."""
 
     __slots__ = ("_done", "_motions", "_start")
 
@@ -107,7 +107,7 @@ class _Turn:
         self._motions, self._start, self._done = motions, -1, 0
 
     def next(self, start: int) -> str | None:
-        """The next one; the first is number `start`, counted around. None after all."""
+        """Return the next motion, from number `start` on and around; None after the last."""
         if self._start < 0:
             self._start = start
         if self._done == len(self._motions):
@@ -117,7 +117,7 @@ class _Turn:
 
 
 def _in_turn(groups: Mapping[str, str]) -> list[str]:
-    """The names, one of each group after another."""
+    """Order names so that groups take turns."""
     members: dict[str, int] = {}
     places: list[tuple[int, int, str]] = []
     order: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What lies in a user's folder, and whether the runtime can use it. Files are only read."""
+"""Find the files of a user's folder that the runtime can use. Files are only read."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +12,14 @@ from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.manifest import MAX_TEXT, place
 from fye_rt import media
 from fye_rt.errors import BackendError, FaceNotFoundError, FyeError, InputError
-from fye_rt.files import sha256
+from fye_rt.files import sha256, shown
 from fye_rt.landmarks import Motion, detect_image, find_landmarker, load_template
 from fye_rt.media.checks import check_file
 
 PORTRAITS = ("portraits",)
 MOTIONS = ("motions", "videos", "templates")
 LANDMARKS = (".landmarks.npz", ".npz")  # beside a portrait, after its stem
-SIDECARS = (".txt", ".md", ".json")  # no one's mistake
+SIDECARS = (".txt", ".md", ".json")  # skipped without a report
 MAX_SIDECAR = 65536  # bytes
 
 Report = Callable[[str], None]
@@ -33,13 +33,13 @@ class Found:
 
     Attributes:
         path: inside the folder.
-        group: the subfolder it lies in, or "".
-        sha256: of the file.
-        landmarks: a portrait's landmarks beside it, and their SHA-256; None for all others.
-        driveable: False for a portrait in which there is no face to be found.
-        filmed: True for a motion that is a video, whose frames can be seen.
-        source: where it comes from, as a text beside it says, or "".
-        licence: likewise.
+        group: name of its subfolder, or "".
+        sha256: hash of the file.
+        landmarks: the file of a portrait's landmarks and its SHA-256, or None.
+        driveable: False for a portrait without landmarks in which no face was found.
+        filmed: True for a motion that is a video.
+        source: origin as stated by a text beside the file, or "".
+        licence: licence as stated by a text beside the file, or "".
     """
 
     path: Path
@@ -53,21 +53,21 @@ class Found:
 
 
 def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: Tell) -> list[Found]:
-    """The pictures of FOLDER/portraits, and of its subfolders.
+    """Find the pictures of FOLDER/portraits and its subfolders.
 
     Args:
         folder: of the suite.
-        has_face: tells of a picture and its name whether there is a face in it; None: nobody knows.
+        has_face: whether a picture, given with its name, has a face; None: all count as faces.
         report: called with a line for each file that cannot be used.
         tell: called with (stage, finished, all).
 
     Raises:
-        InputError: more files than a suite may have.
+        InputError: the folders hold more files than a suite may have.
     """
     files = _files(folder, PORTRAITS, report)
     landmarks = {path for path, _ in files if path.name.endswith(LANDMARKS)}
     pictures = [(path, group) for path, group in files if path not in landmarks]
-    found: list[Found] = []
+    portraits: list[Found] = []
     used: set[Path] = set()
     for done, (path, group) in enumerate(pictures):
         tell("portraits", done, len(pictures))
@@ -77,26 +77,28 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: 
             _check(folder, path)
             picture = media.read_image(path)
             beside = [path.with_name(path.stem + suffix) for suffix in LANDMARKS]
-            own = _landmarks(folder, [one for one in beside if one in landmarks])
+            own = _landmarks(folder, [path for path in beside if path in landmarks])
             used |= {own} if own else set()
             driveable = bool(own) or has_face is None or has_face(picture, str(path))
             if not driveable:
                 report(
                     f"{path} is in no pair: no face is found in it; put its landmarks beside it, as {beside[0].name}"
                 )
-            kept = (own, sha256(own)) if own else None
-            source, licence = _told(path)
-            found.append(Found(path, group, sha256(path), kept, driveable, source=source, licence=licence))
+            hashed = (own, sha256(own)) if own else None
+            source, licence = _origin(path)
+            portraits.append(Found(path, group, sha256(path), hashed, driveable, source=source, licence=licence))
         except (FyeError, OSError) as error:
             report(_line(path, error))
     for path in sorted(landmarks - used):
-        report(f"{path} belongs to no portrait that can be used; call it as its picture, {LANDMARKS[0]} at the end")
+        report(
+            f"{path} belongs to no portrait that can be used; name it like its picture, with {LANDMARKS[0]} at the end"
+        )
     tell("portraits", len(pictures), len(pictures))
-    return found
+    return portraits
 
 
 def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
-    """The videos and motions of FOLDER/motions, FOLDER/videos and FOLDER/templates, and of their subfolders.
+    """Find the videos and motions of FOLDER/motions, FOLDER/videos, FOLDER/templates and their subfolders.
 
     Args:
         folder: of the suite.
@@ -104,10 +106,10 @@ def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
         tell: called with (stage, finished, all).
 
     Raises:
-        InputError: more files than a suite may have.
+        InputError: the folders hold more files than a suite may have.
     """
     files = _files(folder, MOTIONS, report)
-    found: list[Found] = []
+    motions: list[Found] = []
     for done, (path, group) in enumerate(files):
         tell("motions", done, len(files))
         if path.suffix.lower() in SIDECARS:
@@ -124,29 +126,29 @@ def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
                     media.probe_video(path)
                 case "picture":
                     raise InputError(f"{path} is a still picture, no motion; give a video, a .npz or a template .npy")
-            source, licence = _told(path)
+            source, licence = _origin(path)
             filmed = kind == "video"
-            found.append(Found(path, group, sha256(path), filmed=filmed, source=source, licence=licence))
+            motions.append(Found(path, group, sha256(path), filmed=filmed, source=source, licence=licence))
         except (FyeError, OSError) as error:
             report(_line(path, error))
     tell("motions", len(files), len(files))
-    return found
+    return motions
 
 
 def face_finder(landmarker: Path | None, report: Report) -> Finder | None:
-    """Tells whether there is a face in a picture; None, and a report, where MediaPipe or its model is missing.
+    """Return a function that finds faces; None, with a report, without MediaPipe or its model.
 
     Args:
-        landmarker: MediaPipe's model; None looks for it where `fye` does.
-        report: called with a line that says why not.
+        landmarker: MediaPipe's model; None: the model that `fye` downloads.
+        report: called with the reason why no faces can be found.
 
     Raises:
-        InputError: `landmarker` is not there, or is another file.
-        BackendError: MediaPipe is missing, and `landmarker` was named.
+        InputError: `landmarker` is missing, or another file.
+        BackendError: MediaPipe is missing although `landmarker` is given.
     """
     try:
         model = find_landmarker(landmarker)
-        _has_face(np.zeros((64, 64, 3), np.uint8), "", model)  # whether it opens
+        _has_face(np.zeros((64, 64, 3), np.uint8), "", model)  # raises if the model does not open
     except (InputError, BackendError) as error:
         if landmarker is not None:
             raise
@@ -156,18 +158,21 @@ def face_finder(landmarker: Path | None, report: Report) -> Finder | None:
 
 
 def inside(folder: Path, path: Path) -> str:
-    """A file's path relative to the folder, as a manifest has it.
+    """Return a file's path relative to the folder, as a manifest holds it.
 
     Raises:
-        InputError: no manifest may name it: it is a link that leaves the folder, or its name is not printable.
+        InputError: a manifest may not list the file: it is a link that leaves the folder, or its name is not printable.
     """
     relative = path.relative_to(folder).as_posix()
-    place("the path", relative, folder.resolve())
+    try:
+        place(relative, folder.resolve())
+    except ValueError as error:
+        raise InputError(f"the path is {shown(relative)}; {error}") from error
     return relative
 
 
 def _check(folder: Path, path: Path) -> None:
-    """Raise InputError unless a manifest may name the file and it can be read without surprise, as a pipe cannot."""
+    """Raise InputError unless a manifest may list the file and it is a regular one, no pipe."""
     inside(folder, path)
     check_file(path, media.LIMITS)
 
@@ -181,45 +186,36 @@ def _has_face(picture: NDArray[np.uint8], name: str, model: Path) -> bool:
 
 
 def _files(folder: Path, names: Sequence[str], report: Report) -> list[tuple[Path, str]]:
-    """Files of these folders and of their subfolders, with the subfolder's name; hidden ones are left out."""
-    found: list[tuple[Path, str]] = []
+    """List the files of folders and subfolders with the subfolder's name, without hidden files."""
+    files: list[tuple[Path, str]] = []
     for name in names:
         for path in _listed(folder / name, report):
             if path.is_dir():
                 for inner in _listed(path, report):
                     if inner.is_dir():
-                        report(
-                            f"{inner} is left out: folders inside of {path.name} are not searched; move its files up"
-                        )
+                        report(f"{inner} is left out: folders in {path.name} are not searched; move its files up")
                     else:
-                        found.append((inner, path.name))
+                        files.append((inner, path.name))
             else:
-                found.append((path, ""))
-    if len(found) > MAX_PAIRS:
+                files.append((path, ""))
+    if len(files) > MAX_PAIRS:
         raise InputError(
-            f"{folder} has {len(found):,} files in {', '.join(names)}; the limit is {MAX_PAIRS:,}: split it"
+            f"{folder} has {len(files):,} files in {', '.join(names)}; the limit is {MAX_PAIRS:,}: split it"
         )
-    return found
+    return files
 
 
 def _listed(folder: Path, report: Report) -> Iterator[Path]:
-    """What a folder holds, in order of names; nothing where there is none."""
     try:
-        held = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
         return
     except OSError as error:
         report(f"{folder} cannot be searched: {error.strerror}")
-        return
-    yield from held
 
 
 def _landmarks(folder: Path, beside: Sequence[Path]) -> Path | None:
-    """The first of the files, if there is one.
-
-    Raises:
-        InputError: it does not hold the landmarks of one picture.
-    """
+    """Return the first file; raise InputError unless it holds the landmarks of one picture."""
     if not beside:
         return None
     _check(folder, beside[0])
@@ -228,19 +224,19 @@ def _landmarks(folder: Path, beside: Sequence[Path]) -> Path | None:
     return beside[0]
 
 
-def _told(path: Path) -> tuple[str, str]:
-    """Source and licence by the lines "source: ..." and "licence: ..." of NAME.txt beside a file, or ""."""
+def _origin(path: Path) -> tuple[str, str]:
+    """Read the lines "source: ..." and "licence: ..." of NAME.txt beside a file; "" for a missing line."""
     beside = path.with_suffix(".txt")
     if not beside.is_file() or not beside.resolve().is_relative_to(path.resolve().parent):
         return "", ""
     with beside.open("rb") as file:
         lines = file.read(MAX_SIDECAR).decode("utf-8", "replace").splitlines()
-    told = dict.fromkeys(("source", "licence"), "")
+    origin = {"source": "", "licence": ""}
     for line in lines:
-        if found := re.fullmatch(r"\s*(source|licen[cs]e)\s*:\s*(.*)", line, re.IGNORECASE):
-            key = "source" if found[1].lower() == "source" else "licence"
-            told[key] = "".join(c for c in found[2] if c.isprintable()).strip()[:MAX_TEXT]
-    return told["source"], told["licence"]
+        if match := re.fullmatch(r"\s*(source|licen[cs]e)\s*:\s*(.*)", line, re.IGNORECASE):
+            key = "source" if match[1].lower() == "source" else "licence"
+            origin[key] = "".join(c for c in match[2] if c.isprintable()).strip()[:MAX_TEXT]
+    return origin["source"], origin["licence"]
 
 
 def _line(path: Path, error: FyeError | OSError) -> str:

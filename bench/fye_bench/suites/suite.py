@@ -1,52 +1,53 @@
-"""A suite: portraits, driving motions, and pairs of them in the order in which they are evaluated.
+"""A suite: portraits, driving motions, and pairs of them in the order of evaluation.
 
-The format is described in docs/development/suites.md.
+docs/development/suites.md describes the format.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from fye_bench.suites import manifest as given
-from fye_bench.suites.drawn import DrawnTruth
-from fye_bench.suites.entries import Driving, File, Pair, Portrait, Truth, motions_of, pairs_of, portraits_of
-from fye_bench.suites.manifest import MANIFEST
+from pydantic import FailFast, Field, PrivateAttr, model_validator
+
+from fye_bench.json_input import Strict, parse, read_json
+from fye_bench.suites import manifest
+from fye_bench.suites.entries import MAX_PAIRS, Driving, File, Motions, Pair, Portrait, Portraits, Truth
+from fye_bench.suites.manifest import MANIFEST, Label, Text
 from fye_rt.errors import InputError, OptionError
-from fye_rt.files import atomic_file
+from fye_rt.files import atomic_file, shown
 
 __all__ = ["MANIFEST", "Driving", "File", "Pair", "Portrait", "Suite", "Truth", "faults", "notes"]
 
-FORMAT = "fye-suite"
-VERSION = 1
+FORMAT: Literal["fye-suite"] = "fye-suite"
+VERSION: Literal[1] = 1
+_ITEMS = {"portraits": "portrait", "motions": "motion", "pairs": "pair"}
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """A suite whose manifest has been checked; its files have not: see `faults`.
+class Suite(Strict):
+    """A suite whose manifest is valid. `faults` checks its files.
 
     Attributes:
-        folder: absolute.
+        format: "fye-suite".
+        version: of the format.
         name: of the suite.
         note: a line about it, or "".
         portraits: by name.
         motions: by name.
-        pairs: in the order of evaluation: any first ones are spread evenly, if `fye suite` has ordered them.
-        digest: SHA-256 of the canonical manifest (keys sorted, no spaces); that of all pairs, even if some were left
-            out.
+        pairs: in the order of evaluation. `fye suite` orders them so that the first N are spread evenly, for every N.
     """
 
-    folder: Path
-    name: str
-    note: str
-    portraits: Mapping[str, Portrait]
-    motions: Mapping[str, Driving]
-    pairs: tuple[Pair, ...]
-    digest: str
+    format: Literal["fye-suite"]
+    version: Literal[1]
+    name: Label
+    note: Text
+    portraits: Portraits
+    motions: Motions
+    pairs: Annotated[tuple[Pair, ...], Field(strict=False), FailFast()]
+    _folder: Path = PrivateAttr()
+    _digest: str = PrivateAttr()
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -55,88 +56,69 @@ class Suite:
         Raises:
             InputError: its manifest is missing or not valid; the message names the entry.
         """
-        folder = Path(folder)
-        return cls.of(folder, given.read_json(folder))
+        path = Path(folder) / MANIFEST
+        if not path.exists():
+            raise InputError(f"{folder} is not a suite: it has no {MANIFEST}; make one with: fye suite init FOLDER")
+        return cls.of(folder, read_json(path, manifest.MAX_BYTES))
 
     @classmethod
     def of(cls, folder: str | os.PathLike[str], content: Any) -> Self:
-        """The suite that a manifest describes.
+        """Return the suite that a manifest describes.
 
         Args:
-            folder: where its files lie.
+            folder: the suite's folder.
             content: of suite.json, see docs/development/suites.md.
 
         Raises:
-            InputError: as `load`.
+            InputError: the manifest is not valid; the message names the entry.
         """
+        path, absolute = Path(folder) / MANIFEST, Path(folder).resolve()
         try:
-            return cls._parse(Path(folder).resolve(), content)
+            _check_head(content)
+            suite = parse(cls, content, _ITEMS, context={"folder": absolute})
         except InputError as error:
-            raise InputError(f"{Path(folder) / MANIFEST}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
+        suite._folder = absolute
+        canonical = json.dumps(suite.manifest(), sort_keys=True, separators=(",", ":"))
+        suite._digest = hashlib.sha256(canonical.encode("ascii")).hexdigest()
+        return suite
 
-    @classmethod
-    def _parse(cls, folder: Path, content: Any) -> Self:
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"it does not describe a {FORMAT}; make one with: fye suite init FOLDER")
-        version = content.get("version")
-        if isinstance(version, bool) or version != VERSION:
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        pairs = [pair.name for pair in self.pairs]
+        for what, names in (("portraits", self.portraits), ("motions", self.motions), ("pairs", pairs)):
+            numbers: dict[str, int] = {}
+            for number, name in enumerate(names, start=1):
+                if (earlier := numbers.setdefault(name.lower(), number)) != number:
+                    both = f"{what} {earlier} and {number} have one name"
+                    raise InputError(f"{both}, {name!r} (capitals make no difference); rename one")
+        families = {portrait.family for portrait in self.portraits.values()}
+        if motion := next((motion for motion in self.motions.values() if motion.kind in families), None):
             raise InputError(
-                f"format version {given.shown(version)} is not known (only {VERSION}); install a later fye-rt"
-            )
-        listed = given.fields("it", content, ("format", "version", "name", "note", "portraits", "motions", "pairs"))
-        portraits = portraits_of(listed["portraits"], folder)
-        motions = motions_of(listed["motions"], folder)
-        families = {portrait.family: portrait for portrait in portraits.values()}
-        if shared := [motion for motion in motions.values() if motion.kind in families]:
-            raise InputError(
-                f"motion {shared[0].name!r} has the kind {shared[0].kind!r}, which is a family too; results are "
+                f"motion {motion.name!r} has the kind {motion.kind!r}, which is a family too; results are "
                 "reported by both: rename one"
             )
-        suite = cls(
-            folder=folder,
-            name=given.label("its name", listed["name"]),
-            note=given.text("its note", listed["note"]),
-            portraits=MappingProxyType(portraits),
-            motions=MappingProxyType(motions),
-            pairs=pairs_of(listed["pairs"], portraits, motions),
-            digest="",
-        )
-        return replace(suite, digest=hashlib.sha256(_canonical(suite.manifest())).hexdigest())
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path of the suite's folder."""
+        return self._folder
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical manifest (keys sorted, no spaces); `first` keeps that of all pairs."""
+        return self._digest
 
     def manifest(self) -> dict[str, Any]:
-        """What suite.json says of it."""
-
-        def file(of: File) -> dict[str, Any]:
-            return {"file": of.path.relative_to(self.folder).as_posix(), "sha256": of.sha256}
-
-        def portrait(one: Portrait) -> dict[str, Any]:
-            landmarks = {"landmarks": file(one.landmarks)} if one.landmarks else {}
-            labels = {"family": one.family, "source": one.source, "licence": one.licence}
-            return file(one.file) | labels | landmarks
-
-        def motion(one: Driving) -> dict[str, Any]:
-            return file(one.file) | {"kind": one.kind, "source": one.source, "licence": one.licence}
-
-        def pair(one: Pair) -> dict[str, Any]:
-            truth = one.truth.entry() if isinstance(one.truth, DrawnTruth) else one.truth
-            named = {"name": one.name, "portrait": one.portrait.name, "motion": one.motion.name, "mode": one.mode}
-            return named | ({"truth": truth} if truth else {})
-
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "note": self.note,
-            "portraits": {name: portrait(one) for name, one in self.portraits.items()},
-            "motions": {name: motion(one) for name, one in self.motions.items()},
-            "pairs": [pair(one) for one in self.pairs],
-        }
+        """Return the content of suite.json."""
+        return self.model_dump(by_alias=True, exclude_none=True, context=self._folder)
 
     def save(self) -> Path:
         """Write suite.json into the folder, whole or not at all; the same suite gives the same bytes.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         path = self.folder / MANIFEST
         with atomic_file(path) as temporary:
@@ -144,27 +126,27 @@ class Suite:
         return path
 
     def first(self, pairs: int) -> Self:
-        """The suite with its first pairs alone.
+        """Return the suite with its first pairs only.
 
         Raises:
-            OptionError: none at all.
+            OptionError: fewer than one pair.
         """
         if pairs < 1:
             raise OptionError(f"{pairs} pairs are nothing to evaluate; give 1 or more")
-        return replace(self, pairs=self.pairs[:pairs])
+        return self.model_copy(update={"pairs": self.pairs[:pairs]})
 
     def files(self) -> tuple[File, ...]:
-        """Every file once, those of pairs or not."""
-        portraits = [one for entry in self.portraits.values() for one in (entry.file, entry.landmarks) if one]
-        return tuple(dict.fromkeys([*portraits, *(entry.file for entry in self.motions.values())]))
+        """Return every file once, whether a pair uses it or not."""
+        portraits = [file for entry in self.portraits.values() for file in (entry, entry.landmarks) if file]
+        return tuple({(file.path, file.sha256): file for file in [*portraits, *self.motions.values()]}.values())
 
 
 def faults(suite: Suite, tell: Callable[[int, int], None] = lambda done, total: None) -> Iterator[str]:
-    """A line for each file that is missing, cannot be read or holds something else than when the suite was made.
+    """Yield a line for each file that is missing, cannot be read, or has changed since the suite was made.
 
     Args:
-        suite: whose files.
-        tell: called with the numbers of files that were checked, and of all.
+        suite: whose files are checked.
+        tell: called with (files checked, all files).
     """
     files = suite.files()
     for done, file in enumerate(files, start=1):
@@ -176,14 +158,13 @@ def faults(suite: Suite, tell: Callable[[int, int], None] = lambda done, total: 
 
 
 def notes(suite: Suite) -> Iterator[str]:
-    """A line for whatever is no fault and perhaps not meant: the same file as two portraits or two motions."""
-    entries: tuple[tuple[str, Mapping[str, Portrait] | Mapping[str, Driving]], ...]
-    entries = (("portraits", suite.portraits), ("motions", suite.motions))
-    for what, named in entries:
-        same: dict[str, list[str]] = {}
-        for name, entry in named.items():
-            same.setdefault(entry.file.sha256, []).append(name)
-        for names in same.values():
+    """Yield a line for what may be unintended: a file listed twice as portrait or motion, a portrait in no pair."""
+    listed: tuple[tuple[str, Mapping[str, File]], ...] = (("portraits", suite.portraits), ("motions", suite.motions))
+    for what, entries in listed:
+        by_content: dict[str, list[str]] = {}
+        for name, entry in entries.items():
+            by_content.setdefault(entry.sha256, []).append(name)
+        for names in by_content.values():
             if len(names) > 1:
                 yield f"{what} {', '.join(names)} are the same file"
     paired = {pair.portrait.name for pair in suite.pairs}
@@ -191,5 +172,13 @@ def notes(suite: Suite) -> Iterator[str]:
         yield f"portraits in no pair: {', '.join(alone)}"
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
+def _check_head(content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"it does not describe a {FORMAT}; make one with: fye suite init FOLDER")
+    version = content.get("version")
+    if isinstance(version, bool) or version != VERSION:
+        raise InputError(f"format version {shown(version)} is not known (only {VERSION}); install a later fye-rt")
+    for what in _ITEMS:
+        entries = content.get(what)
+        if (what == "pairs" and entries == []) or (isinstance(entries, dict | list) and len(entries) > MAX_PAIRS):
+            raise InputError(f"it has {len(entries):,} {what}; give 1 to {MAX_PAIRS:,}")

@@ -153,7 +153,7 @@ def test_the_worst_pairs_come_first(first: Path, worse: Path, tmp_path: Path) ->
     by = compare(first, other, by="ssim")["worst"]
     assert by["pairs"][0]["pair"] == SavedRun.load(other).pairs[6].name
     assert next(iter(by["pairs"][0]["metrics"])) == "ssim"
-    with pytest.raises(OptionError, match="--by fvd: no pair has it"):
+    with pytest.raises(OptionError, match="by='fvd': no pair has it"):
         compare(first, other, by="fvd")
 
 

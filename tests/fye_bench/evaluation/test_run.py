@@ -126,17 +126,17 @@ def test_a_bad_file_fails_its_own_pairs(
     bad = Suite.load(tmp_path / "suite").pairs[0].portrait
     match fault:
         case "missing":
-            bad.file.path.unlink()
+            bad.path.unlink()
         case "changed":
-            bad.file.path.write_bytes(bad.file.path.read_bytes() + b"\0")
+            bad.path.write_bytes(bad.path.read_bytes() + b"\0")
         case "corrupt":
-            bad.file.path.write_bytes(b"no picture")
+            bad.path.write_bytes(b"no picture")
     code, folder = evaluate("--pairs", "4", of=tmp_path / "suite")
     assert code == 1
     found = results(folder)
     failed = [one for one in found["pairs"] if one["error"]]
     assert [one["portrait"] for one in failed] == [bad.name] and len(found["pairs"]) == 4
-    assert bad.file.path.name in failed[0]["error"]
+    assert bad.path.name in failed[0]["error"]
     assert found["summary"]["all"]["psnr"]["n"] == 3
     assert failed[0]["error"][:40] in capsys.readouterr().err
     assert failed[0]["pair"] in (folder / "report.html").read_text()
@@ -146,7 +146,7 @@ def test_a_pair_that_failed_is_tried_again(
     suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path
 ) -> None:
     shutil.copytree(suite, tmp_path / "suite")
-    path = Suite.load(tmp_path / "suite").pairs[0].portrait.file.path
+    path = Suite.load(tmp_path / "suite").pairs[0].portrait.path
     content = path.read_bytes()
     path.unlink()
     assert evaluate("--pairs", "2", of=tmp_path / "suite")[0] == 1

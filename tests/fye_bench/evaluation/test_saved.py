@@ -41,6 +41,8 @@ def damage(what: str) -> Any:
             found["pairs"][1]["pair"] = found["pairs"][0]["pair"]
         elif what == "value":
             found["pairs"][0]["metrics"]["psnr"] = "high"
+        elif what == "endless":
+            found["pairs"][0]["metrics"]["psnr"] = 10**400
         elif what == "missing":
             del found["pairs"][0]["kind"]
         elif what == "none":
@@ -54,10 +56,11 @@ def damage(what: str) -> Any:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("name", "secret"),
+        ("name", r"pair 1 is '\.\./\.\./secret'; use letters"),
         ("double", "two of one name"),
-        ("value", "'high' is not a number"),
-        ("missing", "KeyError: 'kind'"),
+        ("value", "metric 'psnr' of pair 1 is 'high'; it should be a valid number"),
+        ("endless", "metric 'psnr' of pair 1 is 1000"),
+        ("missing", "pair 1 has no 'kind'; add it"),
         ("none", "no pairs"),
         ("version", "format fye-eval 2, not fye-eval 1"),
     ],

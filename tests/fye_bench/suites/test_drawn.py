@@ -34,7 +34,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 def drawn(pair: Pair, size: tuple[int, int] = SIZE) -> Truth:
     assert isinstance(pair.truth, DrawnTruth)
-    return pair.truth.draw(size, Motion.load(pair.motion.file.path))
+    return pair.truth.draw(size, Motion.load(pair.motion.path))
 
 
 def test_its_files_are_what_it_says(suite: Suite) -> None:
@@ -42,10 +42,10 @@ def test_its_files_are_what_it_says(suite: Suite) -> None:
     assert not list(faults(suite)) and not list(notes(suite)) and not list(drawn_otherwise(suite))
     assert Suite.load(suite.folder) == suite
     for portrait in suite.portraits.values():
-        assert media.read_image(portrait.file.path).shape == (*SIZE, 3)
+        assert media.read_image(portrait.path).shape == (*SIZE, 3)
         assert portrait.landmarks and len(Motion.load(portrait.landmarks.path)) == 1
     for motion in suite.motions.values():
-        found = Motion.load(motion.file.path)
+        found = Motion.load(motion.path)
         assert len(found) == 4 and found.fps == pytest.approx(25 / 3)
         assert found.times[1] == pytest.approx(3 / 25)
 
@@ -60,7 +60,7 @@ def test_the_same_command_gives_the_same_bytes(suite: Suite, tmp_path: Path) -> 
 
 def test_another_seed_shows_other_characters(suite: Suite, tmp_path: Path) -> None:
     other = draw_suite(tmp_path / "other", portraits=1, motions=1, frames=2, size=SIZE, seed=1)
-    first, second = (next(iter(one.portraits.values())).file.sha256 for one in (suite, other))
+    first, second = (next(iter(one.portraits.values())).sha256 for one in (suite, other))
     assert first != second
     truth = other.pairs[0].truth
     assert isinstance(truth, DrawnTruth) and truth.identity == HELD_OUT_SEED + FIRST_CHARACTER + CHARACTERS
@@ -108,8 +108,8 @@ def test_the_truth_is_the_portrait_moved_as_the_runtime_moves_landmarks(suite: S
     for pair in suite.pairs[:8]:
         truth = drawn(pair)
         assert pair.portrait.landmarks is not None
-        portrait, motion = Motion.load(pair.portrait.landmarks.path), Motion.load(pair.motion.file.path)
-        assert np.array_equal(truth.portrait, media.read_image(pair.portrait.file.path))
+        portrait, motion = Motion.load(pair.portrait.landmarks.path), Motion.load(pair.motion.path)
+        assert np.array_equal(truth.portrait, media.read_image(pair.portrait.path))
         asked = retarget(portrait, motion, SIZE)
         # pictures are 64 pixels wide; the landmarks went through units of the picture's sides
         np.testing.assert_allclose(truth.face.points, asked, atol=1e-10)
@@ -119,7 +119,7 @@ def test_the_truth_is_the_portrait_moved_as_the_runtime_moves_landmarks(suite: S
 def test_a_performer_moves_as_it_performed(suite: Suite) -> None:
     for pair in [pair for pair in suite.pairs if pair.mode == "self"][:4]:
         assert isinstance(pair.truth, DrawnTruth)
-        motion, truth = Motion.load(pair.motion.file.path), drawn(pair)
+        motion, truth = Motion.load(pair.motion.path), drawn(pair)
         performed = render(identity(pair.truth.identity, pair.truth.family), motion, SIZE)
         # a point may cross the boundary of a sixteenth of a pixel by rounding
         assert np.abs(performed.astype(int) - truth.frames).mean() < 0.01
@@ -138,7 +138,7 @@ def test_a_truth_of_another_size_is_the_same_picture(suite: Suite) -> None:
 def test_the_judge_reads_the_true_expressions_in_the_true_frames(tmp_path: Path) -> None:
     long = draw_suite(tmp_path / "long", portraits=4, motions=4, frames=16, size=(128, 128))
     truths = [
-        pair.truth.draw((128, 128), Motion.load(pair.motion.file.path)[::4])
+        pair.truth.draw((128, 128), Motion.load(pair.motion.path)[::4])
         for pair in long.pairs
         if pair.mode == "cross" and isinstance(pair.truth, DrawnTruth)
     ]

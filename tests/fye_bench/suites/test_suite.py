@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fye_bench.suites import entries, manifest
+from fye_bench.suites import manifest
+from fye_bench.suites import suite as suite_module
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.errors import InputError, OptionError
@@ -50,7 +51,7 @@ def test_a_suite_is_what_its_manifest_says(tmp_path: Path) -> None:
     assert (suite.folder, suite.name, suite.note) == (tmp_path.resolve(), "two faces", "")
     assert [pair.name for pair in suite.pairs] == ["b--nod", "a--talk", "b--talk"]
     drawn, driving, unknown = suite.pairs
-    assert drawn.truth == DrawnTruth("people", 7, 3)
+    assert drawn.truth == DrawnTruth(family="people", identity=7, placement=3)
     assert (driving.truth, driving.mode, unknown.truth, unknown.mode) == ("driving", "self", None, "cross")
     assert driving.portrait is suite.portraits["a"] and driving.motion is suite.motions["talk"]
     b = suite.portraits["b"]
@@ -88,8 +89,8 @@ def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) ->
         (setter("version", value=2), "format version 2 is not known"),
         (setter("version", value=True), "format version True"),
         (setter("pairs", value=[]), "give 1 to 100,000"),
-        (setter("pairs", value={}), "give a list"),
-        (setter("portraits", value=[]), "portraits are not an object"),
+        (setter("pairs", value={}), "the pairs are {}; give a list"),
+        (setter("portraits", value=[]), "the portraits are []; give an object"),
         (dropper("note"), "no 'note'"),
         (dropper("portraits", "a", "licence"), "portrait 'a' has no 'licence'"),
         (setter("portraits", "a", "license", value="MIT"), "'license', which is not known"),
@@ -99,25 +100,45 @@ def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) ->
         (setter("portraits", "a", "family", value="talking"), "which is a family too"),
         (setter("portraits", "a", "source", value="\x1b[31mred"), "printable"),
         (setter("portraits", "a", "sha256", value="12"), "sha256 of portrait 'a' is '12'"),
-        (setter("portraits", "../c", value={}), "a portrait is called '../c'"),
-        (lambda found: found["portraits"].update(A=found["portraits"]["a"]), "capitals alone"),
-        (setter("portraits", "b", "landmarks", value=None), "landmarks of portrait 'b' is None"),
+        (setter("portraits", "../c", value={}), "the name of portrait '../c' is '../c'; use letters"),
+        (lambda found: found["portraits"].update(A=found["portraits"]["a"]), "portraits 1 and 3 have one name, 'A'"),
+        (setter("portraits", "b", "landmarks", value=None), "landmarks of portrait 'b' are None"),
         (setter("motions", "nod", "kind", value=""), "kind of motion 'nod'"),
-        (setter("pairs", 1, "name", value="b--nod"), "pair 2, 'b--nod', has the name of pair 1"),
-        (setter("pairs", 1, "name", value="B--NOD"), "has the name of pair 1"),
-        (setter("pairs", 1, "name", value="a/b"), "pair 2 is called 'a/b'"),
-        (setter("pairs", 1, "name", value="x" * 101), "pair 2 is called"),
-        (setter("pairs", 1, "name", value="a\n"), "pair 2 is called"),
-        (setter("pairs", 1, "portrait", value="c"), "pair 2, 'a--talk', names the portrait 'c'"),
-        (setter("pairs", 1, "motion", value=["talk"]), "names the motion"),
-        (setter("pairs", 1, "mode", value="both"), "mode 'both'; give 'self' or 'cross'"),
-        (setter("pairs", 1, "mode", value="cross"), "driven by another face"),
+        (setter("pairs", 1, "name", value="b--nod"), "pairs 1 and 2 have one name, 'b--nod'"),
+        (setter("pairs", 1, "name", value="B--NOD"), "pairs 1 and 2 have one name, 'B--NOD'"),
+        (setter("pairs", 1, "name", value="a/b"), "the name of pair 2 is 'a/b'; use letters"),
+        (setter("pairs", 1, "name", value="x" * 101), "the name of pair 2 is"),
+        (setter("pairs", 1, "name", value="a\n"), "the name of pair 2 is"),
+        (
+            setter("pairs", 1, "portrait", value="c"),
+            "portrait of pair 2 is 'c'; the suite has no such portrait: add it",
+        ),
+        (
+            setter("pairs", 1, "motion", value=["talk"]),
+            "motion of pair 2 is ['talk']; the suite has no such",
+        ),
+        (setter("pairs", 1, "mode", value="both"), "the mode of pair 2 is 'both'; give 'self' or 'cross'"),
+        (setter("pairs", 1, "mode", value="cross"), "pair 'a--talk' is driven by another face"),
         (setter("pairs", 1, "motion", value="nod"), "'nod' is no video"),
-        (setter("pairs", 1, "truth", value=None), "has the truth None"),
-        (setter("pairs", 0, "truth", "drawn", "family", value="robots"), "family 'robots'; give one of people"),
+        (setter("pairs", 1, "truth", value=None), "the truth of pair 2 is None; give 'driving'"),
+        (
+            setter("pairs", 0, "truth", "drawn", "family", value="robots"),
+            "of the truth of pair 1 is 'robots'; give one of people",
+        ),
         (setter("pairs", 0, "truth", "drawn", "identity", value=-1), "identity of the truth of pair 1"),
         (setter("pairs", 0, "truth", "drawn", "placement", value=1.5), "placement of the truth of pair 1"),
         (setter("pairs", 0, "truth", "drawn", "placement", value=True), "placement of the truth of pair 1"),
+        (
+            setter("pairs", 0, "truth", "drawn", "placement", value=float("nan")),
+            "placement of the truth of pair 1 is nan",
+        ),
+        (setter("pairs", 0, "truth", "drawn", "placement", value=2**63), "placement of the truth of pair 1"),
+        (setter("pairs", 0, "truth", "drawn", "placement", value="3"), "placement of the truth of pair 1 is '3'"),
+        (setter("pairs", 0, "truth", "drawn", value=None), "the truth of pair 1 is None; give an object"),
+        (dropper("pairs", 0, "truth", "drawn", "identity"), "the truth of pair 1 has no 'identity'; add it"),
+        (setter("pairs", 0, "_portrait", value="a"), "'_portrait', which is not known"),
+        (setter("portraits", "a", "_name", value="b"), "'_name', which is not known"),
+        (setter("portraits", "a", "path", value="b.png"), "'path', which is not known"),
     ],
 )
 def test_an_entry_that_is_not_valid_is_named(change: Change, said: str, tmp_path: Path) -> None:
@@ -158,7 +179,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         ("[" * 100_000, "nested too deeply"),
         ('{"format": "fye-suite", "format": "fye-suite"}', "says 'format' twice"),
         ('{"portraits": {"a": 1, "a": 2}}', "says 'a' twice"),
-        ('{"version": NaN}', "NaN"),
+        ('{"format": "fye-suite", "version": NaN}', "format version nan is not known"),
         ('{"version": ' + "9" * 5000 + "}", "is not JSON"),
     ],
     ids=["empty", "cut", "list", "bytes", "deep", "double", "double inside", "nan", "endless"],
@@ -174,10 +195,10 @@ def test_a_folder_without_a_manifest_is_told_how_to_get_one(tmp_path: Path) -> N
 
 def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path)
-    monkeypatch.setattr(entries, "MAX_PAIRS", 2)
+    monkeypatch.setattr(suite_module, "MAX_PAIRS", 2)
     assert "it has 3 pairs; give 1 to 2" in refused(tmp_path)
-    monkeypatch.setattr(entries, "MAX_PAIRS", 1)
-    assert "at most 1 entries" in refused(tmp_path)
+    monkeypatch.setattr(suite_module, "MAX_PAIRS", 1)
+    assert "it has 2 portraits; give 1 to 1" in refused(tmp_path)
     monkeypatch.setattr(manifest, "MAX_BYTES", 100)
     assert "the limit is 100" in refused(tmp_path)
 
@@ -194,7 +215,7 @@ def test_every_fault_of_a_file_is_found(tmp_path: Path) -> None:
     assert "a.png does not exist" in missing and "nod.npz is empty" in empty
     assert "b.npz is not the file that suite.json lists" in changed and "put that back" in changed
     with pytest.raises(InputError, match="does not exist"):
-        suite.portraits["a"].file.check()
+        suite.portraits["a"].check()
 
 
 def test_what_is_there_twice_is_a_note_and_no_fault(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_names_that_files_make_are_told_apart_from_those_that_jobs_say(tmp_path:
         ("\x00", "is not JSON"),
         ("[" * 60000, "nested too deeply|is not JSON"),
         ("[1]", "not a JSON object"),
-        ('{"portrait": "a", "portrait": "b", "motion": "c"}', "says one thing twice"),
+        ('{"portrait": "a", "portrait": "b", "motion": "c"}', "says 'portrait' twice; remove one"),
         (" " * MAX_LINE + "{}", "more than 65536 bytes"),
         ({"portrait": "a.png"}, "motion is missing"),
         ({"motion": "a.png"}, "portrait is missing"),
