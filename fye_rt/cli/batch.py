@@ -15,6 +15,7 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1."),
 ]
+WorkerThreads = Annotated[int, typer.Option(min=0, help="CPU threads of a worker; 0 means its share of the cores.")]
 Ray = Annotated[
     str | None, typer.Option(metavar="ADDRESS|local", help="Work with the actors of a Ray cluster, one for each GPU.")
 ]
@@ -29,7 +30,7 @@ def batch(
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     backend: Backend = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads of a worker; 0 means its share of the cores.")] = 0,
+    threads: WorkerThreads = 0,
     low_memory: LowMemory = False,
     workers: Workers = None,
     ray: Ray = None,

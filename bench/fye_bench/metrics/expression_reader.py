@@ -6,12 +6,10 @@ trains them again, in minutes on one core, on characters that neither the suite 
 The same seed gives the same reader up to rounding.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fye_bench.arguments import command, option, run
 from fye_bench.metrics.expression import (
     EYE_CROP,
     MOUTH_CROP,
@@ -28,6 +27,7 @@ from fye_bench.metrics.expression import (
     regions,
 )
 from fye_bench.metrics.truth import FIRST_MOTION, FIRST_READER, Image, Shown
+from fye_rt.cli import terminal
 from fye_rt.cli.terminal import Bars
 from fye_rt.errors import InputError
 from fye_rt.files import atomic_file
@@ -204,25 +204,20 @@ def _varied(pixels: Tensor) -> Tensor:
     return pixels + amount * (soft - pixels) + 0.05 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train the reader and write its weights."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.metrics.expression_reader", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS, metavar="NPZ", help="default: the package's own")
-    given = parser.parse_args(arguments)
+@command("python -m fye_bench.metrics.expression_reader")
+def main(
+    output: Annotated[
+        Path, option("NPZ", "File to write.", "-o", "--output", show_default="the package's own")
+    ] = WEIGHTS,
+) -> None:
+    """Train the expression reader on true drawn frames and write its weights."""
     torch.set_num_threads(1)
-    bars = Bars(shown=sys.stderr.isatty())
-    bars.start()
-    try:
+    with terminal.working() as bars:
         weights = train(bars=bars)
-    finally:
-        bars.stop()
-    with atomic_file(given.output) as temporary:
+    with atomic_file(output) as temporary:
         np.savez_compressed(temporary, **weights)
-    print(f"{given.output}: {given.output.stat().st_size / 1e3:.0f} kB")
-    return 0
+    terminal.say(f"{output}: {output.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
