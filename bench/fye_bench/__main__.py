@@ -1,7 +1,5 @@
 """Retake the committed results, on a machine that does nothing else.
 
-    python -m fye_bench [--results bench/results] [--full DIR]
-
 Writes latency.json, session_options.json and decode_chunks.json within half an hour on two cores; part of that goes
 into making the mid-size model on first use. With --full it also writes full_size.json, for which it makes the full-size
 model below DIR, and decode_chunks_full.json of that model.

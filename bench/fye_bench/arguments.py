@@ -110,13 +110,18 @@ def option(metavar: str, text: str, *flags: str, **settings: Any) -> Any:
     return typer.Option(*flags, metavar=metavar, help=text, **settings)
 
 
-def _check_json(path: Path | None) -> Path | None:
-    if path is not None:
-        write.check_output(path, (".json",))
-    return path
+def writable(*suffixes: str) -> Callable[[Path | None], Path | None]:
+    """Return a callback for `option` that refuses a file that could not be written, or has another suffix."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            write.check_output(path, suffixes)
+        return path
+
+    return check
 
 
-Json = Annotated[Path | None, option("FILE", "Also write the result.", callback=_check_json)]
+Json = Annotated[Path | None, option("FILE", "Also write the result.", callback=writable(".json"))]
 Rounds = Annotated[int, option("N", "Repetitions of every measurement.", min=1, max=1000)]
 Size = Annotated[str, option("HxW", "Height and width of the clip.")]
 EveryStep = Annotated[str, typer.Option(help="Forecast, as for animate; off evaluates every step.")]

@@ -104,7 +104,6 @@ def table(run: SavedRun) -> list[str]:
 
 
 def _header(suite: Suite, bundle: Bundle, settings: Settings) -> dict[str, Any]:
-    """Return everything that the results depend on."""
     engine = settings.engine
     return {
         "suite": {"name": suite.name, "digest": suite.digest},

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fye_bench.arguments import Json, command, one_of, option
+from fye_bench.arguments import Json, command, one_of, option, writable
 from fye_bench.evaluation.compare import compare_runs
 from fye_bench.evaluation.comparison import table, write_comparison
 from fye_bench.evaluation.overview import lines, overview, write_overview_of
@@ -16,7 +16,6 @@ from fye_bench.metrics.table import METRICS
 from fye_rt import files
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Quiet
-from fye_rt.clips import write
 from fye_rt.errors import OptionError
 
 
@@ -27,14 +26,12 @@ def main_compare(
         str, option("METRIC", "Metric that chooses the worst pairs of two runs.", parser=one_of((COMBINED, *METRICS)))
     ] = COMBINED,
     json: Json = None,
-    html: Annotated[Path | None, option("FILE", "Also write a page.")] = None,
+    html: Annotated[Path | None, option("FILE", "Also write a page.", callback=writable(".html"))] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare runs of one suite, pair by pair, with the first one."""
     if len(runs) < 2:
         raise OptionError("one run cannot be compared; give two or more")
-    if html is not None:
-        write.check_output(html, (".html",))
     if len(runs) > 2:
         if by != COMBINED:
             raise OptionError(f"--by {by} chooses pairs of two runs; give two, or leave it out")

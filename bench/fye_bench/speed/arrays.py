@@ -1,7 +1,5 @@
 """Time the array operations of the loop on a CPU: numpy, and C++ with each instruction set of this processor.
 
-    python -m fye_bench.speed.arrays [--rounds 20] [--frames 16] [--size 512x512] [--json FILE]
-
 They are the CPU's twins of the kernels `forecast_step` and `to_uint8`. Times are medians of interleaved rounds.
 """
 

@@ -164,7 +164,6 @@ def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> d
 
 
 def _records(folder: Path, jobs: Sequence[Job]) -> float:
-    """Return the seconds of writing a record."""
     times = []
     with Folder(folder) as kept:
         for job in jobs:

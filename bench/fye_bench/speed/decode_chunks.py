@@ -1,7 +1,5 @@
 """Measure how many frames the VAE should decode at a time: seconds and memory by engine, size and chunk.
 
-    python -m fye_bench.speed.decode_chunks --bundle DIR [--size HxW ...] [--chunk N ...] [--rounds 3] [--json FILE]
-
 Each measurement has a process of its own, which opens `vae_decoder`, decodes one chunk to warm up, and then at least
 four frames. Every round measures each chunk once, in rotated order.
 """

@@ -1,7 +1,5 @@
 """Export, verify and run the full-size model on this machine, with time, memory and disk of every step.
 
-    python -m fye_bench.speed.full_size --work DIR [--checkpoint DIR] [--config full|tiny] [--json FILE]
-
 Weights are random, so the frames are noise. It needs 20 GB of memory, 12 GB of disk below --work, and half an hour on
 two cores. Each step is a process of its own, one after another; files in --work are made again.
 """

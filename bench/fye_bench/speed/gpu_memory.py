@@ -1,7 +1,5 @@
 """Compute the GPU memory that a clip takes with the torch backend, without a GPU.
 
-    python -m fye_bench.speed.gpu_memory [--config full] [--size 512x512 384x384] [--frames 8 16 24] [--json FILE]
-
 The backend's modules run on tensors without storage, and every allocation and release is counted as PyTorch's eager
 mode would make it. Kernels of `fye_kernels` and fused attention allocate their results alone. `CONTEXT`, `SLACK` and
 `USABLE` stand for what the count leaves out.

@@ -1,7 +1,5 @@
 """Time a step outside of the network, in two checkouts: the host's loop with a network that costs nothing.
 
-    python -m fye_bench.speed.loop_overhead --other CHECKOUT [--rounds 15] [--json FILE]
-
 Processes of the two checkouts take turns, in random order within a round.
 """
 

@@ -1,7 +1,5 @@
 """Measure how to open graphs: time and memory of engine options, one changed at a time.
 
-    python -m fye_bench.speed.session_options --bundle DIR [--bundle DIR ...] [--rounds 7] [--json FILE]
-
 Each option has a process of its own, which opens the six graphs of a guided clip. The growth of its anonymous memory is
 compared with the graphs' weights in float32. Then its evaluations alternate with those of the chosen options.
 """

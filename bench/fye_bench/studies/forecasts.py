@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from fye_bench.arguments import EveryStep, benchmark, one_of, option, request
+from fye_bench.arguments import EveryStep, benchmark, one_of, option, request, writable
 from fye_bench.environment import environment
 from fye_bench.metrics import truth
 from fye_bench.metrics.images import psnr
@@ -28,7 +28,6 @@ from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
-from fye_rt.clips import write
 from fye_rt.errors import InputError
 from fye_rt.options import MAX_WINDOW, Forecast, Options
 
@@ -81,7 +80,7 @@ def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
 @benchmark("fye bench forecast")
 @takes_request("windows", "forecast", "size", "frames", "landmarker", "portrait_landmarks")
 def main(
-    log: Annotated[Path, option("FILE", "Log of all measurements, .jsonl; the same command goes on with it.")],
+    log: Annotated[Path, option("FILE", "Log, .jsonl; the same command goes on with it.", callback=writable(".jsonl"))],
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     cases: Annotated[int, option("N", "Number of clips.", min=1, max=1000)] = 12,
@@ -95,13 +94,10 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="Stop after that long; the same command goes on.")] = None,
     backend: Backend = "auto",
     threads: Threads = 0,
-    plot: Annotated[Path | None, option("FILE", "Also draw the result: .png or .svg.")] = None,
+    plot: Annotated[Path | None, option("FILE", "Also draw a .png or .svg.", callback=writable(".png", ".svg"))] = None,
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Compare all ways to fewer network evaluations, on drawn clips."""
-    for path, suffixes in ((plot, (".png", ".svg")), (log, (".jsonl",))):
-        if path is not None:
-            write.check_output(path, suffixes)
     model = Bundle.load(bundle or shipped_bundle())
     options = request({**settings, "windows": "context", "forecast": forecast}, model).options
     compared = [way for way in ways(options, budgets or BUDGETS) if way.method in (methods or METHODS)]

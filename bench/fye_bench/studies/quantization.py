@@ -1,7 +1,5 @@
 """Measure what 8 bits cost: every graph's errors against float32, and quality on the suite with a quantised denoiser.
 
-    python -m fye_bench.studies.quantization --bundle DIR [--also DIR ...] [--cases 12] [--json FILE]
-
 Ranges are measured on drawn portraits that the suite never shows, errors on held-out ones among them, both while clips
 are made as users make them. Everything runs on the CPU with ONNX Runtime, which computes between QuantizeLinear and
 DequantizeLinear in floating point: the results hold the error of 8 bits, and say nothing about an engine's speed.

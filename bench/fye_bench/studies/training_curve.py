@@ -1,7 +1,4 @@
-"""Draw the curve of a training run from its logs.
-
-python -m fye_bench.studies.training_curve RUN -o curve.png
-"""
+"""Draw the curve of a training run from its logs."""
 
 import json
 from pathlib import Path
@@ -9,18 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from fye_bench.arguments import command, run
-from fye_rt.clips import write
+from fye_bench.arguments import command, option, run, writable
 from fye_rt.errors import InputError
 
 
 @command("python -m fye_bench.studies.training_curve")
 def main(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run, with logs STAGE.jsonl.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="Picture to write: .png or .svg.")],
+    output: Annotated[Path, option("PNG", "A .png or .svg.", "-o", "--output", callback=writable(".png", ".svg"))],
 ) -> None:
     """Draw the curve of a training run from its logs."""
-    write.check_output(output, (".png", ".svg"))
     draw(output, read(folder))
 
 

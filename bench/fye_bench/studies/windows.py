@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from fye_bench.arguments import EveryStep, benchmark, option, request
+from fye_bench.arguments import EveryStep, benchmark, option, request, writable
 from fye_bench.environment import environment
 from fye_bench.metrics.drift import Array, drift
 from fye_bench.metrics.images import psnr, steadiness
@@ -25,7 +25,6 @@ from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
-from fye_rt.clips import write
 from fye_rt.clips.frames import frames_of
 from fye_rt.clips.live import live_frames
 from fye_rt.errors import OptionError
@@ -35,6 +34,7 @@ from fye_rt.pieces import MAX_FRAMES
 
 STREAM = "stream"
 KINDS = ("reference", "context", "progressive", STREAM)
+PICTURE = writable(*media.images.WRITABLE)
 LEAST = 50  # frames of a long clip
 
 
@@ -93,12 +93,10 @@ def main(
     full: Annotated[bool, typer.Option("--full", help="Also evaluate every step: what does --forecast cost?")] = False,
     backend: Backend = "auto",
     threads: Threads = 0,
-    plot: Annotated[Path | None, option("PNG", "Also draw a column of pixels over time.", "--picture")] = None,
+    plot: Annotated[Path | None, option("PNG", "Also draw pixels over time.", "--picture", callback=PICTURE)] = None,
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Compare all kinds of windows on long drawn clips."""
-    if plot is not None:
-        write.check_output(plot, tuple(media.images.WRITABLE))
     path = bundle or shipped_bundle()
     model = Bundle.load(path)
     clip_request = request({**settings, "windows": "context", "forecast": forecast}, model)
