@@ -656,8 +656,6 @@ def _run(arguments: list[str], folder: Path) -> None:
         sys.stdout, sys.stderr = nowhere, os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         try:
             code = main(arguments)
-        except SystemExit as error:  # argparse, after its own line
-            code = error.code if isinstance(error.code, int) else 1
         finally:
             sys.stdout, sys.stderr = saved[2:]
             os.dup2(saved[0], 1)

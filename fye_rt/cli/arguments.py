@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,29 +87,49 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def takes_request(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_request(*without: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace a command's parameter `settings` by the options of REQUEST, except some; it receives them by name."""
     names = [name for name in REQUEST if name not in without]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
-            if parameter.name != "settings":
+            if parameter.name == "settings":
+                parameters += [keyword(name, REQUEST[name]) for name in names]
+            else:
                 parameters.append(parameter)
-                continue
-            keyword = partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-            parameters += [keyword(name, annotation=REQUEST[name]) for name in names]
 
-        def run(**values: Any) -> None:
+        def run(**values: Any) -> Any:
             settings = {name: values.pop(name) for name in names}
-            command(**values, settings=settings)
+            return command(**values, settings=settings)
 
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
+        return signed(run, command, parameters)
 
     return decorate
+
+
+def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    """Return a parameter for `signed`."""
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+
+
+def signed(run: Any, command: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """Give `run` the name and docstring of `command`, and parameters for typer to read."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+# typer has its own copy of click in some versions and depends on it in others
+ClickException: Any = typer.BadParameter.__mro__[2]
+
+
+def usage_error(error: Any, program: str) -> str:
+    """Word a ClickException as one line that names the help of its command, or of `program`."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else program
+    return f"{error.format_message().rstrip('.')}; see: {path} --help"
 
 
 _NAMES = (*SETTINGS, "backend", "threads", "low_memory", "resume", "workers", "bundle", "ray")

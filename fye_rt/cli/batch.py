@@ -11,6 +11,15 @@ import typer
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, Verbose, takes_request
 
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1."),
+]
+WorkerThreads = Annotated[int, typer.Option(min=0, help="CPU threads per worker; 0 means its share of the cores.")]
+Ray = Annotated[
+    str | None, typer.Option(metavar="ADDRESS|local", help="Run on the actors of a Ray cluster, one per GPU.")
+]
+
 
 @takes_request("portrait_landmarks")
 def batch(
@@ -21,15 +30,10 @@ def batch(
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     backend: Backend = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads per worker; 0 means its share of the cores.")] = 0,
+    threads: WorkerThreads = 0,
     low_memory: LowMemory = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Processes, each with its share of cores or GPUs; by default 1."),
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS|local", help="Run on the actors of a Ray cluster, one per GPU.")
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

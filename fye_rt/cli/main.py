@@ -12,6 +12,7 @@ import typer
 
 from fye_rt.cli import commands, terminal
 from fye_rt.cli.animate import animate
+from fye_rt.cli.arguments import ClickException, usage_error
 from fye_rt.cli.batch import batch
 from fye_rt.cli.build import build
 from fye_rt.cli.calibrate import calibrate
@@ -27,8 +28,6 @@ PASSES_OPTIONS_ON: Any = {"allow_extra_args": True, "ignore_unknown_options": Tr
 for name, command in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):
     app.command(name, add_help_option=False, context_settings=PASSES_OPTIONS_ON)(command)
 app.command()(commands.doctor)
-# some versions of typer include click, others depend on it
-ClickException: Any = typer.BadParameter.__mro__[2]
 LESS = "smaller inputs, or less --size, --frames or --workers if the command has these options"
 
 
@@ -68,9 +67,7 @@ def _run(arguments: Sequence[str]) -> int:
             terminal.note(str(error))
             return 2
         except ClickException as error:
-            context = getattr(error, "ctx", None)
-            path = context.command_path if context else "fye"
-            terminal.note(f"{error.format_message().rstrip('.')}; see: {path} --help")
+            terminal.note(usage_error(error, "fye"))
             return 2
         except OSError as error:
             if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a bug in fye-rt

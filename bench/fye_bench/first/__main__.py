@@ -5,10 +5,10 @@
     python -m fye_bench.first --out DIR --only kernels,model --seconds 300
     python -m fye_bench.first --out DIR --stage kernels     one stage, in this process
 
-DIR/results.jsonl gets a line for every part of a stage as soon as it is known, and one for the stage with part null:
+DIR/results.jsonl gets a line for every part of a stage as soon as it ends, and one for the stage with part null:
 {"stage", "part", "status": "ok", "failed", "timeout" or "skipped", "seconds", and the result or "error"}. DIR/first.log
-gets what the stages print, DIR/tiles.json the tiles that measured best, which later stages use. The exit code is 1 if a
-stage failed, after all have run.
+gets the stages' output, DIR/tiles.json the fastest tiles, which later stages use. All stages run; the exit code is 1 if
+one failed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from fye_bench.first.record import Record, append
 
-# stages in the order of their worth, with the seconds that each needs on an H200; together they fill a run
+# the most useful stages first, with the seconds that each needs on an H200; together they fill a run
 STAGES = {
     "environment": 40.0,
     "cubins": 45.0,
@@ -36,18 +36,18 @@ STAGES = {
 }
 SECONDS = 590.0
 TILES = "tiles.json"
-_LINES = 25  # of a failed stage's output
+_LINES = 25  # last lines of a failed stage's output, which its result shows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; returns the exit code."""
+    """Run all stages, or one of them; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.first", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of all stages together (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="limit of all stages together (%(default)s)")
     parser.add_argument("--only", default=",".join(STAGES), metavar="STAGES", help="some of %(default)s")
     parser.add_argument("--limit", action="append", default=[], metavar="STAGE=SECONDS", help="time limit of a stage")
     parser.add_argument("--small", action="store_true", help="small shapes and a small model: does everything run?")
-    parser.add_argument("--stage", choices=STAGES, help="run a stage in this process")
+    parser.add_argument("--stage", choices=STAGES, help="run one stage in this process")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.stage is not None:
@@ -75,20 +75,20 @@ def run(
     budgets: Mapping[str, float],
     limits: Mapping[str, float] | None = None,
 ) -> int:
-    """Run commands one after another, whatever becomes of them.
+    """Run commands one after another, even if some of them fail.
 
-    A stage gets its share of the time that is left, by its budget and those of the stages after it: what earlier ones
-    leave over goes to later ones, and what is missing is taken from all of them.
+    A stage gets its share of the remaining time, by its budget and those of the stages after it. So later stages share
+    the time that earlier ones leave over, or lack.
 
     Args:
-        commands: by the name of the stage.
+        commands: command of each stage, by its name.
         out: folder of the results and the log.
-        seconds: of all together.
+        seconds: time limit of all stages together.
         budgets: seconds that each stage needs.
-        limits: seconds of some stages that hold in place of their share.
+        limits: upper bounds of some stages' shares in seconds.
 
     Returns:
-        1 if one of them failed or took too long, else 0.
+        1 if a stage failed or took too long, else 0.
     """
     end = time.monotonic() + seconds
     names, statuses = list(commands), {}
@@ -106,7 +106,7 @@ def run(
 
 
 def _stage(command: Sequence[str], out: Path, limit: float) -> tuple[str, dict[str, object]]:
-    """Run one; gives its status, and what is known of a failure."""
+    """Run one stage; returns its status, and a failure's reason and last output."""
     environment = dict(os.environ)
     if (out / TILES).exists():
         environment["FYE_TILES"] = str((out / TILES).absolute())
@@ -124,7 +124,7 @@ def _stage(command: Sequence[str], out: Path, limit: float) -> tuple[str, dict[s
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
             code = None
-        finally:  # its own processes too
+        finally:  # the processes that it started end too
             try:
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:

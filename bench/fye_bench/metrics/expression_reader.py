@@ -1,17 +1,13 @@
-"""Reads a face's expression from a picture: two small networks that have seen true drawn frames only.
+"""Read a face's expression from a picture, with two small networks that were trained on true drawn frames only.
 
-    python -m fye_bench.metrics.expression_reader
-
-trains them again, in minutes on one core, on characters that neither the suite nor the mini model's training has.
-The same seed gives the same reader up to rounding.
+`python -m fye_bench.metrics.expression_reader` trains them again, in minutes on one core, on characters that neither
+the suite nor the mini model's training has. The same seed gives the same reader up to rounding.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fye_bench.arguments import command, option, run
 from fye_bench.metrics.expression import (
     EYE_CROP,
     MOUTH_CROP,
@@ -28,6 +25,7 @@ from fye_bench.metrics.expression import (
     regions,
 )
 from fye_bench.metrics.truth import FIRST_MOTION, FIRST_READER, Image, Shown
+from fye_rt.cli import terminal
 from fye_rt.cli.terminal import Bars
 from fye_rt.errors import InputError
 from fye_rt.files import atomic_file
@@ -39,10 +37,10 @@ from fye_training.shape import Shape
 from fye_training.topology import Array
 
 WEIGHTS = Path(__file__).with_name("expression_reader.npz")
-# what the eye network tells of one eye, and the mouth network of the mouth: columns of QUANTITIES
+# columns of QUANTITIES that the eye network returns for each eye, and the mouth network for the mouth
 RIGHT, LEFT, MOUTH = [0, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]
 MIRRORED = np.array((1.0, -1.0, 1.0, 1.0))  # a mirrored eye looks the other way
-# middle and spread of the quantities in training, which are the networks' zero and unit
+# centre and spread of the quantities in training: the networks' zero and unit
 MIDDLE = np.array((0.3, 0.3, 0.0, 0.0, 0.85, 0.85, 0.1, 0.8, 0.0))
 SPREAD = np.array((0.12, 0.12, 0.08, 0.08, 0.15, 0.15, 0.12, 0.12, 0.08))
 
@@ -55,10 +53,10 @@ class ExpressionReader:
     """Reads the quantities of `expression.QUANTITIES` from pictures.
 
     Args:
-        weights: of both networks by name.
+        weights: weights of both networks, by name.
 
     Raises:
-        InputError: weights of other networks.
+        InputError: the weights are another network's.
     """
 
     def __init__(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
@@ -71,10 +69,10 @@ class ExpressionReader:
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> "ExpressionReader":
-        """The reader that belongs to this package, or another one that was trained.
+        """Load the package's reader, or another one from a file.
 
         Raises:
-            InputError: there is no such file, or it holds something else.
+            InputError: the file is missing, or holds something else.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -86,11 +84,11 @@ class ExpressionReader:
 
     @torch.inference_mode()
     def read(self, frames: Image, shape: Shape, shown: Shown) -> Array:
-        """Expressions of F pictures.
+        """Read the expressions in F pictures.
 
         Args:
             frames: uint8 (F, H, W, 3).
-            shape: the identity that they show.
+            shape: identity in the pictures.
             shown: where its face is in them.
 
         Returns:
@@ -110,7 +108,7 @@ class ExpressionReader:
 
 
 def networks() -> nn.ModuleDict:
-    """One network for an eye, mirrored if it is the left one, and one for the mouth."""
+    """Build a network for the eyes, which sees the left one mirrored, and one for the mouth."""
 
     def network(size: tuple[int, int], outputs: int) -> nn.Sequential:
         cells = (size[0] // 8) * (size[1] // 8)
@@ -123,7 +121,7 @@ def networks() -> nn.ModuleDict:
 
 
 def _normal(crops: Image) -> Tensor:
-    """uint8 (N, H, W, 3) -> (N, 3, H, W) of mean 0 and deviation 1 each: neither light nor skin matters."""
+    """Scale uint8 (N, H, W, 3) to (N, 3, H, W) of mean 0 and deviation 1 each: neither light nor skin matters."""
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
     deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
     return (pixels - mean) / (deviation + 4.0)
@@ -131,7 +129,7 @@ def _normal(crops: Image) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """What a network learns from: N crops, what they show as the networks say it, and what of it can be seen."""
+    """Training data of a network: N crops, their quantities in the networks' units, and which of them are visible."""
 
     crops: Image
     truth: NDArray[np.float32]
@@ -139,7 +137,7 @@ class Examples:
 
 
 def examples(identities: int, bars: Bars) -> dict[str, Examples]:
-    """True frames of the reader's own characters, for each network."""
+    """Draw true frames of the reader's own characters, for each network."""
     columns: dict[str, list[tuple[Image, Array, NDArray[np.bool_]]]] = {"eye": [], "mouth": []}
     for number in range(identities):
         bars("draw", number, identities)
@@ -149,13 +147,13 @@ def examples(identities: int, bars: Bars) -> dict[str, Examples]:
         acting = resting(1) + poses(motion_seed, FRAMES - 1)
         motion = face.motion(who.shape, acting, (side, side), face.placement(who.shape, (side, side), motion_seed))
         shown = Shown.of(motion, (side, side))
-        found = regions(render(who, motion, (side, side)), who.shape, shown)
+        crops = regions(render(who, motion, (side, side)), who.shape, shown)
         truth = expression(who.shape, acting)
         seen = readable(who.shape, truth, shown)
         truth = (truth - MIDDLE) / SPREAD
-        columns["eye"].append((found.eyes[:, 0], truth[:, RIGHT], seen[:, RIGHT]))
-        columns["eye"].append((found.eyes[:, 1], truth[:, LEFT] * MIRRORED, seen[:, LEFT]))
-        columns["mouth"].append((found.mouth, truth[:, MOUTH], seen[:, MOUTH]))
+        columns["eye"].append((crops.eyes[:, 0], truth[:, RIGHT], seen[:, RIGHT]))
+        columns["eye"].append((crops.eyes[:, 1], truth[:, LEFT] * MIRRORED, seen[:, LEFT]))
+        columns["mouth"].append((crops.mouth, truth[:, MOUTH], seen[:, MOUTH]))
     bars("draw", identities, identities)
     return {
         name: Examples(
@@ -198,31 +196,26 @@ def _batches(count: int, epochs: int) -> Iterator[NDArray[np.intp]]:
 
 
 def _varied(pixels: Tensor) -> Tensor:
-    """Half of the crops a little softer, all with a little noise: made frames are never as crisp as drawn ones."""
+    """Soften half of the crops a little, add a little noise to all: generated frames are less crisp than drawn ones."""
     amount = torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
     soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return pixels + amount * (soft - pixels) + 0.05 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train the reader and write its weights."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.metrics.expression_reader", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS, metavar="NPZ", help="default: the package's own")
-    given = parser.parse_args(arguments)
+@command("python -m fye_bench.metrics.expression_reader")
+def main(
+    output: Annotated[
+        Path, option("NPZ", "File to write.", "-o", "--output", show_default="the package's own")
+    ] = WEIGHTS,
+) -> None:
+    """Train the expression reader on true drawn frames and write its weights."""
     torch.set_num_threads(1)
-    bars = Bars(shown=sys.stderr.isatty())
-    bars.start()
-    try:
+    with terminal.working() as bars:
         weights = train(bars=bars)
-    finally:
-        bars.stop()
-    with atomic_file(given.output) as temporary:
+    with atomic_file(output) as temporary:
         np.savez_compressed(temporary, **weights)
-    print(f"{given.output}: {given.output.stat().st_size / 1e3:.0f} kB")
-    return 0
+    terminal.say(f"{output}: {output.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,31 +1,28 @@
-"""The array operations of the loop on a CPU: numpy, and C++ with each set of instructions that this processor has.
-
-    python -m fye_bench.speed.arrays [--rounds 20] [--frames 16] [--size 512x512] [--json FILE]
+"""Time the array operations of the loop on a CPU: numpy, and C++ with each instruction set of this processor.
 
 They are the CPU's twins of the kernels `forecast_step` and `to_uint8`. Times are medians of interleaved rounds.
 """
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from fye_bench.arguments import Rounds, Size, benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
-from fye_rt import arrays, files, machine, options
+from fye_rt import arrays, machine, options
+from fye_rt.cli import terminal
 
 NUMPY = "numpy"
 
 
 @contextmanager
 def twin(name: str) -> Iterator[None]:
-    """Within it, `fye_rt.arrays` is numpy, or C++ with the named set of instructions."""
+    """Let `fye_rt.arrays` be numpy, or C++ with the named instruction set, within a block."""
     native = arrays.native
     before = None if native is None else native.instruction_set()
     try:
@@ -41,10 +38,10 @@ def twin(name: str) -> Iterator[None]:
 
 
 def operations(frames: int, size: tuple[int, int]) -> dict[str, Callable[[], Any]]:
-    """One call of each operation, by name.
+    """Return one call of each operation, by name.
 
     Args:
-        frames: of the clip.
+        frames: frames of the clip.
         size: (height, width) in pixels.
     """
     random = np.random.default_rng(0)
@@ -64,49 +61,44 @@ def operations(frames: int, size: tuple[int, int]) -> dict[str, Callable[[], Any
 def measure(
     runs: Mapping[str, Callable[[], Any]], twins: Sequence[str], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each operation by each twin, round by round, after one that isn't counted."""
+    """Return seconds of each operation by each twin, round by round, after a round that does not count."""
     seconds: dict[str, dict[str, list[float]]] = {name: {each: [] for each in twins} for name in runs}
     for turn in range(rounds + 1):
-        for name, run in runs.items():
+        for name, operation in runs.items():
             for each in twins:
                 with twin(each):
                     start = time.perf_counter()
-                    run()
+                    operation()
                     taken = time.perf_counter() - start
                 if turn:
                     seconds[name][each].append(taken)
     return seconds
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.arrays", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--size", default="512x512", metavar="HxW")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    given = parser.parse_args(argv)
+@benchmark("python -m fye_bench.speed.arrays")
+def main(
+    rounds: Rounds = 20,
+    frames: Annotated[int, option("N", "Frames of the clip.", min=1)] = 16,
+    size: Size = "512x512",
+) -> dict[str, Any]:
+    """Time the array operations of the loop: numpy, and C++ with each instruction set of this processor."""
     twins = [NUMPY, *([] if arrays.native is None else reversed(arrays.native.instruction_sets()))]
     load = OtherLoad()
-    seconds = measure(operations(given.frames, options.parse_size(given.size)), twins, given.rounds)
+    seconds = measure(operations(frames, options.parse_size(size)), twins, rounds)
     busy = load.cores()
-    print(f"{'milliseconds':<28}" + "".join(f"{each:>10}" for each in twins))
-    for name, times in seconds.items():
-        print(f"{name:<28}" + "".join(f"{1e3 * statistics.median(times[each]):>10.2f}" for each in twins))
-    if given.json is not None:
-        content = {
-            "command": ["python", "-m", "fye_bench.speed.arrays", *(sys.argv[1:] if argv is None else argv)],
-            "environment": environment(machine.cpu()["usable"]) | {"other_processes_cores": busy},
-            "workload": {key: getattr(given, key) for key in ("frames", "size", "rounds")},
-            "median_seconds": {
-                name: {each: statistics.median(found) for each, found in times.items()}
-                for name, times in seconds.items()
-            },
-            "seconds": seconds,
-        }
-        files.write_json(given.json, content)
-    return 0
+    medians = {
+        name: {each: statistics.median(values) for each, values in times.items()} for name, times in seconds.items()
+    }
+    terminal.say(f"{'milliseconds':<28}" + "".join(f"{each:>10}" for each in twins))
+    for name, times in medians.items():
+        terminal.say(f"{name:<28}" + "".join(f"{1e3 * times[each]:>10.2f}" for each in twins))
+    return {
+        "environment": environment(machine.cpu()["usable"]) | {"other_processes_cores": busy},
+        "workload": {"frames": frames, "size": size, "rounds": rounds},
+        "median_seconds": medians,
+        "seconds": seconds,
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

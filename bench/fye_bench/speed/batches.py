@@ -1,6 +1,5 @@
-"""`fye bench batch`: clips an hour with one worker and with several, and what handing out a job costs."""
+"""`fye bench batch`: measure clips an hour with one worker and with several, and the cost of handing out a job."""
 
-import argparse
 import json
 import pickle
 import statistics
@@ -10,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fye_bench import arguments
+from fye_bench.arguments import benchmark, option
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.workload import describe_bundle
-from fye_rt import files, machine
+from fye_rt import machine
 from fye_rt.batch.jobs import Job, read_jobs
 from fye_rt.batch.placement import open_workers
 from fye_rt.batch.run import Folder
@@ -23,8 +22,8 @@ from fye_rt.batch.worker import AnimatorSpec, ClipWorker
 from fye_rt.batch.workers import Make, work
 from fye_rt.bundle import Bundle, shipped_bundle, shipped_bundles
 from fye_rt.cli import terminal
+from fye_rt.cli.arguments import BundleFolder, Quiet
 from fye_rt.cli.demo import FAMILIES
-from fye_rt.clips import write
 from fye_rt.errors import OptionError
 
 CHORES = 1000  # tasks that do nothing
@@ -32,22 +31,18 @@ CHORES = 1000  # tasks that do nothing
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """A task that does nothing, as large as a job.
-
-    Attributes:
-        job: that it is as large as.
-    """
+    """A task that does nothing, and is as large as its job."""
 
     job: Job
 
     @property
     def group(self) -> str:
-        """As of the job."""
+        """Group of the job."""
         return self.job.group
 
 
 def idle(threads: int) -> Make:
-    """Makes workers that do nothing."""
+    """Make workers that do nothing."""
     return partial(partial, _nothing)
 
 
@@ -55,60 +50,57 @@ def _nothing(chore: Chore) -> dict[str, Any]:
     return {"name": chore.job.name, "line": chore.job.line, "status": "done", "error": None}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `fye bench batch` with its arguments; returns the exit code.
-
-    Raises:
-        FyeError: an option, a file or a backend is at fault.
-    """
-    given = _parse(argv)
-    if given.json is not None:
-        write.check_output(given.json, (".json",))
+@benchmark("fye bench batch")
+def main(
+    bundle: BundleFolder = None,
+    jobs: Annotated[int, option("N", "Number of clips.", min=4, max=1000)] = 24,
+    frames: Annotated[int, option("N", "Frames of a clip.", min=1, max=16)] = 16,
+    ray: Annotated[str | None, option("ADDRESS|local", "Also time the actors of a Ray cluster, one a core.")] = None,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Time batches with one worker and with several."""
     cores = machine.cores() or 1
     ways: dict[str, tuple[int, int | None, str | None]] = {
         "one process, one thread": (1, None, None),
         "one process, all cores": (0, None, None),
         f"{cores} processes": (1, cores, None),
     }
-    if given.ray is not None:
-        ways[f"Ray, {cores} workers"] = (1, cores, given.ray)
+    if ray is not None:
+        ways[f"Ray, {cores} workers"] = (1, cores, ray)
     if cores == 1:
         raise OptionError("one core has no room for two workers; run this on a machine with more")
-    bundle = Bundle.load(given.bundle or shipped_bundle())
+    model = Bundle.load(bundle or shipped_bundle())
     load = OtherLoad()
-    with tempfile.TemporaryDirectory() as place, terminal.working(given.quiet) as bars:
-        jobs = _jobs(Path(place), given.jobs, given.frames, bundle)
-        made, overheads = {}, {}
+    with tempfile.TemporaryDirectory() as folder, terminal.working(quiet) as bars:
+        clips = _jobs(Path(folder), jobs, frames, model)
+        rates, overheads = {}, {}
         for number, (name, way) in enumerate(ways.items()):
             bars("measure", number, len(ways), name)
-            made[name] = _clips(Path(place) / f"out{number}", jobs, AnimatorSpec(bundle.path.absolute()), way)
-            overheads[name] = _overhead(jobs, way)
+            rates[name] = _clips(Path(folder) / f"out{number}", clips, AnimatorSpec(model.path.absolute()), way)
+            overheads[name] = _overhead(clips, way)
         bars("measure", len(ways), len(ways))
-        written = _records(Path(place) / "records", jobs)
+        written = _records(Path(folder) / "records", clips)
     result = {
-        "command": ["fye", "bench", "batch", *argv],
         "environment": environment(cores),
         "other_load_cores": load.cores(),
         "workload": {
-            "model": describe_bundle(bundle),
-            "jobs": len(jobs),
-            "portraits": len({job.request.portrait for job in jobs}),
-            "frames": given.frames,
-            "options": replace(jobs[0].request.options, seed=0).as_dict(),
+            "model": describe_bundle(model),
+            "jobs": len(clips),
+            "portraits": len({job.request.portrait for job in clips}),
+            "frames": frames,
+            "options": replace(clips[0].request.options, seed=0).as_dict(),
         },
-        "clips": made,
+        "clips": rates,
         "overhead": overheads | {"a record": {"seconds_a_task": written}},
-        "bytes": {"task": len(pickle.dumps(jobs[0])), "record": len(json.dumps(_nothing(Chore(jobs[0]))))},
+        "bytes": {"task": len(pickle.dumps(clips[0])), "record": len(json.dumps(_nothing(Chore(clips[0]))))},
     }
-    if given.json is not None:
-        files.write_json(given.json, result)
     for line in table(result):
         terminal.say(line)
-    return 0
+    return result
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """What was found, as lines of text."""
+    """Return the result as lines of text."""
     lines = [f"{'':<26}{'clips an hour':>14}{'first clip':>12}{'a task that does nothing':>28}"]
     for name, row in result["clips"].items():
         overhead = result["overhead"][name]
@@ -120,22 +112,8 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = arguments.Parser(prog="fye bench batch", description="Time batches with one worker and with several.")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
-    numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--jobs", **numbers, default=24, choices=arguments.Between(4, 1000), help="clips (%(default)s)")
-    parser.add_argument(
-        "--frames", **numbers, default=16, choices=arguments.Between(1, 16), help="of a clip (%(default)s)"
-    )
-    parser.add_argument("--ray", metavar="ADDRESS|local", help="also the actors of a Ray cluster, one a core")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
-
-
 def _jobs(folder: Path, count: int, frames: int, bundle: Bundle) -> list[Job]:
-    """The shipped portraits in turn, with their own motions and other noise each time."""
+    """List jobs: the shipped portraits in turn, with their own motions and other noise each time."""
     lines = []
     for number in range(count):
         inputs = shipped_bundles() / "demo" / FAMILIES[number % len(FAMILIES)]
@@ -149,7 +127,7 @@ def _jobs(folder: Path, count: int, frames: int, bundle: Bundle) -> list[Job]:
 def _clips(
     folder: Path, jobs: Sequence[Job], engine: AnimatorSpec, way: tuple[int, int | None, str | None]
 ) -> dict[str, float]:
-    """Make all clips. The rate is that between the first clip of the slowest worker to begin and the last clip."""
+    """Make all clips. The rate counts from the first clip of the worker that begins last, to the last clip."""
     start, times = time.perf_counter(), []
     with Folder(folder) as kept:
 
@@ -176,7 +154,7 @@ def _clips(
 
 
 def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> dict[str, float]:
-    """Of tasks that do nothing, when all workers have begun."""
+    """Time tasks that do nothing, once all workers have begun."""
     chores = [Chore(jobs[i % len(jobs)]) for i in range(CHORES)]
     start, times = time.perf_counter(), []
     for _ in work(open_workers(idle, *way), chores):
@@ -186,7 +164,6 @@ def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> d
 
 
 def _records(folder: Path, jobs: Sequence[Job]) -> float:
-    """Seconds that writing a record takes."""
     times = []
     with Folder(folder) as kept:
         for job in jobs:

@@ -1,30 +1,26 @@
-"""How many frames the VAE is best given at a time: seconds and memory of decoding, by engine, size and chunk.
-
-    python -m fye_bench.speed.decode_chunks --bundle DIR [--size HxW ...] [--chunk N ...] [--rounds 3] [--json FILE]
+"""Measure how many frames the VAE should decode at a time: seconds and memory by engine, size and chunk.
 
 Each measurement has a process of its own, which opens `vae_decoder`, decodes one chunk to warm up, and then at least
-four frames. In every round every chunk is measured once, another one first each time.
+four frames. Every round measures each chunk once, in rotated order.
 """
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from fye_bench.arguments import Between, run
+from fye_bench.arguments import Rounds, benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
-from fye_rt import backends, files, options
+from fye_rt import backends, options
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
-from fye_rt.clips import write
 from fye_rt.engine import Settings
 from fye_rt.options import check_sides
 
@@ -32,7 +28,7 @@ THREADS = 2
 SIZES = ("128x128", "256x256")
 CHUNKS = (1, 2, 4, 8, 16)
 GRAPH = "vae_decoder"
-_FRAMES = 4  # at least; one small frame alone is too short to time
+_FRAMES = 4  # at least: decoding one small frame is too short to time
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Decoding:
 
 
 def decode(bundle: Path, decoding: Decoding) -> float:
-    """In a worker: open the decoder, warm it up and decode; seconds per frame."""
+    """In a worker: open the decoder, warm it up, decode, and return seconds per frame."""
     opened = Bundle.load(bundle, verify=False)
     engine = backends.load(decoding.backend)(opened, GRAPH, Settings(decoding.compute, THREADS))
     height, width = decoding.size
@@ -67,7 +63,7 @@ def measure(
     chunks: Sequence[int],
     rounds: int,
 ) -> Iterator[dict[str, Any]]:
-    """One row for each chunk of each engine (backend, compute) and size; the first chunk is what others face."""
+    """Yield a row for each chunk of each engine (backend, compute) and size; speed-ups are against the first chunk."""
     for size in sizes:
         for backend, compute in engines:
             row = [Decoding(backend, compute, size, chunk) for chunk in chunks]
@@ -89,35 +85,29 @@ def measure(
                 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the table; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.speed.decode_chunks", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--size", action="append", metavar="HxW", help=f"repeatable; default: {', '.join(SIZES)}")
-    parser.add_argument("--chunk", type=int, action="append", choices=Between(1, 32), metavar="N", help="repeatable")
-    parser.add_argument("--rounds", type=int, default=3, choices=Between(1, 100), metavar="N")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args(argv)
-    sizes = [options.parse_size(size) for size in arguments.size or SIZES]
-    for size in sizes:
-        check_sides(size, "a frame")
-    if arguments.json is not None:
-        write.check_output(arguments.json, (".json",))
-    bundle = Bundle.load(arguments.bundle)
+@benchmark("python -m fye_bench.speed.decode_chunks")
+def main(
+    bundle: Annotated[Path, option("DIR", "Bundle whose decoder is timed.")],
+    size: Annotated[list[str] | None, option("HxW", f"Sizes; by default {' '.join(SIZES)}.")] = None,
+    chunk: Annotated[list[int] | None, option("N", "Frames per call; by default 1 2 4 8 16.", min=1, max=32)] = None,
+    rounds: Rounds = 3,
+) -> dict[str, Any]:
+    """Measure seconds and memory of decoding, by engine, size and chunk of frames."""
+    sizes = [options.parse_size(text) for text in size or SIZES]
+    for sides in sizes:
+        check_sides(sides, "a frame")
+    model = Bundle.load(bundle)
     engines = [(backend, compute) for backend in backends.installed() for compute in backends.computes(backend)]
     result: dict[str, Any] = {
-        "command": ["python", "-m", "fye_bench.speed.decode_chunks", *argv],
         "environment": environment(THREADS),
-        "workload": {"graph": GRAPH, "model": describe_bundle(bundle)},
+        "workload": {"graph": GRAPH, "model": describe_bundle(model)},
         "chunks": [],
     }
     others = OtherLoad()
     terminal.say(
         f"{'engine':<13}{'compute':<9}{'size':<11}{'chunk':>5}{'s a frame':>11}{'relative speed':>21}{'memory':>12}"
     )
-    for row in measure(bundle.path, engines, sizes, arguments.chunk or CHUNKS, arguments.rounds):
+    for row in measure(model.path, engines, sizes, chunk or CHUNKS, rounds):
         result["chunks"].append(row)
         speedup = row["speedup"]
         terminal.say(
@@ -127,9 +117,7 @@ def main(argv: Sequence[str]) -> int:
             f"{row['peak_anonymous_bytes'] / 1e6:>9,.0f} MB"
         )
     result["environment"]["other_processes_cores"] = others.cores()
-    if arguments.json is not None:
-        files.write_json(arguments.json, result)
-    return 0
+    return result
 
 
 if __name__ == "__main__":

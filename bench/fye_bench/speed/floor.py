@@ -1,10 +1,9 @@
-"""What the model must compute, and how fast a GPU could be at best, on paper.
+"""Count the operations of the model, and derive from data sheets how fast a GPU could be at best.
 
     python -m fye_bench.speed.floor [--config full] [--size 512x512] [--frames 16] [--evaluations 6] [--json FILE]
 
-Useful work is counted, two operations for each multiply-add of convolutions, linear layers and attention, on tensors
-without storage; it is divided by the GPU's dense float16 rate with float32 sums, from its maker's data sheet. Nothing
-reaches that: it is the floor that measured times are held against.
+Useful work counts two operations for each multiply-add of convolutions, linear layers and attention, on tensors without
+storage. Divided by the GPU's dense float16 rate with float32 sums, it is the floor of measured times: nothing beats it.
 """
 
 import argparse
@@ -26,12 +25,12 @@ from fye_rt.bundle import symbols
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """From a data sheet.
+    """A GPU's data sheet.
 
     Attributes:
-        architecture: what its kernels are compiled for.
-        flops: dense float16 operations a second with float32 sums.
-        bandwidth: bytes a second.
+        architecture: architecture to compile kernels for.
+        flops: dense float16 operations per second with float32 sums.
+        bandwidth: bytes per second.
     """
 
     architecture: str
@@ -49,12 +48,12 @@ GPUS = {
 
 
 def operations(config: ModelConfig, size: tuple[int, int], frames: int) -> dict[str, int]:
-    """Operations of one run of each graph, over all frames.
+    """Count the operations of one run of each graph, over all frames.
 
     Args:
         config: sizes of the networks.
         size: (height, width) in pixels.
-        frames: of the clip.
+        frames: frames of the clip.
     """
     sizes = symbols(frames, *size)
     counted = {}
@@ -75,12 +74,12 @@ def operations(config: ModelConfig, size: tuple[int, int], frames: int) -> dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Count, divide and print; returns the exit code."""
+    """Print operations and floors; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.floor", description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=PRESETS, default="full")
     parser.add_argument("--size", default="512x512", metavar="HxW")
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--evaluations", type=int, default=6, help="of the network for the clip")
+    parser.add_argument("--evaluations", type=int, default=6, help="network evaluations for the clip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     given = parser.parse_args(argv)
     counted = operations(PRESETS[given.config], options.parse_size(given.size), given.frames)

@@ -1,23 +1,22 @@
-"""The full-size model on this machine: exported, verified, run; with time, memory and disk of every step.
+"""Export, verify and run the full-size model on this machine, with time, memory and disk of every step.
 
-    python -m fye_bench.speed.full_size --work DIR [--checkpoint DIR] [--config full|tiny] [--json FILE]
-
-Weights are random, so the frames are noise. Needs 20 GB of memory, 12 GB of disk below --work, and half an hour on two
-cores. Each step is a process of its own, one after another; what is in --work already is made again.
+Weights are random, so the frames are noise. It needs 20 GB of memory, 12 GB of disk below --work, and half an hour on
+two cores. Each step is a process of its own, one after another; files in --work are made again.
 """
 
-import argparse
 import json
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from fye_bench import arguments
+from fye_bench.arguments import one_of, option
 from fye_bench.environment import environment
 from fye_bench.speed import session_options
 from fye_bench.speed.memory import peak_resident
@@ -28,8 +27,6 @@ from fye_bench.speed.workload import Workload, denoiser_inputs
 from fye_rt import files, media
 from fye_rt.bundle import Bundle, shipped_bundles
 from fye_rt.cli import terminal
-from fye_rt.clips import write
-from fye_rt.errors import FyeError
 
 LIMIT = 20_000_000_000  # bytes of memory that no step may exceed
 EVALUATED = Workload(frames=2, size=(512, 512))
@@ -38,39 +35,39 @@ COMPARED = Workload(frames=2, size=(128, 128))
 AGREEMENT = 1e-4  # of the largest prediction: float32 in another order of additions, through a hundred layers
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run all steps and write the result; returns 1 if one of them exceeded `LIMIT`, or two backends disagree.
+@arguments.command("python -m fye_bench.speed.full_size")
+def main(
+    context: typer.Context,
+    work: Annotated[Path, option("DIR", "Folder for checkpoint, bundle and results.")],
+    checkpoint: Annotated[Path | None, option("DIR", "Use this checkpoint instead of writing one.")] = None,
+    config: Annotated[
+        str, option("full|tiny", "Model; tiny tries this script.", parser=one_of(("full", "tiny")))
+    ] = "full",
+    json: arguments.Json = None,
+) -> int:
+    """Export, verify and run the full-size model, with time, memory and disk of every step.
 
-    Raises:
-        FyeError: a step failed.
+    Exit code 1 if a step took more memory than 20 GB, or two backends disagree.
     """
-    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.full_size", description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="for checkpoint, bundle and results")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="use this one instead of writing one")
-    parser.add_argument("--config", choices=("full", "tiny"), default="full", help="tiny: to try this script")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args(argv)
-    if arguments.json is not None:
-        write.check_output(arguments.json, (".json",))
     result: dict[str, Any] = {
-        "command": ["python", "-m", "fye_bench.speed.full_size", *argv],
+        "command": context.obj,
         "environment": environment(),
-        "config": arguments.config,
+        "config": config,
         "steps": {},
     }
-    for name, facts in _steps(arguments.work, arguments.checkpoint, arguments.config):
+    for name, facts in _steps(work, checkpoint, config):
         result["steps"][name] = facts
         terminal.say(
             f"{name:<12}{facts['seconds'] / 60:>7.1f} min{facts['peak_memory_bytes'] / 1e9:>8.2f} GB of memory"
             f"{facts['peak_anonymous_bytes'] / 1e9:>8.2f} GB of it anonymous"
         )
-    folders = {"checkpoint": arguments.checkpoint or arguments.work / "checkpoint", "bundle": arguments.work / "bundle"}
+    folders = {"checkpoint": checkpoint or work / "checkpoint", "bundle": work / "bundle"}
     result["disk_bytes"] = {name: _bytes(folder) for name, folder in folders.items()}
     result["peak_memory_bytes"] = max(facts["peak_memory_bytes"] for facts in result["steps"].values())
     result["memory_limit_bytes"] = LIMIT
     terminal.say(", ".join(f"{name} {size / 1e9:.2f} GB on disk" for name, size in result["disk_bytes"].items()))
-    if arguments.json is not None:
-        files.write_json(arguments.json, result)
+    if json is not None:
+        files.write_json(json, result)
     difference = result["steps"]["compare"]["difference"]
     terminal.say(f"torch differs from onnxruntime by {difference:.1e} of the largest prediction")
     return int(result["peak_memory_bytes"] > LIMIT or difference > AGREEMENT)
@@ -80,8 +77,8 @@ def _steps(work: Path, checkpoint: Path | None, config: str) -> Iterator[tuple[s
     work.mkdir(parents=True, exist_ok=True)
     bundle = work / "bundle"
 
-    def python(name: str, *arguments: object) -> tuple[str, dict[str, Any]]:
-        return name, asdict(run(["-m", *map(str, arguments)], work / f"{name}.log"))
+    def python(name: str, *words: object) -> tuple[str, dict[str, Any]]:
+        return name, asdict(run(["-m", *map(str, words)], work / f"{name}.log"))
 
     if checkpoint is None:
         checkpoint = work / "checkpoint"
@@ -103,7 +100,7 @@ def _steps(work: Path, checkpoint: Path | None, config: str) -> Iterator[tuple[s
 
 
 def _pictures(work: Path) -> tuple[Path, Path]:
-    """A portrait, and a folder of landmark images, which need no landmark model."""
+    """Write a portrait and a folder of landmark images, which need no landmark model."""
     portrait, landmarks = work / "portrait.png", work / "landmarks"
     landmarks.mkdir(exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (*ANIMATED.size, 3), np.uint8)
@@ -114,7 +111,7 @@ def _pictures(work: Path) -> tuple[Path, Path]:
 
 
 def _evaluate(bundle: Path) -> dict[str, Any]:
-    """One evaluation of the denoiser, as `fye_rt.Animator` has it: two halves of guidance."""
+    """Evaluate the denoiser once, as `fye_rt.Animator` does: two halves of guidance."""
     inputs = denoiser_inputs(Bundle.load(bundle, verify=False), EVALUATED)
     candidate = Candidate(bundle, "onnxruntime", "fp32")
     with Worker() as worker:
@@ -132,7 +129,7 @@ def _evaluate(bundle: Path) -> dict[str, Any]:
 
 
 def _compare(bundle: Path) -> dict[str, Any]:
-    """The same evaluation by two backends, one process after the other."""
+    """Compare one evaluation by two backends, one process after the other."""
     inputs = denoiser_inputs(Bundle.load(bundle, verify=False), COMPARED)
     predictions, seconds, resident, anonymous = [], 0.0, 0, 0
     for backend in ("onnxruntime", "torch"):
@@ -161,8 +158,4 @@ def _bytes(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FyeError as error:
-        terminal.note(str(error))
-        sys.exit(2)
+    arguments.run(main)

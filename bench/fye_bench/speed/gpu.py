@@ -1,12 +1,12 @@
-"""The full-size model on an NVIDIA GPU: the torch backend against the public code's way, with random weights.
+"""Time the full-size model with random weights on an NVIDIA GPU: torch backend against reference implementation.
 
     python -m fye_bench.speed.gpu --json FILE     512x512, 16 frames, 30 steps, guidance 3.5, float16
     python -m fye_bench.speed.gpu --config tiny --size 64x64 --frames 4 --steps 6      any machine: does it run?
 
-First one evaluation and the decoder are compared with float32; then both are timed in interleaved rounds, and whole
-clips after them, from what is encoded to frames in the host's memory. The floor of a clip is its operations over the
-rate at which this GPU was measured to multiply. Where the runtime is further from float32 than the public code's way
-allows, the exit code is 1.
+First, one evaluation and the decoder are compared with float32. Then interleaved rounds time both, and after them whole
+clips, from encoded inputs to frames in the host's memory. The floor of a clip is its operations over the measured rate
+of multiplication. The exit code is 1 if the runtime strays further from float32 than the reference implementation
+allows.
 """
 
 import argparse
@@ -46,11 +46,11 @@ from fye_rt.windows import blended_windows
 from fye_torch.engine import TorchEngine, assemble, with_kernels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BUDGETS = (None, 12, 6, 5)  # evaluations of a clip; None: every step
+BUDGETS = (None, 12, 6, 5)  # network evaluations of a clip; None: every step
 GOAL = 25.0  # frames a second
-FASTER = {"evaluation": 2.5, "clip": 7.0}  # than the public code's way: what is promised
-# The runtime's relative RMS error may be twice that of the public code's way in the same precision: other roundings of
-# the same numbers. In float32 both are orders of additions, of which neither is the right one
+FASTER = {"evaluation": 2.5, "clip": 7.0}  # promised speed-up over the reference implementation
+# The runtime's relative RMS error may be twice the reference implementation's in the same precision: it rounds the same
+# numbers otherwise. In float32 they differ by the order of additions, and neither order is the right one
 EXCESS, ROUNDING = 2.0, 1e-4
 
 _WINDOWS = {"one window": (1.0, 0), "two windows": (0.75, 1)}  # parts of the frames, and the overlap
@@ -60,7 +60,7 @@ Networks = Mapping[str, nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Of one clip: landmark images uint8 (F, H, W, 3), a portrait uint8 (H, W, 3), CLIP's pixels, and noise."""
+    """Inputs of a clip: landmark images uint8 (F, H, W, 3), a portrait uint8 (H, W, 3), CLIP's pixels, and noise."""
 
     landmarks: NDArray[np.uint8]
     portrait: NDArray[np.uint8]
@@ -69,7 +69,7 @@ class Inputs:
 
 
 class Runtime:
-    """The torch backend around networks that are there already."""
+    """The torch backend around existing networks."""
 
     def __init__(self, config: ModelConfig, parts: Networks, compute: str, operations: Any) -> None:
         device = next(parts["unet"].parameters()).device
@@ -79,12 +79,12 @@ class Runtime:
             for name, spec in graph_specs(config).items()
         }
 
-    def encode(self, given: Inputs) -> Network:
-        """The denoiser of this portrait and motion."""
-        pixels = _planar(given.portrait[None]) * np.float32(2) - np.float32(1)
-        tokens = self.engines["image_encoder"].run({"clip_pixels": given.clip_pixels[None]})
+    def encode(self, inputs: Inputs) -> Network:
+        """Return the denoiser of a portrait and a motion."""
+        pixels = _planar(inputs.portrait[None]) * np.float32(2) - np.float32(1)
+        tokens = self.engines["image_encoder"].run({"clip_pixels": inputs.clip_pixels[None]})
         latents = self.engines["vae_encoder"].run({"pixels": pixels})
-        images = _planar(given.landmarks)
+        images = _planar(inputs.landmarks)
         chunks = [self.engines["guider"].run({"landmark_images": images[i : i + 8]}) for i in range(0, len(images), 8)]
         features = np.concatenate([chunk["landmark_features"] for chunk in chunks])
         engine = self.engines["denoiser"]
@@ -92,7 +92,7 @@ class Runtime:
         return network(engine, {name: engine.to_device(array) for name, array in tensors.items()}, features)
 
     def decode(self, latents: Array) -> NDArray[np.uint8]:
-        """Frames."""
+        """Decode latents into frames."""
         decoder = self.engines["vae_decoder"]
         chunk = max(1, decoder.pixels // (64 * latents.shape[3] * latents.shape[4]))
         pieces = [np.ascontiguousarray(latents[:, :, i : i + chunk]) for i in range(0, latents.shape[2], chunk)]
@@ -101,7 +101,7 @@ class Runtime:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; returns the exit code."""
+    """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=random_checkpoint.PRESETS, default="full")
     parser.add_argument("--size", default="512x512", metavar="HxW")
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--guidance", type=float, default=3.5)
     parser.add_argument("--compute", choices=DTYPES, default="fp16")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="also time what torch.compile makes of the denoiser")
+    parser.add_argument("--compile", action="store_true", help="also time the denoiser after torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     given = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -130,10 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Results of the runtime whose error has no twin in the public code's way: see `EXCESS`.
+    """Name the runtime's results whose error exceeds the reference implementation's: see `EXCESS`.
 
     Args:
-        checks: of `Rivals.checks`, by "way, result".
+        checks: errors from `Rivals.checks`, by "way, result".
     """
     wrong = []
     for name, found in checks.items():
@@ -194,7 +194,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
 
 
 def random_inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> Inputs:
-    """Random pictures of a size (height, width), and noise."""
+    """Return random pictures of a size (height, width), and noise."""
     random = np.random.default_rng(0)
     side = config.image_encoder.image_size
     return Inputs(
@@ -208,13 +208,13 @@ def random_inputs(config: ModelConfig, size: tuple[int, int], frames: int) -> In
 def random_networks(
     config: ModelConfig, device: torch.device, names: Sequence[str] = NETWORKS, dtype: torch.dtype = torch.float32
 ) -> dict[str, nn.Module]:
-    """Networks with the random weights of `fye_export.random_checkpoint`, made where they are needed: seconds on a GPU.
+    """Make networks with the random weights of `fye_export.random_checkpoint` on their device: seconds on a GPU.
 
     Args:
-        config: sizes.
-        device: of the weights. On a CPU they are those of the checkpoint with seed 0.
-        names: of the networks.
-        dtype: of the weights, which hold float16 numbers.
+        config: sizes of the networks.
+        device: device of the weights. On a CPU they equal those of the checkpoint with seed 0.
+        names: names of the networks.
+        dtype: type of the weights, which hold float16 numbers.
     """
     networks_by_name = {}
     for name in names:
@@ -224,7 +224,7 @@ def random_networks(
         gain = random_checkpoint.gain(name)
         for key, tensor in network.state_dict().items():
             random_checkpoint.fill(tensor, key, f"0 {name} {key}", gain)
-        for module in network.modules():  # CLIP's only buffer that no state dict has
+        for module in network.modules():  # CLIP's only buffer that its state dict lacks
             if isinstance(ids := getattr(module, "position_ids", None), Tensor):
                 ids.copy_(torch.arange(ids.shape[-1]))
         networks_by_name[name] = network
@@ -232,7 +232,7 @@ def random_networks(
 
 
 def exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
-    """One evaluation and the decoder in float32, by PyTorch alone."""
+    """Run one evaluation and the decoder in float32, by PyTorch alone."""
     plain = Runtime(config, parts, "fp32", None)
     held = plain.encode(inputs).inputs(np.arange(len(inputs.landmarks)))
     predicted = _run(plain.engines["denoiser"].module, held, _at(parts, inputs.noise))
@@ -242,7 +242,7 @@ def exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Arr
 
 @torch.inference_mode()
 def _run(denoiser: Callable[..., Any], held: Mapping[str, Any], latents: Tensor) -> Any:
-    """One evaluation at timestep 500; what is held is in the order of the denoiser's last inputs."""
+    """Evaluate at timestep 500; `held` is in the order of the denoiser's last inputs."""
     names = [name for name in held if name != "landmark_features"]
     rest = (torch.as_tensor(held[name]).to(latents) for name in ("landmark_features", *names))
     return denoiser(latents, torch.tensor([500], device=latents.device), *rest)
@@ -254,15 +254,15 @@ def _compiled(denoiser: nn.Module, held: Mapping[str, Any], latents: Tensor) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rivals:
-    """The public code's way and the runtime's, with the same networks, portrait and motion.
+    """The reference implementation and the runtime, with the same networks, portrait and motion.
 
     Attributes:
-        baseline: the public code's way.
-        runtime: ours.
-        inputs: of the clip.
-        portrait: as the baseline encodes it.
-        features: of the motion, as the baseline encodes it.
-        network: the runtime's denoiser of both.
+        baseline: the reference implementation.
+        runtime: the torch backend.
+        inputs: inputs of the clip.
+        portrait: the portrait as the baseline encodes it.
+        features: the motion's features as the baseline encodes them.
+        network: the runtime's denoiser of portrait and motion.
     """
 
     baseline: Baseline
@@ -274,7 +274,7 @@ class Rivals:
 
     @classmethod
     def meet(cls, baseline: Baseline, runtime: Runtime, inputs: Inputs, network: Network | None = None) -> "Rivals":
-        """Encode the clip in both ways, or, where the runtime's `network` is given, in the baseline's."""
+        """Encode the clip in both ways, or for the baseline alone if the runtime's `network` is given."""
         with torch.inference_mode():
             portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
             features = baseline.encode_motion(inputs.landmarks)
@@ -282,11 +282,11 @@ class Rivals:
 
     @property
     def latents(self) -> Tensor:
-        """The noise, where the baseline reads it."""
+        """The noise on the baseline's device, in its precision."""
         return _at(self.baseline.networks, self.inputs.noise)
 
     def checks(self, exact: Mapping[str, Array]) -> dict[str, Any]:
-        """One evaluation and the decoder, against float32."""
+        """Compare one evaluation and the decoder with float32."""
         noise, runtime = self.inputs.noise, self.runtime
         made = dict(zip(("v_unconditional", "v_conditional"), self.evaluate(), strict=True))
         again = self.evaluate()  # the second run of a shape is replayed from a graph, as all later ones
@@ -295,7 +295,7 @@ class Rivals:
         theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
         found = {f"runtime, {name}": difference(array, exact[name]) for name, array in made.items()}
         found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
-        for name, windows in _WINDOWS.items():  # latents that stay on the GPU, against those that go through the host
+        for name, windows in _WINDOWS.items():  # latents on the GPU against latents on the host
             found[f"runtime, {name}"] = difference(*(self._latents(windows, loop) for loop in (True, False)))
         found["baseline, v_conditional"] = difference(theirs[1:], exact["v_conditional"])
         found["baseline, v_unconditional"] = difference(theirs[:1], exact["v_unconditional"])
@@ -303,7 +303,7 @@ class Rivals:
         return found
 
     def stages(self, plain: nn.Module | None, rounds: int) -> dict[str, Any]:
-        """Seconds of each stage, in interleaved rounds; `plain` is a denoiser to compile."""
+        """Time each stage in interleaved rounds; `plain` is a denoiser to compile."""
         baseline, runtime, inputs, latents = self.baseline, self.runtime, self.inputs, self.latents
         ways: dict[str, dict[str, Callable[[], object]]] = {
             "evaluation": {
@@ -336,7 +336,7 @@ class Rivals:
         return found
 
     def ways(self, options: Options) -> list[tuple[str, int, Callable[[], object]]]:
-        """Ways to make a clip, with their evaluations: the public code's, and the runtime's with fewer and fewer."""
+        """List ways to make a clip, with their evaluations: the baseline, and the runtime with fewer and fewer."""
         ways: list[tuple[str, int, Callable[[], object]]] = [("baseline", options.steps, partial(self._first, options))]
         for budget in BUDGETS:
             if budget is None or budget < options.steps:
@@ -344,7 +344,7 @@ class Rivals:
         return ways
 
     def clips(self, options: Options) -> list[dict[str, Any]]:
-        """Seconds of whole clips in all `ways`."""
+        """Time whole clips in all `ways`."""
         clips = []
         for way, evaluations, run in self.ways(options):
             seconds = statistics.median(timed(run) for _ in range(1 if way == "baseline" else 3))
@@ -352,11 +352,11 @@ class Rivals:
         return clips
 
     def memory(self, options: Options, fresh: Callable[[], Runtime]) -> dict[str, int]:
-        """Bytes of GPU memory that each way takes for a clip beside the weights, encoding and CUDA graphs included.
+        """Measure bytes of GPU memory of a clip beside the weights, encoding and CUDA graphs included.
 
         Args:
-            options: of the clip.
-            fresh: makes a runtime that shares the weights, and nothing else, with this one.
+            options: options of the clip.
+            fresh: makes a runtime that shares nothing but the weights with this one.
         """
 
         def first() -> None:
@@ -382,7 +382,7 @@ class Rivals:
         return self.runtime.decode(denoise(workspace, steps, table, windows, noise))
 
     def _latents(self, sizes: tuple[float, int], own: bool) -> Array:
-        """Of four steps with windows of a share of the frames and an overlap; on the engine's device or on the host."""
+        """Denoise four steps on the engine's device or the host; `sizes`: share of the frames in a window, overlap."""
         noise, steps = self.inputs.noise, schedule(4, SchedulerConfig())
         share, overlap = sizes
         windows = blended_windows(noise.shape[2], "context", round(share * noise.shape[2]), overlap)
@@ -393,7 +393,7 @@ class Rivals:
         return denoise(workspace, steps, table, windows, noise)
 
     def evaluate(self) -> tuple[Array, Array]:
-        """Both halves."""
+        """Evaluate both halves of guidance."""
         unconditional, conditional = self.network(self.inputs.noise, 500, self._all)
         assert unconditional is not None
         return unconditional, conditional
@@ -404,14 +404,14 @@ class Rivals:
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product of two large matrices."""
+    """Measure operations per second of a product of two large matrices."""
     side = 8192 if device.type == "cuda" else 256
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / statistics.median([timed(lambda: a @ b) for _ in range(12)][2:])
 
 
 def _added(run: Callable[[], object]) -> int:
-    """Bytes of GPU memory that PyTorch takes for a run beside what it has; 0 without a GPU, where none is counted."""
+    """Measure the bytes of GPU memory that PyTorch adds during a run; 0 without a GPU."""
     if not torch.cuda.is_available():
         run()
         return 0
@@ -424,7 +424,7 @@ def _added(run: Callable[[], object]) -> int:
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds until a run is finished, on the GPU too."""
+    """Return the seconds until a run is finished, on the GPU too."""
     _wait()
     start = time.perf_counter()
     run()
@@ -438,7 +438,7 @@ def _wait() -> None:
 
 
 def difference(made: Array, exact: Array) -> dict[str, float]:
-    """Relative RMS error, and cosine."""
+    """Return the relative RMS error and the cosine."""
     ours, theirs = made.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
     norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
     return {
@@ -452,7 +452,7 @@ def _planar(images: NDArray[np.uint8]) -> Array:
 
 
 def _at(parts: Networks, array: Array) -> Tensor:
-    """Where and in what precision the networks are."""
+    """Move an array to the networks' device and precision."""
     return torch.from_numpy(array).to(next(parts["unet"].parameters()))
 
 

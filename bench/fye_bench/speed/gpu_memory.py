@@ -1,19 +1,14 @@
-"""GPU memory that a clip takes with the torch backend, computed without a GPU.
+"""Compute the GPU memory that a clip takes with the torch backend, without a GPU.
 
-    python -m fye_bench.speed.gpu_memory [--config full] [--size 512x512 384x384] [--frames 8 16 24] [--json FILE]
-
-The modules of the backend run on tensors without storage, and every allocation and release is counted as PyTorch's
-eager mode would make them. A kernel of `fye_kernels`, and fused attention, allocate their results alone. What the
-count leaves out is assumed: see `CONTEXT`, `SLACK` and `USABLE`.
+The backend's modules run on tensors without storage, and every allocation and release is counted as PyTorch's eager
+mode would make it. Kernels of `fye_kernels` and fused attention allocate their results alone. `CONTEXT`, `SLACK` and
+`USABLE` stand for what the count leaves out.
 """
 
-import argparse
-import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from unittest import mock
 
 import torch
@@ -21,17 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fye_bench.arguments import benchmark, one_of, option, run
 from fye_bench.environment import environment
 from fye_export import networks
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
 from fye_rt.bundle import symbols
-from fye_rt.files import write_json
+from fye_rt.cli import terminal
 from fye_rt.options import parse_size
 from fye_torch import engine
 from fye_torch.modules import PLAIN, Operations
 
+SIZES, LENGTHS = ("512x512", "384x384"), (8, 16, 24)
 CARDS = (8, 12, 16, 24)  # GB on the box, which are GiB
 CONTEXT = 0.5 * 2**30  # bytes: CUDA's context, loaded kernels, and the work space of cuDNN and cuBLAS
 USABLE = 0.95  # of a card; the driver and the screen take the rest
@@ -46,10 +43,10 @@ class Needs:
     """Memory of one clip of one piece, in bytes.
 
     Attributes:
-        weights: by network.
-        held: what stays for the whole clip: the portrait's keys and values and the landmark features, each once as
-            they were computed and once where CUDA graphs read them, and the latents.
-        peaks: by graph: the most that its activations take at once, its results included.
+        weights: bytes of each network.
+        held: bytes that stay for the whole clip: the portrait's keys and values and the landmark features, each once
+            as computed and once where CUDA graphs read them, and the latents.
+        peaks: peak bytes of each graph's activations, its results included.
     """
 
     weights: dict[str, int]
@@ -57,13 +54,13 @@ class Needs:
     peaks: dict[str, int]
 
     def all_open(self) -> int:
-        """With every graph open: CUDA graphs keep the denoiser's activations while frames are decoded."""
+        """Return bytes with every graph open: CUDA graphs keep the denoiser's activations while frames are decoded."""
         encoding = max(self.peaks[name] for name in ("image_encoder", "vae_encoder", "reference", "guider"))
         running = max(encoding, self.peaks["denoiser"] + self.peaks["vae_decoder"])
         return self._with_allowance(sum(self.weights.values()) + self.held + running)
 
     def low_memory(self) -> int:
-        """With `--low-memory`: graphs that run once are released after their last use, so the denoiser stays."""
+        """Return bytes with `--low-memory`: graphs that run once are released after last use, the denoiser stays."""
         unet, vae = self.weights["unet"], self.weights["vae"]
         portrait = max(
             self.weights["image_encoder"] + self.peaks["image_encoder"],
@@ -80,7 +77,7 @@ class Needs:
 
 
 class Allocations(TorchDispatchMode):
-    """Bytes of all storages that operations allocate while the mode is on, and the most at once."""
+    """Count the bytes of storages that operations allocate while the mode is on, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +85,7 @@ class Allocations(TorchDispatchMode):
         self._known: set[int] = set()
 
     def know(self, tensors: Sequence[Tensor]) -> None:
-        """Leave storages that exist already out of the count."""
+        """Leave existing storages out of the count."""
         self._known.update(tensor.untyped_storage()._cdata for tensor in tensors)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,12 +111,12 @@ class Allocations(TorchDispatchMode):
 
 
 def needs(config: ModelConfig, size: tuple[int, int], frames: int) -> Needs:
-    """Count what a clip takes.
+    """Count the memory of a clip.
 
     Args:
         config: sizes of the networks.
         size: (height, width) in pixels.
-        frames: of the clip, which is one window: at most 32.
+        frames: frames of the clip, which is one window: at most 32.
     """
     parts = {name: _network(config, name) for name in NETWORKS}
     peaks, held = {}, 0
@@ -151,7 +148,7 @@ def _network(config: ModelConfig, name: str) -> nn.Module:
 
 
 def _bytes(module: nn.Module) -> int:
-    """Bytes of parameters and buffers, each storage once."""
+    """Count bytes of parameters and buffers, each storage once."""
     tensors = (*module.parameters(), *module.buffers())
     return sum({(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}.values())
 
@@ -190,24 +187,23 @@ COUNTED: Operations = replace(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Count and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.gpu_memory", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", choices=PRESETS, default="full")
-    parser.add_argument("--size", nargs="+", default=["512x512", "384x384"], metavar="HxW")
-    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16, 24], help="of a clip, each at most 32")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    arguments = parser.parse_args(argv)
+@benchmark("python -m fye_bench.speed.gpu_memory")
+def main(
+    config: Annotated[str, option("|".join(PRESETS), "Model.", parser=one_of(PRESETS))] = "full",
+    size: Annotated[list[str] | None, option("HxW", f"Sizes of clips; by default {' '.join(SIZES)}.")] = None,
+    frames: Annotated[list[int] | None, option("N", "Frames of clips, at most 32 each; by default 8 16 24.")] = None,
+) -> dict[str, Any]:
+    """Compute the GPU memory that a clip takes with the torch backend, without a GPU."""
     clips = []
-    for size in arguments.size:
-        for frames in arguments.frames:
-            counted = needs(PRESETS[arguments.config], parse_size(size), frames)
+    for text in size or SIZES:
+        for count in frames or LENGTHS:
+            counted = needs(PRESETS[config], parse_size(text), count)
             totals = {"all_open": counted.all_open(), "low_memory": counted.low_memory()}
             cards = {str(card): _fitting(totals, card) for card in CARDS}
             clips.append(
                 {
-                    "size": size,
-                    "frames": frames,
+                    "size": text,
+                    "frames": count,
                     "weights_bytes": counted.weights,
                     "held_bytes": counted.held,
                     "peak_bytes": counted.peaks,
@@ -217,23 +213,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             needed = ", ".join(f"{name} {total / 2**30:.1f} GiB" for name, total in totals.items())
             fitting = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
-            print(f"{size}, {frames:>2} frames: {needed}; {fitting}")
-    if arguments.json is not None:
-        result = {
-            "command": ["python", "-m", "fye_bench.speed.gpu_memory", *(sys.argv[1:] if argv is None else argv)],
-            "environment": environment(),
-            "workload": {"config": arguments.config, "precision": "fp16", "guidance": True},
-            "assumed": {"context_bytes": CONTEXT, "slack": SLACK, "usable": USABLE},
-            "clips": clips,
-        }
-        write_json(arguments.json, result)
-    return 0
+            terminal.say(f"{text}, {count:>2} frames: {needed}; {fitting}")
+    return {
+        "environment": environment(),
+        "workload": {"config": config, "precision": "fp16", "guidance": True},
+        "assumed": {"context_bytes": CONTEXT, "slack": SLACK, "usable": USABLE},
+        "clips": clips,
+    }
 
 
 def _fitting(totals: dict[str, int], card: int) -> str:
-    """How a clip fits into a card of so many GB."""
+    """Say how a clip fits into a card of so many GB."""
     return next((how for how in ("all_open", "low_memory") if totals[how] <= USABLE * card * 2**30), "no")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,12 +1,12 @@
-"""Kernels against what PyTorch does without them, on an NVIDIA GPU, with the shapes of the released model.
+"""Time kernels against PyTorch without them, on an NVIDIA GPU, with the shapes of the released model.
 
     python -m fye_bench.speed.kernels --json FILE          16 frames of 512x512, both halves of guidance
     python -m fye_bench.speed.kernels --small              every shape small, on any machine: does it run?
     python -m fye_bench.speed.kernels --only geglu         one of them
 
-Times are medians of interleaved rounds of replayed CUDA graphs, as the runtime replays them: a launch from Python takes
-longer than a short kernel. Rates count useful work alone (no padding) against what this GPU was measured to copy and to
-multiply. A result that is further from float32 than its precision allows ends in exit code 1.
+Times are medians of interleaved rounds of CUDA graphs, replayed as in the runtime: a launch from Python takes longer
+than a short kernel. Rates count useful work alone (no padding), against this GPU's measured rates of copying and
+multiplying. The exit code is 1 if a result is further from float32 than its precision allows.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from fye_rt import files
 from fye_rt.forecast import Jump
 from fye_rt.windows import blended_windows
 
-# tokens, head dimension of each level at 512x512; 8 heads
+# tokens and head dimension of each level at 512x512
 LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
 HEADS = 8
 BACKENDS = {
@@ -39,7 +39,7 @@ BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 
-# of the largest result: weights and results are rounded to 2**-11, bfloat16 to 2**-8, and so is what norms start from
+# largest error over the largest result: weights, results and inputs of norms are rounded to 2**-11, bfloat16 to 2**-8
 BOUNDS = {torch.float16: 4e-3, torch.bfloat16: 3.2e-2}
 
 Run = Callable[[], object]
@@ -47,12 +47,12 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of one call.
+    """Work of one call.
 
     Attributes:
+        bytes: bytes that must be read and written.
         flop: operations that are needed.
-        bytes: that have to be read and written.
-        padded: operations that are done, with those on what fills up the kernel's tiles; 0 where there are none.
+        padded: operations that are done, including those on padding of the kernel's tiles; 0 without padding.
     """
 
     bytes: float
@@ -65,19 +65,19 @@ class Row:
     """One kernel at one shape.
 
     Attributes:
-        kernel: its name.
-        shape: what it was given.
-        milliseconds: of the kernel and of everything it is compared with, by name; medians.
-        spread: (p75 - p25) / median of the kernel's own times.
-        faster: how many times, than the fastest of the others.
+        kernel: name of the kernel.
+        shape: shape of its inputs.
+        milliseconds: median times of the kernel and its competitors, by name.
+        spread: (p75 - p25) / median of the kernel's times.
+        faster: speed-up over the fastest competitor.
         rate: useful TFLOP/s or GB/s of the kernel.
-        unit: of it.
-        share: of the measured ceiling.
-        padded_rate: TFLOP/s with the operations on padding; 0 for what is bound by memory.
-        floor: milliseconds that the measured ceilings allow: those of the bytes, or of the operations if they are more.
-        promised: the least that `faster` and `share` are to be.
-        error: largest difference to the same in float32, over the largest value.
-        failed: why a competitor was not timed, by its name.
+        unit: unit of `rate`.
+        share: `rate` over the measured ceiling.
+        padded_rate: TFLOP/s with the operations on padding; 0 for kernels that memory bounds.
+        floor: milliseconds at the measured ceilings, of the bytes or of the operations, whichever are more.
+        promised: lower bounds of `faster` and `share`.
+        error: largest difference from float32, over the largest value.
+        failed: errors of competitors that were not timed, by name.
     """
 
     kernel: str
@@ -96,17 +96,17 @@ class Row:
 
     @property
     def missed(self) -> list[str]:
-        """What of the promised it doesn't reach."""
+        """Names of the promises that the kernel misses."""
         return [name for name, least in self.promised.items() if getattr(self, name) < least]
 
 
 class Bench:
-    """Times on a device.
+    """Times runs on a device.
 
     Args:
         device: "cuda", or "cpu" to see that everything runs.
-        dtype: of activations.
-        rounds: of all competitors, one after the other.
+        dtype: type of activations.
+        rounds: number of rounds; each runs all competitors, one after the other.
     """
 
     def __init__(self, device: str, dtype: torch.dtype, rounds: int) -> None:
@@ -117,7 +117,7 @@ class Bench:
             self.copy_rate, self.matrix_rate = self.ceilings(2**28, 8192)
 
     def ceilings(self, elements: int, side: int) -> tuple[float, float]:
-        """Bytes a second, read and written, of a copy, and operations a second of a product of square matrices."""
+        """Measure bytes per second, read and written, of a copy, and operations per second of a matrix product."""
         block = self.random(elements)
         target = torch.empty_like(block)
         copied = self.times({"copy": lambda: target.copy_(block)})["copy"]
@@ -126,17 +126,17 @@ class Bench:
         return 2 * block.nbytes / statistics.median(copied), 2 * side**3 / statistics.median(multiplied)
 
     def random(self, *shape: int) -> Tensor:
-        """Standard normal numbers; zeros would draw less power and run faster."""
+        """Return standard normal numbers; zeros would draw less power and run faster."""
         return torch.randn(shape, generator=self._random, device=self.device, dtype=self.dtype)
 
     def times(self, runs: Mapping[str, Run], failed: dict[str, str] | None = None) -> dict[str, list[float]]:
-        """Seconds of each run, round by round.
+        """Return the seconds of each run, round by round.
 
-        On a GPU each is captured into a CUDA graph, and each replay is preceded by a write that empties the L2 cache.
+        On a GPU each run is captured into a CUDA graph, and a write empties the L2 cache before each replay.
 
         Args:
-            runs: by name.
-            failed: gets the errors of runs that fail; without it they are raised.
+            runs: runs by name.
+            failed: receives the errors of runs that fail; without it they are raised.
         """
         replays: dict[str, Run] = {}
         for name, run in runs.items():
@@ -174,11 +174,11 @@ class Bench:
         """Time a kernel, the first of `runs`, and its competitors.
 
         Args:
-            kernel: its name.
-            shape: what it is given.
-            runs: by name; a competitor may fail.
-            exact: what it should return, in float32.
-            work: of a call; its rate is that of its operations, where they are given.
+            kernel: name of the kernel.
+            shape: shape of its inputs.
+            runs: runs by name; a competitor may fail.
+            exact: expected result, in float32.
+            work: work of a call; the rate counts operations if `work.padded` is set, else bytes.
             promised: see `Row`.
         """
         mine, *others = runs
@@ -213,7 +213,7 @@ class Bench:
 
 
 def captured(run: Run) -> Run:
-    """The launch of a CUDA graph of a run, whose kernels are compiled before."""
+    """Compile the kernels of a run, capture it into a CUDA graph, and return the graph's launch."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -227,7 +227,7 @@ def captured(run: Run) -> Run:
 
 
 def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """Both halves of guidance, against PyTorch's own over concatenated K and V, concatenation included."""
+    """Time both halves of guidance, against PyTorch's attention over concatenated K and V, concatenation included."""
     frames = 2 if small else 16
     for tokens, dim in ((24, 40), (16, 160)) if small else LEVELS:
         channels = HEADS * dim
@@ -260,10 +260,10 @@ def _whole(number: int, unit: int) -> int:
 def in_two_parts(
     attend: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, rk: Tensor, rv: Tensor, heads: int, unconditional: int
 ) -> Tensor:
-    """Attention to the frame and attention to the portrait, for which all frames are one query, put together.
+    """Merge attention to the frame with attention to the portrait, for which all frames are one query.
 
     Args:
-        attend: PyTorch's fused attention, of those that return the logarithms of their sums too.
+        attend: a fused attention of PyTorch that also returns the logarithms of its sums.
         q: see `fye_kernels.reference_attention.reference_attention`, as for all others.
         k: see there.
         v: see there.
@@ -295,11 +295,11 @@ SUMMED: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) -> Iterator[dict[str, Any]]:
-    """Time each tiles of reference_attention for the head dimensions of the released model.
+    """Time all tiles of reference_attention for the head dimensions of the released model.
 
     Yields:
         For each level: "tokens", "dim", "milliseconds" by tiles (rows, columns, warps, stages), "failed" likewise, and
-        the fastest as "tiles", or None where none is right.
+        the fastest as "tiles", or None if none is right.
     """
     frames = 1 if small else 16
     for tokens, dim in ((24, 40),) if small else LEVELS:
@@ -317,7 +317,7 @@ def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) 
         for tiles, run in list(runs.items()):
             try:
                 error = float((run().float() - exact).abs().max() / exact.abs().max())
-            except Exception as problem:  # more shared memory than there is, or a compiler that gives up
+            except Exception as problem:  # too little shared memory, or a compiler that gives up
                 failed[tiles] = f"{type(problem).__name__}: {problem}"
             else:
                 if not error <= BOUNDS[bench.dtype]:
@@ -335,12 +335,12 @@ def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) 
 
 
 def named(tiles: Tiles) -> str:
-    """Tiles in words, as `sweep` has them."""
+    """Describe tiles, as `sweep` names them."""
     return f"{tiles.rows}x{tiles.columns}, {tiles.warps} warps, {tiles.stages} stages"
 
 
 def _every_backend(device: str, attend: Run) -> dict[str, Run]:
-    """Attention by each of PyTorch's implementations, and by the one that it would choose."""
+    """Run attention by each of PyTorch's implementations, and by its default one."""
     backends = BACKENDS if device == "cuda" else {}
     return {name: partial(_with, backend, attend) for name, backend in backends.items()} | {"default": attend}
 
@@ -351,7 +351,7 @@ def _with(backend: SDPBackend, run: Run) -> object:
 
 
 def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """Against permuting, PyTorch's attention, and permuting back; the biases are the kernel's alone."""
+    """Time it against permuting, PyTorch's attention and permuting back; the biases are in the kernel alone."""
     frames = 4 if small else 16
     for tokens, dim in ((6, 40),) if small else LEVELS:
         channels = HEADS * dim
@@ -367,8 +367,8 @@ def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
 
 def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """A first-order jump over guided predictions, of one window and of many, against the same operations one by one."""
-    frames, size, side = (3, 2, 8) if small else (384, 24, 64)  # a clip of 16 frames alone is over in 3 us
+    """Time a first-order jump over guided predictions, of one window and of many, against separate operations."""
+    frames, size, side = (3, 2, 8) if small else (384, 24, 64)  # a clip of 16 frames takes 3 us only
     shape = (1, 4, frames, side, side)
     latents = torch.randn(shape, device=bench.device)
     ring = torch.randn((2, *shape), device=bench.device)
@@ -398,7 +398,7 @@ def _moved(step: Callable[..., None], latents: Tensor, *given: Any) -> Tensor:
 
 
 def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """With the time embedding, against PyTorch's three passes."""
+    """Time it with the time embedding, against PyTorch's three passes."""
     for channels, side in ((64, 4),) if small else ((320, 64), (640, 32), (1280, 16), (960, 64), (2560, 8)):
         x = bench.random(32 if not small else 2, channels, side, side).to(memory_format=torch.channels_last)
         weight, bias, time = bench.random(channels), bench.random(channels), bench.random(1, channels)
@@ -413,7 +413,7 @@ def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
 
 def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """Against PyTorch's two operations."""
+    """Time it against PyTorch's two operations."""
     for tokens, channels in ((8, 64),) if small else ((4096, 1280), (1024, 2560), (256, 5120)):
         x = bench.random(2 if small else 32, tokens, 2 * channels)
         runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
@@ -422,7 +422,7 @@ def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
 
 def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
-    """Against PyTorch's passes; exact to the level."""
+    """Time it against PyTorch's passes; the result is exact to the level."""
     frames, side = (1, 16) if small else (8, 512)
     x = torch.rand((frames, side, side, 3), device=bench.device)
     runs: dict[str, Run] = {"kernel": lambda: to_uint8.to_uint8(x)[0], "plain": lambda: to_uint8.reference(x)[0]}
@@ -442,7 +442,7 @@ KERNELS = {
 
 @torch.no_grad()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; returns the exit code."""
+    """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.kernels", description="Kernels against PyTorch.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")

@@ -1,19 +1,19 @@
-"""`fye bench`: baseline and runtime, interleaved in one run.
+"""`fye bench`: time the baseline and the runtime, interleaved in one run.
 
-Each variant has a process of its own, and only one of them works at a time. In every round each variant runs every
-stage once, and ratios compare times of the same round; whole clips likewise.
+Each variant has a process of its own, and only one works at a time. In every round each variant runs every stage once,
+and ratios compare times of the same round. Whole clips are timed likewise.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from fye_bench.arguments import Between, Parser
+from fye_bench.arguments import Rounds, Size, benchmark, option
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed import pipeline
 from fye_bench.speed.memory import peak_resident
@@ -23,19 +23,20 @@ from fye_bench.speed.pipeline import BASELINE, STAGES, Array, TimedClip, Variant
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, describe_bundle
-from fye_rt import backends, files, options
+from fye_rt import backends
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
-from fye_rt.clips import write
-from fye_rt.options import COMPUTES
+from fye_rt.cli.arguments import Quiet
+from fye_rt.options import parse_size
 
+DEFAULT = Workload()
 _CLIPS = 3  # whole clips of each variant
 _CLIP = "end_to_end"
 
 
 @dataclass(slots=True)
 class Measured:
-    """What was seen of a variant: seconds of each stage, round by round, and whole clips."""
+    """Measurements of a variant: seconds of each stage, round by round, and whole clips."""
 
     cold_start_seconds: float
     peak_anonymous_bytes: int
@@ -44,60 +45,45 @@ class Measured:
     peak_resident_bytes: int = 0
 
     def seconds(self, name: str) -> list[float]:
-        """Of a stage, or of whole clips."""
+        """Return the seconds of a stage, or of whole clips."""
         return [clip.seconds for clip in self.clips] if name == _CLIP else self.stages[name]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `fye bench` with its arguments; returns the exit code.
+@benchmark("fye bench")
+def main(
+    bundle: Annotated[Path | None, option("DIR", "Model; by default a seeded mid-size one, made once.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Make the seeded model again.")] = False,
+    checkpoint: Annotated[Path | None, option("DIR", "Checkpoint that the bundle was exported from.")] = None,
+    backend: Annotated[list[str] | None, option("NAME", "Backend; repeatable, by default all installed.")] = None,
+    compute: Annotated[str | None, option("NAME", "Precision; by default every one of a backend here.")] = None,
+    frames: Annotated[int, option("N", "Frames of the clip.")] = DEFAULT.frames,
+    size: Size = f"{DEFAULT.size[0]}x{DEFAULT.size[1]}",
+    steps: Annotated[int, option("N", "Steps of a whole clip.")] = DEFAULT.steps,
+    threads: Annotated[int, option("N", "CPU threads.", min=1, max=256)] = DEFAULT.threads,
+    rounds: Rounds = 10,
+    profile: Annotated[bool, typer.Option("--profile", help="Also tell where an evaluation's time goes.")] = False,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Time the baseline and the runtime, interleaved.
 
-    Raises:
-        FyeError: an option, a file or a backend is at fault.
+    See also: fye bench forecast, fye bench windows, fye bench batch.
     """
-    arguments = _parse(argv)
-    size = options.parse_size(arguments.size)
-    workload = Workload(frames=arguments.frames, size=size, steps=arguments.steps, threads=arguments.threads)
+    workload = Workload(frames=frames, size=parse_size(size), steps=steps, threads=threads)
     variants = [Variant(BASELINE)]
-    for backend in arguments.backend or backends.installed():
-        variants += [Variant(backend, compute) for compute in _computes(backend, arguments.compute)]
-    if arguments.json is not None:
-        write.check_output(arguments.json, (".json",))
-    result: dict[str, Any] = {"command": ["fye", "bench", *argv], "environment": environment(workload.threads)}
-    with terminal.working(arguments.quiet) as bars:
-        model = find_model(arguments.checkpoint, arguments.bundle, terminal.note, fresh=arguments.fresh)
+    for name in backend or backends.installed():
+        able = backends.computes(name) if compute is None else (backends.resolve_compute(name, compute),)
+        variants += [Variant(name, precision) for precision in able]
+    result: dict[str, Any] = {"environment": environment(threads)}
+    with terminal.working(quiet) as bars:
+        model = find_model(checkpoint, bundle, terminal.note, fresh=fresh)
         others = OtherLoad()
-        measured = _measure(variants, workload, model, arguments.rounds, bars)
+        measured = _measure(variants, workload, model, rounds, bars)
         result["environment"]["other_processes_cores"] = others.cores()
-        profiles = _profile(variants, workload, model, bars) if arguments.profile else {}
+        profiles = _profile(variants, workload, model, bars) if profile else {}
     result |= _describe(Bundle.load(model.bundle, verify=False), workload, measured) | profiles
-    if arguments.json is not None:
-        files.write_json(arguments.json, result)
     for line in _table(result["variants"]):
         terminal.say(line)
-    return 0
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    default = Workload()
-    parser = Parser(prog="fye bench", description="Time baseline and runtime, interleaved.")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default a seeded mid-size model, made once")
-    parser.add_argument("--fresh", action="store_true", help="make the seeded model again, which is kept otherwise")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from")
-    parser.add_argument("--backend", action="append", choices=backends.BACKENDS, help="repeatable; default: installed")
-    parser.add_argument("--compute", choices=COMPUTES[1:], help="default: every precision a backend has on this CPU")
-    parser.add_argument("--frames", type=int, default=default.frames)
-    parser.add_argument("--size", default="{}x{}".format(*default.size), metavar="HxW")
-    parser.add_argument("--steps", type=int, default=default.steps, help="of a whole clip")
-    parser.add_argument("--threads", type=int, default=default.threads, choices=Between(1, 256), metavar="N")
-    parser.add_argument("--rounds", type=int, default=10, choices=Between(1, 1000), metavar="N")
-    parser.add_argument("--profile", action="store_true", help="also tell where an evaluation's time goes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
-
-
-def _computes(backend: str, wanted: str | None) -> tuple[str, ...]:
-    return backends.computes(backend) if wanted is None else (backends.resolve_compute(backend, wanted),)
+    return result
 
 
 def _measure(
@@ -128,7 +114,7 @@ def _measure(
 
 
 def _rotated(variants: Sequence[Variant], turn: int) -> list[Variant]:
-    """Another one goes first in every turn: what follows a long pause is not always the same variant."""
+    """Let another variant go first in every turn, so that not always the same one follows a long pause."""
     start = turn % len(variants)
     return [*variants[start:], *variants[:start]]
 
@@ -186,7 +172,7 @@ def _describe(bundle: Bundle, workload: Workload, measured: Mapping[Variant, Mea
 
 
 def _difference(got: Array, want: Array) -> dict[str, float]:
-    """From the baseline's own result, whose rounding is as good as anyone's in fp32."""
+    """Return the difference from the baseline's result, which is as well rounded as any in fp32."""
     error = got.astype(np.float64) - want
     return {
         "max_abs": float(np.abs(error).max()),

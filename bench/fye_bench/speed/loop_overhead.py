@@ -1,27 +1,23 @@
-"""What a step costs outside of the network: the host's loop with a network that costs nothing, beside another checkout.
-
-    python -m fye_bench.speed.loop_overhead --other CHECKOUT [--rounds 15] [--json FILE]
+"""Time a step outside of the network, in two checkouts: the host's loop with a network that costs nothing.
 
 Processes of the two checkouts take turns, in random order within a round.
 """
 
-import argparse
-import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fye_bench.arguments import Rounds, benchmark, option, run
 from fye_bench.environment import environment
 from fye_bench.speed.summary import summary
-from fye_rt.files import write_json
+from fye_rt.cli import terminal
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES, SIDE, STEPS = 16, 512, 30
-# seconds of a step, by the loop of this checkout or by that which stood before the workspaces did
+# prints seconds of a step; the second call is the loop of checkouts without workspaces
 CHILD = f"""
 import sys, time
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__.lower()]
@@ -54,33 +50,27 @@ print((time.perf_counter() - start) / {STEPS})
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the milliseconds of a step of both checkouts."""
-    parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.loop_overhead", description=__doc__.split("\n")[0])
-    parser.add_argument("--other", type=Path, required=True, metavar="CHECKOUT")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    arguments = parser.parse_args(argv)
-    places = {"this": ROOT, "other": arguments.other.resolve()}
-    seconds: dict[str, list[float]] = {name: [] for name in places}
-    for _ in range(arguments.rounds):
-        for name in random.sample(list(places), len(places)):
-            seconds[name].append(_step(places[name]))
+@benchmark("python -m fye_bench.speed.loop_overhead")
+def main(
+    other: Annotated[Path, option("CHECKOUT", "Checkout to compare with.")], rounds: Rounds = 15
+) -> dict[str, Any]:
+    """Time a step of the host's loop with a network that costs nothing, in this checkout and in another one."""
+    checkouts = {"this": ROOT, "other": other.resolve()}
+    seconds: dict[str, list[float]] = {name: [] for name in checkouts}
+    for _ in range(rounds):
+        for name in random.sample(list(checkouts), len(checkouts)):
+            seconds[name].append(_step(checkouts[name]))
     measured = {name: summary(values) for name, values in seconds.items()}
     ratios = [this / other for this, other in zip(seconds["this"], seconds["other"], strict=True)]
     for name, values in measured.items():
-        print(f"{name}: {1000 * values['p50']:.3f} ms a step")
-    print(f"this / other: {summary(ratios)['p50']:.3f}")
-    if arguments.json is not None:
-        result: dict[str, Any] = {
-            "command": ["python", "-m", "fye_bench.speed.loop_overhead", *(sys.argv[1:] if argv is None else argv)],
-            "environment": environment(),
-            "workload": {"frames": FRAMES, "size": [SIDE, SIDE], "steps": STEPS, "windows": 1, "guidance": 3.5},
-            "seconds_of_a_step": measured,
-            "ratio": summary(ratios),
-        }
-        write_json(arguments.json, result)
-    return 0
+        terminal.say(f"{name}: {1000 * values['p50']:.3f} ms a step")
+    terminal.say(f"this / other: {summary(ratios)['p50']:.3f}")
+    return {
+        "environment": environment(),
+        "workload": {"frames": FRAMES, "size": [SIDE, SIDE], "steps": STEPS, "windows": 1, "guidance": 3.5},
+        "seconds_of_a_step": measured,
+        "ratio": summary(ratios),
+    }
 
 
 def _step(checkout: Path) -> float:
@@ -92,8 +82,8 @@ def _step(checkout: Path) -> float:
         text=True,
         check=True,
     )
-    return float(json.loads(child.stdout))
+    return float(child.stdout)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

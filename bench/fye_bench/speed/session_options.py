@@ -1,26 +1,23 @@
-"""How graphs are best opened: time and memory of engine options, one changed at a time.
+"""Measure how to open graphs: time and memory of engine options, one changed at a time.
 
-    python -m fye_bench.speed.session_options --bundle DIR [--bundle DIR ...] [--rounds 7] [--json FILE]
-
-Each option has a process of its own, which opens the six graphs of a guided clip. What that adds to anonymous memory is
+Each option has a process of its own, which opens the six graphs of a guided clip. The growth of its anonymous memory is
 compared with the graphs' weights in float32. Then its evaluations alternate with those of the chosen options.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fye_bench.arguments import run
+from fye_bench.arguments import Rounds, benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.memory import anonymous
 from fye_bench.speed.summary import ratio, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, denoiser_inputs, describe_bundle
-from fye_rt import backends, files
+from fye_rt import backends
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
 from fye_rt.engine import Arrays, Engine, Settings
@@ -47,7 +44,7 @@ def _level(name: str) -> Change:
     return change
 
 
-# What `fye_rt.backends.onnxruntime.session_options` has otherwise
+# changes to `fye_rt.backends.onnxruntime.session_options`
 CHANGES: dict[str, Change] = {
     "1 thread": _attribute("intra_op_num_threads", 1),
     "default threads": _attribute("intra_op_num_threads", 0),
@@ -67,7 +64,7 @@ CHANGES: dict[str, Change] = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`option` is `CHOSEN` or one of `CHANGES`."""
+    """An engine to measure; `option` is `CHOSEN` or one of `CHANGES`."""
 
     bundle: Path
     backend: str
@@ -80,7 +77,7 @@ _inputs: Arrays = {}
 
 
 def open_graph(candidate: Candidate, graph: str) -> float:
-    """In a worker: open a graph and keep it; seconds."""
+    """In a worker: open a graph, keep it, and return seconds."""
     bundle = Bundle.load(candidate.bundle, verify=False)
     start = time.perf_counter()
     if candidate.option == CHOSEN:
@@ -103,25 +100,25 @@ def _open_changed(file: Path, change: Change) -> Engine:
 
 
 def keep_inputs(inputs: Arrays) -> None:
-    """In a worker: inputs of the denoiser for `evaluate`, which is warmed up."""
+    """In a worker: keep inputs of the denoiser for `evaluate`, and warm it up."""
     _inputs.update(inputs)
     evaluate()
 
 
 def evaluate() -> float:
-    """In a worker: one evaluation of the denoiser; seconds."""
+    """In a worker: evaluate the denoiser once and return seconds."""
     start = time.perf_counter()
     _engines["denoiser"].run(_inputs)
     return time.perf_counter() - start
 
 
 def predict(inputs: Arrays) -> Arrays:
-    """In a worker: what one evaluation of the denoiser gives."""
+    """In a worker: evaluate the denoiser once and return its outputs."""
     return _engines["denoiser"].run(inputs)
 
 
 def measure_opening(candidate: Candidate, worker: Worker, graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
-    """Open graphs one after another, and compare what they add to anonymous memory with their weights in float32."""
+    """Open graphs one after another, and compare the growth of anonymous memory with their weights in float32."""
     bundle = Bundle.load(candidate.bundle, verify=False)
     worker.call(backends.load, candidate.backend)  # libraries are no part of a graph
     seconds, added, peak, by_graph = 0.0, 0, 0, {}
@@ -143,7 +140,7 @@ def measure_opening(candidate: Candidate, worker: Worker, graphs: Sequence[str] 
 
 
 def measure(candidates: Sequence[Candidate], rounds: int) -> Iterator[dict[str, Any]]:
-    """One row for each candidate; the first of each bundle is what its others are compared with."""
+    """Yield a row for each candidate; evaluations are compared with those of the first one."""
     reference: Worker | None = None
     with ExitStack() as stack:
         for candidate in candidates:
@@ -167,26 +164,21 @@ def measure(candidates: Sequence[Candidate], rounds: int) -> Iterator[dict[str, 
             yield named | {"option": candidate.option} | row
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the table; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.speed.session_options", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--bundle", type=Path, action="append", required=True, metavar="DIR", help="repeatable")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args(argv)
+@benchmark("python -m fye_bench.speed.session_options")
+def main(
+    bundle: Annotated[list[Path], option("DIR", "Bundle to open; repeatable.")], rounds: Rounds = 7
+) -> dict[str, Any]:
+    """Measure time and memory of engine options, one changed at a time."""
     candidates = []
-    for path in arguments.bundle:
+    for path in bundle:
         candidates += [Candidate(path, "onnxruntime", "fp32", option) for option in (CHOSEN, *CHANGES)]
         candidates += [Candidate(path, "openvino", compute) for compute in backends.computes("openvino")]
     result: dict[str, Any] = {
-        "command": ["python", "-m", "fye_bench.speed.session_options", *argv],
         "environment": environment(THREADS),
         "workload": {
             "graphs": GRAPHS,
             "evaluation": {"frames": Workload().frames, "size": Workload().size},
-            "models": [describe_bundle(Bundle.load(path)) for path in arguments.bundle],
+            "models": [describe_bundle(Bundle.load(path)) for path in bundle],
         },
         "options": [],
     }
@@ -195,7 +187,7 @@ def main(argv: Sequence[str]) -> int:
         f"{'storage':<8}{'engine':<12}{'compute':<8}{'option':<28}{'open':>7}{'added':>8}{'peak':>7}"
         f"{'run adds':>10}{'evaluation':>12}{'relative speed':>21}"
     )
-    for row in measure(candidates, arguments.rounds):
+    for row in measure(candidates, rounds):
         result["options"].append(row)
         speedup = row["speedup"]
         terminal.say(
@@ -205,9 +197,7 @@ def main(argv: Sequence[str]) -> int:
             f"{speedup['median']:>9.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"
         )
     result["environment"]["other_processes_cores"] = others.cores()
-    if arguments.json is not None:
-        files.write_json(arguments.json, result)
-    return 0
+    return result
 
 
 if __name__ == "__main__":

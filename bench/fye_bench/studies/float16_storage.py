@@ -1,23 +1,23 @@
-"""A checkpoint in float32 whose weights round to those of a float16 bundle: what did storing them in float16 cost?
+"""Write a checkpoint in float32 whose weights round to those of a float16 bundle: what did storing in float16 cost?
 
     python -m fye_bench.studies.float16_storage BUNDLE DIR [--seed 0]
     fye export DIR -o TWIN --precision fp32
     fye eval compare ...    (docs/measurements/backends.md)
 
-The weights that a float16 bundle was made of are often gone. Each of them lay somewhere between the two midpoints to
-its neighbours; this draws all of them evenly from there. The bundle is then as far from the twin as it is, in
-distribution, from what it was rounded from. No training is involved.
+The weights that were rounded are often gone. Each lay somewhere between the two midpoints to its neighbours, and is
+drawn evenly from there. The bundle's distance to this twin then has the distribution of its distance to the lost
+weights. No training is involved.
 """
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor
 
-from fye_bench.arguments import run
+from fye_bench.arguments import command, run
 from fye_export import layout, weights
 from fye_export.config import ModelConfig
 from fye_rt import Bundle
@@ -30,14 +30,14 @@ def write(bundle: Bundle, path: str | Path, *, seed: int = 0) -> None:
     Args:
         bundle: stored in float16.
         path: a folder that does not exist yet, or is empty.
-        seed: of what was rounded away.
+        seed: random seed of the rounding errors.
 
     Raises:
         BundleError: the bundle is stored in float32.
         OutputError: the folder has something in it, or cannot be written.
     """
     if bundle.precision != "fp16":
-        raise BundleError(f"{bundle.path} is stored in {bundle.precision}: nothing of it was rounded")
+        raise BundleError(f"{bundle.path} is stored in {bundle.precision}: its weights were not rounded")
     config = ModelConfig.from_dict(dict(bundle.model))
     generator = np.random.default_rng(seed)
 
@@ -60,18 +60,14 @@ def unrounded(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.where(drawn.astype(np.float16) == values, drawn, exact)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the twin; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.studies.float16_storage",
-        description="Write a checkpoint in float32 whose weights round to those of a float16 bundle.",
-    )
-    parser.add_argument("bundle", metavar="BUNDLE")
-    parser.add_argument("path", metavar="DIR", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(argv)
-    write(Bundle.load(arguments.bundle), arguments.path, seed=arguments.seed)
-    return 0
+@command("python -m fye_bench.studies.float16_storage")
+def main(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that is stored in float16.")],
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into: new, or empty.")],
+    seed: Annotated[int, typer.Option(help="Seed of the rounding errors.")] = 0,
+) -> None:
+    """Write a checkpoint in float32 whose weights round to those of a float16 bundle."""
+    write(Bundle.load(bundle), path, seed=seed)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,35 @@
-"""`fye bench forecast`: every way to fewer evaluations of the network, on drawn clips with known truth.
+"""`fye bench forecast`: compare all ways to fewer network evaluations, on drawn clips whose true frames are known.
 
-Each way makes every case with every seed, and so does the full run, which evaluates every step. What was measured is
-appended to a log, line by line; the same command goes on where it stopped.
+Each way makes every case with every seed, and so does the full run, which evaluates every step. Each measurement is
+appended to a log; the same command goes on where it stopped.
 """
 
-import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from fye_bench import arguments
+from fye_bench.arguments import EveryStep, benchmark, one_of, option, request, writable
 from fye_bench.environment import environment
+from fye_bench.metrics import truth
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.judge import Judge
-from fye_bench.metrics.truth import cases, draw
 from fye_bench.speed.workload import describe_bundle
 from fye_bench.studies.forecasts_plot import draw_front
 from fye_bench.studies.lossless import CONTROLS, FULL, Measured, summarise, table
 from fye_bench.studies.making import make
-from fye_rt import backends, files
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.clips import write
+from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
 from fye_rt.errors import InputError
-from fye_rt.options import Forecast, Options
+from fye_rt.options import MAX_WINDOW, Forecast, Options
 
 BUDGETS = (4, 5, 6, 8, 10, 12, 15, 20)
 TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -54,8 +53,8 @@ class Way:
     """One way to make a clip.
 
     Attributes:
-        method: what a line of the plot shows.
-        budget: evaluations it aims at, or a tolerance.
+        method: name of its line in the plot.
+        budget: number of network evaluations, or a tolerance.
         options: steps, solver and forecast.
     """
 
@@ -68,7 +67,7 @@ class Way:
 
 
 def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
-    """All that are compared, for a full run with `options`; the controls first."""
+    """Yield all ways that are compared with a full run with `options`, the controls first."""
     for budget in budgets:
         for name, solver in CONTROLS.items():
             yield Way(name, budget, replace(options, steps=budget, solver=solver))
@@ -78,83 +77,64 @@ def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
         yield Way("adaptive", tolerance, replace(options, forecast=Forecast(method="adaptive", tolerance=tolerance)))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `fye bench forecast` with its arguments; returns the exit code.
-
-    Raises:
-        FyeError: an option, a file or a backend is at fault.
-    """
-    given = _parse(argv)
-    for path, suffixes in ((given.json, (".json",)), (given.plot, (".png", ".svg")), (given.log, (".jsonl",))):
-        if path is not None:
-            write.check_output(path, suffixes)
-    bundle = Bundle.load(given.bundle or shipped_bundle())
-    options = arguments.request(given, bundle, **arguments.EVERY_STEP).options
-    compared = [way for way in ways(options, given.budgets or BUDGETS) if way.method in (given.methods or METHODS)]
-    header = {"bundle": bundle.digest, "frames": given.frames, "backend": given.backend, "options": options.as_dict()}
-    found = _resume(given.log, header)
+@benchmark("fye bench forecast")
+@takes_request("windows", "forecast", "size", "frames", "landmarker", "portrait_landmarks")
+def main(
+    log: Annotated[Path, option("FILE", "Log, .jsonl; the same command goes on with it.", callback=writable(".jsonl"))],
+    settings: dict[str, Any],
+    bundle: BundleFolder = None,
+    cases: Annotated[int, option("N", "Number of clips.", min=1, max=1000)] = 12,
+    seeds: Annotated[int, option("N", "Number of noise seeds.", min=1, max=100)] = 3,
+    frames: Annotated[int, option("N", "Frames of a clip.", min=1, max=MAX_WINDOW)] = 16,
+    forecast: EveryStep = "off",
+    budgets: Annotated[list[int] | None, option("N", "Network evaluations; by default 4 to 20.")] = None,
+    methods: Annotated[
+        list[str] | None, option("NAME", f"Methods; by default {'; '.join(METHODS)}.", parser=one_of(METHODS))
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after that long; the same command goes on.")] = None,
+    backend: Backend = "auto",
+    threads: Threads = 0,
+    plot: Annotated[Path | None, option("FILE", "Also draw a .png or .svg.", callback=writable(".png", ".svg"))] = None,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Compare all ways to fewer network evaluations, on drawn clips."""
+    model = Bundle.load(bundle or shipped_bundle())
+    options = request({**settings, "windows": "context", "forecast": forecast}, model).options
+    compared = [way for way in ways(options, budgets or BUDGETS) if way.method in (methods or METHODS)]
+    header = {"bundle": model.digest, "frames": frames, "backend": backend, "options": options.as_dict()}
     with (
-        terminal.working(given.quiet) as bars,
-        Animator(bundle, given.backend, compute=given.compute, threads=given.threads) as animator,
-        given.log.open("a") as log,
+        terminal.working(quiet) as bars,
+        Animator(model, backend, compute=options.compute, threads=threads) as animator,
     ):
-        ends = math.inf if given.minutes is None else time.monotonic() + 60 * given.minutes
-        wanted = given.cases * given.seeds * (1 + len(compared))
-        for one in _measure(animator, options, compared, given, {one.key for one in found}):
-            found.append(one)
-            log.write(one.line())
-            log.flush()
-            bars("measure", len(found), wanted, one.way)
-            if time.monotonic() > ends:
-                break
-        backend = animator.backend
-    methods = summarise(found)
-    result: dict[str, Any] = {
-        "command": ["fye", "bench", "forecast", *argv],
-        "environment": environment(given.threads),
-        "workload": header | {"model": describe_bundle(bundle), "backend": backend},
-        "clips": len({one.key[:2] for one in found}),
-        "methods": {name: methods[name] for name in METHODS if name in methods},
-    }
-    if given.json is not None:
-        files.write_json(given.json, result)
-    if given.plot is not None:
-        draw_front(given.plot, result["methods"])
-    for line in table(result["methods"]):
+        measured = _resume(log, header)
+        chosen = animator.backend
+        ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        total = cases * seeds * (1 + len(compared))
+        done = {measurement.key for measurement in measured}
+        with log.open("a") as file:
+            for measurement in _measure(animator, options, compared, range(seeds), cases, frames, done):
+                measured.append(measurement)
+                file.write(measurement.line())
+                file.flush()
+                bars("measure", len(measured), total, measurement.way)
+                if time.monotonic() > ends:
+                    break
+    summary = summarise(measured)
+    rows = {name: summary[name] for name in METHODS if name in summary}
+    if plot is not None:
+        draw_front(plot, rows)
+    for line in table(rows):
         terminal.say(line)
-    return 0
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = arguments.Parser(
-        prog="fye bench forecast", description="Compare all ways to fewer evaluations of the network."
-    )
-    parser.add_argument("--log", type=Path, metavar="FILE", required=True, help=".jsonl; goes on with what is in it")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
-    numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--cases", **numbers, default=12, choices=arguments.Between(1, 1000), help="clips (%(default)s)"
-    )
-    parser.add_argument(
-        "--seeds", **numbers, default=3, choices=arguments.Between(1, 100), help="of the noise (%(default)s)"
-    )
-    parser.add_argument(
-        "--frames", **numbers, default=16, choices=arguments.Between(1, 32), help="of a clip (%(default)s)"
-    )
-    parser.add_argument("--budgets", **numbers, nargs="*", help="evaluations; by default 4 to 20")
-    parser.add_argument("--methods", nargs="*", choices=METHODS, metavar="NAME", help=", ".join(METHODS))
-    parser.add_argument("--minutes", type=float, help="stop after that long; the same command goes on")
-    arguments.add_options(parser)
-    parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: one per core")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it: .png or .svg")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
+    return {
+        "environment": environment(threads),
+        "workload": header | {"model": describe_bundle(model), "backend": chosen},
+        "clips": len({measurement.key[:2] for measurement in measured}),
+        "methods": rows,
+    }
 
 
 def _resume(path: Path, header: Mapping[str, Any]) -> list[Measured]:
-    """What a log holds; a new one begins with what was asked for."""
+    """Return the measurements in a log; a new log begins with its header."""
     if not path.exists():
         path.write_text(json.dumps(header) + "\n")
         return []
@@ -165,22 +145,28 @@ def _resume(path: Path, header: Mapping[str, Any]) -> list[Measured]:
 
 
 def _measure(
-    animator: Animator, options: Options, compared: Sequence[Way], given: argparse.Namespace, done: set[Any]
+    animator: Animator,
+    options: Options,
+    compared: Sequence[Way],
+    seeds: Iterable[int],
+    cases: int,
+    frames: int,
+    done: Collection[Any],
 ) -> Iterator[Measured]:
-    """Case by case, seed by seed: the full run, then all ways in an order of their own."""
+    """For every seed and case, measure the full run, then all ways in random order, except what is `done`."""
     judge = Judge()
-    for seed in range(given.seeds):
-        for case in cases(given.cases):
+    for seed in seeds:
+        for case in truth.cases(cases):
             todo = [way for way in compared if (case.number, seed, str(way)) not in done]
             if not todo:
                 continue
-            drawn = draw(case, animator.bundle.size, given.frames)
+            drawn = truth.draw(case, animator.bundle.size, frames)
             states = animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks)
             full = make(animator, *states, replace(options, seed=seed))
-            pace, frames = full.seconds, full.frames
+            pace = full.seconds
             if (case.number, seed, FULL) not in done:
-                scores = judge.compare(drawn, frames)
-                yield Measured(case.number, seed, FULL, full.evaluations, pace, pace, psnr(frames, frames), scores)
+                distance, scores = psnr(full.frames, full.frames), judge.compare(drawn, full.frames)
+                yield Measured(case.number, seed, FULL, full.evaluations, pace, pace, distance, scores)
             for i in np.random.default_rng((case.number, seed)).permutation(len(todo)):
                 way = todo[int(i)]
                 made = make(animator, *states, replace(way.options, seed=seed))

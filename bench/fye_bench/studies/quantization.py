@@ -1,25 +1,21 @@
-"""What 8 bits cost: errors of every graph against float32, and quality on the suite with the denoiser quantised.
+"""Measure what 8 bits cost: every graph's errors against float32, and quality on the suite with a quantised denoiser.
 
-    python -m fye_bench.studies.quantization --bundle DIR [--also DIR ...] [--cases 12] [--json FILE]
-
-Ranges are measured on drawn portraits that the suite never shows, errors on others of them that no range was measured
-on, while clips are made as users make them. Everything runs on the CPU with ONNX Runtime, which computes what stands
-between a pair of QuantizeLinear and DequantizeLinear in floating point: that is what 8 bits say, and nothing of how
-fast an engine is with them.
+Ranges are measured on drawn portraits that the suite never shows, errors on held-out ones among them, both while clips
+are made as users make them. Everything runs on the CPU with ONNX Runtime, which computes between QuantizeLinear and
+DequantizeLinear in floating point: the results hold the error of 8 bits, and say nothing about an engine's speed.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from fye_bench.arguments import Between, run
+from fye_bench.arguments import benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.judge import Judge, Scores, change, summarise
@@ -41,19 +37,17 @@ from fye_engines import quantize
 from fye_engines.checking import FIRST_TIMESTEP, compare, exact_engine, random_inputs
 from fye_engines.precision import PRODUCTS, set_precision
 from fye_engines.quantize import BASE, KINDS, Ranges
-from fye_rt import files
 from fye_rt.animator import Animator
 from fye_rt.bundle import GRAPHS, Bundle, symbols
 from fye_rt.cli import terminal
-from fye_rt.clips import write
 from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
 from fye_rt.options import DEFAULT_FORECAST, Options
 
 THREADS = 1
 PRECISIONS = (BASE, *KINDS)
-MEASURED, HELD_OUT = 4, 2  # clips that ranges and errors are measured on
-CLIP_FRAMES, CLIP_STEPS = 8, 8  # of such a clip, every step evaluated
-CALLS = 2 * CLIP_STEPS  # of a graph, at most, that its error is measured on
+MEASURED, HELD_OUT = 4, 2  # clips to measure ranges on, and errors
+CLIP_FRAMES, CLIP_STEPS = 8, 8  # of such a clip; every step is evaluated
+CALLS = 2 * CLIP_STEPS  # at most so many runs of a graph give its error
 DENOISER = "denoiser"
 
 
@@ -88,7 +82,7 @@ class Mixed(Animator):
 
 
 def lowered(bundle: Bundle, graph: str, precision: str, ranges: Ranges) -> tuple[bytes, dict[str, float]]:
-    """A graph in a precision of `PRECISIONS`, and what of it has 8 bits: products, and part of their weights."""
+    """Return a graph in a precision of `PRECISIONS`, and its number of products and the part of weights in 8 bits."""
     model = ir.load(bundle.file(graph))
     set_precision(model, BASE)
     chosen = quantize.places(model) if precision in KINDS else []
@@ -109,7 +103,7 @@ def _numbers(products: Sequence[ir.Node]) -> int:
 
 
 def errors(bundle: Bundle, graph: str, ranges: Ranges, held: Sequence[Arrays]) -> Iterator[dict[str, Any]]:
-    """How far each precision is from float32, over all outputs of all calls."""
+    """Yield the distance of each precision from float32, over all outputs of all calls."""
     exact = exact_engine(bundle, graph)
     height, width = bundle.size
     noise = random_inputs(bundle, graph, symbols(CLIP_FRAMES, height, width))
@@ -132,7 +126,7 @@ def errors(bundle: Bundle, graph: str, ranges: Ranges, held: Sequence[Arrays]) -
 
 
 def _summary(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Over all outputs of some calls."""
+    """Summarise all outputs of some calls."""
     each = [differences for call in found for differences in call.values()]
     rms = [differences["relative_rms"] for differences in each]
     return {
@@ -142,7 +136,7 @@ def _summary(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
 
 
 def clips(bundle: Bundle) -> tuple[list[tuple[Image, Image]], list[tuple[Image, Image]]]:
-    """Those that ranges are measured on, and those that errors are."""
+    """Return the clips that ranges are measured on, and the held-out ones for errors."""
     drawn = list(calibration_clips(MEASURED + HELD_OUT, bundle.size, CLIP_FRAMES))
     return drawn[:MEASURED], drawn[MEASURED:]
 
@@ -150,11 +144,11 @@ def clips(bundle: Bundle) -> tuple[list[tuple[Image, Image]], list[tuple[Image, 
 def measure_graph(
     bundle: Bundle, graph: str, measured: Sequence[tuple[Image, Image]], held: Sequence[tuple[Image, Image]]
 ) -> tuple[Ranges, list[dict[str, Any]]]:
-    """A graph's ranges and its errors."""
+    """Measure a graph's ranges and its errors."""
     options = bundle.resolve(Options(steps=CLIP_STEPS, guidance=1.0 if graph == "denoiser_cond" else None))
     inputs = quantize.record(bundle, graph, measured, options, THREADS)
     ranges = quantize.calibrate(bundle, graph, inputs, THREADS)
-    options = replace(options, seed=MEASURED)  # of noise that no range was measured on either
+    options = replace(options, seed=MEASURED)  # held-out noise
     others = list(islice(quantize.record(bundle, graph, held, options, THREADS), CALLS))
     return ranges, list(errors(bundle, graph, ranges, others))
 
@@ -162,7 +156,7 @@ def measure_graph(
 def quality(
     bundle: Bundle, ranges: Ranges, options: Options, cases: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The suite in float32, and what changes when the denoiser is in another precision, case by case."""
+    """Score the suite in float32, and what changes, case by case, with the denoiser in another precision."""
     drawn = list(suite(cases, bundle.size))
     judge = Judge()
     with Animator(bundle, "onnxruntime", threads=THREADS) as animator:
@@ -187,25 +181,19 @@ def _make(animator: Animator, drawn: Drawn, options: Options) -> Made:
     return make(animator, animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks), options)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the errors and the distances; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.studies.quantization", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--also", type=Path, action="append", default=[], metavar="DIR", help="its errors; repeatable")
-    parser.add_argument("--cases", type=int, default=CASES, choices=Between(1, 1000), metavar="N", help="of the suite")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args(argv)
-    if arguments.json is not None:
-        write.check_output(arguments.json, (".json",))
-    bundle, *more = [Bundle.load(path) for path in (arguments.bundle, *arguments.also)]
-    options = bundle.resolve(Options(forecast=DEFAULT_FORECAST))
+@benchmark("python -m fye_bench.studies.quantization")
+def main(
+    bundle: Annotated[Path, option("DIR", "Bundle to quantise.")],
+    also: Annotated[list[Path] | None, option("DIR", "Bundle whose errors alone are measured; repeatable.")] = None,
+    cases: Annotated[int, option("N", "Cases of the suite.", min=1, max=1000)] = CASES,
+) -> dict[str, Any]:
+    """Measure what 8 bits cost: errors of every graph, and quality with the denoiser quantised."""
+    model, *more = [Bundle.load(path) for path in (bundle, *(also or []))]
+    options = model.resolve(Options(forecast=DEFAULT_FORECAST))
     result: dict[str, Any] = {
-        "command": ["python", "-m", "fye_bench.studies.quantization", *argv],
         "environment": environment(THREADS),
         "workload": {
-            "models": [describe_bundle(each) for each in (bundle, *more)],
+            "models": [describe_bundle(each) for each in (model, *more)],
             "ranges": {
                 "first_identity": FIRST_CALIBRATION,
                 "clips": MEASURED,
@@ -214,20 +202,20 @@ def main(argv: Sequence[str]) -> int:
                 "steps": CLIP_STEPS,
             },
             "suite": {"first_identity": FIRST_IDENTITY, "stride": STRIDE},
-            "cases": arguments.cases,
+            "cases": cases,
             "frames": FRAMES,
-            "size": list(bundle.size),
+            "size": list(model.size),
             **options.as_dict(),
         },
         "errors": [],
     }
     others = OtherLoad()
     terminal.say(f"{'graph':<15}{'precision':<11}{'8 bits':>10}{'RMS, median':>13}{'most':>9}{'cosine':>10}")
-    for each in (bundle, *more):
+    for each in (model, *more):
         measured, held = clips(each)
         for graph in GRAPHS:
             ranges, rows = measure_graph(each, graph, measured, held)
-            if each is bundle and graph == DENOISER:
+            if each is model and graph == DENOISER:
                 denoiser = ranges
             for row in rows:
                 result["errors"].append({"model": each.digest, **row})
@@ -236,11 +224,9 @@ def main(argv: Sequence[str]) -> int:
                     f"{graph:<15}{row['precision']:<11}{row['with_8_bits']:>5} /{row['products']:>3}"
                     f"{rms['median']:>13.4f}{rms['most']:>9.4f}{row['cosine']['least']:>10.5f}"
                 )
-    result["fp32"], result["quality"] = quality(bundle, denoiser, options, arguments.cases)
+    result["fp32"], result["quality"] = quality(model, denoiser, options, cases)
     result["environment"]["other_processes_cores"] = others.cores()
-    if arguments.json is not None:
-        files.write_json(arguments.json, result)
-    return 0
+    return result
 
 
 if __name__ == "__main__":

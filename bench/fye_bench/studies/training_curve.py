@@ -1,37 +1,29 @@
-"""The curve of a training run, from its logs.
+"""Draw the curve of a training run from its logs."""
 
-python -m fye_bench.studies.training_curve RUN -o curve.png
-"""
-
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fye_bench.arguments import run
-from fye_rt.clips import write
+import typer
+
+from fye_bench.arguments import command, option, run, writable
 from fye_rt.errors import InputError
 
 
-def main(argv: Sequence[str]) -> int:
-    """Draw the curve; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fye_bench.studies.training_curve", description="Draw a run's logs."
-    )
-    parser.add_argument("run", metavar="RUN", type=Path, help="with STAGE.jsonl of one stage or more")
-    parser.add_argument("-o", "--output", metavar="PNG", type=Path, required=True)
-    given = parser.parse_args(argv)
-    write.check_output(given.output, (".png", ".svg"))
-    draw(given.output, read(given.run))
-    return 0
+@command("python -m fye_bench.studies.training_curve")
+def main(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run, with logs STAGE.jsonl.")],
+    output: Annotated[Path, option("PNG", "A .png or .svg.", "-o", "--output", callback=writable(".png", ".svg"))],
+) -> None:
+    """Draw the curve of a training run from its logs."""
+    draw(output, read(folder))
 
 
 def read(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """The log of each stage that has one.
+    """Read the logs of a training run, by stage.
 
     Raises:
-        InputError: none has, or one is damaged.
+        InputError: the folder holds no log, or a log is damaged.
     """
     logs = {log.stem: log for log in sorted(run.glob("*.jsonl"), key=lambda log: log.stat().st_mtime)}
     if not logs:
@@ -43,7 +35,7 @@ def read(run: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(path: Path, stages: dict[str, list[dict[str, Any]]]) -> None:
-    """Of each stage its loss, and what its sheets of held-out characters reach.
+    """Draw the loss of each stage, and the PSNR of its sheets of held-out characters.
 
     Args:
         path: .png or .svg.

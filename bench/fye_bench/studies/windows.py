@@ -1,15 +1,15 @@
-"""`fye bench windows`: long drawn clips in every kind of windows, side by side."""
+"""`fye bench windows`: compare all kinds of windows on long drawn clips."""
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from fye_bench import arguments
+from fye_bench.arguments import EveryStep, benchmark, option, request, writable
 from fye_bench.environment import environment
 from fye_bench.metrics.drift import Array, drift
 from fye_bench.metrics.images import psnr, steadiness
@@ -20,11 +20,11 @@ from fye_bench.metrics.truth import Image
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
 from fye_bench.studies.long_clips import LEAD, Long, clips
-from fye_rt import backends, files, media, pieces, windows
+from fye_rt import backends, media, pieces, windows
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.clips import write
+from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
 from fye_rt.clips.frames import frames_of
 from fye_rt.clips.live import live_frames
 from fye_rt.errors import OptionError
@@ -34,7 +34,8 @@ from fye_rt.pieces import MAX_FRAMES
 
 STREAM = "stream"
 KINDS = ("reference", "context", "progressive", STREAM)
-LEAST = 50  # frames: less is no long clip
+PICTURE = writable(*media.images.WRITABLE)
+LEAST = 50  # frames of a long clip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +44,9 @@ class Made:
 
     Attributes:
         frames: uint8 (F, H, W, 3).
-        first: seconds until the first of them was there.
-        seconds: until the last one was.
-        memory: bytes that the process grew by meanwhile.
+        first: seconds until the first frame.
+        seconds: seconds until the last frame.
+        memory: bytes by which the process grew meanwhile.
     """
 
     frames: Image
@@ -56,18 +57,18 @@ class Made:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What was found of a clip.
+    """Measurements of a clip.
 
     Attributes:
         made: the clip.
-        borders: of its windows.
-        evaluations: frames that the network saw at each evaluated step.
-        error: by frame, mean absolute error, levels of 255.
-        identity: by frame, that of the texture under the true mesh.
+        borders: borders of its windows.
+        evaluations: frames that the network sees at each evaluated step.
+        error: mean absolute error of each frame, levels of 255.
+        identity: texture error of each frame under the true mesh.
         change: by step, see `seams.steps`.
         warp: by step, see `seams.warp_errors`.
         flicker: see `fye_bench.metrics.images.steadiness`.
-        full: the same clip in the same windows, with every step evaluated; where that was asked for.
+        full: with --full, measurements of the clip in the same windows with every step evaluated.
     """
 
     made: Made
@@ -81,97 +82,69 @@ class Measured:
     full: "Measured | None" = None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `fye bench windows` with its arguments; returns the exit code.
-
-    Raises:
-        FyeError: an option, a file or a backend is at fault.
-    """
-    given = _parse(argv)
-    for path, suffixes in ((given.json, (".json",)), (given.picture, tuple(media.images.WRITABLE))):
-        if path is not None:
-            write.check_output(path, suffixes)
-    path = given.bundle or shipped_bundle()
-    bundle = Bundle.load(path)
-    request = arguments.request(given, bundle, **arguments.EVERY_STEP)
-    options = request.options
-    full = replace(options, forecast=Forecast())
-    if given.full and options.forecasting == full.forecasting:
+@benchmark("fye bench windows")
+@takes_request("windows", "forecast", "frames", "landmarker", "portrait_landmarks")
+def main(
+    settings: dict[str, Any],
+    bundle: BundleFolder = None,
+    count: Annotated[int, option("N", "Number of clips.", "--clips", min=1, max=1000)] = 4,
+    frames: Annotated[int, option("N", "Frames of a clip.", min=LEAST, max=MAX_FRAMES)] = 300,
+    forecast: EveryStep = "off",
+    full: Annotated[bool, typer.Option("--full", help="Also evaluate every step: what does --forecast cost?")] = False,
+    backend: Backend = "auto",
+    threads: Threads = 0,
+    plot: Annotated[Path | None, option("PNG", "Also draw pixels over time.", "--picture", callback=PICTURE)] = None,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Compare all kinds of windows on long drawn clips."""
+    path = bundle or shipped_bundle()
+    model = Bundle.load(path)
+    clip_request = request({**settings, "windows": "context", "forecast": forecast}, model)
+    options = clip_request.options
+    every_step = replace(options, forecast=Forecast())
+    if full and options.forecasting == every_step.forecasting:
         raise OptionError("--full compares a forecast with every step evaluated; give one with --forecast")
-    settings = (given.backend, given.compute, given.threads)
-    found: dict[str, list[Measured]] = {}
-    with terminal.working(given.quiet) as bars:
-        drawn = list(clips(given.clips, request.size or bundle.size, given.frames))
+    backends.resolve_compute(backends.choose(backend, model), options.compute)  # refused before clips are drawn
+    clips_of: dict[str, list[Measured]] = {kind: [] for kind in KINDS}
+    with terminal.working(quiet) as bars:
+        drawn = list(clips(count, clip_request.size or model.size, frames))
         total = len(drawn) * len(KINDS)
         for number, kind in enumerate(KINDS):
             with Worker() as worker:
-                backend = worker.call(_open, path, *settings, options.window_size)
-                found[kind] = []
-                for clip in drawn:
-                    bars("windows", number * len(drawn) + len(found[kind]), total, f"{kind}: {clip.case}")
-                    ones = []
-                    for each in (options, full) if given.full else (options,):
+                chosen = worker.call(_open, path, backend, options.compute, threads, options.window_size)
+                for index, clip in enumerate(drawn):
+                    bars("windows", number * len(drawn) + index, total, f"{kind}: {clip.case}")
+                    runs = []
+                    for each in (options, every_step) if full else (options,):
                         made, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)
-                        ones.append(_measure(clip, Made(*made, growth.peak), each, kind))
-                    found[kind].append(replace(ones[0], full=ones[1] if given.full else None))
+                        runs.append(_measure(clip, Made(*made, growth.peak), each, kind))
+                    clips_of[kind].append(replace(runs[0], full=runs[1] if full else None))
         bars("windows", total, total)
-    summary = {kind: summarise(clips_of, found[KINDS[0]]) for kind, clips_of in found.items()}
-    result: dict[str, Any] = {
-        "command": ["fye", "bench", "windows", *argv],
-        "environment": environment(given.threads),
+    summary = {kind: summarise(measured, clips_of[KINDS[0]]) for kind, measured in clips_of.items()}
+    if plot is not None:
+        media.write_image(plot, picture(drawn[0], {kind: each[0] for kind, each in clips_of.items()}))
+    for line in table(summary):
+        terminal.say(line)
+    return {
+        "environment": environment(threads),
         "workload": {
-            "model": describe_bundle(bundle),
-            "backend": backend,
+            "model": describe_bundle(model),
+            "backend": chosen,
             "clips": [str(clip.case) for clip in drawn],
             "lead": LEAD,
-            "frames": given.frames,
+            "frames": frames,
             "size": drawn[0].frames.shape[1:3],
             **{name: value for name, value in options.as_dict().items() if name != "windows"},
         },
         "windows": summary,
     }
-    if given.json is not None:
-        files.write_json(given.json, result)
-    if given.picture is not None:
-        media.write_image(given.picture, picture(drawn[0], {kind: ones[0] for kind, ones in found.items()}))
-    for line in table(summary):
-        terminal.say(line)
-    return 0
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = arguments.Parser(
-        prog="fye bench windows", description="Long drawn clips in every kind of windows, side by side."
-    )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="by default the shipped one")
-    numbers: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--clips", **numbers, default=4, choices=arguments.Between(1, 1000), help="how many (%(default)s)"
-    )
-    parser.add_argument(
-        "--frames", **numbers, default=300, choices=arguments.Between(LEAST, MAX_FRAMES), help="of a clip (%(default)s)"
-    )
-    parser.add_argument("--size", metavar="HxW", help="of a frame; by default the bundle's")
-    parser.add_argument(
-        "--full", action="store_true", help="also with every step evaluated: what does --forecast cost?"
-    )
-    default = Options()
-    parser.add_argument("--window-size", **numbers, default=default.window_size, help="frames (%(default)s)")
-    parser.add_argument("--window-overlap", **numbers, default=default.window_overlap, help="frames (%(default)s)")
-    arguments.add_options(parser)
-    parser.add_argument("--backend", choices=("auto", *backends.BACKENDS), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: one per core")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="one column of pixels over time, of each kind")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
 
 
 _animator: Animator  # of the measuring process
 
 
 def _open(path: Path, backend: str, compute: str, threads: int, window: int) -> str:
-    """Open a bundle for good; returns the backend."""
+    """Open a bundle, keep it open, and return the backend."""
     global _animator
     _animator = Animator(Bundle.load(path), backend, compute=compute, threads=threads)
     _animator.warm_up(frames=window)
@@ -179,7 +152,7 @@ def _open(path: Path, backend: str, compute: str, threads: int, window: int) -> 
 
 
 def _make(portrait: Image, landmarks: Image, options: Options, kind: str) -> tuple[Image, float, float]:
-    """Frames, seconds to the first and to the last of them."""
+    """Return the frames, seconds to the first one and seconds to the last one."""
     state = _animator.encode_portrait(portrait)
     start = time.perf_counter()
     parts: Iterator[Image]
@@ -208,7 +181,7 @@ def _measure(clip: Long, made: Made, options: Options, kind: str) -> Measured:
 
 
 def layout(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]:
-    """Borders of a clip's windows, and how many frames the network sees at each evaluated step."""
+    """Return the borders of a clip's windows, and how many frames the network sees at each evaluated step."""
     frames, size, overlap = len(landmarks), options.window_size, options.window_overlap
     if kind in ("progressive", STREAM):
         if kind == STREAM:
@@ -222,35 +195,35 @@ def layout(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]
 
 
 def summarise(clips_of: Sequence[Measured], independent: Sequence[Measured]) -> dict[str, Any]:
-    """Of one kind of windows.
+    """Summarise one kind of windows.
 
     Args:
-        clips_of: what was found of its clips.
-        independent: of the same clips in windows that know nothing of each other, where nothing can drift.
+        clips_of: measurements of its clips.
+        independent: measurements of the same clips in independent windows, where nothing can drift.
     """
     frames = len(clips_of[0].error)
-    borders = [one.borders for one in clips_of]
+    borders = [clip.borders for clip in clips_of]
     summary: dict[str, Any] = {
-        "evaluations_per_frame": float(np.mean([one.evaluations for one in clips_of])) / frames,
+        "evaluations_per_frame": float(np.mean([clip.evaluations for clip in clips_of])) / frames,
         "borders_per_clip": float(np.mean([marks.sum() for marks in borders])),
-        "first_frame_seconds": float(np.median([one.made.first for one in clips_of])),
-        "seconds": float(np.median([one.made.seconds for one in clips_of])),
-        "memory_bytes": max(one.made.memory for one in clips_of),
+        "first_frame_seconds": float(np.median([clip.made.first for clip in clips_of])),
+        "seconds": float(np.median([clip.made.seconds for clip in clips_of])),
+        "memory_bytes": max(clip.made.memory for clip in clips_of),
         **{name: mean(values) for name, values in _means(clips_of).items()},
         "at_borders": {
-            "error": ratio([(one.error[:-1] + one.error[1:]) / 2 for one in clips_of], borders),
-            "temporal_error": ratio([one.change for one in clips_of], borders),
-            "warp_error": ratio([one.warp for one in clips_of], borders),
+            "error": ratio([(clip.error[:-1] + clip.error[1:]) / 2 for clip in clips_of], borders),
+            "temporal_error": ratio([clip.change for clip in clips_of], borders),
+            "warp_error": ratio([clip.warp for clip in clips_of], borders),
         },
         "drift": {
-            "error": drift([one.error for one in clips_of]),
-            "identity_error": drift([one.identity for one in clips_of]),
+            "error": drift([clip.error for clip in clips_of]),
+            "identity_error": drift([clip.identity for clip in clips_of]),
             "error_against_independent_windows": drift(
-                [one.error for one in clips_of], [one.error for one in independent]
+                [clip.error for clip in clips_of], [clip.error for clip in independent]
             ),
         },
     }
-    full = [one.full for one in clips_of if one.full is not None]
+    full = [clip.full for clip in clips_of if clip.full is not None]
     if full:
         others = _means(full)
         summary["against_full"] = {
@@ -262,23 +235,23 @@ def summarise(clips_of: Sequence[Measured], independent: Sequence[Measured]) -> 
 
 
 def _means(clips_of: Sequence[Measured]) -> dict[str, list[float]]:
-    """By name, one number a clip."""
+    """Return one number for each clip, by name."""
     return {
-        "error": [float(one.error.mean()) for one in clips_of],
-        "identity_error": [float(one.identity.mean()) for one in clips_of],
-        "temporal_error": [float(one.change.mean()) for one in clips_of],
-        "warp_error": [float(np.nanmean(one.warp)) for one in clips_of],
-        "flicker": [one.flicker for one in clips_of],
+        "error": [float(clip.error.mean()) for clip in clips_of],
+        "identity_error": [float(clip.identity.mean()) for clip in clips_of],
+        "temporal_error": [float(clip.change.mean()) for clip in clips_of],
+        "warp_error": [float(np.nanmean(clip.warp)) for clip in clips_of],
+        "flicker": [clip.flicker for clip in clips_of],
     }
 
 
 def picture(clip: Long, made: Mapping[str, Measured]) -> Image:
-    """What a vertical line through the face shows over time, uint8 (H', W', 3), with a dot above every border."""
+    """Draw a vertical line through the face over time, uint8 (H', W', 3), with a dot above every border."""
     column = int(np.clip(clip.face.points[..., 0].mean(), 0, clip.frames.shape[2] - 1))
     rows, labels = [], []
     for name, frames, borders in (
         ("true frames", clip.frames, None),
-        *((f"{kind} windows", one.made.frames, one.borders) for kind, one in made.items()),
+        *((f"{kind} windows", measured.made.frames, measured.borders) for kind, measured in made.items()),
     ):
         line = np.ascontiguousarray(frames[:, :, column].transpose(1, 0, 2))
         marks = np.full((4, line.shape[1], 3), 255, np.uint8)
@@ -290,7 +263,7 @@ def picture(clip: Long, made: Mapping[str, Measured]) -> Image:
 
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines to print."""
+    """Return the lines to print."""
     compared = any("against_full" in row for row in summary.values())
     lines = [
         f"{'windows':<12}{'evals/frame':>12}{'first, s':>10}{'all, s':>9}{'MB':>7}{'error':>8}{'flicker':>9}"

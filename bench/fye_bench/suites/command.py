@@ -1,43 +1,72 @@
-"""`fye suite`: makes suites, checks and shows them."""
+"""`fye suite`: make, check and show suites."""
 
-import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fye_bench import arguments
+from fye_bench.arguments import option
 from fye_bench.suites.collect import CROSSES, FAMILY, KIND, collect
 from fye_bench.suites.drawn import DrawnTruth, drawn_otherwise
 from fye_bench.suites.manifest import MAX_TEXT
 from fye_bench.suites.suite import Suite, faults, notes
-from fye_rt import options
 from fye_rt.cli import terminal
+from fye_rt.cli.arguments import Landmarker, Quiet
+from fye_rt.options import parse_size
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, help="Suites of portraits and motions to evaluate a model on."
+)
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the suite.")]
+PAIRS = f"Pairs to make; by default self, and {CROSSES} motions of others for each portrait."
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `fye suite` with its arguments; returns the exit code.
-
-    Raises:
-        FyeError: an option or a file is at fault.
-    """
-    given = _parse(argv)
-    run = {"init": _init, "drawn": _drawn, "check": _check, "show": _show}[given.command]
-    return run(given)
+main = partial(arguments.call, app, "fye suite")  # of the arguments; returns the exit code
 
 
-def _init(given: argparse.Namespace) -> int:
+def _line(text: str) -> str:
+    if not text.isprintable() or len(text) > MAX_TEXT:
+        raise typer.BadParameter(f"give one line of at most {MAX_TEXT} printable characters")
+    return text
+
+
+def _pairs(text: str) -> str | int:
+    if text in ("self", "cross", "all"):
+        return text
+    if text.isdecimal() and text.isascii() and 0 < int(text) <= 100_000:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is not valid; give self, cross, all or a number from 1 to 100,000")
+
+
+@app.command()
+def init(
+    folder: Folder,
+    family: Annotated[str, option("NAME", "Family of portraits in no subfolder.")] = FAMILY,
+    kind: Annotated[str, option("NAME", "Kind of motions in no subfolder.")] = KIND,
+    source: Annotated[str, option("TEXT", "Where the files come from.", parser=_line)] = "",
+    licence: Annotated[str, option("TEXT", "Licence of the files.", parser=_line)] = "",
+    pairs: Annotated[str | None, option("self|cross|all|N", PAIRS, parser=_pairs)] = None,
+    landmarker: Landmarker = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing suite.json.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a suite of the files in FOLDER/portraits and FOLDER/motions."""
     lines: list[str] = []
     try:
-        with terminal.working(given.quiet) as bars:
+        with terminal.working(quiet) as bars:
             suite = collect(
-                given.folder,
-                family=given.family,
-                kind=given.kind,
-                source=given.source,
-                licence=given.licence,
-                pairs=given.pairs,
-                landmarker=given.landmarker,
-                overwrite=given.overwrite,
+                folder,
+                family=family,
+                kind=kind,
+                source=source,
+                licence=licence,
+                pairs=pairs,
+                landmarker=landmarker,
+                overwrite=overwrite,
                 report=lines.append,
                 tell=bars,
             )
@@ -47,40 +76,50 @@ def _init(given: argparse.Namespace) -> int:
     for line in notes(suite):
         terminal.note(line)
     _say(suite)
-    return 0
 
 
-def _drawn(given: argparse.Namespace) -> int:
+@app.command()
+def drawn(
+    folder: Folder,
+    portraits: Annotated[int, option("N", "Number of portraits.")] = 500,
+    motions: Annotated[int, option("N", "Number of motions.")] = 40,
+    frames: Annotated[int, option("N", "Frames of a motion.")] = 16,
+    seed: Annotated[int, option("N", "Seed of characters and motions.")] = 0,
+    size: Annotated[str, option("HxW", "Height and width of the portraits.")] = "128x128",
+    quiet: Quiet = False,
+) -> None:
+    """Draw a suite of characters whose true frames are known."""
     from fye_bench.suites.drawing import draw_suite  # loads all that draws
 
-    size = options.parse_size(given.size)
-    with terminal.working(given.quiet) as bars:
-        suite = draw_suite(given.folder, given.portraits, given.motions, given.frames, size, given.seed, bars)
+    with terminal.working(quiet) as bars:
+        suite = draw_suite(folder, portraits, motions, frames, parse_size(size), seed, bars)
     _say(suite)
-    return 0
 
 
-def _check(given: argparse.Namespace) -> int:
-    suite = Suite.load(given.folder)
-    with terminal.working(given.quiet) as bars:
-        found = list(faults(suite, lambda done, total: bars("check the files", done, total)))
-        found = found or list(drawn_otherwise(suite))
-    for line in (*found, *notes(suite)):
+@app.command()
+def check(folder: Folder, quiet: Quiet = False) -> int:
+    """Compare every file with its hash. Exit code 2 if one is missing or changed."""
+    suite = Suite.load(folder)
+    with terminal.working(quiet) as bars:
+        mistakes = list(faults(suite, lambda done, total: bars("check the files", done, total)))
+        mistakes = mistakes or list(drawn_otherwise(suite))
+    for line in (*mistakes, *notes(suite)):
         terminal.note(line)
-    if found:
+    if mistakes:
         return 2
-    terminal.say(f"{given.folder}: {len(suite.files())} files are what they were, {len(suite.pairs)} pairs")
+    terminal.say(f"{folder}: {len(suite.files())} files are what they were, {len(suite.pairs)} pairs")
     return 0
 
 
-def _show(given: argparse.Namespace) -> int:
-    for line in described(Suite.load(given.folder)):
+@app.command()
+def show(folder: Folder) -> None:
+    """Count a suite's families, kinds, modes and licences."""
+    for line in described(Suite.load(folder)):
         terminal.show(line)
-    return 0
 
 
 def described(suite: Suite) -> Iterator[str]:
-    """Lines that say what a suite holds."""
+    """Yield lines that describe a suite."""
     yield f"{suite.name}: {len(suite.portraits)} portraits, {len(suite.motions)} motions, {len(suite.pairs)} pairs"
     if suite.note:
         yield suite.note
@@ -109,48 +148,3 @@ def _say(suite: Suite) -> None:
         f"{suite.folder}: {len(suite.portraits)} portraits, {len(suite.motions)} motions, {len(suite.pairs)} pairs "
         f"({of_modes})"
     )
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = arguments.Parser(prog="fye suite", description="Suites of portraits and motions to evaluate a model on.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="init|drawn|check|show")
-    init = commands.add_parser("init", help="make a suite of the files in FOLDER/portraits and FOLDER/motions")
-    init.add_argument("--family", metavar="NAME", default=FAMILY, help="of portraits in no subfolder (%(default)s)")
-    init.add_argument("--kind", metavar="NAME", default=KIND, help="of motions in no subfolder (%(default)s)")
-    init.add_argument("--source", type=_line, metavar="TEXT", default="", help="where the files come from")
-    init.add_argument("--licence", type=_line, metavar="TEXT", default="", help="under which they may be used")
-    init.add_argument(
-        "--pairs", type=_pairs, metavar="self|cross|all|N", help=f"by default self, and {CROSSES} others a portrait"
-    )
-    init.add_argument("--landmarker", type=Path, metavar="FILE", help="MediaPipe's face_landmarker.task")
-    init.add_argument("--overwrite", action="store_true", help="replace a suite.json that is there")
-    drawn = commands.add_parser("drawn", help="draw a suite of characters whose true frames are known")
-    for name, default, what in (
-        ("portraits", 500, "how many"),
-        ("motions", 40, "how many"),
-        ("frames", 16, "of a motion"),
-        ("seed", 0, "of characters and motions"),
-    ):
-        drawn.add_argument(f"--{name}", type=int, metavar="N", default=default, help=f"{what} (%(default)s)")
-    drawn.add_argument("--size", metavar="HxW", default="128x128", help="of the portraits (%(default)s)")
-    check = commands.add_parser("check", help="compare every file with its hash")
-    show = commands.add_parser("show", help="say what is in a suite")
-    for one in (init, drawn, check, show):
-        one.add_argument("folder", type=Path, metavar="FOLDER")
-        if one is not show:
-            one.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
-
-
-def _line(text: str) -> str:
-    if not text.isprintable() or len(text) > MAX_TEXT:
-        raise argparse.ArgumentTypeError(f"give one line of at most {MAX_TEXT} printable characters")
-    return text
-
-
-def _pairs(text: str) -> str | int:
-    if text in ("self", "cross", "all"):
-        return text
-    if text.isdecimal() and text.isascii() and 0 < int(text) <= 100_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not valid; give self, cross, all or a number from 1 to 100,000")

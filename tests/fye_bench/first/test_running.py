@@ -175,6 +175,8 @@ def bare(name, importer=None, *more, **others):  # diffusers itself needs filelo
         raise ModuleNotFoundError(f"No module named {{name!r}}")
     return bring(name, importer, *more, **others)
 builtins.__import__ = bare
+for module in ("first.__main__", "speed.gpu", "speed.kernels"):
+    assert callable(importlib.import_module("fye_bench." + module).main)
 for stage in {tuple(first.STAGES)}:
     assert callable(importlib.import_module("fye_bench.first." + stage).run)
 """
