@@ -67,7 +67,7 @@ def test_a_bundle_says_what_it_holds(tiny_bundle: Path) -> None:
     assert bundle.file("denoiser").name == "denoiser.onnx"
     assert bundle.file("denoiser", "onnxruntime").name == "denoiser.onnxruntime.onnx"
     assert bundle.file("denoiser", "an engine without a variant").name == "denoiser.onnx"
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="item assignment"):
         bundle.manifest["version"] = 2  # type: ignore[index]
 
 
@@ -96,7 +96,9 @@ def test_one_flipped_bit_of_any_kind_of_file_is_refused_with_the_files_name(
 
 
 def test_every_listed_file_is_checked(folder: Path) -> None:
-    for name in json.loads((folder / MANIFEST).read_bytes())["files"]:
+    names = list(json.loads((folder / MANIFEST).read_bytes())["files"])
+    assert sorted(names) == sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+    for name in names:
         flip(folder / name, 0)
         assert name in refusal(folder)
         flip(folder / name, 0)

@@ -59,13 +59,19 @@ def test_key_frames_are_seen_as_they_were_made_and_let_go_in_the_last_steps() ->
     forecaster = jump_table(SCHEDULE, even(12, 6), newton(1), "epsilon")
     finished = made_by(together, pieces, forecaster, seen)
     first: dict[tuple[int, int], Array] = {}
+    held, released = 0, 0
     for number, (frames, timestep, latents) in enumerate(seen):
         piece, step = pieces[number // 6], forecaster.jumps[number % 6].step
         before = forecaster.jumps[number % 6 - 1].step if step else -1  # its end is seen in this step
         for i, k in enumerate(frames.tolist()):
-            before_pinning = first.setdefault((k, timestep), latents[:, :, i])
-            same = np.array_equal(before_pinning, latents[:, :, i])
-            assert same == (not piece.pinned[i] or not piece.finished or before < HOLD * len(SCHEDULE))
+            if (k, timestep) not in first:
+                assert not piece.pinned[i]
+                first[k, timestep] = latents[:, :, i]
+                continue
+            same = np.array_equal(first[k, timestep], latents[:, :, i])
+            assert piece.pinned[i] and same == (not piece.finished or before < HOLD * len(SCHEDULE))
+            held, released = held + same, released + (not same)
+    assert held > 50 and released > 20
     assert [k for frames, _ in finished for k in frames] == list(range(200))
 
 
@@ -134,6 +140,11 @@ def test_pinned_frames_of_live_pieces_are_seen_as_they_were_when_they_were_made(
     pieces = tuple(live_pieces([8, 5, 1, 2, 6], 3))
     made_by(together, pieces, jump_table(SCHEDULE, even(12, 5), newton(1), "epsilon"), seen)
     first: dict[tuple[int, int], Array] = {}
+    repeated: set[int] = set()
     for frames, timestep, latents in seen:
         for i, k in enumerate(frames.tolist()):
-            np.testing.assert_array_equal(first.setdefault((k, timestep), latents[:, :, i]), latents[:, :, i])
+            if (k, timestep) in first:
+                np.testing.assert_array_equal(first[k, timestep], latents[:, :, i])
+                repeated.add(k)
+            first[k, timestep] = latents[:, :, i]
+    assert repeated == {k for piece in pieces for k in piece.frames[piece.pinned].tolist()} and len(repeated) > 5

@@ -22,6 +22,7 @@ def test_alpha_bar_is_the_recorded_one_and_ends_in_exactly_zero(data: Path) -> N
 
 def test_every_recorded_schedule_is_reproduced(data: Path) -> None:
     recorded = json.loads((data / "schedule" / "ddim_schedule.json").read_text())
+    assert len(recorded) == 12
     for steps, expected in recorded.items():
         ours = schedule(int(steps), RELEASED)
         assert ours.timesteps.tolist() == expected["timesteps"]

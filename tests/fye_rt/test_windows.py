@@ -83,7 +83,9 @@ def test_uniform_gives_every_recorded_list(data: Path) -> None:
 
 
 def test_reference_windows_are_those_of_the_public_pipeline(data: Path) -> None:
-    for case in json.loads((data / "schedule" / "context_windows.json").read_text())["as_called_by___call__"]:
+    recorded = json.loads((data / "schedule" / "context_windows.json").read_text())["as_called_by___call__"]
+    assert len(recorded) == 20
+    for case in recorded:
         windows = blended_windows(case["num_frames"], "reference", case["context_frames"], 4)
         assert [window.frames.tolist() for window in windows] == case["windows"]
 
@@ -95,7 +97,9 @@ def test_frames_that_the_reference_predicts_twice_are_averaged() -> None:
 
 
 def test_tiles_are_those_of_forward_long(data: Path) -> None:
-    for case in json.loads((data / "schedule" / "context_windows.json").read_text())["forward_long_tiles"]:
+    recorded = json.loads((data / "schedule" / "context_windows.json").read_text())["forward_long_tiles"]
+    assert len(recorded) == 7
+    for case in recorded:
         tiles = blended_windows(case["num_frames"], "tiles", case["t_tile_length"], case["t_tile_overlap"])
         ends = [[int(tile.frames[0]), int(tile.frames[-1]) + 1] for tile in tiles]
         assert ends == case["tiles_start_end"]

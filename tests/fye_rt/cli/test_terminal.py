@@ -64,7 +64,9 @@ def test_a_reader_that_has_gone_is_no_error(
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("closed", [True, False])
-def test_without_a_stream_all_goes_on_silently(stream: str, closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_stream_all_goes_on_silently(
+    stream: str, closed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     gone = io.StringIO()
     gone.close()
     monkeypatch.setattr(sys, stream, gone if closed else None)
@@ -74,6 +76,7 @@ def test_without_a_stream_all_goes_on_silently(stream: str, closed: bool, monkey
         terminal.show("b")
         terminal.note("c")
     terminal.settle()
+    assert capsys.readouterr() == (("", "fye: c\n") if stream == "stdout" else ("a\nb\n", ""))
 
 
 def test_bars_on_a_terminal_that_is_closed_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

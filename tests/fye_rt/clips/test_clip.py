@@ -212,8 +212,11 @@ def test_a_stream_that_is_interrupted_before_its_first_frame_or_sees_no_face_lea
         raise KeyboardInterrupt
         yield
 
-    for pieces, error in ((interrupted(), KeyboardInterrupt), ((x for x in ()), InputError)):
-        with pytest.raises(error):
+    for pieces, error, text in (
+        (interrupted(), KeyboardInterrupt, ""),
+        ((x for x in ()), InputError, "no face in any"),
+    ):
+        with pytest.raises(error, match=text):
             write.write_stream(tmp_path / "out.mp4", Stream(Playback(fps=10), iter([]), pieces))
     assert not list(tmp_path.iterdir())
 

@@ -48,6 +48,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.end, written.end)
     assert list(read.trajectories) == [16, 24]
     for k, way in written.trajectories.items():
+        assert list(read.trajectories[k]) == list(way) == [0, 4, 9]
         for step, latents in way.items():
             np.testing.assert_array_equal(read.trajectories[k][step], latents)
 
@@ -98,7 +99,7 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         PieceFolder(tmp_path / "notes.txt", {})
     for content in ("{", "[]"):
         (tmp_path / "clip.json").write_text(content)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="holds other files"):
             PieceFolder(tmp_path, {})
 
 

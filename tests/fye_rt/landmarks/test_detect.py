@@ -139,7 +139,7 @@ def test_no_face_at_all_is_an_error(landmarker: Path) -> None:
         detect_image(blank, landmarker, source="wall.png")
     with pytest.raises(FaceNotFoundError, match="no face in any of its 2 frames"):
         detect_frames([(0.0, blank), (0.1, blank)], 10.0, landmarker)
-    with pytest.raises(FaceNotFoundError):
+    with pytest.raises(FaceNotFoundError, match="no face in it"):
         detect_image(np.zeros((1, 1, 3), np.uint8), landmarker)
 
 

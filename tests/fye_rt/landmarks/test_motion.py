@@ -102,7 +102,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_an_output_error(motion: Motion, tmp_path: Path) -> None:
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match=r"cannot write .*motion\.npz"):
         motion.save(tmp_path / "no" / "motion.npz")
 
 

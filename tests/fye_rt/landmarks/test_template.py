@@ -147,7 +147,7 @@ def _fill(argument: Any, trace: Path) -> Any:
     ],
 )
 def test_other_ways_to_reach_code_are_closed(tmp_path: Path, pickled: bytes) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"evil\.npy is not a landmark template"):
         load_template(write_pickle(tmp_path / "evil.npy", pickled))
 
 
@@ -155,7 +155,7 @@ def test_a_stream_cannot_change_the_reader(motion: Motion, tmp_path: Path) -> No
     # BUILD sets attributes on whatever lies on the stack, here on the constructor and on a record
     names = dict(template._ALLOWED)
     build = b"cnumpy\nndarray\n(N}S'__defaults__'\n(I1\ntstb."
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"evil\.npy is not a landmark template"):
         load_template(write_pickle(tmp_path / "evil.npy", build))
     assert names == template._ALLOWED
     load_template(write(tmp_path / "good.npy", frames_of(motion)))
@@ -176,7 +176,7 @@ def test_a_stream_cannot_change_the_reader(motion: Motion, tmp_path: Path) -> No
 def test_a_few_bytes_cannot_claim_much_memory(tmp_path: Path, pickled: bytes) -> None:
     path = write_pickle(tmp_path / "bomb.npy", pickled)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"bomb\.npy is not a landmark template"):
         load_template(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # kB
 
@@ -269,5 +269,5 @@ def test_truncated_or_altered_templates_raise_nothing_but_input_errors(
 def test_any_bytes_as_a_pickle_raise_nothing_but_input_errors(
     tmp_path_factory: pytest.TempPathFactory, pickled: bytes
 ) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"any\.npy"):
         load_template(write_pickle(tmp_path_factory.getbasetemp() / "any.npy", pickled))

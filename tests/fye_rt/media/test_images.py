@@ -65,7 +65,7 @@ def test_an_unknown_suffix_is_refused(tmp_path):
 
 
 def test_writing_into_a_missing_folder_is_an_output_error(tmp_path):
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match=r"cannot write .*a\.png"):
         write_image(tmp_path / "no" / "a.png", picture())
 
 
@@ -407,7 +407,7 @@ def test_a_contact_sheet_shows_every_image_whole_and_apart():
 
 
 def test_a_contact_sheet_of_nothing_or_with_a_label_too_many_is_refused():
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="at least one image"):
         contact_sheet([[], []])
     with pytest.raises(InputError, match="labels"):
         contact_sheet([[picture()]], ["a", "b"])

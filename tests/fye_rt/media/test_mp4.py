@@ -90,7 +90,9 @@ def test_it_is_h264_with_420_colour_and_its_index_in_front(tmp_path):
 def test_the_picture_survives(tmp_path):
     smooth = np.indices((64, 64)).sum(0)[..., None].repeat(3, 2).astype(np.uint8)
     write_video(tmp_path / "a.mp4", [np.roll(smooth, 2 * index, 0) for index in range(10)], 25)
-    for index, (_, frame) in enumerate(read_video(tmp_path / "a.mp4")):
+    frames = [frame for _, frame in read_video(tmp_path / "a.mp4")]
+    assert len(frames) == 10
+    for index, frame in enumerate(frames):
         error = frame.astype(int) - np.roll(smooth, 2 * index, 0)
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 40  # dB; crf 17 gives more on a smooth picture
 
