@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, settings
 from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
-from fye_rt.errors import BackendError
+from fye_rt.errors import BackendError, InputError
+from fye_rt.landmarks import find_landmarker
 from fye_rt.landmarks.draw import load_cv2
 
 if TYPE_CHECKING:
@@ -89,6 +90,24 @@ def opencv() -> None:
         load_cv2()
     except BackendError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def talking_head(data: Path) -> Path:
+    """A video of a face: 40 frames of 176x144 with sound, see tests/talking_head.py."""
+    return data / "media" / "astronaut.mp4"
+
+
+@pytest.fixture(scope="session")
+def landmarker(opencv: None) -> Path:
+    """MediaPipe's model file: beside the checkout, or where `fye doctor --get landmarker` puts it."""
+    beside = ROOT.parent / "shared" / "models" / "face_landmarker.task"
+    if beside.is_file():
+        return beside
+    try:
+        return find_landmarker()
+    except InputError:
+        pytest.skip("needs MediaPipe's face_landmarker.task; get it with: fye doctor --get landmarker")
 
 
 @pytest.fixture(scope="session")

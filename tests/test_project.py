@@ -42,6 +42,43 @@ def test_every_package_of_the_tree_is_in_the_wheel() -> None:
     assert found == set(PACKAGES)
 
 
+def needed_by_the_command_line() -> set[Path]:
+    """All of fye_rt, and what it names anywhere, in imports or as text, one module after the other."""
+    names = {module_name(path): path for path in MODULES}
+    needed: set[Path] = set()
+    unread = [path for name, path in names.items() if name.startswith("fye_rt")]
+    while unread:
+        path = unread.pop()
+        if path in needed:
+            continue
+        needed.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            mentioned: set[str] = set()
+            if isinstance(node, ast.Import):
+                mentioned = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                mentioned = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                mentioned = {node.value}
+            unread += [names[name] for name in mentioned & names.keys()]
+    return needed
+
+
+def module_name(path: Path) -> str:
+    package = next(package for package in PACKAGES if package in path.parents)
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_the_wheel_leaves_out_what_no_command_needs_and_nothing_else() -> None:
+    left_out: set[Path] = set()
+    for entry in PROJECT["tool"]["scikit-build"]["wheel"]["exclude"]:
+        package, _, rest = entry.partition("/")
+        path = next(folder for folder in PACKAGES if folder.name == package) / rest
+        left_out |= {path} if path.is_file() else set(path.rglob("*.py"))
+    modules = {path for path in MODULES if path.name != "__init__.py"}
+    assert {path for path in left_out if path.name != "__init__.py"} == modules - needed_by_the_command_line()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_public_module_says_what_it_is(path: Path) -> None:
     if path.name.startswith("_") and path.name not in ("__init__.py", "__main__.py"):

@@ -56,26 +56,10 @@ def motion(recorded: Recorded) -> Motion:
 
 
 @pytest.fixture(scope="session")
-def landmarker(shared: Path, opencv: None) -> Path:
-    path = shared / "models" / "face_landmarker.task"
-    if not path.is_file():
-        pytest.skip("needs MediaPipe's face_landmarker.task in ../shared/models")
-    return path
-
-
-@pytest.fixture(scope="session")
 def still(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A motion file of one frame, which may stand for a portrait's landmarks."""
     path = tmp_path_factory.mktemp("still") / "still.npz"
     motion[:1].save(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def carphone(shared: Path) -> Path:
-    path = shared / "media" / "carphone.mp4"
-    if not path.is_file():
-        pytest.skip("needs the talking head carphone.mp4 in ../shared/media")
     return path
 
 

@@ -171,7 +171,7 @@ def test_a_thread_that_cannot_be_started_is_told(no_threads: None, tiny_bundle: 
 
 
 # a process that first makes a small clip, and then has 80 MB of address space more than that took, or 8 to decode: room
-# for small clips however the memory was split before, and for no large ones
+# for small clips however the memory was split before, and for no large ones, whatever it had grown to before
 LIMITED = """
 import json, resource, sys
 import av, cv2, numpy as np, PIL.Image
@@ -202,19 +202,19 @@ def limit(more):
     resource.setrlimit(resource.RLIMIT_AS, (size + more * 2**20, resource.RLIM_INFINITY))
 
 bundle = Bundle.load(tiny)
-shapes = bundle.graphs["reference"].output_shapes({"portrait_latents": (1, 4, 128, 128), "clip_tokens": (1, 17, 40)})
+shapes = bundle.graphs["reference"].output_shapes({"portrait_latents": (1, 4, 192, 192), "clip_tokens": (1, 17, 40)})
 shapes |= {spec.name: spec.shape for spec in bundle.graphs["denoiser"].inputs if spec.name.startswith("clip_")}
 with Animator(bundle, "onnxruntime", threads=1) as animator:
     clip(64)
-    state = PortraitState({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, (1024, 1024))
-    motion = MotionState(np.zeros((24, 8, 128, 128), np.float32), (1024, 1024))
-    images, latents = np.zeros((8, 1024, 1024, 3), np.uint8), np.zeros((1, 4, 1, 128, 128), np.float32)
+    state = PortraitState({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, (1536, 1536))
+    motion = MotionState(np.zeros((24, 8, 192, 192), np.float32), (1536, 1536))
+    images, latents = np.zeros((8, 1536, 1536, 3), np.uint8), np.zeros((1, 4, 1, 192, 192), np.float32)
     limit(80)
     keep("denoise", lambda: animator.denoise(state, motion, options=Options(steps=1)))
     keep("portrait", lambda: animator.encode_portrait(images[0]))
     keep("motion", lambda: animator.encode_motion(images))
     keep("decode", lambda: animator.decode(latents))
-    keep("clip", lambda: clip(1024))
+    keep("clip", lambda: clip(1536))
     limit(8)
     keep("picture", lambda: media.read_image(f"{folder}/large.png"))
     keep("video", lambda: media.probe_video(f"{folder}/large.mp4"))
@@ -232,12 +232,12 @@ def exhausted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc and RLIMIT_AS, as Linux has them")
     folder = tmp_path_factory.mktemp("limited")
-    for name, side in (("landmarks", 1024), ("small", 64)):
+    for name, side in (("landmarks", 1536), ("small", 64)):
         (folder / name).mkdir()
         for number in range(2):
             media.write_image(folder / name / f"{number}.png", np.zeros((side, side, 3), np.uint8))
     media.write_image(folder / "large.png", np.zeros((4096, 4096, 3), np.uint8))
-    media.write_video(folder / "large.mp4", [np.zeros((2160, 3840, 3), np.uint8)], 25)
+    media.write_video(folder / "large.mp4", [np.zeros((4320, 7680, 3), np.uint8)], 25)
     jobs = ({"name": name, "portrait": str(PORTRAIT), "motion": name} for name in ("landmarks", "small"))
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
     command = [sys.executable, "-c", LIMITED, str(TINY), str(PORTRAIT), str(folder)]
@@ -256,11 +256,11 @@ WINDOWED = r" with window_size=24; use a smaller size, a smaller window_size or 
 @pytest.mark.parametrize(
     ("work", "text"),
     [
-        ("portrait", f"(vae_encoder|encode_portrait) at size 1024x1024; {LESS}"),
-        ("motion", f"(guider|encode_motion) at size 1024x1024; {LESS}"),
-        ("denoise", f"denoiser at size 1024x1024{WINDOWED}"),
-        ("decode", f"vae_decoder at size 1024x1024; {LESS}"),
-        ("clip", f"(vae_encoder|encode_portrait) at size 1024x1024; {LESS}"),
+        ("portrait", f"(vae_encoder|encode_portrait) at size 1536x1536; {LESS}"),
+        ("motion", f"(guider|encode_motion) at size 1536x1536; {LESS}"),
+        ("denoise", f"denoiser at size 1536x1536{WINDOWED}"),
+        ("decode", f"vae_decoder at size 1536x1536; {LESS}"),
+        ("clip", f"(vae_encoder|encode_portrait) at size 1536x1536; {LESS}"),
     ],
 )
 def test_a_stage_that_runs_out_of_memory_is_told_with_its_size(exhausted: Exhausted, work: str, text: str) -> None:
@@ -282,7 +282,7 @@ def test_a_picture_and_a_video_without_memory_for_them_are_not_damaged(exhausted
 def test_a_command_without_memory_ends_in_one_line(exhausted: Exhausted) -> None:
     said, err, folder = exhausted
     assert said["animate"] == 2
-    assert len(re.findall("^fye: not enough memory for [a-z_]+ at size 1024x1024; use ", err, re.MULTILINE)) == 1
+    assert len(re.findall("^fye: not enough memory for [a-z_]+ at size 1536x1536; use ", err, re.MULTILINE)) == 1
     assert "Traceback" not in err and not (folder / "out.mp4").exists()
 
 

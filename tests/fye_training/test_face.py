@@ -77,9 +77,9 @@ def camera_frame(mesh: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArra
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 160)])
-def test_landmarks_lead_back_to_the_face_as_a_videos_do(size: tuple[int, int], shared: Path) -> None:
+def test_landmarks_lead_back_to_the_face_as_a_videos_do(size: tuple[int, int], landmarker: Path) -> None:
     motion = face.motion(ANIMAL, resting(1) + poses(3, 20), size)
-    geometry = load_geometry(shared / "models" / "face_landmarker.task")
+    geometry = load_geometry(landmarker)
     found = camera_frame(*recover(motion.points, size, geometry))
     true = camera_frame(motion.mesh, motion.pose)
     # a picture does not tell a large face from a near one: MediaPipe takes every face for one of the canonical size

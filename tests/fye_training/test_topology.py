@@ -41,8 +41,7 @@ def closed(loop: Indices) -> set[frozenset[int]]:
     return edges(np.append(loop, loop[0]))
 
 
-def test_the_canonical_face_is_mediapipes(shared: Path) -> None:
-    landmarker = shared / "models" / "face_landmarker.task"
+def test_the_canonical_face_is_mediapipes(landmarker: Path) -> None:
     np.testing.assert_array_equal(canonical_face().mesh, load_geometry(landmarker).mesh)
 
 

@@ -14,50 +14,42 @@ from tests.fye_rt.command_line import TINY
 
 
 @pytest.fixture(scope="module")
-def tools(shared: Path) -> Path:
-    """MediaPipe's model; beside it lies the film."""
-    pytest.importorskip("mediapipe", reason="needs MediaPipe: pip install 'fye-rt[landmarks]'")
-    if not (shared / "models" / "face_landmarker.task").is_file() or not (shared / "media" / "carphone.mp4").is_file():
-        pytest.skip("needs face_landmarker.task and carphone.mp4 in ../shared")
-    return shared / "models" / "face_landmarker.task"
-
-
-@pytest.fixture(scope="module")
-def suite(tools: Path, shared: Path, opencv: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def suite(talking_head: Path, opencv: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An astronaut, an admiral, a cat and the talking head's own first frame. Not to be written to."""
+    pytest.importorskip("mediapipe", reason="needs MediaPipe: pip install 'fye-rt[landmarks]'")
     data = pytest.importorskip("skimage.data")
     samples = pytest.importorskip("matplotlib.cbook")
     folder = tmp_path_factory.mktemp("real")
     for family in ("people", "animals"):
         (folder / "portraits" / family).mkdir(parents=True)
     (folder / "motions" / "talking").mkdir(parents=True)
-    film = folder / "motions" / "talking" / "carphone.mp4"
-    shutil.copy(shared / "media" / "carphone.mp4", film)
+    film = folder / "motions" / "talking" / "film.mp4"
+    shutil.copy(talking_head, film)
     media.write_image(folder / "portraits" / "people" / "astronaut.png", data.astronaut())
     media.write_image(folder / "portraits" / "animals" / "chelsea.png", data.chelsea())
-    media.write_image(folder / "portraits" / "people" / "carphone.png", next(media.read_video(film))[1])
+    media.write_image(folder / "portraits" / "people" / "film.png", next(media.read_video(film))[1])
     admiral = samples.get_sample_data("grace_hopper.jpg", asfileobj=False)
     shutil.copy(admiral, folder / "portraits" / "people" / "grace_hopper.jpg")
     return folder
 
 
 @pytest.fixture(scope="module")
-def said(suite: Path, tools: Path) -> str:
+def said(suite: Path, landmarker: Path) -> str:
     """What `fye suite init` says of it."""
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("fye_rt.cli.terminal.note", lines.append)
         patch.setattr("fye_rt.cli.terminal.say", lines.append)
-        assert main(["suite", "init", str(suite), "--landmarker", str(tools), "--quiet"]) == 0
+        assert main(["suite", "init", str(suite), "--landmarker", str(landmarker), "--quiet"]) == 0
     return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
-def found(said: str, suite: Path, tools: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(said: str, suite: Path, landmarker: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Its pairs' results by name."""
     run = tmp_path_factory.mktemp("runs") / "real"
     options = ["--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64"]
-    arguments = ["--frames", "2", "--landmarker", str(tools), "--quiet"]
+    arguments = ["--frames", "2", "--landmarker", str(landmarker), "--quiet"]
     assert main(["eval", str(suite), "-o", str(run), *options, *arguments]) == 0
     return {one["pair"]: one for one in json.loads((run / "results.json").read_text())["pairs"]}
 
@@ -66,18 +58,18 @@ def test_a_cat_without_a_face_is_reported_and_left_out(said: str, suite: Path) -
     assert "chelsea.png is in no pair: no face is found in it; put its landmarks beside it" in said
     made = Suite.load(suite)
     assert "chelsea" in made.portraits
-    assert {pair.portrait.name for pair in made.pairs} == {"astronaut", "carphone", "grace_hopper"}
+    assert {pair.portrait.name for pair in made.pairs} == {"astronaut", "film", "grace_hopper"}
 
 
 def test_a_film_of_the_portrait_is_its_truth(found: dict[str, Any]) -> None:
-    own = found["carphone--carphone"]
+    own = found["film--film"]
     assert (own["mode"], own["truth"], own["error"]) == ("self", "driving", None)
     known = {name for name, value in own["metrics"].items() if value is not None}
     assert {"psnr", "ssim", "face_psnr", "identity_error", "flicker", "true_warp_error", "warp_error"} <= known
 
 
 def test_without_a_truth_faces_are_looked_for(found: dict[str, Any]) -> None:
-    for name in ("astronaut--carphone", "grace_hopper--carphone"):
+    for name in ("astronaut--film", "grace_hopper--film"):
         one = found[name]
         assert (one["mode"], one["truth"], one["error"]) == ("cross", "none", None)
         # random weights make no face, and that is found out

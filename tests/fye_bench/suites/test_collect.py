@@ -221,18 +221,16 @@ def test_a_landmarker_that_was_named_must_be_there(folder: Path) -> None:
     assert not (folder / "suite.json").exists()
 
 
-def test_a_real_landmarker_sees_a_face_and_none(shared: Path, opencv: None, tmp_path: Path, report: list[str]) -> None:
-    model = shared / "models" / "face_landmarker.task"
-    film = shared / "media" / "carphone.mp4"
-    if not (model.is_file() and film.is_file()):
-        pytest.skip("needs face_landmarker.task and carphone.mp4 in ../shared")
+def test_a_real_landmarker_sees_a_face_and_none(
+    talking_head: Path, landmarker: Path, tmp_path: Path, report: list[str]
+) -> None:
     (tmp_path / "videos").mkdir()
-    shutil.copy(film, tmp_path / "videos")
+    shutil.copy(talking_head, tmp_path / "videos")
     picture(tmp_path / "portraits" / "noise.png")
-    _, image = next(media.read_video(film))
-    media.write_image(tmp_path / "portraits" / "carphone.png", image)
-    suite = collect(tmp_path, landmarker=model, report=report.append)
-    assert [pair.name for pair in suite.pairs] == ["carphone--carphone"] and suite.pairs[0].truth == "driving"
+    _, image = next(media.read_video(talking_head))
+    media.write_image(tmp_path / "portraits" / "astronaut.png", image)
+    suite = collect(tmp_path, landmarker=landmarker, report=report.append)
+    assert [pair.name for pair in suite.pairs] == ["astronaut--astronaut"] and suite.pairs[0].truth == "driving"
     assert len(report) == 1 and "noise.png is in no pair" in report[0]
 
 

@@ -145,12 +145,12 @@ def test_a_portrait_s_landmarks_may_be_a_legacy_template(fye: Fye, golden: Path,
 
 
 def test_a_picture_of_a_person_follows_a_driving_video(
-    fye: Fye, carphone: Path, landmarker: Path, tmp_path: Path
+    fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path
 ) -> None:
     hopper = pytest.importorskip("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
-    size = ("--frames", 4, "--steps", 2, "--size", "128x128")
-    fye("animate", hopper, carphone, "-o", out, "--bundle", TINY, *size, "--landmarker", landmarker, "--json", report)
+    options = ("--frames", 4, "--steps", 2, "--size", "128x128", "--landmarker", landmarker)
+    fye("animate", hopper, talking_head, "-o", out, "--bundle", TINY, *options, "--json", report)
     times, frames = zip(*media.read_video(out), strict=True)
     np.testing.assert_allclose(times, np.arange(4) * 1001 / 30000, atol=1e-4)  # ticks of 1/90000 s
     assert frames[0].shape == (128, 128, 3)
@@ -158,14 +158,14 @@ def test_a_picture_of_a_person_follows_a_driving_video(
 
 
 def test_landmarks_of_a_video_are_written_and_drawn_on_it(
-    fye: Fye, carphone: Path, landmarker: Path, tmp_path: Path
+    fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path
 ) -> None:
     found, drawn = tmp_path / "m.npz", tmp_path / "drawn.mp4"
-    said = fye("landmarks", carphone, "-o", found, "--frames", 3, "--landmarker", landmarker, "--overlay", drawn)
+    said = fye("landmarks", talking_head, "-o", found, "--frames", 3, "--landmarker", landmarker, "--overlay", drawn)
     assert "3 frames at 29.97 fps, 0 of them interpolated" in said
     assert len(Motion.load(found)) == 3
     marked = [frame.astype(int) for _, frame in media.read_video(drawn)]
-    plain = [frame.astype(int) for _, frame in media.read_video(carphone, max_frames=3)]
+    plain = [frame.astype(int) for _, frame in media.read_video(talking_head, max_frames=3)]
     assert len(marked) == 3
     for image, points, before in zip(marked, Motion.load(found).points, plain, strict=True):
         low, high = points[:, :2].min(0) * before.shape[1::-1], points[:, :2].max(0) * before.shape[1::-1]

@@ -20,18 +20,15 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def carphone(shared: Path) -> Video:
-    path = shared / "media" / "carphone.mp4"
-    if not path.is_file():
-        pytest.skip("needs the talking head carphone.mp4 in ../shared/media")
-    with av.open(str(path)) as container:
+def video(talking_head: Path) -> Video:
+    with av.open(str(talking_head)) as container:
         frames = container.decode(container.streams.video[0])
-        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame, _ in zip(frames, range(40), strict=False)]
+        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in frames]
 
 
 @pytest.fixture(scope="module")
-def driving(carphone: Video, landmarker: Path) -> Motion:
-    return detect_frames(carphone, FPS, landmarker)
+def driving(video: Video, landmarker: Path) -> Motion:
+    return detect_frames(video, FPS, landmarker)
 
 
 def without_face(video: Video, *frames: int) -> Video:
@@ -66,41 +63,41 @@ def test_mesh_pose_and_expression_are_mediapipe_s_own(astronaut: np.ndarray, lan
     np.testing.assert_allclose(motion.blendshapes[0], scores, atol=1e-6)  # float32
 
 
-def test_every_frame_of_a_talking_head_is_found_with_its_time(carphone: Video, driving: Motion) -> None:
+def test_every_frame_of_a_talking_head_is_found_with_its_time(video: Video, driving: Motion) -> None:
     assert len(driving) == 40 and driving.valid.all() and driving.notices == ()
     assert driving.fps == FPS and driving.source_size == (144, 176)
-    np.testing.assert_array_equal(driving.times, [time for time, _ in carphone])
+    np.testing.assert_array_equal(driving.times, [time for time, _ in video])
     nose = driving.points[:, 4, :2] * (176, 144)
     assert np.linalg.norm(np.diff(nose, axis=0), axis=1).max() < 12  # pixels; a lost face would jump further
 
 
 def test_a_live_source_has_the_same_landmarks_and_none_where_no_face_is(
-    carphone: Video, driving: Motion, landmarker: Path
+    video: Video, driving: Motion, landmarker: Path
 ) -> None:
-    found = list(detect_live(without_face(carphone[:6], 0, 3), FPS, landmarker))
+    found = list(detect_live(without_face(video[:6], 0, 3), FPS, landmarker))
     assert [motion is None for motion in found] == [True, False, False, True, False, False]
     for k, motion in enumerate(found):
         if motion is not None:
             np.testing.assert_array_equal(motion.points[0], driving.points[k])
-            assert motion.times[0] == carphone[k][0]
+            assert motion.times[0] == video[k][0]
 
 
-def test_a_frame_s_landmarks_do_not_depend_on_other_frames(carphone: Video, driving: Motion, landmarker: Path) -> None:
-    alone = detect_image(carphone[20][1], landmarker)
+def test_a_frame_s_landmarks_do_not_depend_on_other_frames(video: Video, driving: Motion, landmarker: Path) -> None:
+    alone = detect_image(video[20][1], landmarker)
     np.testing.assert_array_equal(alone.points[0], driving.points[20])
 
 
-def test_progress_counts_every_frame(carphone: Video, landmarker: Path) -> None:
+def test_progress_counts_every_frame(video: Video, landmarker: Path) -> None:
     progress: list[tuple[str, int, int]] = []
-    detect_frames(carphone[:3], FPS, landmarker, progress=lambda *step: progress.append(step), total=3)
+    detect_frames(video[:3], FPS, landmarker, progress=lambda *step: progress.append(step), total=3)
     assert progress == [("landmarks", k, 3) for k in (1, 2, 3)]
 
 
-def test_a_short_gap_is_interpolated_in_time_and_reported(carphone: Video, driving: Motion, landmarker: Path) -> None:
+def test_a_short_gap_is_interpolated_in_time_and_reported(video: Video, driving: Motion, landmarker: Path) -> None:
     # 4 frames missing, the times stretched so that the gap is crossed unevenly
     times = np.concatenate((driving.times[:10], driving.times[9] + np.array([0.01, 0.02, 0.2, 0.3, 0.4])))
-    video = [(float(time), image) for time, (_, image) in zip(times, carphone, strict=False)]
-    motion = detect_frames(without_face(video, 10, 11, 12, 13), FPS, landmarker, source="talk.mp4")
+    stretched = [(float(time), image) for time, (_, image) in zip(times, video, strict=False)]
+    motion = detect_frames(without_face(stretched, 10, 11, 12, 13), FPS, landmarker, source="talk.mp4")
     assert motion.valid.tolist() == [True] * 10 + [False] * 4 + [True]
     assert motion.notices == ("talk.mp4: no face in frames 10-13; these were interpolated",)
     fraction = (times[12] - times[9]) / (times[14] - times[9])
@@ -112,16 +109,16 @@ def test_a_short_gap_is_interpolated_in_time_and_reported(carphone: Video, drivi
     np.testing.assert_array_equal(motion.points[9], driving.points[9])
 
 
-def test_short_gaps_at_both_ends_hold_the_nearest_face(carphone: Video, driving: Motion, landmarker: Path) -> None:
-    motion = detect_frames(without_face(carphone[:8], 0, 1, 7), FPS, landmarker)
+def test_short_gaps_at_both_ends_hold_the_nearest_face(video: Video, driving: Motion, landmarker: Path) -> None:
+    motion = detect_frames(without_face(video[:8], 0, 1, 7), FPS, landmarker)
     assert motion.valid.tolist() == [False, False, True, True, True, True, True, False]
     np.testing.assert_array_equal(motion.points[[0, 1, 7]], driving.points[[2, 2, 6]])
     assert "frames 0-1, 7;" in motion.notices[0]
 
 
-def test_longer_gaps_are_an_error_that_lists_them(carphone: Video, landmarker: Path) -> None:
+def test_longer_gaps_are_an_error_that_lists_them(video: Video, landmarker: Path) -> None:
     # 30 frames a second: 15 frames last 0.5 s and are bridged, 16 are not
-    bridged = detect_frames(without_face(carphone, *range(5, 20)), 30.0, landmarker)
+    bridged = detect_frames(without_face(video, *range(5, 20)), 30.0, landmarker)
     assert (~bridged.valid).sum() == 15
     # the last frame lasts 1 / fps, so 16 at the end exceed the limit as 16 in the middle do
     with pytest.raises(
@@ -129,8 +126,8 @@ def test_longer_gaps_are_an_error_that_lists_them(carphone: Video, landmarker: P
         match=r"talk\.mp4: no face in frames 3-18 \(0\.10-0\.63 s\), 24-39 \(0\.80-1\.33 s\), and only gaps up "
         r"to 0\.5 s are bridged; use a video where the face stays in view$",
     ):
-        video = without_face(carphone, 1, *range(3, 19), *range(24, 40))
-        detect_frames(video, 30.0, landmarker, source="talk.mp4")
+        gaps = without_face(video, 1, *range(3, 19), *range(24, 40))
+        detect_frames(gaps, 30.0, landmarker, source="talk.mp4")
 
 
 def test_no_face_at_all_is_an_error(landmarker: Path) -> None:
