@@ -117,9 +117,7 @@ def test_long_clips_have_key_frames_of_key_frames() -> None:
         (10, 24, -np.ones(9), "movement"),
     ],
 )
-def test_values_outside_their_range_are_refused(
-    frames: int, size: int, movement: NDArray[np.float64] | None, name: str
-) -> None:
+def test_impossible_pieces_are_refused(frames: int, size: int, movement: NDArray[np.float64] | None, name: str) -> None:
     with pytest.raises(OptionError, match=name):
         key_frame_pieces(frames, size, movement)
 

@@ -115,7 +115,7 @@ def test_other_containers_give_the_same_frames_and_an_even_rate(clip, tmp_path, 
         ("mpegts", "mpeg2video", {"bf": "2"}),
     ],
 )
-def test_frames_come_in_the_order_of_time_whatever_the_order_in_the_file(tmp_path, form, codec, options):
+def test_frames_come_in_the_order_of_their_times(tmp_path, form, codec, options):
     import av
 
     with av.open(str(tmp_path / "a"), "w", format=form) as container:
@@ -283,7 +283,7 @@ def test_a_video_over_a_limit_is_refused_with_its_number(clip):
     assert "1,000" in refusal(clip, Limits(max_file=1000))
 
 
-def test_the_limits_hold_for_the_part_that_is_used(clip):
+def test_limits_hold_for_the_used_part_alone(clip):
     assert len(list(read_video(clip, Limits(max_frames=49), max_frames=10))) == 10
     assert len(list(read_video(clip, Limits(max_seconds=1), max_frames=10))) == 10
 
@@ -338,7 +338,7 @@ def test_an_animated_png_is_read_and_a_still_one_is_not(tmp_path):
     assert "not a video" in refusal(tmp_path / "b.png")
 
 
-def test_metadata_in_no_encoding_do_not_matter(tmp_path):
+def test_undecodable_metadata_do_not_matter(tmp_path):
     film = write_film(tmp_path / "a.mkv", "matroska", Pictures(numbered(3)), metadata={"title": "QQQQ"})
     data = film.read_bytes()
     assert data.count(b"QQQQ") == 1
@@ -410,7 +410,7 @@ def test_a_senseless_shape_of_pixels_is_ignored(tmp_path, aspect):
     assert [frame.shape for _, frame in read_video(film)] == [(64, info.width, 3)] * 3
 
 
-def test_limits_hold_for_what_is_shown(tmp_path):
+def test_limits_hold_for_the_displayed_size(tmp_path):
     film = write_film(tmp_path / "a.mp4", "mp4", Pictures(noise_frames(2, 64, 64), aspect=Fraction(2)))
     assert "128x64" in refusal(film, Limits(max_side=100))
     assert "128x64" in refusal(film, Limits(max_pixels=64 * 100))
