@@ -145,9 +145,11 @@ def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], text: 
         prepare(tiny, "denoiser", asked["shapes"], asked["precision"], asked["attention"])
 
 
-@pytest.mark.parametrize("wrong", [{"level": 6}, {"workspace": 0}, {"stripped": True}])
-def test_settings_that_contradict_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(OptionError):
+@pytest.mark.parametrize(
+    ("wrong", "text"), [({"level": 6}, "level=6"), ({"workspace": 0}, "workspace=0"), ({"stripped": True}, "refit")]
+)
+def test_settings_that_contradict_are_refused(wrong: dict[str, Any], text: str) -> None:
+    with pytest.raises(OptionError, match=text):
         Settings(**wrong)
 
 

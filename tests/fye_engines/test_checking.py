@@ -35,7 +35,7 @@ def test_an_output_that_has_nothing_to_compare_is_refused() -> None:
 
 
 def test_every_output_is_compared() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="w"):
         compare(EXACT, EXACT | {"w": EXACT["v"]})
 
 

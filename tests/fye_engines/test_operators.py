@@ -166,7 +166,7 @@ def test_what_tensorrt_does_not_take_is_found(wrong: onnx.ModelProto, reason: st
 
 
 def test_graphs_that_are_no_valid_onnx_are_refused() -> None:
-    with pytest.raises(onnx.shape_inference.InferenceError):
+    with pytest.raises(onnx.shape_inference.InferenceError, match="Add"):
         refusals(model("y = Add(x, z)", ", float16[2, 3, 4] z"))
 
 

@@ -165,14 +165,14 @@ def test_a_refused_export_leaves_the_bundle_that_was_there(
     output = tmp_path / "bundle"
     output.mkdir()
     (output / MANIFEST).write_bytes(b"the older bundle")
-    with pytest.raises(ExportError):
+    with pytest.raises(ExportError, match="guider by"):
         export.export(golden_checkpoint, output, tolerance=0)
     assert (output / MANIFEST).read_bytes() == b"the older bundle"
     assert left_in(tmp_path) == ["bundle"]
 
 
 def test_a_checkpoint_that_is_refused_leaves_nothing(golden_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="absent"):
         export.export(tmp_path / "absent", tmp_path / "bundle")
     assert left_in(tmp_path) == []
 
@@ -262,7 +262,7 @@ def test_kill_9_in_mid_export_leaves_nothing_that_loads(tiny_checkpoint: Path, t
     assert left.name.startswith(".bundle.")
     assert (left / "weights.safetensors").stat().st_size > 0
     for folder in (output, left):
-        with pytest.raises(BundleError):
+        with pytest.raises(BundleError, match="is not a bundle"):
             Bundle.load(folder)
 
 

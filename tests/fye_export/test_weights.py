@@ -75,7 +75,7 @@ def test_tensors_of_whole_cache_lines_begin_at_one(file: Path) -> None:
 def test_tensors_lie_side_by_side_and_nothing_follows_them(file: Path) -> None:
     entries, start = header(file)
     offsets = sorted(tuple(entry["data_offsets"]) for entry in entries.values())
-    assert offsets[0][0] == 0
+    assert offsets[0][0] == 0 and len(offsets) > 100
     assert all(end == begin for (_, end), (begin, _) in pairwise(offsets))
     assert start + offsets[-1][1] == file.stat().st_size
 
@@ -86,6 +86,7 @@ def test_places_are_where_the_bytes_lie(checkpoint: Checkpoint, tmp_path: Path) 
     placed = weights.write(path, plan, checkpoint, DERIVED)
     shared = {name: tensor.name for tensor in plan for name in tensor.shared}
     raw = path.read_bytes()
+    assert placed.keys() == {tensor.name for tensor in plan} | shared.keys() | DERIVED.keys()
     with safe_open(path, "pt") as opened:
         for name, place in placed.items():
             tensor = opened.get_tensor(shared.get(name, name))

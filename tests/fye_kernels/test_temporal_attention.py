@@ -54,7 +54,11 @@ def test_half_precision_keeps_its_bound(device: str, dim: int, frames: int, dtyp
 def test_the_reference_is_one_fused_attention() -> None:
     (q, k, v), biases = inputs("cpu", 2, 5, 3, 2, 8)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # refuses what it would have to do one operation after the other
-        reference(q, k, v, 2, 5, biases)
+        fused = reference(q, k, v, 2, 5, biases)
+    expected = reference(q.double(), k.double(), v.double(), 2, 5, biases.double())
+    torch.testing.assert_close(
+        fused.double(), expected, rtol=0, atol=BOUNDS[torch.float32] * float(expected.abs().max())
+    )
 
 
 def test_slices_of_one_projection_need_no_copy(device: str) -> None:

@@ -110,7 +110,7 @@ def test_a_motion_of_one_frame_makes_a_clip_of_one_frame(
     assert animator.decode(latents).shape == (1, 64, 72, 3)
 
 
-def test_frames_are_encoded_and_decoded_alike_in_any_company(
+def test_frames_are_coded_alike_alone_and_among_others(
     animator: Animator, motion: MotionState, images: NDArray[np.uint8]
 ) -> None:
     many = animator.encode_motion(np.concatenate([images] * 4))  # more than one call of the network takes
@@ -120,9 +120,7 @@ def test_frames_are_encoded_and_decoded_alike_in_any_company(
     np.testing.assert_allclose(animator.decode(latents)[-1:], animator.decode(latents[:, :, -1:]), atol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_latents_and_another_gives_others(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_a_seed_determines_the_latents(animator: Animator, portrait: PortraitState, motion: MotionState) -> None:
     first, again, other = (
         animator.denoise(portrait, motion, options=Options(steps=2, seed=seed)) for seed in (7, 7, 8)
     )
@@ -130,7 +128,7 @@ def test_the_same_seed_gives_the_same_latents_and_another_gives_others(
     assert np.abs(first - other).max() > 0.1
 
 
-def test_the_default_noise_is_that_of_the_seed_and_given_noise_takes_its_place(
+def test_given_noise_replaces_the_noise_of_the_seed(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
     noise = frame_noise(7, range(5), 8, 9)
@@ -177,7 +175,7 @@ def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Anim
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
-def test_progressive_windows_report_every_evaluation_and_leave_short_clips_as_they_are(
+def test_progressive_windows_divide_only_long_clips(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
     done: list[tuple[str, int, int]] = []
@@ -215,7 +213,7 @@ def test_key_frames_follow_the_movement_of_the_landmarks(fake: Callable[..., Ani
 
 
 @pytest.mark.parametrize("windows", ["context", "progressive"])
-def test_frames_come_as_they_are_finished_and_are_those_of_the_stages(
+def test_pieces_of_frames_equal_those_of_the_stages(
     windows: str, animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
 ) -> None:
     options = Options(steps=2, windows=windows, window_size=3, window_overlap=1)
@@ -229,7 +227,7 @@ def test_frames_come_as_they_are_finished_and_are_those_of_the_stages(
     assert set(timings.seconds) == {"encode_motion", "denoise", "decode"}
 
 
-def test_frames_are_made_when_they_are_asked_for_and_others_are_served_in_between(
+def test_two_clips_may_be_made_alternately(
     animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
 ) -> None:
     options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
@@ -245,7 +243,7 @@ def test_frames_are_made_when_they_are_asked_for_and_others_are_served_in_betwee
         np.testing.assert_array_equal(made, piece)
 
 
-def test_only_progressive_windows_take_more_frames_than_fit_into_one_denoising(
+def test_only_progressive_windows_denoise_over_600_frames(
     fake: Callable[..., Animator],
 ) -> None:
     asked: list[int] = []
@@ -357,7 +355,7 @@ def test_a_frame_without_a_face_repeats_the_one_before(live: tuple[Animator, Por
     assert levels(live_frames(animator, portrait, greys([None] * 9), LIVE)) == []
 
 
-def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tuple[Animator, PortraitState]) -> None:
+def test_a_frame_of_another_size_ends_the_stream(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
 
     def source() -> Iterator[NDArray[np.uint8] | None]:
@@ -370,7 +368,7 @@ def test_a_frame_of_another_size_ends_the_stream_after_what_came_before(live: tu
         next(frames)
 
 
-def test_a_stream_that_is_given_up_lets_go_of_its_source(live: tuple[Animator, PortraitState]) -> None:
+def test_a_closed_stream_closes_its_source(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
     closed = threading.Event()
 
@@ -387,7 +385,7 @@ def test_a_stream_that_is_given_up_lets_go_of_its_source(live: tuple[Animator, P
     animator.close()  # nothing holds it
 
 
-def test_waiting_for_the_source_keeps_nobody_from_the_animator(live: tuple[Animator, PortraitState]) -> None:
+def test_a_waiting_stream_does_not_block_the_animator(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
     more = threading.Event()
 
@@ -425,7 +423,7 @@ def test_without_guidance_only_the_conditional_graph_is_loaded(
         assert alive(opened) == {"denoiser_cond"}
 
 
-def test_guidance_just_above_one_meets_the_conditional_graph(
+def test_guidance_just_above_one_agrees_with_the_conditional_graph(
     animator: Animator, portrait: PortraitState, motion: MotionState
 ) -> None:
     without = animator.denoise(portrait, motion, options=Options(steps=2, guidance=1))
@@ -434,9 +432,7 @@ def test_guidance_just_above_one_meets_the_conditional_graph(
     assert np.abs(without - animator.denoise(portrait, motion, options=TWO_STEPS)).max() > 1e-3
 
 
-def test_low_memory_keeps_no_graph_that_runs_once_and_changes_no_result(
-    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
-) -> None:
+def test_low_memory_frees_graphs_that_run_once(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
     def clip(low_memory: bool) -> Array:
         with Animator(bundle, "onnxruntime", low_memory=low_memory) as animator:
             for _ in range(2):  # what was released is loaded again
@@ -450,9 +446,7 @@ def test_low_memory_keeps_no_graph_that_runs_once_and_changes_no_result(
     assert np.array_equal(clip(low_memory=True), kept)
 
 
-def test_warm_up_loads_every_graph_that_a_guided_clip_needs(
-    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
-) -> None:
+def test_warm_up_loads_every_graph_of_a_clip(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
     with Animator(bundle, "onnxruntime") as animator:
         animator.warm_up((64, 64), frames=2)
         assert sorted(graph for graph, _ in opened) == sorted(GUIDED)
@@ -495,9 +489,7 @@ def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
     assert np.array_equal(animator.denoise(portrait, motion, options=TWO_STEPS), expected)
 
 
-def test_a_second_thread_is_refused_even_between_the_stages_of_a_whole_clip(
-    animator: Animator, images: NDArray[np.uint8]
-) -> None:
+def test_a_second_thread_is_refused_between_stages_too(animator: Animator, images: NDArray[np.uint8]) -> None:
     refused: list[BaseException] = []
 
     def intrude(stage: str, done: int, total: int) -> None:
@@ -532,9 +524,7 @@ def test_an_animator_serves_again_after_a_call_that_failed(
     animator.denoise(portrait, motion, options=TWO_STEPS)
 
 
-def test_a_closed_animator_gives_its_memory_back_and_refuses(
-    bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]
-) -> None:
+def test_a_closed_animator_frees_its_memory(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
     with Animator(bundle, "onnxruntime") as animator:
         motion = animator.encode_motion(images)
         assert alive(opened) == {"guider"}
@@ -547,9 +537,7 @@ def test_a_closed_animator_gives_its_memory_back_and_refuses(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("graph", sorted({*GUIDED, "denoiser_cond"}))
-def test_a_network_that_returns_nan_or_infinity_is_reported(
-    graph: str, value: float, fake: Callable[..., Animator]
-) -> None:
+def test_a_network_that_returns_nan_is_reported(graph: str, value: float, fake: Callable[..., Animator]) -> None:
     def answer(asked: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
         output = zeros(asked, spec, inputs)
         if asked == graph:

@@ -64,9 +64,7 @@ def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: 
         ),
     ],
 )
-def test_landmark_images_of_another_kind_size_or_number_are_refused(
-    images: Any, message: str, animator: Animator
-) -> None:
+def test_landmark_images_of_another_kind_or_size_are_refused(images: Any, message: str, animator: Animator) -> None:
     with pytest.raises(InputError, match=message):
         animator.encode_motion(images)
 
@@ -118,7 +116,7 @@ def test_a_window_longer_than_the_bundle_allows_is_refused(
 
 
 @pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])
-def test_an_unknown_backend_is_refused_with_those_there_are(backend: str, bundle: Bundle) -> None:
+def test_an_unknown_backend_is_refused_with_the_known_ones(backend: str, bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="from auto, tensorrt, torch, onnxruntime-cuda, onnxruntime, openvino"):
         Animator(bundle, backend)
 
@@ -128,9 +126,7 @@ def test_a_negative_number_of_threads_is_refused(bundle: Bundle) -> None:
         Animator(bundle, threads=-1)
 
 
-def test_a_precision_that_a_backend_lacks_is_refused_at_once_with_the_way_out(
-    bundle: Bundle, animator: Animator
-) -> None:
+def test_a_precision_that_a_backend_lacks_is_refused_at_once(bundle: Bundle, animator: Animator) -> None:
     with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in bf16; .* backend='openvino'"):
         Animator(bundle, "onnxruntime", compute="bf16")
     with pytest.raises(BackendError, match=r"onnxruntime computes in fp32 here, not in fp16; drop compute='fp16'$"):

@@ -45,7 +45,7 @@ def test_weighted_sum_leaves_its_terms_alone_and_takes_views(twin: str) -> None:
     np.testing.assert_array_equal(x, before)
 
 
-def test_guidance_of_one_is_the_conditional_prediction_and_of_zero_the_other(twin: str) -> None:
+def test_guidance_1_and_0_give_the_two_predictions(twin: str) -> None:
     uncond, cond = _random(2, 1, 4, 3, 5, 5)
     np.testing.assert_array_equal(arrays.guide(uncond, cond, 1.0), cond)
     np.testing.assert_array_equal(arrays.guide(uncond, cond, 0.0), uncond)

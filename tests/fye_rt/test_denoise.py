@@ -38,7 +38,7 @@ def run(
 
 
 @pytest.mark.parametrize("steps", [1, 6, 7, 30])
-def test_off_is_the_ddim_loop_of_diffusers(steps: int) -> None:
+def test_no_forecast_is_the_ddim_loop_of_diffusers(steps: int) -> None:
     torch = pytest.importorskip("torch", reason="diffusers is the oracle")
     diffusers = pytest.importorskip("diffusers", reason="diffusers is the oracle")
     scheduler = diffusers.DDIMScheduler.from_config(CONFIG.as_dict())
@@ -70,7 +70,7 @@ def test_the_recorded_first_prediction_gives_the_recorded_first_latents(golden: 
     np.testing.assert_allclose(steps[0][2], expected, rtol=0, atol=1e-5)  # one float32 step of numbers below 6
 
 
-def test_every_recorded_tile_latent_blends_into_what_the_next_step_starts_from(golden: Path) -> None:
+def test_recorded_tile_latents_blend_into_the_next_step(golden: Path) -> None:
     table = schedule(6, CONFIG)
     jumps = jump_table(table).jumps
     with np.load(golden / "pipeline_long_20f_tile8_ov3.npz") as recorded:

@@ -26,7 +26,7 @@ histories = st.lists(st.integers(0, 999), min_size=1, max_size=5, unique=True).m
 
 
 @pytest.mark.parametrize("steps", [1, 6, 30, 1000])
-def test_off_evaluates_every_step_and_keeps_one_prediction(steps: int) -> None:
+def test_no_forecast_evaluates_every_step(steps: int) -> None:
     table = jump_table(schedule(steps, SchedulerConfig()))
     assert [jump.step for jump in table.jumps] == list(range(steps))
     assert [jump.end for jump in table.jumps] == list(range(1, steps + 1))
@@ -50,7 +50,7 @@ def test_the_true_v_moves_a_noised_point_along_its_own_path(quantity: str) -> No
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
 @pytest.mark.parametrize("extrapolate", FORECASTS)
-def test_a_jump_is_the_very_steps_it_replaces(extrapolate: Extrapolate, quantity: str) -> None:
+def test_a_jump_equals_the_steps_it_replaces(extrapolate: Extrapolate, quantity: str) -> None:
     """One step after another with the forecast quantity, against the one sum."""
     generator = np.random.default_rng(0)
     evaluated = [0, 1, 3, 7, 8, 15, 27]  # and nothing after step 27
@@ -76,7 +76,7 @@ def test_a_jump_is_the_very_steps_it_replaces(extrapolate: Extrapolate, quantity
             np.testing.assert_allclose(collapsed, x, rtol=1e-12, atol=1e-12)
 
 
-def test_all_steps_evaluated_is_plain_ddim_to_the_last_bit_whatever_would_be_forecast() -> None:
+def test_a_forecast_of_no_step_is_plain_ddim_to_the_last_bit() -> None:
     for extrapolate in FORECASTS:
         assert jump_table(STEPS, range(30), extrapolate) == jump_table(STEPS)
 
@@ -88,9 +88,7 @@ def test_forecast_weights_sum_to_1(history: list[int], ahead: int, extrapolate: 
 
 
 @given(histories, st.integers(0, 30), st.integers(0, 3))
-def test_newton_is_exact_for_polynomials_of_its_order_at_any_spacing(
-    history: list[int], ahead: int, order: int
-) -> None:
+def test_newton_is_exact_for_polynomials_of_its_order(history: list[int], ahead: int, order: int) -> None:
     degree = min(order, len(history) - 1)
     weights = newton(order)(history, history[0] + ahead)
 
@@ -112,7 +110,7 @@ def test_taylor_has_the_true_slope_and_is_not_exact_for_a_parabola() -> None:
     assert parabola == pytest.approx(81 + 15 * 2 + 2 * 2)
 
 
-def test_the_published_cache_reuses_before_its_threshold_and_has_the_slope_after() -> None:
+def test_the_published_cache_reuses_first_and_then_extrapolates() -> None:
     assert published()([21, 18], 23) == [1.0]
     assert published()([27, 24], 28) == pytest.approx([1 + 1 / 3, -1 / 3])
     assert every(30, interval=3, warm_up=2) == [0, 1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29]  # 12 of 30
@@ -131,7 +129,7 @@ def test_even_steps_have_the_first_and_the_last() -> None:
             assert len(set(chosen)) == evaluations and (chosen[0], chosen[-1]) == (0, steps - 1)
 
 
-def test_at_pure_noise_epsilon_is_the_latents_and_the_first_move_takes_the_prediction_itself() -> None:
+def test_at_pure_noise_epsilon_is_the_latents() -> None:
     first, second = jump_table(STEPS, [0, 2], newton(1), "epsilon").jumps
     assert (first.c, first.d) == (0, 1) and first.b != 0
     assert second.b == 0 and len(second.w) == 2

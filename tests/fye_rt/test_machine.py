@@ -40,9 +40,7 @@ def test_cores_count_once_however_many_processors_they_have(system: Path, monkey
         assert machine.cores() == cores
 
 
-def test_a_machine_without_topology_has_a_core_for_every_processor(
-    system: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_without_topology_counts_processors(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_SYS", system / "nothing")
     monkeypatch.setattr(machine, "_PROC", system / "nothing")
     assert machine.cores() == 4
@@ -58,7 +56,7 @@ def test_a_control_group_s_quota_counts_wherever_it_is_set(system: Path, outer: 
     assert machine.cores() == cores
 
 
-def test_where_the_system_does_not_tell_the_engine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_chooses_its_threads_where_cores_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cores() is None
     assert (Settings().threads, Settings(threads=3).threads) == (0, 3)
@@ -79,7 +77,7 @@ print(Settings().threads, all(kept))
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_no_thread_of_an_engine_leaves_the_cores_that_its_process_was_given(name: str, tiny_bundle: Path) -> None:
+def test_no_thread_of_an_engine_leaves_its_process_s_cores(name: str, tiny_bundle: Path) -> None:
     if name not in backends.installed():
         pytest.skip(f"{name} is not installed")
     command = [sys.executable, "-c", CONFINED, str(tiny_bundle), name]

@@ -73,7 +73,7 @@ def of_pyav() -> None:
 
 
 @pytest.mark.parametrize("exhaust", [of_onnxruntime, of_numpy, of_torch, of_opencv, of_pillow, of_pyav])
-def test_what_libraries_raise_when_memory_runs_out_is_known(exhaust: Callable[[], None]) -> None:
+def test_every_library_s_memory_error_is_known(exhaust: Callable[[], None]) -> None:
     with (
         pytest.raises(OutOfMemoryError, match=r"^not enough memory for the test; use less$"),
         memory_for("the test", "less"),
@@ -93,7 +93,7 @@ def test_what_libraries_raise_when_memory_runs_out_is_known(exhaust: Callable[[]
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
-def test_memory_of_the_machine_is_told_by_what_engines_say(error: Exception) -> None:
+def test_messages_of_too_little_memory_are_known(error: Exception) -> None:
     assert lacking(error) == "not enough memory"
 
 
@@ -109,7 +109,7 @@ def test_memory_of_the_machine_is_told_by_what_engines_say(error: Exception) -> 
         Exception("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate enough memory"),
     ],
 )
-def test_memory_of_a_gpu_is_told_by_what_engines_say(error: Exception) -> None:
+def test_messages_of_too_little_gpu_memory_are_known(error: Exception) -> None:
     assert lacking(error) == "not enough memory on the GPU"
 
 
@@ -123,13 +123,13 @@ def test_memory_of_a_gpu_is_told_by_what_engines_say(error: Exception) -> None:
         ValueError("a bug of ours"),
     ],
 )
-def test_other_errors_stay_what_they_are(error: Exception) -> None:
+def test_other_errors_are_not_taken_for_memory_errors(error: Exception) -> None:
     assert not lacking(error)
     with pytest.raises(type(error)), memory_for("the test", "less"):
         raise error
 
 
-def test_an_error_of_ours_is_told_by_what_caused_it() -> None:
+def test_an_error_that_memory_caused_is_a_memory_error() -> None:
     with (
         pytest.raises(OutOfMemoryError, match=r"^not enough memory for the clip; use less$"),
         memory_for("the clip", "less"),
@@ -145,7 +145,7 @@ def test_an_error_is_one_line_whatever_a_file_is_called(kind: type[Exception]) -
     assert str(kind("a\nfile \x1b[31m\r.png: too\u2028large")) == "a file  [31m .png: too large"
 
 
-def test_the_sentence_that_says_most_is_kept() -> None:
+def test_the_innermost_work_is_named() -> None:
     text = r"^not enough memory for the graph; use less$"
     command, graph = memory_for("the command", "more"), memory_for("the graph", "less")
     with pytest.raises(OutOfMemoryError, match=text) as caught, command, graph:
@@ -161,7 +161,7 @@ def no_threads() -> Iterator[None]:
     threading.stack_size(before)
 
 
-def test_a_thread_that_cannot_be_started_is_told(no_threads: None, tiny_bundle: Path) -> None:
+def test_a_thread_that_cannot_be_started_is_reported(no_threads: None, tiny_bundle: Path) -> None:
     with Animator(Bundle.load(tiny_bundle), "onnxruntime", threads=1) as animator:
         image = np.zeros((64, 64, 3), np.uint8)
         state = animator.encode_portrait(image)
@@ -263,7 +263,7 @@ WINDOWED = r" with window_size=24; use a smaller size, a smaller window_size or 
         ("clip", f"(vae_encoder|encode_portrait) at size 1536x1536; {LESS}"),
     ],
 )
-def test_a_stage_that_runs_out_of_memory_is_told_with_its_size(exhausted: Exhausted, work: str, text: str) -> None:
+def test_a_stage_that_runs_out_of_memory_is_named_with_its_size(exhausted: Exhausted, work: str, text: str) -> None:
     assert re.fullmatch(f"not enough memory for {text}", exhausted[0][work])
 
 

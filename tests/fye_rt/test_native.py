@@ -67,7 +67,7 @@ def test_masked_sum_has_the_bits_of_two_sums(plane: tuple[int, ...], monkeypatch
     np.testing.assert_array_equal(made, arrays.masked_sum(terms, *weights, mask))
 
 
-def test_masked_sum_refuses_what_does_not_fit() -> None:
+def test_masked_sum_refuses_masks_and_weights_that_do_not_fit() -> None:
     terms, out = random_terms(2, 1, 4, 3, 5), np.empty((1, 4, 3, 5), np.float32)
     good = np.ones((3, 5), np.bool_)
     for mask in (np.ones((3, 5), np.uint8), np.ones((5, 3), np.bool_).T, None):
@@ -82,21 +82,21 @@ def test_masked_sum_refuses_what_does_not_fit() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_out_may_be_one_of_the_terms(position: int, size: int) -> None:
+def test_weighted_sum_may_write_into_one_of_its_terms(position: int, size: int) -> None:
     terms = random_terms(3, size)
     expected = expected_sum(terms, [0.9, 0.2, -0.4])
     _native.weighted_sum(terms[position], terms, [0.9, 0.2, -0.4])
     np.testing.assert_array_equal(terms[position], expected)
 
 
-def test_one_array_may_be_several_terms_and_out() -> None:
+def test_weighted_sum_takes_one_array_several_times() -> None:
     (latents,) = random_terms(1, 2, 3, 5)
     expected = expected_sum([latents, latents], [0.75, -0.5])
     _native.weighted_sum(latents, [latents, latents], [0.75, -0.5])
     np.testing.assert_array_equal(latents, expected)
 
 
-def test_terms_may_be_read_only() -> None:
+def test_weighted_sum_takes_read_only_terms() -> None:
     (term,) = random_terms(1, 5)
     term.flags.writeable = False
     out = np.empty(5, np.float32)
@@ -201,7 +201,7 @@ def test_the_numpy_twins_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(_native.to_uint8(frames), arrays.to_uint8(frames))
 
 
-def test_the_fastest_instructions_are_used_unless_others_are_chosen(instructions: str) -> None:
+def test_the_fastest_instructions_are_the_default(instructions: str) -> None:
     found = _native.instruction_sets()
     assert _native.instruction_set() == instructions
     order = ["avx512f", "avx2", "generic"]
@@ -218,6 +218,6 @@ def test_the_fastest_instructions_are_used_unless_others_are_chosen(instructions
         assert found[0] in flags.read_text()
 
 
-def test_instructions_that_are_not_there_are_refused() -> None:
+def test_unknown_instructions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"this processor has no sse9; allowed: .*generic"):
         _native.use_instruction_set("sse9")

@@ -9,7 +9,7 @@ RECORDED_FIRST = [-2.2718842029571533, -0.701327919960022, -1.2189801931381226, 
 RECORDED_LATE = [0.5754495859146118, -0.7484174966812134, 1.1843377351760864, 0.3554231822490692]
 
 
-def test_the_stream_never_changes() -> None:
+def test_the_noise_of_a_seed_never_changes() -> None:
     first = frame_noise(0, range(1), 8, 8)
     late = frame_noise(2**64 - 1, [1999], 8, 8)
     np.testing.assert_array_equal(first[0, 0, 0, 0, :4], np.float32(RECORDED_FIRST))
@@ -33,7 +33,7 @@ def test_frames_and_seeds_are_independent_standard_normals() -> None:
     np.testing.assert_allclose(noise.std(axis=1), 1, atol=bound)
 
 
-def test_quantiles_are_those_of_the_normal_distribution() -> None:
+def test_quantiles_match_the_normal_distribution() -> None:
     middle = np.linspace(1e-3, 1 - 1e-3, 999)
     tails = 2.0 ** -np.arange(1, 54, dtype=np.float64)
     p = np.concatenate([middle, tails, 1 - tails, [0.075, 0.925, np.exp(-25), np.nextafter(0.075, 0)]])
@@ -42,7 +42,7 @@ def test_quantiles_are_those_of_the_normal_distribution() -> None:
     np.testing.assert_allclose(probabilities, p, rtol=5e-14)
 
 
-def test_the_outermost_cells_are_finite_and_symmetric() -> None:
+def test_the_outermost_quantiles_are_finite_and_symmetric() -> None:
     edges = np.array([0.5, 2.0**52 - 0.5]) * 2.0**-52
     low, high = inverse_normal(edges)
     assert low == -high
@@ -56,7 +56,7 @@ def test_a_seed_out_of_range_is_refused() -> None:
         frame_noise(2**64, range(1), 8, 8)
 
 
-def test_frames_share_as_much_noise_as_they_are_told_to() -> None:
+def test_frames_share_the_requested_part_of_their_noise() -> None:
     own, half, all_ = (frame_noise(3, range(8), 64, 64, shared=share) for share in (0.0, 0.5, 1.0))
     np.testing.assert_array_equal(own, frame_noise(3, range(8), 64, 64))
     np.testing.assert_array_equal(all_, np.repeat(all_[:, :, :1], 8, axis=2))

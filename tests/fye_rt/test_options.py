@@ -25,7 +25,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert Options().resolved() == Options(guidance=3.5, shared_noise=0.0)
 
 
-def test_what_was_chosen_stays_and_the_rest_is_what_the_bundle_says() -> None:
+def test_options_left_out_come_from_the_bundle() -> None:
     assert Options(guidance=0.0).resolved(2.0, 0.5) == Options(guidance=0.0, shared_noise=0.5)
     assert Options(shared_noise=0.0).resolved(2.0, 0.5) == Options(guidance=2.0, shared_noise=0.0)
 
@@ -56,7 +56,7 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name: str, value: A
     assert isinstance(caught.value, FyeError)
 
 
-def test_progressive_windows_hold_two_ends_and_something_between_them() -> None:
+def test_progressive_windows_have_at_least_three_frames() -> None:
     Options(windows="progressive", window_size=3, window_overlap=0)
     with pytest.raises(OptionError, match="window_size=2 is not valid; allowed: 3 to 32 with progressive windows"):
         Options(windows="progressive", window_size=2, window_overlap=0)
@@ -79,7 +79,7 @@ def test_progressive_windows_hold_two_ends_and_something_between_them() -> None:
         ({"method": "adaptive", "max_evaluations": 1}, "2 or more"),
     ],
 )
-def test_a_forecast_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_an_impossible_forecast_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=re.escape(message)):
         Forecast(**settings)
 
@@ -96,7 +96,7 @@ def test_other_solvers_take_no_forecast() -> None:
         Options(forecast="reuse", solver="dpm")
 
 
-def test_a_request_without_settings_has_progressive_windows_and_the_balanced_forecast() -> None:
+def test_a_request_defaults_to_progressive_windows_and_balanced() -> None:
     request = parse_request({"portrait": "a.png", "motion": "b.mp4", "steps": None})
     assert (request.portrait, request.motion, request.size, request.frames) == ("a.png", "b.mp4", None, None)
     assert request.options == Options(windows="progressive", forecast=Forecast(method="balanced"))
@@ -133,9 +133,7 @@ def test_a_size_is_height_and_width_in_text_or_numbers(size: Any) -> None:
         ({"forecast": {"order": 1, "speed": 2}}, OptionError, "forecast has no 'speed'"),
     ],
 )
-def test_settings_that_no_clip_can_have_are_refused(
-    settings: dict[str, Any], kind: type[FyeError], message: str
-) -> None:
+def test_impossible_settings_are_refused_by_name(settings: dict[str, Any], kind: type[FyeError], message: str) -> None:
     with pytest.raises(kind, match=re.escape(message)):
         parse_request(settings)
 

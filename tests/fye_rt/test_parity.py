@@ -125,23 +125,23 @@ def by_frame(features: Array) -> Array:
     return features[0].transpose(1, 0, 2, 3)
 
 
-def test_clip_tokens_are_the_references(run: Run, modules: golden_files.Arrays) -> None:
+def test_clip_tokens_match_the_reference(run: Run, modules: golden_files.Arrays) -> None:
     tokens = run("image_encoder", clip_pixels=modules["clip.pixel_values"])["clip_tokens"]
     assert error(tokens, modules["clip.last_hidden_state"]) < TOLERANCE
 
 
-def test_vae_encodes_to_the_references_mean(run: Run, modules: golden_files.Arrays) -> None:
+def test_the_vae_encodes_to_the_reference_s_mean(run: Run, modules: golden_files.Arrays) -> None:
     latents = run("vae_encoder", pixels=modules["vae.image"])["portrait_latents"]
     assert error(latents / np.float32(0.18215), modules["vae.mean"]) < TOLERANCE
 
 
-def test_vae_decodes_to_the_references_frame(run: Run, modules: golden_files.Arrays) -> None:
+def test_the_vae_decodes_to_the_reference_s_frame(run: Run, modules: golden_files.Arrays) -> None:
     frames = run("vae_decoder", latents=modules["vae.latent"][:, :, None] * np.float32(0.18215))["frames"]
     want = np.clip(modules["vae.decoded"] / 2 + 0.5, 0, 1)
     assert error(frames.transpose(0, 3, 1, 2), want) < TOLERANCE
 
 
-def test_guider_features_are_the_references(run: Run, modules: golden_files.Arrays) -> None:
+def test_guider_features_match_the_reference(run: Run, modules: golden_files.Arrays) -> None:
     features = run("guider", landmark_images=by_frame(modules["guider.in"]))["landmark_features"]
     assert error(features, by_frame(modules["guider.out"])) < TOLERANCE
 
@@ -168,7 +168,7 @@ def test_clip_keys_and_values_are_projections_of_the_references_tokens(
 
 
 @pytest.mark.parametrize("timestep", [999, 366])
-def test_guided_predictions_are_the_references(
+def test_guided_predictions_match_the_reference(
     timestep: int, run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
 ) -> None:
     v = predict(run, "denoiser", unet, timestep, portrait)
@@ -177,14 +177,14 @@ def test_guided_predictions_are_the_references(
     assert error(v["v_conditional"], want[1:]) < TOLERANCE
 
 
-def test_the_unconditional_prediction_is_that_without_reference_and_clip_tokens(
+def test_the_unconditional_prediction_ignores_the_portrait(
     run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
 ) -> None:
     v = predict(run, "denoiser", unet, 999, portrait)
     assert error(v["v_unconditional"], unet["out.nocfg_noref_zero_clip.t999"]) < TOLERANCE
 
 
-def test_the_prediction_without_guidance_is_the_references(
+def test_the_prediction_without_guidance_matches_the_reference(
     run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
 ) -> None:
     v = predict(run, "denoiser_cond", unet, 999, portrait)
@@ -193,7 +193,7 @@ def test_the_prediction_without_guidance_is_the_references(
 
 
 @pytest.mark.parametrize("size", ["hw12x20", "hw16x24"])
-def test_predictions_of_sizes_that_are_not_square_are_the_references(
+def test_predictions_of_oblong_sizes_match_the_reference(
     size: str, run: Run, modules: golden_files.Arrays, unet: golden_files.Arrays
 ) -> None:
     recorded = {name.removeprefix(f"{size}."): array for name, array in unet.items() if name.startswith(size)}
@@ -217,7 +217,7 @@ def predict(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "engine"), PIPELINES)
-def test_latents_after_every_step_are_the_references(name: str, engine: str, take: Callable[[str, str], Take]) -> None:
+def test_latents_of_every_step_match_the_reference(name: str, engine: str, take: Callable[[str, str], Take]) -> None:
     pytest.importorskip(engine)
     recorded, made = golden_files.read(name), take(name, engine)
     assert made.timesteps == recorded["timesteps"].tolist()
@@ -226,7 +226,7 @@ def test_latents_after_every_step_are_the_references(name: str, engine: str, tak
 
 
 @pytest.mark.slow
-def test_tiled_latents_after_every_step_are_the_gaussian_blend_of_the_references_tiles(
+def test_tiled_latents_are_the_blend_of_the_reference_s_tiles(
     take: Callable[[str, str], Take],
 ) -> None:
     recorded, made = golden_files.read(LONG), take(LONG, "onnxruntime")
@@ -243,14 +243,14 @@ def test_tiled_latents_after_every_step_are_the_gaussian_blend_of_the_references
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "engine"), [*PIPELINES, (LONG, "onnxruntime")])
-def test_videos_are_the_references(name: str, engine: str, take: Callable[[str, str], Take]) -> None:
+def test_videos_match_the_reference(name: str, engine: str, take: Callable[[str, str], Take]) -> None:
     pytest.importorskip(engine)
     assert error(take(name, engine).video[golden_files.VIDEO], golden_files.read(name)["video_f16"]) < VIDEO
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "engine"), [*PIPELINES, (LONG, "onnxruntime")])
-def test_every_pixel_of_the_videos_is_the_references(
+def test_every_pixel_of_the_videos_matches_the_reference(
     name: str, engine: str, take: Callable[[str, str], Take], golden: Path
 ) -> None:
     pytest.importorskip(engine)

@@ -108,16 +108,23 @@ def test_long_clips_have_key_frames_of_key_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "size", "movement"),
-    [(0, 24, None), (10, 2, None), (10, 33, None), (10, 24, np.ones(10)), (10, 24, -np.ones(9))],
+    ("frames", "size", "movement", "name"),
+    [
+        (0, 24, None, "frames=0"),
+        (10, 2, None, "window_size=2"),
+        (10, 33, None, "window_size=33"),
+        (10, 24, np.ones(10), "movement"),
+        (10, 24, -np.ones(9), "movement"),
+    ],
 )
-def test_values_outside_their_range_are_refused(frames: int, size: int, movement: NDArray[np.float64] | None) -> None:
-    with pytest.raises(OptionError):
+def test_impossible_pieces_are_refused(frames: int, size: int, movement: NDArray[np.float64] | None, name: str) -> None:
+    with pytest.raises(OptionError, match=name):
         key_frame_pieces(frames, size, movement)
 
 
 def test_an_interval_begins_where_the_one_before_ends() -> None:
     finest = [piece for piece in key_frame_pieces(100, 16) if piece.finished]
+    assert len(finest) > 4
     for piece, following in pairwise(finest):
         assert piece.frames[-1] == following.frames[0]
 

@@ -77,7 +77,7 @@ def test_machines_without_a_gpu_are_told_apart(load: Callable[[str], Any], reaso
     assert found.gpus == () and reason in found.reason
 
 
-def test_the_driver_tells_of_every_gpu() -> None:
+def test_the_driver_lists_every_gpu() -> None:
     found = gpu.look(lambda name: Driver(2))
     assert found.gpus == (gpu.Gpu("GPU 0", "sm_90", 1 << 30), gpu.Gpu("GPU 1", "sm_91", 2 << 30))
     assert (found.cuda, found.reason) == ("13.2", "")
@@ -93,7 +93,9 @@ def test_the_driver_tells_of_every_gpu() -> None:
         (("onnxruntime-tensorrt", "onnxruntime-rtx", "openvino"), "onnxruntime"),
     ],
 )
-def test_auto_is_the_best_that_works(names: tuple[str, ...], chosen: str, works: Callable[..., None]) -> None:
+def test_auto_chooses_the_best_backend_that_works(
+    names: tuple[str, ...], chosen: str, works: Callable[..., None]
+) -> None:
     works(*names)
     assert backends.choose() == chosen and backends.choose("openvino") == "openvino"
     assert backends.unusable("torch") == ("" if "torch" in names else "it is Monday")
@@ -124,7 +126,7 @@ def test_without_a_gpu_auto_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatc
         ("onnxruntime", "fye_rt.backends.onnxruntime", "pip install onnxruntime"),
     ],
 )
-def test_what_is_not_installed_is_told_with_a_command_that_brings_it(
+def test_a_missing_package_is_reported_with_its_install_command(
     name: str, module: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -141,9 +143,7 @@ def told(machine: gpu.Found, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     return [(line.what, line.how) for line in doctor.examine()]
 
 
-def test_doctor_says_what_auto_chooses_and_why_not_the_others(
-    works: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_explains_the_choice_of_auto(works: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     two = gpu.Found((*ONE_GPU.gpus, gpu.Gpu("another", "sm_120", 32 << 30)), "13.0", "")
     works("onnxruntime-cuda", "onnxruntime-rtx")
     lines = told(two, monkeypatch)
@@ -162,9 +162,7 @@ def test_doctor_says_what_auto_chooses_and_why_not_the_others(
     }
 
 
-def test_doctor_says_what_auto_chooses_with_plans_and_without(
-    works: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_tells_how_plans_change_the_choice(works: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     works("tensorrt", "torch")
     lines = dict(told(ONE_GPU, monkeypatch))
     assert lines["backend tensorrt"] == "ready; what auto chooses for a bundle with plans"
@@ -172,7 +170,7 @@ def test_doctor_says_what_auto_chooses_with_plans_and_without(
     assert lines["backend onnxruntime"] == "ready"
 
 
-def test_doctor_knows_the_wheel_that_stands_in_for_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_knows_the_wheel_that_replaces_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda package: {"onnxruntime-gpu": "1.31.1"}[package])
     facts = doctor.environment()
     both = dict(told(NO_GPU, monkeypatch))["onnxruntime"]

@@ -48,7 +48,7 @@ def relative_rms(got: dict[str, Any], want: dict[str, Any]) -> float:
     return max(float(np.sqrt(np.mean((got[name] - want[name]) ** 2) / np.mean(want[name] ** 2))) for name in want)
 
 
-def test_one_denoiser_serves_several_shapes_and_bf16_stays_near_fp32_where_queries_are_as_many_as_heads(
+def test_bf16_stays_near_fp32_in_two_shapes_of_one_denoiser(
     bundle: Bundle,
 ) -> None:
     cases = [inputs(bundle, *EIGHT_FRAMES), inputs(bundle, *FOUR_POSITIONS)]

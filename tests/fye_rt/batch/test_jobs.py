@@ -33,7 +33,7 @@ def test_a_job_is_named_after_its_files_and_takes_the_defaults(tmp_path: Path) -
     assert request.options == MODEL.resolve(Options(seed=5, forecast=Forecast(method="fast"), windows="progressive"))
 
 
-def test_a_job_may_say_all_of_it_itself(tmp_path: Path) -> None:
+def test_a_job_may_set_every_option(tmp_path: Path) -> None:
     own = {"name": "x", "frames": 3, "size": "72x80", "seed": 1, "steps": 4, "portrait_landmarks": "/l.npz"}
     (job,) = read(tmp_path, GOOD | own | {"forecast": {"method": "newton", "order": 2}, "guidance": 1})
     assert isinstance(job, Job)
@@ -55,7 +55,7 @@ def test_a_job_may_say_all_of_it_itself(tmp_path: Path) -> None:
         ({"forecast": "fast"}, {"forecast": None}, Forecast(method="fast")),
     ],
 )
-def test_a_forecast_of_its_own_takes_the_place_of_the_command_s(
+def test_a_job_s_forecast_replaces_the_command_s(
     tmp_path: Path, settings: dict[str, Any], own: dict[str, Any], forecast: Forecast
 ) -> None:
     path = tmp_path / "jobs.jsonl"
@@ -81,24 +81,22 @@ def test_names_are_told_apart_whatever_the_file_system(tmp_path: Path) -> None:
         (60 * "像" + ".png", 60 * "𠀀" + ".npz", 30 * "像" + "--" + 22 * "𠀀"),
     ],
 )
-def test_names_keep_the_letters_of_every_script_and_are_safe(
-    portrait: str, motion: str, name: str, tmp_path: Path
-) -> None:
+def test_names_keep_letters_of_every_script_and_are_safe(portrait: str, motion: str, name: str, tmp_path: Path) -> None:
     (job,) = read(tmp_path, {"portrait": portrait, "motion": motion})
     assert isinstance(job, Job) and job.name == name
     assert len(f"{job.name}-1000000.json".encode()) < 255
 
 
-def test_a_name_in_any_script_may_be_said_and_is_given_once_however_it_is_written(tmp_path: Path) -> None:
+def test_a_name_of_any_script_is_taken_once_however_it_is_written(tmp_path: Path) -> None:
     names = ["肖像", "Été", "E\u0301te\u0301", "STRASSE", "straße"]
     jobs = read(tmp_path, *(GOOD | {"name": name} for name in names))
     assert [isinstance(job, Job) for job in jobs] == [True, True, False, True, False]
 
 
-def test_names_that_files_make_are_told_apart_from_those_that_jobs_say(tmp_path: Path) -> None:
+def test_names_made_of_files_differ_from_names_that_jobs_set(tmp_path: Path) -> None:
     jobs = read(tmp_path, GOOD, GOOD | {"name": "a--b-3"}, GOOD, GOOD | {"name": "-a"}, GOOD | {"name": "像" * 67})
     assert [job.name for job in jobs[:3]] == ["a--b", "a--b-3", "a--b-3-3"]
-    assert all(isinstance(job, BadJob) for job in jobs[3:])
+    assert [type(job) for job in jobs[3:]] == [BadJob, BadJob]
 
 
 @pytest.mark.parametrize(

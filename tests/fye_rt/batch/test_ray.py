@@ -42,14 +42,12 @@ def test_a_worker_has_a_gpu_or_a_share_of_the_cores() -> None:
         ((), 0, 0, "room for 0 workers"),
     ],
 )
-def test_more_than_the_cluster_has_is_refused(
-    found: tuple[dict[str, float], ...], size: int, threads: int, said: str
-) -> None:
+def test_too_many_workers_are_refused(found: tuple[dict[str, float], ...], size: int, threads: int, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         _shares(nodes(*found), size, threads)
 
 
-def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_reported_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(BackendError, match=r"pip install 'fye-rt\[cluster\]'"):
         ray.Cluster(lambda threads: Hand, "local")
@@ -61,7 +59,7 @@ def real_ray() -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_does_all_tasks_and_survives_what_kills_its_workers(real_ray: None, tmp_path: Path) -> None:
+def test_a_cluster_does_all_tasks_when_some_kill_their_workers(real_ray: None, tmp_path: Path) -> None:
     tasks = [Chore("die once", tmp_path / "died"), Chore("die"), Chore("raise"), *(Chore(n) for n in "abc")]
     done = {task.what: result for task, result in work(ray.Cluster(lambda threads: Hand, "local", 1, 1), tasks)}
     assert done["die once"][0] == "die once" and (tmp_path / "died").exists()
@@ -80,9 +78,7 @@ def test_an_address_where_nobody_answers_is_one_line(real_ray: None, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_two_workers_one_killed_make_what_one_process_makes(
-    real_ray: None, tmp_path: Path, fye: Fye, opencv: None
-) -> None:
+def test_a_killed_worker_does_not_change_the_results(real_ray: None, tmp_path: Path, fye: Fye, opencv: None) -> None:
     jobs = write_jobs(tmp_path, *({"name": f"clip{n}", "seed": n, "frames": 1 + n % 3} for n in range(10)))
     fye("batch", jobs, "-o", tmp_path / "one", *FAST)
     killed: list[int] = []

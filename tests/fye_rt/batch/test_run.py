@@ -61,9 +61,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
-def test_clips_are_made_and_a_portrait_is_encoded_once(
-    fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None
-) -> None:
+def test_a_batch_encodes_each_portrait_once(fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None) -> None:
     other = str(PORTRAIT.parents[1] / "cartoons" / "portrait.png")
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": other}, {"name": "c", "seed": 1})
     assert fye("batch", jobs, "-o", tmp_path / "out", *FAST) == f"{tmp_path / 'out'}: 3 clips\n"
@@ -82,9 +80,7 @@ def test_clips_are_made_and_a_portrait_is_encoded_once(
     assert (summary["jobs"], summary["done"], summary["failed"], summary["workers"]) == (3, 3, 0, 1)
 
 
-def test_bad_jobs_are_recorded_and_the_rest_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], opencv: None
-) -> None:
+def test_bad_jobs_are_recorded_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str], opencv: None) -> None:
     (tmp_path / "broken.png").write_text("no picture")
     bad: Sequence[dict[str, Any] | str] = (
         {"name": "gone", "portrait": "gone.png"},
@@ -102,9 +98,7 @@ def test_bad_jobs_are_recorded_and_the_rest_is_made(
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["good.mp4"]
 
 
-def test_the_same_command_makes_nothing_again_and_mends_what_failed(
-    fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None
-) -> None:
+def test_a_second_run_makes_failed_clips_only(fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None) -> None:
     late = tmp_path / "late.png"
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": str(late)})
     assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
@@ -128,7 +122,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, opencv: None) -> Path:
 
 
 @pytest.mark.parametrize("change", ["seed", "portrait", "clip gone", "clip cut", "record cut"])
-def test_what_has_changed_is_made_again(change: str, finished: Path, tmp_path: Path) -> None:
+def test_a_changed_job_is_made_again(change: str, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     name = "clip3"
@@ -151,7 +145,7 @@ def test_what_has_changed_is_made_again(change: str, finished: Path, tmp_path: P
     assert again == ([f"clip{n}" for n in range(12)] if change == "portrait" else [name])
 
 
-def test_the_clip_of_a_job_that_fails_now_is_gone(finished: Path, tmp_path: Path) -> None:
+def test_a_job_that_fails_later_loses_its_old_clip(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     jobs = write_jobs(folder, {"name": "clip3", "motion": "gone.mp4"})
@@ -211,7 +205,7 @@ def test_a_mistake_in_the_command_is_one_line(arguments: list[str], said: str, t
     assert said in fye.refuses("batch", write_jobs(tmp_path, {}), "-o", tmp_path / "out", *given)
 
 
-def test_no_job_is_lost_of_ten_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_job_of_ten_thousand_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fye_rt.files.results._sync", lambda file: None)  # ten thousand waits for the disk
     lines = [{"name": f"job{n}", "portrait": f"{n // 50}.png"} if n % 100 else "bad" for n in range(10_000)]
     jobs = read_jobs(write_jobs(tmp_path, *lines), {}, MODEL)

@@ -29,7 +29,7 @@ def test_a_group_stays_with_its_worker() -> None:
     assert names(queue, [0, 1, 0, 1, 0, 1, 0]) == ["a0", "b1", "a2", "b3", "a5", "b4", None]
 
 
-def test_who_has_nothing_left_takes_a_new_group_and_then_helps_with_the_longest() -> None:
+def test_an_idle_worker_takes_a_new_group_or_helps_with_the_longest() -> None:
     queue = Queue(chores("abbbcc"))
     assert names(queue, [0, 1, 0, 0, 0, 1, 1]) == ["a0", "b1", "c4", "c5", "b2", "b3", None]
 
@@ -43,7 +43,7 @@ def test_every_task_is_done_once(crew: Callable[..., Crew]) -> None:
 
 
 @pytest.mark.parametrize("crew", CREWS.values(), ids=CREWS)
-def test_what_nobody_foresaw_fails_its_own_task_alone(crew: Callable[..., Crew]) -> None:
+def test_an_unforeseen_error_fails_its_own_task_alone(crew: Callable[..., Crew]) -> None:
     done = {task.what: result for task, result in work(crew(Hand), [Chore("raise"), Chore("a"), Chore("b")])}
     assert done.pop("raise") == Died("ZeroDivisionError: nobody foresaw this")
     assert {what: result[0] for what, result in done.items()} == {"a": "a", "b": "b"}
@@ -96,7 +96,7 @@ def test_workers_are_other_processes() -> None:
     ("visible", "count", "found"),
     [(None, 2, ["0", "1"]), ("", 1, ["0"]), ("4, GPU-8f", 2, ["4", "GPU-8f"]), ("1", 1, ["1"]), (None, 0, [])],
 )
-def test_devices_are_those_that_are_visible(
+def test_devices_are_the_visible_ones(
     visible: str | None, count: int, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -61,7 +61,7 @@ def test_doctor_tries_all_that_is_installed(fye: Fye, opencv: None) -> None:
     assert printed["landmarker"][0] == ABSENT and "run: fye doctor --get landmarker" in printed["landmarker"][1]
 
 
-def test_what_is_not_installed_is_absent_and_its_extra_is_named(monkeypatch: pytest.MonkeyPatch, fye: Fye) -> None:
+def test_a_missing_package_is_absent_and_its_extra_is_named(monkeypatch: pytest.MonkeyPatch, fye: Fye) -> None:
     installed = machine.installed_version
     absent = ("mediapipe", "openvino", "torch", "diffusers", "transformers", "onnx")
     monkeypatch.setattr(machine, "installed_version", lambda name: None if name in absent else installed(name))
@@ -90,7 +90,7 @@ def test_what_is_not_installed_is_absent_and_its_extra_is_named(monkeypatch: pyt
         (OverflowError("x" * 5000), "OverflowError: xxxx"),
     ],
 )
-def test_a_pyav_that_does_not_work_is_told_in_one_line(
+def test_a_broken_pyav_is_reported_in_one_line(
     error: Exception, told: str, few: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
@@ -112,7 +112,7 @@ def test_a_reader_that_loses_frames_is_not_said_to_work(few: None, monkeypatch: 
     assert states(examined())["videos"] == FAILED
 
 
-def test_a_pillow_without_webp_is_not_said_to_work(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pillow_without_webp_fails(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.init()
     monkeypatch.delitem(Image.SAVE, "WEBP")
     line = examined()["pictures"]
@@ -127,9 +127,7 @@ def test_a_reader_that_swaps_colours_is_not_said_to_work(few: None, monkeypatch:
     assert states(examined())["pictures"] == FAILED
 
 
-def test_a_damaged_bundle_fails_with_the_backends_that_run_it(
-    few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_bundle_fails_with_its_backends(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(TINY, tmp_path / "tiny")
     content = bytearray((tmp_path / "tiny" / "guider.onnx").read_bytes())
     content[100] ^= 1
@@ -172,9 +170,7 @@ def test_opencv_without_its_system_libraries_tells_what_to_install(few: None, mo
 
 
 @pytest.mark.parametrize("package", ["pillow", "av", "onnxruntime"])
-def test_a_package_of_the_core_that_cannot_be_imported_fails(
-    package: str, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_package_of_the_core_fails(package: str, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, {"pillow": "PIL"}.get(package, package), None)
     line = examined()[package]
     assert line.state == FAILED and line.broken and "ModuleNotFoundError" in line.how
@@ -188,13 +184,11 @@ def test_doctor_runs_without_numpy() -> None:
 
 
 @pytest.mark.parametrize("option", [("--get", "checkpoint"), ("--url", "https://example.org/face_landmarker.task")])
-def test_what_cannot_be_downloaded_is_refused(option: tuple[str, str], fye: Fye) -> None:
+def test_doctor_downloads_nothing_but_the_landmarker(option: tuple[str, str], fye: Fye) -> None:
     assert "landmarker" in fye.refuses("doctor", *option)
 
 
-def test_all_that_ships_is_animated_without_the_face_model(
-    animator: Animator, undenoised: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_needs_no_face_model(animator: Animator, undenoised: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FYE_LANDMARKER", "nowhere")
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     portraits = sorted((BUNDLES / "demo").glob("*/portrait.png"))

@@ -24,13 +24,13 @@ def test_the_version_is_the_package_s(fye: Fye) -> None:
     assert fye("--version") == f"fye-rt {fye_rt.version.__version__}\n"
 
 
-def test_without_a_command_it_lists_the_commands(fye: Fye) -> None:
+def test_fye_alone_lists_its_commands(fye: Fye) -> None:
     listed = fye()
     for command in ("demo", "animate", "landmarks", "export", "calibrate", "verify", "bench", "doctor"):
         assert f"\n  {command} " in listed
 
 
-def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None:
+def test_animate_writes_every_output_that_is_asked_for(fye: Fye, tmp_path: Path) -> None:
     out, sheet, report = tmp_path / "out.mp4", tmp_path / "sheet.png", tmp_path / "report.json"
     also = ("--contact-sheet", sheet, "--json", report, "--compare", "--windows", "context", "--low-memory")
     sizes = ("--steps", 3, "--frames", 5, "--window-size", 3, "--window-overlap", 1)
@@ -53,7 +53,7 @@ def test_animate_writes_all_that_was_asked_for(fye: Fye, tmp_path: Path) -> None
     assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.version.__version__
 
 
-def test_what_suits_the_model_is_used_where_nothing_is_named(fye: Fye, tmp_path: Path) -> None:
+def test_guidance_and_shared_noise_default_to_the_bundle_s(fye: Fye, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "bundle")
     manifest = {key: value for key, value in Bundle.load(TINY).manifest.items() if key != "sha256"}
     (tmp_path / "bundle" / MANIFEST).write_text(sealed(manifest | {"guidance": 1.0, "shared_noise": 0.5}))
@@ -83,9 +83,7 @@ def test_windows_are_progressive_and_make_a_clip_in_pieces(fye: Fye, tmp_path: P
 
 
 @pytest.mark.usefixtures("opencv")
-def test_a_stream_makes_the_frames_of_a_motion_as_it_is_read(
-    fye: Fye, motion: Motion, portrait: Motion, tmp_path: Path
-) -> None:
+def test_a_stream_makes_every_frame_of_a_motion(fye: Fye, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     driving, own, out = tmp_path / "motion.npz", tmp_path / "own.npz", tmp_path / "out.mp4"
     motion.save(driving)
     portrait.save(own)
@@ -108,7 +106,7 @@ def test_a_stream_writes_nothing_beside_the_clip(fye: Fye, tmp_path: Path) -> No
     )
 
 
-def test_a_forecast_does_with_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
+def test_a_forecast_needs_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     forecast = ("--forecast", "newton", "--evaluations", 3, "--order", 2, "--warm-up", 2, "--quantity", "x0")
     out = ("-o", tmp_path / "out.mp4", "--bundle", TINY, "--frames", 2, "--json", report)
@@ -144,9 +142,7 @@ def test_a_portrait_s_landmarks_may_be_a_legacy_template(fye: Fye, golden: Path,
     assert media.probe_video(tmp_path / "a.mp4").frames == 2
 
 
-def test_a_picture_of_a_person_follows_a_driving_video(
-    fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path
-) -> None:
+def test_a_photograph_follows_a_driving_video(fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path) -> None:
     hopper = pytest.importorskip("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     options = ("--frames", 4, "--steps", 2, "--size", "128x128", "--landmarker", landmarker)
@@ -157,9 +153,7 @@ def test_a_picture_of_a_person_follows_a_driving_video(
     assert json.loads(report.read_text())["network_evaluations"] == 2
 
 
-def test_landmarks_of_a_video_are_written_and_drawn_on_it(
-    fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path
-) -> None:
+def test_landmarks_of_a_video_are_drawn_on_it(fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path) -> None:
     found, drawn = tmp_path / "m.npz", tmp_path / "drawn.mp4"
     said = fye("landmarks", talking_head, "-o", found, "--frames", 3, "--landmarker", landmarker, "--overlay", drawn)
     assert "3 frames at 29.97 fps, 0 of them interpolated" in said
@@ -222,7 +216,7 @@ def test_bench_alone_is_latency_and_takes_all_arguments(fye: Fye, monkeypatch: p
 
 
 @pytest.mark.parametrize(("word", "module"), BENCHMARKS.items())
-def test_a_word_after_bench_names_another_benchmark(
+def test_a_word_after_bench_names_a_benchmark(
     word: str, module: str, fye: Fye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
@@ -231,9 +225,7 @@ def test_a_word_after_bench_names_another_benchmark(
     assert seen == [["--frames", "3", word]]
 
 
-def test_progress_is_shown_on_a_terminal_and_not_with_quiet(
-    fye: Fye, exporter: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quiet_hides_progress_on_a_terminal(fye: Fye, exporter: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True

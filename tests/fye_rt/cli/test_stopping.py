@@ -54,21 +54,21 @@ def struck(
 
 
 @SIGNALS
-def test_a_clip_that_is_stopped_leaves_nothing_and_says_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_clip_leaves_no_file_and_no_message(number: signal.Signals, tmp_path: Path) -> None:
     arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--compare")
     result = struck(IN_ANIMATE, (number,), *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (CODES[number], "", "")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_terminal_that_hangs_up_twice_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
+def test_a_second_hangup_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
     arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST)
     result = struck(IN_ANIMATE, (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (129, "", "")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_started_with_nohup_goes_on(tmp_path: Path) -> None:
+def test_a_command_under_nohup_survives_sighup(tmp_path: Path) -> None:
     arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST)
     result = struck(
         IN_ANIMATE, (signal.SIGHUP,), *arguments, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -79,9 +79,7 @@ def test_what_is_started_with_nohup_goes_on(tmp_path: Path) -> None:
 
 @SIGNALS
 @pytest.mark.usefixtures("opencv")
-def test_a_stream_that_is_stopped_plays_as_far_as_it_was_written(
-    number: signal.Signals, motion: Motion, portrait: Motion, tmp_path: Path
-) -> None:
+def test_a_stopped_stream_is_playable(number: signal.Signals, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     inputs, out = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
     out.mkdir()
@@ -97,16 +95,14 @@ def test_a_stream_that_is_stopped_plays_as_far_as_it_was_written(
     assert np.std(frames[0]) > 1
 
 
-def test_a_landmark_file_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+def test_stopped_landmarks_leave_no_file(tmp_path: Path) -> None:
     where = "from fye_rt.clips import driving\ndriving.read_motion = struck(lambda *_: None)"
     result = struck(where, (signal.SIGTERM,), "landmarks", PORTRAIT, "-o", tmp_path / "m.npz")
     assert (result.returncode, result.stdout, result.stderr) == (143, "", "")
     assert not list(tmp_path.iterdir())
 
 
-def test_python_s_handlers_are_left_alone_where_the_command_line_is_called_from_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_main_called_from_python_leaves_signal_handlers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = [signal.getsignal(number) for number in CODES]
     seen: list[object] = []
 
@@ -119,7 +115,7 @@ def test_python_s_handlers_are_left_alone_where_the_command_line_is_called_from_
     assert seen == handlers
 
 
-def test_the_process_s_own_command_line_gives_its_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_of_its_own_process_restores_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = [signal.getsignal(number) for number in CODES]
     monkeypatch.setattr(sys, "argv", ["fye", "--version"])
     assert main() == 0

@@ -25,7 +25,7 @@ def fye(redirection: str, *arguments: object, **environment: str) -> subprocess.
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("name", ["выход.mp4", "caf\udce9.mp4", "肖像.mp4", "😀\udcff.mp4"])
-def test_every_name_can_be_said(encoding: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_name_can_be_printed(encoding: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
     for stream, content in raw.items():
         monkeypatch.setattr(sys, stream, io.TextIOWrapper(content, encoding))
@@ -37,9 +37,7 @@ def test_every_name_can_be_said(encoding: str, name: str, monkeypatch: pytest.Mo
 
 
 @needs_full
-def test_what_a_full_stdout_does_not_take_is_a_note(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_stdout_becomes_a_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with open(os.open("/dev/full", os.O_WRONLY), "w", closefd=True) as full, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", full)
         terminal.say("out.mp4: 3 frames")
@@ -49,9 +47,7 @@ def test_what_a_full_stdout_does_not_take_is_a_note(
     assert "out.mp4: 3 frames" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_gone_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     with open(write, "w") as pipe, monkeypatch.context() as patch:
@@ -64,7 +60,9 @@ def test_a_reader_that_has_gone_is_no_error(
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("closed", [True, False])
-def test_without_a_stream_all_goes_on_silently(stream: str, closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_stream_stops_nothing(
+    stream: str, closed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     gone = io.StringIO()
     gone.close()
     monkeypatch.setattr(sys, stream, gone if closed else None)
@@ -74,9 +72,10 @@ def test_without_a_stream_all_goes_on_silently(stream: str, closed: bool, monkey
         terminal.show("b")
         terminal.note("c")
     terminal.settle()
+    assert capsys.readouterr() == (("", "fye: c\n") if stream == "stdout" else ("a\nb\n", ""))
 
 
-def test_bars_on_a_terminal_that_is_closed_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bars_survive_a_closed_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class HungUp(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -103,7 +102,7 @@ def test_a_clip_is_made_without_any_standard_stream(tmp_path: Path) -> None:
 
 @needs_full
 @pytest.mark.slow
-def test_a_clip_is_there_whatever_stdout_is(tmp_path: Path) -> None:
+def test_a_full_stdout_costs_no_clip(tmp_path: Path) -> None:
     out = tmp_path / "клип.mp4"
     result = fye(">/dev/full", "animate", PORTRAIT, LANDMARKS, "-o", out, *FAST, PYTHONIOENCODING="ascii")
     assert result.returncode == 0 and media.probe_video(out).frames == 2
@@ -113,14 +112,14 @@ def test_a_clip_is_there_whatever_stdout_is(tmp_path: Path) -> None:
 
 
 @needs_full
-def test_a_command_whose_only_result_is_on_stdout_fails_in_one_line_if_that_is_full() -> None:
+def test_version_and_help_fail_in_one_line_on_a_full_stdout() -> None:
     result = fye(">/dev/full", "--version")
     assert (result.returncode, result.stderr) == (2, b"fye: cannot write to stdout (No space left on device)\n")
     help_text = fye(">/dev/full", "--help")
     assert help_text.returncode == 2 and help_text.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "fye_rt", "--version"]
@@ -148,7 +147,7 @@ def homeless(home: str | None, place: Path, *arguments: object) -> subprocess.Co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("home", [None, "/proc/no/home"])
-def test_a_user_without_a_home_learns_what_there_is(home: str | None, tmp_path: Path) -> None:
+def test_doctor_works_for_a_user_without_a_home(home: str | None, tmp_path: Path) -> None:
     result = homeless(home, tmp_path, "doctor")
     assert (result.returncode, result.stderr) == (0, "")
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("landmarker"))
@@ -157,9 +156,7 @@ def test_a_user_without_a_home_learns_what_there_is(home: str | None, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("home", [None, "/proc/no/home"])
-def test_a_user_without_a_home_finds_landmarks_and_hears_no_complaints(
-    home: str | None, landmarker: Path, tmp_path: Path
-) -> None:
+def test_landmarks_are_found_for_a_user_without_a_home(home: str | None, landmarker: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("skimage.data").astronaut()
     media.write_image(tmp_path / "a.png", image)
     arguments = ("landmarks", tmp_path / "a.png", "-o", tmp_path / "m.npz", "--landmarker", landmarker, "--quiet")

@@ -25,14 +25,14 @@ def fitted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_calibrate_puts_a_table_for_each_number_of_evaluations_into_the_bundle(fitted_bundle: Path) -> None:
+def test_calibrate_stores_a_table_for_each_number_of_evaluations(fitted_bundle: Path) -> None:
     tables = fitted.read(Bundle.load(fitted_bundle))
     assert [entry.table.evaluations for entry in tables] == [3, 4]
     assert all((entry.steps, entry.guidance) == (8, (3.5, 3.5)) for entry in tables)
     assert all(np.isfinite(entry.error) for entry in tables)
 
 
-def test_a_calibrated_clip_comes_nearer_to_the_full_run_than_one_of_first_order(fitted_bundle: Path) -> None:
+def test_a_calibrated_clip_is_nearer_to_the_full_run_than_newton(fitted_bundle: Path) -> None:
     generator = np.random.default_rng(0)
     image = generator.integers(0, 255, (64, 64, 3), np.uint8)
     with Animator(Bundle.load(fitted_bundle), "onnxruntime", compute="fp32") as animator:
@@ -51,7 +51,7 @@ def test_a_calibrated_clip_comes_nearer_to_the_full_run_than_one_of_first_order(
     np.testing.assert_allclose(single, -prediction, atol=1e-5)  # from pure noise, one step leads to x0 = -v
 
 
-def test_tables_for_other_guidance_or_evaluations_are_kept_and_those_for_the_same_replaced(fitted_bundle: Path) -> None:
+def test_calibrate_replaces_tables_of_the_same_guidance_alone(fitted_bundle: Path) -> None:
     with Animator(Bundle.load(fitted_bundle)) as animator:
         calibrate_bundle(animator, [ONE_FRAME], steps=8, guidance=[1.5, 3.0], evaluations=[3])
     tables = fitted.read(Bundle.load(fitted_bundle))
@@ -67,10 +67,10 @@ def test_tables_for_other_guidance_or_evaluations_are_kept_and_those_for_the_sam
 
 
 @pytest.mark.parametrize("evaluations", [1, 9])
-def test_evaluations_that_cannot_be_are_refused_before_the_work(evaluations: int, fitted_bundle: Path) -> None:
+def test_impossible_evaluations_are_refused_before_any_work(evaluations: int, fitted_bundle: Path) -> None:
     with Animator(Bundle.load(fitted_bundle)) as animator, pytest.raises(OptionError, match="allowed: 2 to 8"):
         calibrate_bundle(animator, [ONE_FRAME], steps=8, guidance=[3.5], evaluations=[evaluations])
 
 
-def test_a_portrait_without_a_motion_is_one_line(fye: Fye) -> None:
+def test_calibrate_refuses_a_portrait_without_a_motion(fye: Fye) -> None:
     assert "--motion" in fye.refuses("calibrate", TINY, "--portrait", PORTRAIT)

@@ -65,9 +65,7 @@ def faceless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "find_landmarker", lambda path: Path("face_landmarker.task"))
 
 
-def test_n_driving_frames_give_n_frames_and_one_less_where_the_reference_drops_the_first(
-    animator: Animator, motion: Motion, portrait: Motion
-) -> None:
+def test_only_the_reference_drops_the_first_frame(animator: Animator, motion: Motion, portrait: Motion) -> None:
     more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
     every = animator.animate(asked(motion, **more))
     fewer = animator.animate(asked(motion, REFERENCE, **more))
@@ -80,7 +78,7 @@ def test_n_driving_frames_give_n_frames_and_one_less_where_the_reference_drops_t
     assert len(animator.animate(asked(motion, frames=4, **more)).frames) == 4
 
 
-def test_times_rotation_and_sound_of_a_driving_video_reach_the_result(
+def test_a_clip_keeps_times_turn_and_sound(
     animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
 ) -> None:
     times = [0.0, 0.04, 0.08, 0.2, 0.24, 0.5]
@@ -104,16 +102,14 @@ def test_times_rotation_and_sound_of_a_driving_video_reach_the_result(
     np.testing.assert_allclose(read, times, atol=2 / 90_000)  # ticks of two files' clocks
 
 
-def test_a_portrait_without_a_face_is_an_error_that_names_the_way_out(
+def test_a_portrait_without_a_face_is_refused_with_a_way_out(
     animator: Animator, motion: Motion, faceless: None
 ) -> None:
     with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*portrait_landmarks"):
         animator.animate(asked(motion, size=SIZE))
 
 
-def test_the_reference_draws_the_driving_landmarks_where_they_are_on_a_portrait_without_a_face(
-    animator: Animator, motion: Motion, faceless: None
-) -> None:
+def test_the_reference_animates_a_portrait_without_a_face(animator: Animator, motion: Motion, faceless: None) -> None:
     made = animator.animate(asked(motion, REFERENCE, size=SIZE))
     # all frames; x in units of the width and y of the height, which the public code exchanges
     np.testing.assert_array_equal(made.landmarks, draw(motion.points[..., :2] * (72, 64), SIZE))
@@ -121,9 +117,7 @@ def test_the_reference_draws_the_driving_landmarks_where_they_are_on_a_portrait_
     assert any("no face" in notice for notice in made.notices)
 
 
-def test_every_stage_reports_progress_before_its_work_begins(
-    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
-) -> None:
+def test_every_stage_reports_its_progress(animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     progress: list[tuple[str, int, int]] = []
     request = asked(motion, size=SIZE, portrait_landmarks=portrait)
     made = animator.animate(request, progress=lambda *step: progress.append(step))
@@ -135,9 +129,7 @@ def test_every_stage_reports_progress_before_its_work_begins(
         assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1] > 0
 
 
-def test_a_rendering_makes_the_frames_of_the_clip_one_by_one(
-    animator: Animator, motion: Motion, portrait: Motion
-) -> None:
+def test_a_rendering_makes_the_clip_s_frames_one_by_one(animator: Animator, motion: Motion, portrait: Motion) -> None:
     request = asked(motion, size=SIZE, portrait_landmarks=portrait)
     whole, made = animator.animate(request), animator.render(request)
     assert len(made) == len(whole) == 10
@@ -149,9 +141,7 @@ def test_a_rendering_makes_the_frames_of_the_clip_one_by_one(
     assert (made.fps, made.times, made.seconds) == (whole.fps, whole.times, whole.seconds)
 
 
-def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
-    animator: Animator, motion: Motion, portrait: Motion
-) -> None:
+def test_only_progressive_windows_take_over_600_frames(animator: Animator, motion: Motion, portrait: Motion) -> None:
     fields = {name: np.resize(getattr(motion, name), (601, *getattr(motion, name).shape[1:])) for name in ARRAYS}
     long = dataclasses.replace(motion, **fields | {"times": np.arange(601) / 25})
     more: dict[str, Any] = {"size": SIZE, "portrait_landmarks": portrait}
@@ -161,7 +151,7 @@ def test_a_motion_beyond_the_limit_of_other_windows_is_sent_to_progressive_ones(
 
 
 @pytest.mark.parametrize("times", [[0, 0.04, 0.04 + 1e-8], [0, 0.04, 90_000]])
-def test_times_that_no_clip_can_have_are_refused_before_anything_is_computed(
+def test_impossible_times_are_refused_before_any_work(
     animator: Animator, motion: Motion, times: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     motion = dataclasses.replace(motion[:3], times=np.array(times))
@@ -175,9 +165,7 @@ def test_times_that_no_clip_can_have_are_refused_before_anything_is_computed(
         animator.stream(asked(tmp_path / "a.npz"))
 
 
-def test_a_broadcast_cut_in_a_group_of_frames_has_the_frames_that_are_shown(
-    animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
-) -> None:
+def test_a_cut_broadcast_starts_in_step(animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path) -> None:
     options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "bf": "2"}
     film = write_film(tmp_path / "a.ts", "mpegts", Pictures(numbered(15), options=options), [Track("aac", 0.5)], 0.6)
     cut = cut_stream(film, tmp_path / "cut.ts", 0.3)
@@ -193,7 +181,7 @@ def grey(*levels: int) -> NDArray[np.uint8]:
     return np.stack([np.full((64, 64, 3), level, np.uint8) for level in levels])
 
 
-def test_an_interrupted_stream_leaves_a_playable_clip_of_what_was_finished(tmp_path: Path) -> None:
+def test_an_interrupted_stream_leaves_a_playable_clip(tmp_path: Path) -> None:
     def pieces() -> Generator[NDArray[np.uint8]]:
         yield grey(40, 60, 80)
         yield grey(100)
@@ -207,13 +195,16 @@ def test_an_interrupted_stream_leaves_a_playable_clip_of_what_was_finished(tmp_p
     assert np.abs([frame.mean() for _, frame in read] - np.array([40, 60, 80, 100])).max() < 2
 
 
-def test_a_stream_that_is_interrupted_before_its_first_frame_or_sees_no_face_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stream_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
     def interrupted() -> Generator[NDArray[np.uint8]]:
         raise KeyboardInterrupt
         yield
 
-    for pieces, error in ((interrupted(), KeyboardInterrupt), ((x for x in ()), InputError)):
-        with pytest.raises(error):
+    for pieces, error, text in (
+        (interrupted(), KeyboardInterrupt, ""),
+        ((x for x in ()), InputError, "no face in any"),
+    ):
+        with pytest.raises(error, match=text):
             write.write_stream(tmp_path / "out.mp4", Stream(Playback(fps=10), iter([]), pieces))
     assert not list(tmp_path.iterdir())
 
@@ -252,9 +243,7 @@ def landmark_folder(folder: Path, images: NDArray[np.uint8], name: str = "{}.png
     return folder
 
 
-def test_a_folder_of_landmark_images_is_taken_in_the_order_people_count(
-    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
-) -> None:
+def test_landmark_images_come_in_order(animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     drawn = landmark_images(portrait, motion, SIZE)
     several = np.concatenate((drawn, drawn[::-1][:3]))
     folder = landmark_folder(tmp_path / "frames", several)
@@ -274,7 +263,7 @@ def test_a_folder_of_photographs_is_no_motion(animator: Animator, images: NDArra
 
 
 @pytest.mark.parametrize("name", ["motion", "motion.mp4", "motion.png", "motion.npy"])
-def test_a_motion_file_is_one_whatever_it_is_called(
+def test_a_motion_file_drives_under_any_name(
     name: str, animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
 ) -> None:
     motion.save(tmp_path / "motion.npz")
@@ -287,7 +276,7 @@ def test_a_motion_file_is_one_whatever_it_is_called(
 
 
 @pytest.mark.parametrize("name", ["driving", "driving.png", "driving.npz"])
-def test_a_video_is_one_whatever_it_is_called(
+def test_a_video_drives_under_any_name(
     name: str, animator: Animator, portrait: Motion, detected: Seen, tmp_path: Path
 ) -> None:
     media.write_video(tmp_path / "driving.mp4", [IMAGE] * 4, 25.0)
@@ -299,7 +288,7 @@ def test_a_video_is_one_whatever_it_is_called(
 
 
 @pytest.mark.parametrize(("name", "form"), [("a", "PNG"), ("a.jfif", "JPEG"), ("a.tif", "TIFF"), ("a.mp4", "WEBP")])
-def test_a_picture_drives_whatever_it_is_called(
+def test_a_picture_drives_under_any_name(
     name: str, form: str, animator: Animator, motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "detect_image", lambda image, landmarker, source: motion[:1])
@@ -312,15 +301,13 @@ def test_a_picture_drives_whatever_it_is_called(
         animator.stream(asked(tmp_path / name))
 
 
-def test_a_heic_photograph_is_named_as_a_motion_too(tmp_path: Path) -> None:
+def test_a_heic_photograph_as_a_motion_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
     with pytest.raises(InputError, match="is a HEIC image, which cannot be read here; save it as PNG or JPEG"):
         driving.read_motion(tmp_path / "a.heic", landmarker=Path(__file__))
 
 
-def test_a_cut_in_a_motion_file_is_a_notice(
-    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
-) -> None:
+def test_a_cut_in_a_motion_is_a_notice(animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     points = motion.points.copy()
     points[5:] = (points[5:] - 0.5) * 0.4 + (0.8, 0.2, 0.5)
     dataclasses.replace(motion, points=points).save(tmp_path / "cut.npz")
@@ -332,7 +319,7 @@ def test_a_cut_in_a_motion_file_is_a_notice(
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128), (128, 64)])
-def test_a_portrait_in_half_figure_is_a_notice_that_says_to_crop(
+def test_a_small_face_is_a_notice_to_crop(
     size: tuple[int, int], animator: Animator, motion: Motion, portrait: Motion
 ) -> None:
     width = float(np.ptp(portrait.points[0, :, 0])) * size[1]

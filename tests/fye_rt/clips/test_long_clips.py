@@ -48,9 +48,7 @@ def test_2000_frames_take_the_memory_of_300() -> None:
 
 
 @pytest.mark.parametrize("windows", ["context", "reference", "tiles"])
-def test_features_that_are_not_kept_change_nothing(
-    windows: str, animator: Animator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_needs_no_kept_features(windows: str, animator: Animator, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(5)
     images = random.integers(0, 256, (11, 64, 64, 3), np.uint8)
     portrait = animator.encode_portrait(images[0])

@@ -12,7 +12,7 @@ def test_items_come_in_order_and_nothing_comes_after_the_last() -> None:
     assert [feed.take(4), feed.take(4), feed.take(4), feed.take(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], []]
 
 
-def test_a_source_that_is_not_emptied_has_to_wait() -> None:
+def test_a_source_waits_while_its_queue_is_full() -> None:
     given: list[int] = []
 
     def source() -> Iterator[int]:
@@ -30,7 +30,7 @@ def test_a_source_that_is_not_emptied_has_to_wait() -> None:
     feed.close()
 
 
-def test_a_stall_gives_what_there_is_but_never_nothing() -> None:
+def test_a_stall_gives_the_items_so_far_but_at_least_one() -> None:
     stalls, go_on = threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
@@ -59,7 +59,7 @@ def test_an_error_of_the_source_comes_after_the_items_before_it() -> None:
         feed.take(5)
 
 
-def test_closing_closes_the_source() -> None:
+def test_closing_the_feed_closes_its_source() -> None:
     closed = threading.Event()
 
     def source() -> Iterator[int]:

@@ -48,11 +48,12 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.end, written.end)
     assert list(read.trajectories) == [16, 24]
     for k, way in written.trajectories.items():
+        assert list(read.trajectories[k]) == list(way) == [0, 4, 9]
         for step, latents in way.items():
             np.testing.assert_array_equal(read.trajectories[k][step], latents)
 
 
-def test_a_record_of_a_piece_that_nothing_is_pinned_to_comes_back(tmp_path: Path) -> None:
+def test_a_record_without_trajectories_comes_back(tmp_path: Path) -> None:
     kept = PieceFolder(tmp_path, {})
     kept.write(0, PieceRecord(np.ones((1, 4, 2, 3, 3), np.float32), {}))
     read = kept.read(0)
@@ -73,7 +74,7 @@ def test_a_damaged_record_counts_as_not_there(damage: str, tmp_path: Path) -> No
     assert kept.read(0) is not None
 
 
-def test_a_folder_of_another_clip_is_refused_and_says_what_differs(tmp_path: Path) -> None:
+def test_a_folder_of_another_clip_is_refused_with_the_difference(tmp_path: Path) -> None:
     PieceFolder(tmp_path, {"seed": 1, "landmarks": "a", "guidance": 2.0})
     with pytest.raises(InputError, match=r"differs in seed, landmarks; delete it"):
         PieceFolder(tmp_path, {"seed": 2, "landmarks": "b", "guidance": 2.0})
@@ -82,7 +83,7 @@ def test_a_folder_of_another_clip_is_refused_and_says_what_differs(tmp_path: Pat
 
 
 @pytest.mark.parametrize("damage", ["[" * 100_000, "{", "\udcff"])
-def test_inputs_that_cannot_be_read_are_refused(damage: str, tmp_path: Path) -> None:
+def test_a_folder_with_damaged_inputs_is_refused(damage: str, tmp_path: Path) -> None:
     PieceFolder(tmp_path, {"seed": 1})
     (file,) = tmp_path.glob("*.json")
     file.write_bytes(damage.encode(errors="surrogateescape"))
@@ -90,7 +91,7 @@ def test_inputs_that_cannot_be_read_are_refused(damage: str, tmp_path: Path) -> 
         PieceFolder(tmp_path, {"seed": 1})
 
 
-def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         PieceFolder(tmp_path, {})
@@ -98,7 +99,7 @@ def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
         PieceFolder(tmp_path / "notes.txt", {})
     for content in ("{", "[]"):
         (tmp_path / "clip.json").write_text(content)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="holds other files"):
             PieceFolder(tmp_path, {})
 
 
@@ -148,7 +149,7 @@ def made(network: CountedNetwork, forecaster: Forecaster, store: PieceFolder | N
     ids=["table", "adaptive"],
 )
 @pytest.mark.parametrize("calls", [0, 1, 5, 23, 40])
-def test_interrupted_anywhere_a_clip_goes_on_where_it_was(forecaster: Forecaster, calls: int, tmp_path: Path) -> None:
+def test_a_clip_goes_on_where_it_was_interrupted(forecaster: Forecaster, calls: int, tmp_path: Path) -> None:
     counted = CountedNetwork()
     whole = np.concatenate(list(made(counted, forecaster)), axis=2)
     needed = 10**6 - counted.calls
@@ -167,9 +168,7 @@ def encoded(animator: Animator) -> PortraitState:
     return animator.encode_portrait(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_another_portrait_motion_or_option_is_another_clip(
-    animator: Animator, encoded: PortraitState, tmp_path: Path
-) -> None:
+def test_another_portrait_or_option_is_another_clip(animator: Animator, encoded: PortraitState, tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(0, 256, (9, 64, 64, 3), np.uint8)
     other = PortraitState({name: tensor + 1 for name, tensor in encoded.tensors.items()}, encoded.size)
     whole, again = (np.concatenate(list(frames_of(animator, encoded, images, LONG, resume=tmp_path))) for _ in range(2))
@@ -188,7 +187,7 @@ def test_another_portrait_motion_or_option_is_another_clip(
         next(frames_of(animator, encoded, images, Options(), resume=tmp_path / "new"))
 
 
-def test_resume_goes_with_progressive_windows_alone(fye: Fye, tmp_path: Path) -> None:
+def test_resume_needs_progressive_windows(fye: Fye, tmp_path: Path) -> None:
     command = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", "--bundle", TINY, "--resume", tmp_path / "r")
     assert "leave out --windows context" in fye.refuses(*command, "--windows", "context")
     assert "leave out" in fye.refuses(*command, "--stream")
@@ -210,7 +209,7 @@ with Animator(Bundle.load(sys.argv[1]), "onnxruntime", threads=1) as animator:
 """
 
 
-def test_killed_at_ten_moments_a_run_of_200_frames_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_killed_ten_times_ends_with_the_same_bytes(tmp_path: Path) -> None:
     def run(*arguments: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, TINY, *arguments], cwd=ROOT)
 

@@ -111,7 +111,7 @@ def test_a_file_system_without_access_rights_fsync_and_locks_gets_its_clips(tmp_
     assert names(tmp_path / "out") == ["a.mp4", "records", "results.jsonl", "summary.json"]
 
 
-def test_a_signal_waits_until_what_must_not_be_interrupted_is_done() -> None:
+def test_a_signal_waits_for_the_end_of_uninterrupted_work() -> None:
     code = """
 import os, signal
 from fye_rt.clips.write import uninterrupted

@@ -37,7 +37,7 @@ def test_the_cache_lies_where_the_system_says(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("variable", [None, "", "relative"])
 @pytest.mark.parametrize("planted", ["nothing", "a link", "a folder of all", "a file"])
-def test_without_a_home_the_cache_is_a_folder_that_nobody_else_can_have_filled(
+def test_the_cache_of_a_user_without_a_home_is_private(
     planted: str, variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -64,7 +64,7 @@ def writer() -> Iterator[Callable[..., tuple["subprocess.Popen[str]", Path]]]:
 
 
 @pytest.mark.parametrize("function", ["atomic_file", "atomic_folder"])
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(
+def test_only_files_of_a_killed_process_are_removed(
     function: str, writer: Callable[..., tuple["subprocess.Popen[str]", Path]], tmp_path: Path
 ) -> None:
     process, left = writer(function, tmp_path / "out.mp4")
@@ -76,9 +76,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
     assert names(tmp_path) == []
 
 
-def test_only_hidden_names_of_this_start_of_the_system_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_hidden_names_since_the_last_boot_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with temporary(tmp_path, "out", ".mp4") as hidden:
         own = hidden.name
     other = own.replace(results._this_start(), "fye" + 12 * "0")
@@ -102,7 +100,7 @@ def test_a_folder_is_cleared_when_a_process_first_writes_into_it(
     assert names(tmp_path) == ["b.json"]
 
 
-def test_a_hidden_file_that_is_replaced_by_another_is_held_on(tmp_path: Path) -> None:
+def test_a_hidden_file_stays_locked_when_it_is_replaced(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "out.mp4") as outer:
         write(outer)
         remove_left_over(tmp_path)
@@ -130,7 +128,7 @@ with files.alone(Path(sys.argv[1])):
 """
 
 
-def test_a_run_keeps_others_out_of_its_folder_and_lets_go_however_it_ends(tmp_path: Path) -> None:
+def test_a_run_locks_its_folder_until_it_ends_in_any_way(tmp_path: Path) -> None:
     for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen(
             [sys.executable, "-c", LONER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -145,7 +143,7 @@ def test_a_run_keeps_others_out_of_its_folder_and_lets_go_however_it_ends(tmp_pa
             assert names(tmp_path) == [".lock"]
 
 
-def test_who_waits_for_a_lock_has_it_alone(tmp_path: Path) -> None:
+def test_a_lock_is_passed_to_one_waiter_alone(tmp_path: Path) -> None:
     file, order = tmp_path / ".lock", list[str]()
 
     def second() -> None:
@@ -165,7 +163,7 @@ def test_who_waits_for_a_lock_has_it_alone(tmp_path: Path) -> None:
     assert order == ["waits", "first", "second"] and not waiting.is_alive()
 
 
-def test_the_file_of_a_lock_is_no_link(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_lock_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic link"), alone(tmp_path):
         pass
@@ -186,7 +184,7 @@ def test_a_folder_that_cannot_be_locked_is_used_with_a_warning(
     assert names(tmp_path) == [".lock", "a"]
 
 
-def test_where_there_is_no_flock_at_all_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_written_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "fcntl", None)
     results._this_start.cache_clear()
     write(tmp_path / "a.mp4")
@@ -199,9 +197,7 @@ def test_where_there_is_no_flock_at_all_files_are_written(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("refused", ["chmod", "fchmod", "fsync"])
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL, errno.ENOSYS])
-def test_what_a_file_system_lacks_does_not_cost_the_result(
-    refused: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_calls_cost_no_result(refused: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, refused, failing(code))
     for _ in range(2):
         write(tmp_path / "a.mp4")
@@ -211,9 +207,7 @@ def test_what_a_file_system_lacks_does_not_cost_the_result(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_lost_data_are_reported_and_leave_the_older_result(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_data_leave_the_older_result(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.mp4", "older")
     monkeypatch.setattr(os, "fsync", failing(code))
     with pytest.raises(OutputError, match=rf"cannot write .*a.mp4: {os.strerror(code)}; nothing was left"):
@@ -232,9 +226,7 @@ def test_a_result_has_the_access_rights_of_any_new_file(tmp_path: Path) -> None:
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o750]
 
 
-def test_a_file_that_cannot_be_renamed_is_kept_under_another_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_renamed_gets_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", failing(errno.EACCES))  # on Windows: while another program has it open
         with pytest.raises(OutputError, match=r"out.mp4: Permission denied; it was written to .*out-.*\.mp4") as error:
@@ -243,9 +235,7 @@ def test_a_file_that_cannot_be_renamed_is_kept_under_another_name(
     assert str(kept) in str(error.value) and kept.read_text() == "whole"
 
 
-def test_a_folder_that_cannot_be_renamed_is_kept_under_another_name_and_the_older_one_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_renamed_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
@@ -265,9 +255,7 @@ def test_a_folder_that_cannot_be_renamed_is_kept_under_another_name_and_the_olde
 
 
 @pytest.mark.parametrize("exchanging", [True, False])
-def test_a_folder_takes_the_place_of_an_older_one(
-    exchanging: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_replaces_an_older_one(exchanging: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchanging:
         monkeypatch.setattr(results, "_exchanged", lambda hidden, path: False)
     for name in ("old", "new"):
@@ -277,7 +265,7 @@ def test_a_folder_takes_the_place_of_an_older_one(
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
-def test_what_is_mounted_by_itself_is_filled_in_its_place(
+def test_a_mounted_file_or_folder_is_filled_in_place(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a.mp4", "older and longer")
@@ -300,7 +288,7 @@ def test_what_is_mounted_by_itself_is_filled_in_its_place(
     [82 * "像" + ".mp4", 62 * "😀" + ".mp4", 251 * "a" + ".mp4", "a." + 253 * "b", 255 * "a"],
     ids=["82 ideographs", "62 emoji", "251 letters", "a long suffix", "no suffix"],
 )
-def test_every_name_that_is_legal_can_be_written(name: str, tmp_path: Path) -> None:
+def test_every_legal_name_can_be_written(name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
     with atomic_folder(tmp_path / "folders" / name) as hidden:
         (hidden / "file").touch()
@@ -308,7 +296,7 @@ def test_every_name_that_is_legal_can_be_written(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("link", ["other/real.mp4", "other/not-there-yet.mp4", "second.mp4"])
-def test_a_link_stays_and_what_it_points_to_is_replaced(link: str, tmp_path: Path) -> None:
+def test_a_link_stays_and_its_target_is_replaced(link: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     write(tmp_path / "other" / "real.mp4", "older")
     (tmp_path / "second.mp4").symlink_to("other/real.mp4")

@@ -90,7 +90,7 @@ def test_one_evaluated_step_is_one_step_of_the_first_prediction() -> None:
     np.testing.assert_allclose(run(of(method="reuse", evaluations=1, quantity="x0")), expected, rtol=0, atol=1e-5)
 
 
-def test_inside_the_face_the_polynomial_counts_and_outside_reuse() -> None:
+def test_a_face_mask_forecasts_inside_and_reuses_outside() -> None:
     face = np.zeros((6, 8, 8), np.bool_)
     face[:, 2:5, 3:7] = True
     masked = run(of(method="newton", evaluations=8, face_mask=True, quantity="v"), face=face)
@@ -101,7 +101,7 @@ def test_inside_the_face_the_polynomial_counts_and_outside_reuse() -> None:
         run(of(method="newton", evaluations=8, face_mask=True))
 
 
-def test_the_published_cache_with_its_face_mask_reuses_outside_to_the_end() -> None:
+def test_the_published_cache_reuses_outside_its_face_mask() -> None:
     nowhere, everywhere = np.zeros((6, 8, 8), np.bool_), np.ones((6, 8, 8), np.bool_)
     masked = of(method="paper", face_mask=True)
     np.testing.assert_array_equal(run(masked, face=everywhere), run(of(method="paper")))
@@ -121,7 +121,7 @@ def test_adaptive_evaluates_more_for_a_smaller_tolerance_and_comes_nearer() -> N
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_adaptive_stays_within_its_evaluations_and_keeps_the_last_for_the_last_step() -> None:
+def test_adaptive_keeps_to_its_evaluations_and_evaluates_the_last_step() -> None:
     progress: list[tuple[str, int, int]] = []
     seen: list[int] = []
     chosen = of(method="adaptive", tolerance=1e-6, max_evaluations=7)
@@ -165,13 +165,13 @@ def test_interleaved_clips_of_one_forecaster_do_not_disturb_each_other() -> None
     np.testing.assert_array_equal(run(chosen, on_step=interrupt), expected)
 
 
-def test_a_tolerance_of_nothing_is_plain_ddim_but_for_rounding() -> None:
+def test_adaptive_with_no_tolerance_is_plain_ddim() -> None:
     chosen = of(method="adaptive", tolerance=1e-12)
     assert isinstance(chosen, Adaptive)
     np.testing.assert_allclose(run(chosen), FULL, rtol=0, atol=1e-5)
 
 
-def test_a_calibrated_table_is_taken_where_one_fits() -> None:
+def test_calibrated_takes_a_table_that_fits() -> None:
     table = forecast.jump_table(TABLE, [0, 5, 29])
     fitted = [Fitted(30, (1.0, 2.0), table, 0.0)]
     settings = Forecast(method="calibrated", evaluations=3)
@@ -188,7 +188,7 @@ def test_a_preset_takes_its_fitted_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_without_a_table_evaluates_more_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_preset_without_a_table_warns_and_evaluates_more(name: str, caplog: pytest.LogCaptureFixture) -> None:
     preset = PRESETS[name]
     assert preset.otherwise > preset.calibrated
     chosen = of(method=name)
@@ -211,7 +211,7 @@ def test_an_adaptive_jump_is_at_most_twice_as_long_as_the_one_before() -> None:
     assert steps(of(method="adaptive", tolerance=1e9)) == [0, 1, 3, 7, 15, 29]
 
 
-def test_calibrated_without_a_table_is_first_order_on_epsilon_and_says_so(
+def test_calibrated_without_a_table_warns_and_is_first_order(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = Forecast(method="calibrated", evaluations=6)

@@ -33,7 +33,7 @@ def change(folder: Path, **entries: object) -> None:
     bundle_module.put_file(folder, fitted.FILE, json.dumps(content).encode())
 
 
-def test_tables_come_back_as_they_were_and_the_bundle_still_checks_every_file(folder: Path) -> None:
+def test_tables_come_back_and_the_bundle_checks_their_file(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert fitted.read(bundle) == ()
     tables = [some(5), some(8)]
@@ -76,25 +76,21 @@ def test_a_table_is_found_by_steps_evaluations_and_guidance() -> None:
         ),
     ],
 )
-def test_a_file_that_does_not_belong_here_is_refused_with_the_remedy(
-    folder: Path, entries: dict[str, object], said: str
-) -> None:
+def test_an_unusable_table_is_refused_with_the_remedy(folder: Path, entries: dict[str, object], said: str) -> None:
     change(folder, **entries)
     with pytest.raises(BundleError, match=said) as caught:
         fitted.read(Bundle.load(folder))
     assert "fye calibrate" in str(caught.value)
 
 
-def test_a_file_that_is_nested_too_deeply_is_refused(folder: Path) -> None:
+def test_a_deeply_nested_table_is_refused(folder: Path) -> None:
     bundle_module.put_file(folder, fitted.FILE, b"[" * 100_000)
     with pytest.raises(BundleError, match="is damaged"):
         fitted.read(Bundle.load(folder))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_bundle_whose_change_was_interrupted_still_opens(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-) -> None:
+def test_a_bundle_opens_after_an_interrupted_change(folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     fitted.write(Bundle.load(folder), [some(6)], {})
     writes: list[Path] = []
     original = bundle_module.atomic_file

@@ -66,7 +66,7 @@ def test_refined_steps_beat_searched_ones_also_on_other_clips(evaluations: int) 
     assert asked[-1][::2] == ("refine", 5 * 30 * len(CLIPS)) and 0 < asked[-1][1] <= asked[-1][2]
 
 
-def test_refinement_evaluates_only_what_it_has_not_evaluated() -> None:
+def test_refinement_evaluates_nothing_twice() -> None:
     called: list[int] = []
 
     def counted(latents: Array, step: int) -> Array:
@@ -101,13 +101,13 @@ def test_all_steps_evaluated_has_nothing_to_fit() -> None:
     assert fitted.evaluations == 30
 
 
-def test_the_distance_of_a_table_is_that_of_the_clips_it_makes() -> None:
+def test_distance_measures_the_clips_that_a_table_makes() -> None:
     fitted, error = fit(TABLE, CLIPS, even(30, 7))
     assert distance(TABLE, CLIPS, fitted) == pytest.approx(error, rel=1e-6)
     assert distance(TABLE, OTHERS[:1], fitted) == pytest.approx(distance_of(fitted, OTHERS[0]), rel=1e-4)
 
 
-def test_calibration_gives_a_table_for_each_number_of_evaluations_with_its_error_on_other_clips() -> None:
+def test_calibration_gives_each_table_its_error_on_other_clips() -> None:
     progress: list[tuple[str, int, int]] = []
     fitted = fit_all(TABLE, CLIPS, (1.0, 2.0), [4, 8], progress=lambda *step: progress.append(step))
     assert [entry.table.evaluations for entry in fitted] == [4, 8]

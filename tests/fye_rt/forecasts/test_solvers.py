@@ -25,7 +25,7 @@ def run(solver: str, steps: int, noise: Array) -> Array:
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("solver", ORACLES)
-def test_a_solver_is_that_of_diffusers(solver: str, steps: int) -> None:
+def test_a_solver_agrees_with_diffusers(solver: str, steps: int) -> None:
     torch = pytest.importorskip("torch", reason="diffusers is the oracle")
     diffusers = pytest.importorskip("diffusers", reason="diffusers is the oracle")
     name, settings = ORACLES[solver]
@@ -41,7 +41,7 @@ def test_a_solver_is_that_of_diffusers(solver: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("solver", ORACLES)
-def test_every_solver_goes_where_very_many_small_steps_go(solver: str) -> None:
+def test_every_solver_converges_to_the_limit_of_small_steps(solver: str) -> None:
     noise = frame_noise(1, range(2), 8, 8)
     true = run("ddim", 500, noise)
     errors = [np.abs(run(solver, steps, noise) - true).mean() for steps in (5, 20, 80)]
@@ -60,5 +60,5 @@ def test_a_solver_evaluates_every_step_and_keeps_at_most_three_predictions(solve
     assert sum(method.jumps[-1].w) == pytest.approx(1)
 
 
-def test_the_solvers_are_those_that_options_name() -> None:
+def test_options_name_every_solver() -> None:
     assert tuple(SOLVERS) == NAMES

@@ -50,7 +50,7 @@ def test_a_cut_to_another_person_is_found_at_its_first_frame(fps: float, place: 
     assert find_cuts(joined(other, talking, fps)) == [60]
 
 
-def test_a_cut_to_a_still_portrait_and_one_from_it_are_found() -> None:
+def test_cuts_to_and_from_a_still_portrait_are_found() -> None:
     still = played(OTHER, resting(40))
     assert find_cuts(joined(joined(HEAD[:60], still), HEAD[60:])) == [60, 100]
 
@@ -105,7 +105,7 @@ def test_a_shaken_head_and_a_quick_look_aside_are_no_cuts(fps: float) -> None:
         assert find_cuts(played(Shape(), turned, fps)) == []
 
 
-def test_landmarks_that_fail_for_one_frame_are_no_cut() -> None:
+def test_one_frame_of_wrong_landmarks_is_no_cut() -> None:
     points = HEAD.points.copy()
     points[50] += 0.4
     assert find_cuts(dataclasses.replace(HEAD, points=points)) == []
@@ -126,7 +126,7 @@ def test_motions_of_a_few_frames_have_no_cuts(frames: int) -> None:
     assert find_cuts(nobody) == []
 
 
-def test_the_notice_names_frames_and_seconds_and_counts_those_it_leaves_out() -> None:
+def test_the_notice_lists_the_first_cuts_and_counts_the_others() -> None:
     assert cut_notices(HEAD, "talk.mp4") == []
     (notice,) = cut_notices(joined(HEAD[:60], framed(HEAD[60:], scale=0.5)), "talk.mp4")
     assert notice == (

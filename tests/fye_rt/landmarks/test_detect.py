@@ -42,7 +42,7 @@ def test_a_picture_gives_one_frame_with_the_eyes_where_they_are(astronaut: np.nd
     np.testing.assert_allclose(motion.points[0, [468, 473], :2] * 512, [(204, 100), (247, 103)], atol=4)
 
 
-def test_mesh_pose_and_expression_are_mediapipe_s_own(astronaut: np.ndarray, landmarker: Path) -> None:
+def test_mesh_pose_and_expression_agree_with_mediapipe(astronaut: np.ndarray, landmarker: Path) -> None:
     mediapipe = pytest.importorskip("mediapipe")
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -71,9 +71,7 @@ def test_every_frame_of_a_talking_head_is_found_with_its_time(video: Video, driv
     assert np.linalg.norm(np.diff(nose, axis=0), axis=1).max() < 12  # pixels; a lost face would jump further
 
 
-def test_a_live_source_has_the_same_landmarks_and_none_where_no_face_is(
-    video: Video, driving: Motion, landmarker: Path
-) -> None:
+def test_a_live_source_has_the_landmarks_of_the_whole_video(video: Video, driving: Motion, landmarker: Path) -> None:
     found = list(detect_live(without_face(video[:6], 0, 3), FPS, landmarker))
     assert [motion is None for motion in found] == [True, False, False, True, False, False]
     for k, motion in enumerate(found):
@@ -136,7 +134,7 @@ def test_no_face_at_all_is_an_error(landmarker: Path) -> None:
         detect_image(blank, landmarker, source="wall.png")
     with pytest.raises(FaceNotFoundError, match="no face in any of its 2 frames"):
         detect_frames([(0.0, blank), (0.1, blank)], 10.0, landmarker)
-    with pytest.raises(FaceNotFoundError):
+    with pytest.raises(FaceNotFoundError, match="no face in it"):
         detect_image(np.zeros((1, 1, 3), np.uint8), landmarker)
 
 
@@ -170,7 +168,7 @@ def test_the_face_followed_so_far_is_kept_until_another_is_much_larger() -> None
     assert _choose([], small, (100, 100)) is None
 
 
-def test_frames_that_change_size_no_frames_and_other_arrays_are_refused(landmarker: Path) -> None:
+def test_frames_of_two_sizes_and_other_arrays_are_refused(landmarker: Path) -> None:
     a, b = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 40, 3), np.uint8)
     with pytest.raises(InputError, match="changes its size"):
         detect_frames([(0.0, a), (0.1, b)], 10.0, landmarker)
@@ -193,7 +191,7 @@ def test_a_landmarker_with_a_damaged_network_is_an_input_error(landmarker: Path,
         detect_image(np.zeros((32, 32, 3), np.uint8), damaged)
 
 
-def test_a_landmarker_in_the_older_cache_is_used_until_the_new_one_has_it(
+def test_the_older_cache_serves_until_the_new_one_has_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -205,9 +203,7 @@ def test_a_landmarker_in_the_older_cache_is_used_until_the_new_one_has_it(
         assert find_landmarker() == place
 
 
-def test_the_landmarker_is_found_by_argument_then_variable_then_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_find_landmarker_asks_argument_variable_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [tmp_path / "argument.task", tmp_path / "variable.task", tmp_path / "fye-rt" / "face_landmarker.task"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("FYE_LANDMARKER", str(places[1]))

@@ -98,7 +98,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("path", ["model", "unannounced", "moved"])
-def test_the_model_arrives_where_it_is_looked_for(path: str, server: Server, cache: Path) -> None:
+def test_the_model_arrives_in_the_cache(path: str, server: Server, cache: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     found = get_landmarker(server.url(path), progress=lambda *step: seen.append(step))
     assert found == find_landmarker() and found.read_bytes() == CONTENT
@@ -106,7 +106,7 @@ def test_the_model_arrives_where_it_is_looked_for(path: str, server: Server, cac
     assert seen[-1] == ("download", len(CONTENT), len(CONTENT))
 
 
-def test_a_model_that_is_there_is_not_downloaded_again_and_a_damaged_one_is(server: Server, cache: Path) -> None:
+def test_only_a_missing_or_damaged_model_is_downloaded(server: Server, cache: Path) -> None:
     path = get_landmarker(server.url("model"))
     get_landmarker(server.url("model"))
     assert server.asked == ["model"]
@@ -128,7 +128,7 @@ def test_a_model_that_is_there_is_not_downloaded_again_and_a_damaged_one_is(serv
         ("silent", "no data for"),
     ],
 )
-def test_what_a_server_does_wrong_is_told_and_nothing_is_kept(
+def test_a_failed_download_is_reported_and_leaves_nothing(
     path: str, told: str, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "silent":
@@ -139,7 +139,7 @@ def test_what_a_server_does_wrong_is_told_and_nothing_is_kept(
     assert not list(cache.glob("**/*"))
 
 
-def test_another_model_does_not_take_the_place_of_the_one_that_is_there(server: Server, cache: Path) -> None:
+def test_a_wrong_download_does_not_replace_the_older_model(server: Server, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "face_landmarker.task").write_bytes(b"an older one")
     with pytest.raises(InputError, match="its hash differs"):
@@ -147,7 +147,7 @@ def test_another_model_does_not_take_the_place_of_the_one_that_is_there(server: 
     assert (cache / "face_landmarker.task").read_bytes() == b"an older one"
 
 
-def test_without_a_network_the_address_and_a_way_out_are_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_address_is_reported_with_a_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
@@ -162,17 +162,17 @@ def test_only_http_and_https_are_asked(url: str, cache: Path) -> None:
         get_landmarker(url)
 
 
-def test_a_cache_that_cannot_be_written_is_told(server: Server, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(server: Server, cache: Path) -> None:
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(OutputError, match=r"cannot make the folder .*; set XDG_CACHE_HOME"):
         get_landmarker(server.url("model"))
 
 
-def test_the_command_line_downloads_from_a_mirror_what_has_the_hash(server: Server, cache: Path, fye: Fye) -> None:
+def test_doctor_downloads_from_a_mirror_by_the_hash(server: Server, cache: Path, fye: Fye) -> None:
     assert "its hash differs" in fye.refuses("doctor", "--get", "landmarker", "--url", server.url("page"))
     assert fye("doctor", "--get", "landmarker", "--url", server.url("model")).startswith(str(cache))
     assert find_landmarker().read_bytes() == CONTENT
 
 
-def test_the_hash_is_the_model_s(landmarker: Path) -> None:
+def test_the_hash_matches_mediapipe_s_model(landmarker: Path) -> None:
     assert hashlib.sha256(landmarker.read_bytes()).hexdigest() == download.SHA256

@@ -64,9 +64,7 @@ def test_half_a_second_without_a_face_is_bridged_and_reported(found: Detect, mot
         ((1, *(0,) * 6, 1, *(0,) * 7), "frames 1-6 (0.10-0.70 s), 8-14 (0.80-1.50 s)"),
     ],
 )
-def test_more_than_half_a_second_is_an_error_that_lists_the_frames_and_seconds(
-    counts: tuple[int, ...], listed: str, found: Detect
-) -> None:
+def test_a_gap_over_half_a_second_is_refused_and_listed(counts: tuple[int, ...], listed: str, found: Detect) -> None:
     with pytest.raises(
         FaceNotFoundError, match=rf"talk\.mp4: no face in {re.escape(listed)}, and only gaps up to 0\.5 s"
     ):
@@ -81,9 +79,7 @@ def test_more_than_half_a_second_is_an_error_that_lists_the_frames_and_seconds(
         ((1,) * 10 + (0,) * 8 + (1,) * 20 + (0,) * 8 + (1,) * 15, "frames 18-37 (1.80-3.80 s)"),
     ],
 )
-def test_the_longest_part_with_a_face_is_named_where_frames_without_one_are_refused(
-    counts: tuple[int, ...], part: str, found: Detect
-) -> None:
+def test_the_longest_part_with_a_face_is_named_in_a_refusal(counts: tuple[int, ...], part: str, found: Detect) -> None:
     with pytest.raises(FaceNotFoundError, match=re.escape(part)):
         found(*counts)
 
@@ -99,7 +95,7 @@ def test_of_many_gaps_the_first_are_listed_and_the_others_counted(found: Detect)
     ("size", "least", "pixels"),
     [((1080, 1920), 212, "1920x1080"), ((1920, 1080), 212, "1080x1920"), ((192, 192), 22, "192x192")],
 )
-def test_where_no_face_is_found_the_message_says_how_wide_it_must_be_in_this_picture(
+def test_the_message_says_how_wide_a_face_must_be(
     size: tuple[int, int], least: int, pixels: str, found: Detect
 ) -> None:
     for counts in ((0,), (0, 0, 0)):
@@ -109,9 +105,7 @@ def test_where_no_face_is_found_the_message_says_how_wide_it_must_be_in_this_pic
             found(*counts, size=size)
 
 
-def test_frames_without_a_face_are_said_to_need_a_crop_only_where_the_face_is_small(
-    found: Detect, motion: Motion
-) -> None:
+def test_a_crop_is_suggested_only_for_small_faces(found: Detect, motion: Motion) -> None:
     counts = (*(1,) * 9, *(0,) * 6)
     share = np.median(np.ptp(motion.points[:9, :, 0], axis=1))
     with pytest.raises(FaceNotFoundError) as caught:
@@ -132,7 +126,7 @@ def test_a_video_without_a_face_is_an_error(found: Detect) -> None:
         found(0, 0, 0)
 
 
-def test_several_faces_are_reported_with_their_frames_and_which_of_them_was_followed(found: Detect) -> None:
+def test_several_faces_are_a_notice_with_their_frames(found: Detect) -> None:
     (notice,) = found(1, 2, 3, 1, 2).notices
     assert notice == (
         "talk.mp4: several faces in frames 1-2, 4; the largest was taken and followed until another was 1.5 times as "

@@ -32,7 +32,7 @@ def test_mesh_and_pose_are_the_reference_s(geometry: FaceGeometry, recorded: dic
     np.testing.assert_array_equal(pose[0, 3], (0, 0, 0, 1))
 
 
-def test_a_landmarker_that_announces_gigabytes_is_refused_in_the_memory_of_its_bytes(tmp_path: Path) -> None:
+def test_a_landmarker_that_announces_gigabytes_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "face_landmarker.task"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(METADATA_NAME, b"a" * 100)

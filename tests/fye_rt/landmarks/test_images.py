@@ -38,15 +38,16 @@ def resized(image: Picture, factor: float, how: Image.Resampling = Image.Resampl
 
 @pytest.mark.parametrize("side", [96, 128, 192, 256, 512, 1024])
 @pytest.mark.parametrize("share", [0.7, 1.0, 1.8])
-def test_what_draw_makes_has_landmark_colours(side: int, share: float, motion: Motion) -> None:
+def test_drawn_landmarks_have_landmark_colours(side: int, share: float, motion: Motion) -> None:
     assert has_landmark_colours(drawn(motion, side, share))
 
 
-def test_what_the_reference_implementation_drew_has_landmark_colours(recorded: dict[str, Picture]) -> None:
-    for name in ("aligned_images", "aligned_images_320x192"):
-        for image in recorded[name]:
-            assert has_landmark_colours(image)
-            assert has_landmark_colours(compressed(image, "JPEG", 75))
+def test_drawings_of_the_reference_have_landmark_colours(recorded: dict[str, Picture]) -> None:
+    images = [*recorded["aligned_images"], *recorded["aligned_images_320x192"]]
+    assert len(images) == 18
+    for image in images:
+        assert has_landmark_colours(image)
+        assert has_landmark_colours(compressed(image, "JPEG", 75))
 
 
 @pytest.mark.parametrize("side", [128, 256, 512])
@@ -120,7 +121,7 @@ def test_a_folder_of_landmark_images_is_read_as_it_is(motion: Motion, tmp_path: 
     np.testing.assert_array_equal(pictures[np.array([7, 0])], np.stack((images[7], images[0])))
 
 
-def test_frames_in_which_nothing_is_drawn_are_landmark_images_among_others(motion: Motion, tmp_path: Path) -> None:
+def test_empty_frames_among_landmark_images_are_read(motion: Motion, tmp_path: Path) -> None:
     empty = np.zeros((96, 96, 3), np.uint8)
     assert len(Pictures(files(tmp_path, empty, drawn(motion, 96), empty))) == 3
 

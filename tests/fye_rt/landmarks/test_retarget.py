@@ -34,7 +34,7 @@ def test_retargeted_points_are_the_reference_s(portrait: Motion, motion: Motion,
     check(retarget(portrait, motion, (256, 256)), recorded["keypoints478"])
 
 
-def test_a_motion_that_comes_bit_by_bit_is_retargeted_alike(portrait: Motion, motion: Motion) -> None:
+def test_retargeting_frame_by_frame_gives_the_same_points(portrait: Motion, motion: Motion) -> None:
     whole = retarget(portrait, motion, (256, 192))
     bits = Retargeter(portrait, motion, (256, 192))
     np.testing.assert_array_equal(np.concatenate([bits.points(motion[k : k + 1]) for k in range(10)]), whole)
@@ -43,7 +43,7 @@ def test_a_motion_that_comes_bit_by_bit_is_retargeted_alike(portrait: Motion, mo
     np.testing.assert_array_equal(first.points(motion[:1]), retarget(portrait, motion[:1], (256, 192)))
 
 
-def test_n_frames_give_n_and_one_less_where_the_reference_drops_the_first(portrait: Motion, motion: Motion) -> None:
+def test_retargeting_drops_the_first_frame_only_if_asked(portrait: Motion, motion: Motion) -> None:
     every = retarget(portrait, motion, (192, 320))
     assert every.shape == (10, 478, 2)
     np.testing.assert_array_equal(retarget(portrait, motion, (192, 320), drop_first=True), every[1:])
@@ -66,7 +66,7 @@ def test_a_portrait_that_drives_itself_returns_to_its_own_landmarks(portrait: Mo
     np.testing.assert_allclose(points, portrait.points[0, :, :2] * 256, atol=0.05)
 
 
-def test_a_face_that_is_led_through_the_camera_is_refused_with_its_frame(portrait: Motion, motion: Motion) -> None:
+def test_a_face_behind_the_camera_is_refused_with_its_frame(portrait: Motion, motion: Motion) -> None:
     pose = motion.pose.copy()
     pose[3, 2, 3] += 60.0
     with pytest.raises(InputError, match="frame 3 of the motion moves the face through the camera"):

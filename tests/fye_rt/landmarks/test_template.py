@@ -113,7 +113,7 @@ def test_other_number_types_and_layouts_give_the_same_values(motion: Motion, tmp
         (pickle.loads, (b"cos\nsystem\n(S'touch {}'\ntR.",), "loads"),
     ],
 )
-def test_a_malicious_pickle_does_not_run_and_its_global_is_named(
+def test_malicious_pickles_do_not_run(
     tmp_path: Path, function: Any, arguments: tuple, name: str, protocol: int
 ) -> None:
     trace = tmp_path / "trace"
@@ -147,15 +147,15 @@ def _fill(argument: Any, trace: Path) -> Any:
     ],
 )
 def test_other_ways_to_reach_code_are_closed(tmp_path: Path, pickled: bytes) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"evil\.npy is not a landmark template"):
         load_template(write_pickle(tmp_path / "evil.npy", pickled))
 
 
-def test_a_stream_cannot_change_the_reader(motion: Motion, tmp_path: Path) -> None:
+def test_a_pickle_cannot_change_the_reader(motion: Motion, tmp_path: Path) -> None:
     # BUILD sets attributes on whatever lies on the stack, here on the constructor and on a record
     names = dict(template._ALLOWED)
     build = b"cnumpy\nndarray\n(N}S'__defaults__'\n(I1\ntstb."
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"evil\.npy is not a landmark template"):
         load_template(write_pickle(tmp_path / "evil.npy", build))
     assert names == template._ALLOWED
     load_template(write(tmp_path / "good.npy", frames_of(motion)))
@@ -176,7 +176,7 @@ def test_a_stream_cannot_change_the_reader(motion: Motion, tmp_path: Path) -> No
 def test_a_few_bytes_cannot_claim_much_memory(tmp_path: Path, pickled: bytes) -> None:
     path = write_pickle(tmp_path / "bomb.npy", pickled)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"bomb\.npy is not a landmark template"):
         load_template(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # kB
 
@@ -196,9 +196,7 @@ def test_a_few_bytes_cannot_claim_much_memory(tmp_path: Path, pickled: bytes) ->
         ({"width": 10**6}, "source size"),
     ],
 )
-def test_a_template_with_wrong_content_is_refused_and_says_what_is_wrong(
-    motion: Motion, tmp_path: Path, changes: dict, message: str
-) -> None:
+def test_a_template_of_wrong_content_is_refused(motion: Motion, tmp_path: Path, changes: dict, message: str) -> None:
     path = write(tmp_path / "wrong.npy", frames_of(motion, 1, **changes))
     with pytest.raises(InputError, match=message) as caught:
         load_template(path)
@@ -248,7 +246,7 @@ def damaged_source(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> 
     cut=st.floats(0, 1),
     flips=st.lists(st.tuples(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
 )
-def test_truncated_or_altered_templates_raise_nothing_but_input_errors(
+def test_damaged_templates_raise_only_input_errors(
     tmp_path_factory: pytest.TempPathFactory, damaged_source: bytes, cut: float, flips: list
 ) -> None:
     damaged = bytearray(damaged_source[: int(cut * len(damaged_source))] if not flips else damaged_source)
@@ -266,8 +264,6 @@ def test_truncated_or_altered_templates_raise_nothing_but_input_errors(
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_as_a_pickle_raise_nothing_but_input_errors(
-    tmp_path_factory: pytest.TempPathFactory, pickled: bytes
-) -> None:
-    with pytest.raises(InputError):
+def test_random_pickles_raise_only_input_errors(tmp_path_factory: pytest.TempPathFactory, pickled: bytes) -> None:
+    with pytest.raises(InputError, match=r"any\.npy"):
         load_template(write_pickle(tmp_path_factory.getbasetemp() / "any.npy", pickled))

@@ -38,14 +38,14 @@ def clip(path: Path) -> bytes:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 @pytest.mark.parametrize("name", ["a", "a.mp4", "a.npz", "a.npy", "a.jfif", "a.tif", "a.JPG", "a.picture of me"])
-def test_a_picture_is_one_under_any_name(form: str, name: str, tmp_path: Path) -> None:
+def test_a_picture_is_known_under_any_name(form: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(encoded(form))
     assert kind_of(tmp_path / name) == "picture"
     assert media.read_image(tmp_path / name).shape == (SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("name", ["a", "a.png", "a.npz", "a.npy", "a.mov"])
-def test_a_video_is_one_under_any_name(name: str, tmp_path: Path) -> None:
+def test_a_video_is_known_under_any_name(name: str, tmp_path: Path) -> None:
     raw = clip(tmp_path / "clip.mp4")
     (tmp_path / name).write_bytes(raw)
     assert kind_of(tmp_path / name) == "video"
@@ -53,7 +53,7 @@ def test_a_video_is_one_under_any_name(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a.png", "a.mp4", "a.npy", "a.zip"])
-def test_a_motion_is_one_under_any_name(name: str, motion: Motion, tmp_path: Path) -> None:
+def test_a_motion_is_known_under_any_name(name: str, motion: Motion, tmp_path: Path) -> None:
     motion.save(tmp_path / "motion.npz")
     path = (tmp_path / "motion.npz").rename(tmp_path / name)
     assert kind_of(path) == "motion"
@@ -61,7 +61,7 @@ def test_a_motion_is_one_under_any_name(name: str, motion: Motion, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a", "a.png", "a.mp4", "a.npz"])
-def test_a_template_is_one_under_any_name(name: str, tmp_path: Path) -> None:
+def test_a_template_is_known_under_any_name(name: str, tmp_path: Path) -> None:
     with (tmp_path / name).open("wb") as file:
         np.save(file, np.zeros(3))
     assert kind_of(tmp_path / name) == "template"
@@ -74,7 +74,7 @@ def test_an_animated_gif_is_a_video_with_all_its_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["WEBP", "PNG"])
-def test_other_animations_are_pictures_because_ffmpeg_reads_none_of_them_whole(form: str, tmp_path: Path) -> None:
+def test_animated_webp_and_png_are_pictures(form: str, tmp_path: Path) -> None:
     RED.save(tmp_path / "a", form, save_all=True, append_images=[BLUE], duration=100)
     assert kind_of(tmp_path / "a") == "picture"
 
@@ -84,7 +84,7 @@ def test_other_animations_are_pictures_because_ffmpeg_reads_none_of_them_whole(f
     [("a.npz", "motion"), ("a.npy", "template"), ("a.png", "picture"), ("a.JFIF", "picture"), ("a.mp4", "video"),
      ("a", "video")],
 )  # fmt: skip
-def test_content_that_says_nothing_is_what_its_name_says(name: str, kind: str, tmp_path: Path) -> None:
+def test_unknown_content_is_judged_by_its_name(name: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("nothing that is known\n" * 9)
     assert kind_of(tmp_path / name) == kind
 
@@ -112,7 +112,7 @@ def test_a_picture_of_another_format_is_named_with_what_to_do(form: str, name: s
     assert "save it as PNG or JPEG" in message and "\n" not in message
 
 
-def test_formats_are_offered_that_this_installation_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_formats_of_this_installation_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = features.check
     monkeypatch.setattr(features, "check", lambda name: False if name == "avif" else check(name))
     assert "AVIF" not in readable_pictures() and "PNG" in readable_pictures()
@@ -126,7 +126,7 @@ def test_formats_are_offered_that_this_installation_reads(tmp_path: Path, monkey
             media.read_image(tmp_path / "a.avif")
 
 
-def test_a_video_or_a_motion_in_place_of_a_portrait_is_called_so(motion: Motion, tmp_path: Path) -> None:
+def test_a_video_or_motion_in_place_of_a_portrait_is_named(motion: Motion, tmp_path: Path) -> None:
     clip(tmp_path / "clip.mp4")
     (tmp_path / "clip.mp4").rename(tmp_path / "portrait.png")
     motion.save(tmp_path / "motion.npz")
@@ -161,13 +161,13 @@ def test_a_file_that_only_mentions_git_lfs_is_no_pointer(tmp_path: Path) -> None
         ["x", "x1", "y"],
     ],
 )
-def test_pictures_of_a_folder_come_in_the_order_people_count(names: list[str], tmp_path: Path) -> None:
+def test_pictures_of_a_folder_are_sorted_by_their_numbers(names: list[str], tmp_path: Path) -> None:
     for name in reversed(names):
         (tmp_path / f"{name}.png").write_bytes(encoded("PNG"))
     assert [path.stem for path in pictures_in(tmp_path)] == names
 
 
-def test_of_a_folder_every_readable_picture_is_taken_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_gives_its_readable_pictures_alone(tmp_path: Path) -> None:
     for k, form in enumerate(("PNG", "TIFF", "GIF", "JPEG", "WEBP", "BMP")):
         (tmp_path / f"{k}.{form.lower()}").write_bytes(encoded(form))
     (tmp_path / "6").write_bytes(encoded("PNG"))

@@ -11,7 +11,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.kron(coarse, np.ones((4, 4, 1)))[:height, :width].astype(np.uint8)
 
 
-def test_fitting_an_image_of_that_size_changes_nothing():
+def test_fitting_an_image_to_its_own_size_changes_nothing():
     np.testing.assert_array_equal(fit_image(noise(64, 96), 64, 96), noise(64, 96))
 
 
@@ -52,7 +52,7 @@ def test_fit_image_survives_an_extreme_aspect_ratio():
 
 @pytest.mark.parametrize("size", [224, 56])
 @pytest.mark.parametrize("shape", [(128, 128), (100, 333), (333, 100), (57, 56), (224, 225), (512, 384), (31, 47)])
-def test_clip_pixels_are_those_of_transformers(size, shape):
+def test_clip_pixels_agree_with_transformers(size, shape):
     transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
     processor = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
     oracle = processor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
@@ -62,14 +62,14 @@ def test_clip_pixels_are_those_of_transformers(size, shape):
     np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-6)  # float32 rounding of values up to 2.7
 
 
-def test_the_round_trip_darkens_levels_1_to_63_by_one_and_no_other():
+def test_the_reference_round_trip_darkens_levels_1_to_63_by_one():
     levels = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(
         reference_round_trip(levels), np.where((levels > 0) & (levels < 64), levels - 1, levels)
     )
 
 
-def test_the_round_trip_is_the_public_codes_float32_arithmetic():
+def test_the_reference_round_trip_agrees_with_pytorch():
     torch = pytest.importorskip("torch", reason="the oracle, torch, is not installed")
     levels = torch.arange(256, dtype=torch.uint8)
     signed = levels.to(torch.float32).div(255) * 2 - 1
@@ -78,7 +78,7 @@ def test_the_round_trip_is_the_public_codes_float32_arithmetic():
 
 
 @pytest.mark.parametrize("make", [lambda a: fit_image(a, 8, 8), lambda a: clip_pixels(a, 8)])
-def test_only_rgb_bytes_are_taken(make):
+def test_only_rgb_bytes_are_fitted(make):
     for image in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)):
         with pytest.raises(InputError, match="uint8"):
             make(image)

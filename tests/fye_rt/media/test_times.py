@@ -57,7 +57,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ("form", "codec", "options"),
     [("mpegts", "libx264", LONG_GROUPS), ("mpegts", "mpeg2video", {"g": "20", "bf": "2"})],
 )
-def test_a_stream_cut_in_a_group_begins_with_the_first_frame_that_can_be_shown(tmp_path, form, codec, options):
+def test_a_stream_cut_in_a_group_begins_with_its_first_whole_frame(tmp_path, form, codec, options):
     film = write_film(tmp_path / "a", form, Pictures(numbered(100), codec, options), [Track("aac", 2.4)], 4.0)
     cut = cut_stream(film, tmp_path / "cut", 0.3)
     info = probe_video(cut)
@@ -168,7 +168,7 @@ def test_times_closer_than_a_tick_of_a_written_clip_are_spread(tmp_path):
     assert len(shown(tmp_path / "b.mp4")[0]) == 7
 
 
-def test_the_end_of_a_part_is_the_next_frames_time(tmp_path):
+def test_a_part_ends_at_the_next_frame_s_time(tmp_path):
     film = write_film(tmp_path / "a.mp4", "mp4", Pictures(numbered(6), options={"bf": "0"}, times=[0, 1, 2, 7, 8, 9]))
     info = probe_video(film, max_frames=3)
     assert (info.frames, info.seconds) == (3, pytest.approx(7 / 25))
@@ -178,7 +178,7 @@ def test_the_end_of_a_part_is_the_next_frames_time(tmp_path):
 @pytest.mark.parametrize(
     ("times", "rate"), [([0, 1000], 0.1), ([0], 25), ([0, 1, 2, 3], 25)], ids=["slides", "still", "film"]
 )
-def test_a_rate_is_one_that_a_clip_can_be_written_with(tmp_path, times, rate):
+def test_a_probed_rate_can_be_written(tmp_path, times, rate):
     film = write_film(tmp_path / "a.mp4", "mp4", Pictures(numbered(len(times)), options={"bf": "0"}, times=times))
     assert float(probe_video(film).fps) == pytest.approx(rate)
 

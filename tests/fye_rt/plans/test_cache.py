@@ -71,7 +71,7 @@ def test_the_root_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch,
     assert list(tmp_path.iterdir()) == []  # it is made when there is something to keep
 
 
-def test_where_nothing_was_kept_nothing_is_made(cache: PlanCache) -> None:
+def test_reading_an_empty_cache_makes_no_folder(cache: PlanCache) -> None:
     assert "has no plan of denoiser" in refusal(cache)
     assert cache.entries() == [] and cache.read_timing("sm_90", "10.16") is None
     assert not cache.root.exists()
@@ -91,7 +91,7 @@ def test_nothing_is_written_where_others_can_write(cache: PlanCache, folder: Pat
     assert sorted(cache.root.rglob("*")) == before
 
 
-def test_opening_a_plan_is_remembered(cache: PlanCache, folder: Path) -> None:
+def test_opening_a_plan_updates_its_time_of_use(cache: PlanCache, folder: Path) -> None:
     used_at(folder / "plan.json", 3 * DAY)
     (before,) = cache.entries()
     cache.open(KEY, BUILD)
@@ -99,7 +99,7 @@ def test_opening_a_plan_is_remembered(cache: PlanCache, folder: Path) -> None:
     assert time.time() - before.used > 2 * DAY and abs(time.time() - after.used) < 60
 
 
-def test_a_disk_that_cannot_be_written_still_gives_its_plans(
+def test_a_read_only_disk_still_gives_its_plans(
     monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -109,7 +109,7 @@ def test_a_disk_that_cannot_be_written_still_gives_its_plans(
     assert cache.open(KEY, BUILD).content == CONTENT
 
 
-def test_a_user_who_may_not_write_gets_one_clear_line_and_may_still_read() -> None:
+def test_a_user_without_write_access_may_still_read() -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         cache = PlanCache(Path(place) / "plans")
@@ -139,9 +139,7 @@ def test_a_user_who_may_not_write_gets_one_clear_line_and_may_still_read() -> No
             path.chmod(0o700)
 
 
-def test_a_full_disk_leaves_the_older_plan_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_full_disk_leaves_the_older_plan(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -154,9 +152,7 @@ def test_a_full_disk_leaves_the_older_plan_and_nothing_else(
     assert hidden(cache) == [".locks"]
 
 
-def test_an_older_plan_that_cannot_be_moved_stays_and_the_newer_one_is_removed_a_day_later(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_an_older_plan_that_cannot_move_stays(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
@@ -176,9 +172,7 @@ def test_an_older_plan_that_cannot_be_moved_stays_and_the_newer_one_is_removed_a
     assert hidden(cache) == [".locks"]
 
 
-def test_a_plan_goes_at_once_before_its_files_do(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_plan_goes_before_its_files_do(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     remove, seen = shutil.rmtree, list[bool]()
 
     def watched(path: Path, ignore_errors: bool = False) -> None:
@@ -191,9 +185,7 @@ def test_a_plan_goes_at_once_before_its_files_do(
     assert cache.entries() == []
 
 
-def test_a_plan_that_is_replaced_while_it_is_opened_comes_whole(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_plan_replaced_during_open_is_whole(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     replaced: list[str] = []
 
     def opened(path: Path) -> BinaryIO:
@@ -208,7 +200,7 @@ def test_a_plan_that_is_replaced_while_it_is_opened_comes_whole(
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_plan_that_is_evicted_while_it_is_opened_comes_whole_or_is_not_there(
+def test_a_plan_evicted_during_open_is_whole_or_absent(
     late: bool, monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
 ) -> None:
     def opened(path: Path) -> BinaryIO:
@@ -224,9 +216,7 @@ def test_a_plan_that_is_evicted_while_it_is_opened_comes_whole_or_is_not_there(
         assert "has no plan of denoiser" in refusal(cache)
 
 
-def test_a_plan_that_goes_while_all_are_listed_is_left_out(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_plan_evicted_in_a_listing_is_absent(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     def opened(path: Path) -> BinaryIO:
         shutil.rmtree(folder)
         return open_file(path)
@@ -236,7 +226,7 @@ def test_a_plan_that_goes_while_all_are_listed_is_left_out(
 
 
 @pytest.mark.parametrize("work", ["publish", "prune"])
-def test_only_one_at_a_time_moves_folders(work: str, python: Python, cache: PlanCache, folder: Path) -> None:
+def test_only_one_process_at_a_time_moves_folders(work: str, python: Python, cache: PlanCache, folder: Path) -> None:
     scripts = {"publish": "cache.publish(key, b'newer', {})", "prune": "cache.prune(lambda _: False)"}
     with locked(cache.root / ".locks" / "root"):
         process = python(f"print('begins', flush=True)\n{scripts[work]}\nprint('done', flush=True)")
@@ -274,7 +264,7 @@ def test_readers_beside_two_publishers_find_complete_plans_only(python: Python, 
     assert len(cache.entries()) == 1 and hidden(cache) == [".locks"]
 
 
-def test_all_who_come_first_at_once_may_publish(python: Python, cache: PlanCache) -> None:
+def test_six_first_publishers_at_once_succeed(python: Python, cache: PlanCache) -> None:
     script = """
 print("ready", flush=True)
 sys.stdin.readline()
@@ -307,7 +297,7 @@ with cache.lock(key, lambda line: print(line, flush=True)):
 WAITING = "another process is building the plan of denoiser; waiting for it"
 
 
-def test_of_two_builders_one_builds_and_the_other_finds_the_plan(python: Python, cache: PlanCache) -> None:
+def test_the_second_of_two_builders_finds_the_plan(python: Python, cache: PlanCache) -> None:
     first = python(BUILDER)
     assert line(first) == "building"
     second = python(BUILDER)
@@ -319,7 +309,7 @@ def test_of_two_builders_one_builds_and_the_other_finds_the_plan(python: Python,
     assert cache.open(KEY, BUILD).content == b"plan"
 
 
-def test_a_builder_that_is_killed_lets_go(python: Python) -> None:
+def test_a_killed_builder_releases_its_lock(python: Python) -> None:
     first = python(BUILDER)
     assert line(first) == "building"
     second = python(BUILDER)
@@ -331,7 +321,7 @@ def test_a_builder_that_is_killed_lets_go(python: Python) -> None:
     assert said.split() == ["built"]
 
 
-def test_a_lock_is_free_again_after_an_error_and_where_a_child_process_lives_on(cache: PlanCache) -> None:
+def test_a_lock_is_free_after_an_error_and_beside_a_child_process(cache: PlanCache) -> None:
     told: list[str] = []
 
     def tell(text: str) -> None:
@@ -348,7 +338,7 @@ def test_a_lock_is_free_again_after_an_error_and_where_a_child_process_lives_on(
     try:
         with cache.lock(KEY, tell):
             assert told == []
-            with pytest.raises(LookupError), cache.lock(KEY, tell):
+            with pytest.raises(LookupError, match=WAITING), cache.lock(KEY, tell):
                 pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -370,7 +360,7 @@ def there(cache: PlanCache) -> set[str]:
     return {entry.key.driver for entry in cache.entries() if entry.key is not None}
 
 
-def test_over_the_limit_the_plans_used_longest_ago_go(tmp_path: Path) -> None:
+def test_the_least_recently_used_plans_go_over_the_limit(tmp_path: Path) -> None:
     keys, size = filled(tmp_path, 4)
     cache = PlanCache(tmp_path, limit=3 * size)
     cache.open(keys[0], BUILD)
@@ -396,7 +386,7 @@ def test_a_plan_over_the_limit_is_kept_alone(tmp_path: Path) -> None:
         PlanCache(tmp_path, limit=-1)
 
 
-def test_entries_say_what_is_there_and_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_entries_list_every_plan_with_its_fault(tmp_path: Path) -> None:
     keys, size = filled(tmp_path, 4)
     cache = PlanCache(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -417,7 +407,7 @@ def test_entries_say_what_is_there_and_what_is_wrong_with_it(tmp_path: Path) -> 
     assert verified[keys[0].digest] == "" and "differs from its hash" in verified[keys[1].digest]
 
 
-def test_pruning_removes_what_is_not_kept_not_usable_or_left_over(tmp_path: Path) -> None:
+def test_pruning_removes_unwanted_broken_and_left_over_plans(tmp_path: Path) -> None:
     keys, size = filled(tmp_path, 5)
     cache = PlanCache(tmp_path)
     (tmp_path / keys[0].digest / "plan.json").write_bytes(b"")
@@ -443,7 +433,7 @@ def test_pruning_removes_what_is_not_kept_not_usable_or_left_over(tmp_path: Path
     assert there(cache) == {"1", "3"}
 
 
-def test_what_is_left_over_and_cannot_be_removed_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_left_over_file_that_cannot_be_removed_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     left = tmp_path / f".timing.sm_90.10.16.{'old':_<8}"
     left.write_bytes(b"123")
     used_at(left, 2 * DAY)
@@ -459,7 +449,7 @@ def test_what_is_left_over_and_cannot_be_removed_stays(monkeypatch: pytest.Monke
     assert [entry.path for entry in cache.prune(lambda _: True)] == [left]
 
 
-def test_pruning_to_a_limit_keeps_what_was_used_last(tmp_path: Path) -> None:
+def test_pruning_to_a_limit_keeps_the_most_recently_used_plans(tmp_path: Path) -> None:
     keys, size = filled(tmp_path, 5)
     cache = PlanCache(tmp_path)
     with cache.lock(keys[0]):
@@ -526,8 +516,8 @@ def test_a_damaged_timing_cache_counts_as_absent(damage: str, cache: PlanCache, 
 @pytest.mark.parametrize("name", ["", "../sm_90", "sm/90", "sm 90", "sm_90\n"])
 def test_a_timing_cache_has_a_plain_name(name: str, cache: PlanCache) -> None:
     for names in ((name, "10.16"), ("sm_90", name)):
-        with pytest.raises(OptionError):
+        with pytest.raises(OptionError, match="names no GPU architecture or TensorRT version"):
             cache.write_timing(*names, b"timing")
-        with pytest.raises(OptionError):
+        with pytest.raises(OptionError, match="names no GPU architecture or TensorRT version"):
             cache.read_timing(*names)
     assert not cache.root.exists()

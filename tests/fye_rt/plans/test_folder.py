@@ -90,14 +90,12 @@ def test_another_format_or_version_is_refused(name: str, value: object, cache: P
         ("sha256", "0" * 64, "plan.trt differs from its hash in plan.json"),
     ],
 )
-def test_a_manifest_of_another_plan_is_refused(
-    name: str, value: object, reason: str, cache: PlanCache, folder: Path
-) -> None:
+def test_a_foreign_manifest_is_refused(name: str, value: object, reason: str, cache: PlanCache, folder: Path) -> None:
     edit(folder, lambda values: values.update({name: value}))
     assert reason in refusal(cache)
 
 
-def test_a_plan_of_the_time_when_they_were_signed_is_read(cache: PlanCache, folder: Path) -> None:
+def test_a_plan_with_an_old_signature_is_read(cache: PlanCache, folder: Path) -> None:
     (cache.root / ".secret").write_bytes(b"s" * 32)
     edit(folder, lambda values: values.update(signature="5e" * 32))
     assert cache.open(KEY, BUILD).facts["seconds"] == 12.5
@@ -106,9 +104,7 @@ def test_a_plan_of_the_time_when_they_were_signed_is_read(cache: PlanCache, fold
     assert cache.open(KEY, BUILD).content == CONTENT
 
 
-def test_a_plan_that_its_user_copied_in_is_read_and_one_that_others_can_write_to_is_not(
-    cache: PlanCache, tmp_path: Path
-) -> None:
+def test_a_copied_plan_is_read_unless_others_can_write_to_it(cache: PlanCache, tmp_path: Path) -> None:
     theirs = PlanCache(tmp_path / "theirs").publish(KEY, CONTENT, {"created": "then"})
     for path in (theirs, *theirs.iterdir()):
         path.chmod(0o777)
@@ -187,9 +183,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(name: str, cache: PlanCache, 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_one_changed_byte_of_the_manifest_is_refused_or_changes_facts_alone(
-    data: st.DataObject, cache: PlanCache
-) -> None:
+def test_a_changed_byte_of_the_manifest_changes_facts_at_most(data: st.DataObject, cache: PlanCache) -> None:
     folder = cache.root / KEY.digest
     if not folder.exists():
         cache.publish(KEY, CONTENT, {"created": "then"})
@@ -216,7 +210,7 @@ def private(cache: PlanCache, name: str) -> Path:
 
 @pytest.mark.parametrize("name", PRIVATE)
 @pytest.mark.parametrize("bits", [0o020, 0o002])
-def test_what_others_can_write_to_is_refused(name: str, bits: int, cache: PlanCache, folder: Path) -> None:
+def test_a_path_that_others_can_write_to_is_refused(name: str, bits: int, cache: PlanCache, folder: Path) -> None:
     path = private(cache, name)
     path.chmod(path.stat().st_mode | bits)
     message = refusal(cache)
@@ -226,7 +220,7 @@ def test_what_others_can_write_to_is_refused(name: str, bits: int, cache: PlanCa
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_what_belongs_to_another_user_is_refused(name: str, cache: PlanCache, folder: Path) -> None:
+def test_a_path_of_another_user_is_refused(name: str, cache: PlanCache, folder: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give files away")
     path = private(cache, name)
@@ -236,15 +230,13 @@ def test_what_belongs_to_another_user_is_refused(name: str, cache: PlanCache, fo
     cache.open(KEY, BUILD)
 
 
-def test_what_belongs_to_root_is_refused_to_anybody_else(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_plan_of_root_is_refused_to_others(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     owner = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     assert f"belongs to another user ({owner})" in refusal(cache)
 
 
-def test_what_others_can_only_read_is_accepted(cache: PlanCache, folder: Path) -> None:
+def test_a_plan_that_others_can_only_read_is_accepted(cache: PlanCache, folder: Path) -> None:
     for path in (cache.root, folder, folder / "plan.trt", folder / "plan.json"):
         path.chmod(0o755)
     cache.open(KEY, BUILD)
@@ -269,7 +261,7 @@ def test_the_root_itself_may_be_reached_through_a_link(cache: PlanCache, folder:
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 @pytest.mark.parametrize("name", ["plan.trt", "plan.json"])
-def test_what_is_not_a_file_is_refused_at_once(
+def test_a_pipe_or_folder_for_a_file_is_refused_at_once(
     make: Callable[[Path], None], name: str, cache: PlanCache, folder: Path, python: Python
 ) -> None:
     (folder / name).unlink()
@@ -296,9 +288,7 @@ def test_a_file_in_place_of_a_folder_is_refused(cache: PlanCache, folder: Path, 
         nowhere.publish(KEY, CONTENT, {})
 
 
-def test_nobody_reads_a_plan_before_its_hash_was_compared(
-    monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
-) -> None:
+def test_a_plan_is_read_once_and_hashed(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
     reads: list[str] = []
 
     def opened(path: Path) -> BinaryIO:
@@ -310,7 +300,7 @@ def test_nobody_reads_a_plan_before_its_hash_was_compared(
     assert reads == ["plan.json", "plan.trt"]  # each once: what was hashed is what was returned
 
 
-def test_nothing_stays_open(cache: PlanCache, folder: Path) -> None:
+def test_no_file_stays_open(cache: PlanCache, folder: Path) -> None:
     def descriptors() -> list[str]:
         return sorted(os.listdir("/proc/self/fd"))
 

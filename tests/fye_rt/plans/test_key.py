@@ -20,7 +20,7 @@ def test_every_field_of_a_key_is_tried_by_these_tests() -> None:
 
 
 @pytest.mark.parametrize("field", OTHERS)
-def test_a_key_that_differs_in_one_field_finds_nothing_and_is_told_which(field: str, cache: PlanCache) -> None:
+def test_a_key_that_differs_in_one_field_is_refused_by_that_field(field: str, cache: PlanCache) -> None:
     cache.publish(KEY, CONTENT, {})
     message = refusal(cache, other(field))
     _, there, here = OTHERS[field]
@@ -38,7 +38,7 @@ def test_the_message_is_about_the_plan_that_differs_least(cache: PlanCache) -> N
     assert "there is one for driver 2, precision fp32; this is driver 580.65.06, precision fp16" in message
 
 
-def test_shapes_of_more_or_fewer_inputs_are_told(cache: PlanCache) -> None:
+def test_shapes_of_more_or_fewer_inputs_are_named(cache: PlanCache) -> None:
     cache.publish(replace(KEY, profile=KEY.profile[:1]), CONTENT, {})
     message = refusal(cache)
     assert "shapes fewer inputs" in message and "and 1 more inputs" in message
@@ -55,7 +55,7 @@ def test_the_order_of_facts_flags_and_inputs_makes_no_difference(tmp_path: Path)
     assert written[0] == written[1]
 
 
-def test_what_is_no_key_is_no_key() -> None:
+def test_json_of_anything_but_a_key_is_refused() -> None:
     damaged: list[Any] = [None, [], {}, {**KEY.to_json(), "profile": {"latents": [[1], [1], [float("inf")]]}}]
     for values in damaged:
         with pytest.raises(ValueError, match="not a plan's key"):
@@ -98,6 +98,6 @@ def test_different_keys_have_different_digests(first: PlanKey, second: PlanKey, 
         ({"profile": (("x", ((1,), (1,), (1,))), ("x", ((2,), (2,), (2,))))}, "named twice"),
     ],
 )
-def test_a_key_that_cannot_be_told_in_a_line_or_makes_no_profile_is_refused(change: Any, reason: str) -> None:
+def test_a_key_of_control_characters_or_a_wrong_profile_is_refused(change: Any, reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
         replace(KEY, **change)

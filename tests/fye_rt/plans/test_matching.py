@@ -44,16 +44,14 @@ def frames(number: int) -> dict[str, tuple[int, ...]]:
     ("number", "chosen"),
     [(5, (5, 5, 5)), (4, (1, 5, 8)), (8, (1, 8, 8)), (6, (1, 5, 8)), (16, (1, 16, 32)), (33, None)],
 )
-def test_the_plan_with_the_least_room_around_a_shape_is_chosen(
-    number: int, chosen: tuple[int, ...] | None, tiny: Bundle
-) -> None:
+def test_the_plan_nearest_to_a_shape_is_chosen(number: int, chosen: tuple[int, ...] | None, tiny: Bundle) -> None:
     there = [key(tiny, *each) for each in ((1, 16, 32), (1, 8, 8), (5, 5, 5), (1, 5, 8))]
     for keys in (there, there[::-1]):
         found = choose(keys, frames(number))
         assert found == (None if chosen is None else key(tiny, *chosen))
 
 
-def test_of_plans_that_are_best_at_the_same_the_narrowest_is_chosen(tiny: Bundle) -> None:
+def test_the_narrowest_of_equally_good_plans_is_chosen(tiny: Bundle) -> None:
     narrow = key(tiny, 5, 5, 5)
     assert [choose([narrow, key(tiny, 1, 5, most)], frames(5)) for most in range(6, 16)] == 10 * [narrow]
 
@@ -82,7 +80,7 @@ def test_a_graph_of_one_shape_has_a_plan_without_a_profile(tiny: Bundle) -> None
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_only_plans_for_this_and_here_are_usable(change: dict[str, Any], tiny: Bundle) -> None:
+def test_only_plans_of_this_machine_and_graph_are_usable(change: dict[str, Any], tiny: Bundle) -> None:
     wanted = plan_key(tiny, "vae_decoder", HERE, "fp16", ())
     mine = [key(tiny, 1, 5, 8), key(tiny, 5, 5, 5, flags=(RECIPE, "level=5", "refit"))]
     assert usable([*mine, key(tiny, 1, 5, 8, **change)], wanted) == mine
@@ -116,7 +114,7 @@ def test_a_key_with_8_bits_has_the_ranges_it_was_made_with(tiny: Bundle) -> None
     assert made(first, "guider") == made(second, "guider") and made(first, "guider").precision == BASE
 
 
-def test_a_message_names_what_matters_alone(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_message_names_only_differences_that_matter(tiny: Bundle, tmp_path: Path) -> None:
     cache, wanted = PlanCache(tmp_path / "plans"), plan_key(tiny, "vae_decoder", HERE, "fp16", ())
     other = key(tiny, 1, 5, 8, driver="580.00", flags=(RECIPE, "level=5", "refit"))
     cache.publish(other, b"plan", {})
