@@ -26,7 +26,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
-from fye_kernels.occupancy import occupancy
 from fye_kernels.variant import Variant
 from fye_rt.backends.cubins import MANIFEST
 from fye_rt.errors import BackendError, FyeError, OptionError
@@ -146,11 +145,7 @@ def _compile_all(options: argparse.Namespace) -> int:
             fault = check(name, architecture, entry, bounds)
             if fault is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
                 faults.append(fault)
-            fits = occupancy(architecture, entry["registers"], entry["warps"], entry["shared_memory"])
-            print(
-                f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared, "
-                f"{fits.warps} warps at once ({100 * fits.share:.0f} %, limited by {fits.bound})"
-            )
+            print(f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared")
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     if options.record:
         with atomic_file(RESOURCES) as temporary:

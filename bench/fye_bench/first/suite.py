@@ -10,7 +10,7 @@ from fye_bench.first.record import Record
 
 KERNELS = ("tests/fye_kernels", "tests/fye_torch/test_modules.py")
 ENGINE = "tests/fye_torch/test_engine.py"
-LEFT_OUT = ("test_aot", "test_occupancy")  # need no GPU
+LEFT_OUT = ("test_aot",)  # needs no GPU
 BACKEND = "test_every_graph_equals_onnx_runtime or float32_on_a_gpu or test_a_clip_equals_onnx_runtime_s"
 _SMALL = ("tests/fye_kernels/test_geglu.py",)
 
