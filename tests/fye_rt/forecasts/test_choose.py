@@ -194,7 +194,7 @@ def test_a_preset_without_a_table_warns_and_evaluates_more(name: str, caplog: py
     chosen = of(method=name)
     assert chosen == of(method="newton", evaluations=preset.otherwise)
     assert f"no fitted table for {preset.calibrated} evaluations of 30 steps" in caplog.text
-    assert f"first order, with {preset.otherwise} evaluations" in caplog.text
+    assert f"first order with {preset.otherwise} evaluations" in caplog.text
 
 
 def test_a_preset_evaluates_every_one_of_few_steps(caplog: pytest.LogCaptureFixture) -> None:
