@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="take a bundle's weights as the result of RUN's first stages, without training",
     )
-    parser.add_argument("--release", action="store_true", help="write RUN/checkpoint from the trained stages only")
+    parser.add_argument("--release", action="store_true", help="only write RUN/checkpoint from the trained stages")
     parser.add_argument("--steps", metavar="STAGE=N", action="append", default=[], help="steps of a stage; repeatable")
     parser.add_argument(
         "--facial",
