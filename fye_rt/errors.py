@@ -10,14 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def one_line(text: str) -> str:
+    """Replace line breaks, escape sequences and whatever else cannot be printed by spaces."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 class FyeError(Exception):
     """Base of every error that fye-rt raises on purpose.
 
-    It prints as one line: file names and messages of libraries may contain line breaks and escape sequences.
+    It prints as one line, although file names and messages of libraries may have several.
     """
 
     def __str__(self) -> str:
-        return "".join(c if c.isprintable() else " " for c in super().__str__())
+        return one_line(super().__str__())
 
 
 class OptionError(FyeError, ValueError):

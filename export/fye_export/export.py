@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from fye_rt.errors import ExportError, OptionError, OutputError
 from fye_rt.files import atomic_folder, sha256
 from fye_rt.options import GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
+from fye_rt.timings import Progress, no_progress
 
 WEIGHTS = "weights.safetensors"
 # Largest relative RMS error of a graph against PyTorch with the checkpoint's own numbers. In float32 only the order of
@@ -32,8 +33,6 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
 # (frames, height, width). The UNet's levels do not halve the second shape evenly. Neither shape shrinks to a single
 # position at the deepest level, where narrow models' group norms see two values and amplify rounding.
 CHECKED_SHAPES = ((2, 128, 96), (3, 72, 104))
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def export(
         guidance: default guidance scale stored in the bundle.
         shared_noise: default share of the noise's variance that all frames have in common, stored in the bundle.
         note: a line shown to users of the bundle.
-        progress: called with (current action, finished fraction).
+        progress: called with (stage, done, total); stages that take long count graphs.
 
     Returns:
         The published bundle.
@@ -87,34 +86,38 @@ def export(
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise OutputError(f"{output} is not empty and is no bundle, so it is not replaced; choose a new folder")
     tolerance = TOLERANCE[precision] if tolerance is None else tolerance
-    report = progress or (lambda message, fraction: None)
+    report = progress or no_progress
 
-    report("reading the checkpoint", 0.0)
+    report("read the checkpoint", 0, 1)
     checkpoint = Checkpoint.open(checkpoint_dir)
     checkpoint.check()
+    report("read the checkpoint", 1, 1)
     specs = graph_specs(checkpoint.config)
     with atomic_folder(output) as folder:
         graphs = {}
         for i, (name, spec) in enumerate(specs.items()):
-            report(f"cutting {name}", 0.05 + 0.45 * i / len(specs))
+            report("cut the graphs", i, len(specs))
             graphs[name] = onnx_graph.trace(spec, checkpoint.config)
-        report("writing weights", 0.5)
+        report("cut the graphs", len(specs), len(specs))
+        report("write the weights", 0, 1)
         derived = _derived(checkpoint)
         stored = weights.plan(checkpoint, precision, {name for graph in graphs.values() for name in graph.weights})
         placed = weights.write(folder / WEIGHTS, stored, checkpoint, derived)
+        report("write the weights", 1, 1)
         entries, worst = {}, {}
         for i, (name, spec) in enumerate(specs.items()):
-            report(f"comparing {name} with PyTorch", 0.6 + 0.35 * i / len(specs))
+            report("compare with PyTorch", i, len(specs))
             files = _save(graphs[name], name, folder, placed)
             error = _compare(spec, checkpoint, folder / files.get("onnxruntime", files[""]))
             entries[name] = _graph_entry(spec, files, error) | {
                 "parameters": sum(math.prod(placed[weight].shape) for weight in graphs[name].weights)
             }
             worst[name] = error.relative_rms
+        report("compare with PyTorch", len(specs), len(specs))
         if bad := {name: error for name, error in worst.items() if not error <= tolerance}:
             errors = ", ".join(f"{name} by {error:.1e}" for name, error in bad.items())
             raise ExportError(f"graphs differ from PyTorch beyond {tolerance:.0e}: {errors}; nothing was published")
-        report("hashing", 0.95)
+        report("hash the files", 0, 1)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -145,7 +148,7 @@ def export(
         }
         (folder / MANIFEST).write_text(sealed(manifest))
         bundle = Bundle.load(folder, verify=False)  # before publishing: another export may replace the bundle after it
-    report("done", 1.0)
+    report("hash the files", 1, 1)
     return replace(bundle, path=output)
 
 

@@ -43,7 +43,7 @@ def run(output: Path, progress: Bars, forecast: str = DEFAULT_FORECAST) -> tuple
     clips, reports = {}, {}
     with Animator(bundle) as animator:
         for number, family in enumerate(FAMILIES):
-            progress("animate", number, len(FAMILIES), family)
+            progress("animate", number, len(FAMILIES))
             inputs = shipped_bundles() / "demo" / family
             start = time.perf_counter()
             clip = animator.animate(inputs / "portrait.png", inputs / "landmarks", options, progress=progress)

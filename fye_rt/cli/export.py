@@ -41,7 +41,7 @@ def export(
             guidance=guidance,
             shared_noise=shared_noise,
             note=note,
-            progress=lambda message, fraction: bars("export", round(100 * fraction), 100, message),
+            progress=bars,
         )
     stored = sum(file["bytes"] for file in bundle.manifest["files"].values())
     terminal.say(f"{output}: weights in {bundle.precision}, {stored / 1e6:,.1f} MB")

@@ -10,7 +10,7 @@ from io import UnsupportedOperation
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from fye_rt.cli.arguments import as_flags
-from fye_rt.errors import OutputError
+from fye_rt.errors import OutputError, one_line
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -42,9 +42,8 @@ def show(text: str) -> None:
 
 def note(text: str) -> None:
     """Print one line on stderr that starts with the program's name."""
-    # file names and foreign messages may have line breaks and escape sequences
     with suppress(OSError):
-        _print("fye: " + "".join(c if c.isprintable() else " " for c in as_flags(text)), sys.stderr)
+        _print("fye: " + one_line(as_flags(text)), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:
@@ -123,13 +122,11 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
         self.totals: dict[str, int] = {}
 
-    def __call__(self, stage: str, finished: int, total: int, detail: str = "") -> None:
-        """Move the bar of `stage`, which appears at its first call; `detail` follows its name."""
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of `stage`, which appears at its first call."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage)
-        self._progress.update(
-            self._tasks[stage], completed=finished, total=total, description=f"{stage} {detail}".strip()
-        )
+        self._progress.update(self._tasks[stage], completed=done, total=total)
         self.totals[stage] = total
 
     def start(self) -> None:

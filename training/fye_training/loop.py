@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from fye_rt.errors import InputError, NumericalError
 from fye_rt.files import atomic_file
+from fye_rt.timings import Progress
 from fye_training.presets import Stage
 
 GRADIENT_NORM = 1.0  # clips gradients: those of the rare batch at alpha_bar = 0 are many times larger
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.01
 LOG_EVERY = 50  # steps
-
-Tell = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 class Task(Protocol):
@@ -58,7 +57,7 @@ class Run:
     stopped: Callable[[], bool] = lambda: False
 
 
-def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
+def fit(name: str, task: Task, stage: Stage, run: Run, progress: Progress) -> bool:
     """Train until `stage.steps`, from the stage's checkpoint if it exists.
 
     On a CPU, resumed training gives the same weights as uninterrupted training, bit for bit.
@@ -100,7 +99,7 @@ def fit(name: str, task: Task, stage: Stage, run: Run, tell: Tell) -> bool:
         for key, value in (*losses.items(), ("gradient_norm", norm)):
             sums[key] = sums.get(key, 0.0) + value.detach()  # stays on the device until it is logged
         counted += 1
-        tell(name, step, stage.steps)
+        progress(name, step, stage.steps)
         if step % LOG_EVERY == 0 or step == stage.steps:
             if not math.isfinite(float(sums["loss"])):
                 raise NumericalError(

@@ -26,6 +26,7 @@ from fye_rt.bundle import Bundle
 from fye_rt.cli.terminal import Bars
 from fye_rt.errors import FyeError, InputError, OptionError
 from fye_rt.files import atomic_file
+from fye_rt.timings import Progress
 from fye_training import loop
 from fye_training.animation import AnimationTask
 from fye_training.autoencoder import AutoencoderTask, encode, placed
@@ -44,7 +45,7 @@ def train(
     seed: int,
     device: torch.device,
     workers: int,
-    tell: loop.Tell,
+    progress: Progress,
 ) -> bool:
     """Train the unfinished stages in order.
 
@@ -62,7 +63,7 @@ def train(
             continue
         task_of = {"vae": _autoencoder, "decoder": _autoencoder, "image": _images, "motion": _clips}[stage.learns]
         with _Stage(preset, name, run, seed, device, workers) as setting:
-            if not loop.fit(name, task_of(setting), stage, run, tell):
+            if not loop.fit(name, task_of(setting), stage, run, progress):
                 return False
     return True
 
@@ -288,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seed=options.seed,
                 device=torch.device(options.device),
                 workers=options.workers,
-                tell=bars,
+                progress=bars,
             )
         finally:
             bars.stop()

@@ -29,10 +29,9 @@ from fye_bench.suites.suite import Pair, Suite
 from fye_rt.batch.workers import Crew, Died, work
 from fye_rt.errors import InputError, OutputError
 from fye_rt.files import alone, write_json
+from fye_rt.timings import Progress
 
 HEADER, PAIRS = "run.json", "pairs"
-
-Tell = Callable[[str, int, int, str], None]  # (stage, finished, all, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class Folder:
 
 
 def evaluate(
-    suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, tell: Tell
+    suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress
 ) -> tuple[Sequence[Record], Sequence[Record]]:
     """Evaluate the remaining pairs, and write the results of all.
 
@@ -97,7 +96,7 @@ def evaluate(
         folder: folder of the run, open.
         crew: returns workers that evaluate `Task`s; called only if a pair remains.
         threads: threads of a worker; 0: one per core.
-        tell: shows progress.
+        progress: called with (stage, done, total) pairs.
 
     Returns:
         The records of all pairs in the suite's order, and those of the pairs that failed.
@@ -108,16 +107,16 @@ def evaluate(
     start = time.perf_counter()
     records: dict[str, Record] = {}
     for number, pair in enumerate(suite.pairs):
-        tell("check", number, len(suite.pairs), "")
+        progress("check", number, len(suite.pairs))
         if (record := folder.finished(pair)) is not None:
             records[pair.name] = record
-    tell("check", len(suite.pairs), len(suite.pairs), "")
+    progress("check", len(suite.pairs), len(suite.pairs))
     todo = [Task(pair) for pair in suite.pairs if pair.name not in records]
     workers = 0
     if todo:
         team = crew()
         workers = team.size
-        with closing(_work(team, todo, tell)) as new:
+        with closing(_work(team, todo, progress)) as new:
             for record in new:
                 folder.keep(record)
                 records[record["pair"]] = record
@@ -186,10 +185,10 @@ def performance(records: Iterable[Record]) -> dict[str, Any]:
     return {"pairs": costs, "summary": {stage: summary(seconds) for stage, seconds in stages.items()}}
 
 
-def _work(crew: Crew, todo: Sequence[Task], tell: Tell) -> Generator[Record]:
-    tell("evaluate", 0, len(todo), "")
+def _work(crew: Crew, todo: Sequence[Task], progress: Progress) -> Generator[Record]:
+    progress("evaluate", 0, len(todo))
     for number, (task, result) in enumerate(work(crew, todo), 1):
-        tell("evaluate", number, len(todo), task.pair.name)
+        progress("evaluate", number, len(todo))
         if isinstance(result, Died):
             result = {"frames": None, "evaluations": None, "metrics": {}, "error": result.reason}
             yield {"pair": task.pair.name, **result}

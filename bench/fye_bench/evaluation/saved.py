@@ -12,7 +12,7 @@ from fye_bench.json_input import Model, Strict, condition, parse, read_json
 from fye_bench.metrics.statistics import Estimate, groups
 from fye_bench.metrics.table import METRICS
 from fye_bench.suites.manifest import Name
-from fye_rt.errors import InputError
+from fye_rt.errors import InputError, one_line
 
 RESULTS, PERFORMANCE, REPORT = "results.json", "performance.json", "report.html"
 FORMAT, VERSION = "fye-eval", 1
@@ -26,7 +26,7 @@ _MEASURING = "measure"  # a stage that is no part of making a clip
 def line(value: object) -> str:
     """Turn a value of a file into one line of printable text, shortened; None gives "-"."""
     text = "-" if value is None else str(value)
-    printable = "".join(c if c.isprintable() else " " for c in text[: MAX_TEXT + 1]).strip()
+    printable = one_line(text[: MAX_TEXT + 1]).strip()
     return printable if len(printable) <= MAX_TEXT else f"{printable[: MAX_TEXT - 1]}…"
 
 

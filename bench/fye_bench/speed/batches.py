@@ -75,7 +75,7 @@ def main(
         clips = _jobs(Path(folder), jobs, frames, model)
         rates, overheads = {}, {}
         for number, (name, way) in enumerate(ways.items()):
-            bars("measure", number, len(ways), name)
+            bars("measure", number, len(ways))
             rates[name] = _clips(Path(folder) / f"out{number}", clips, AnimatorSpec(model.path.absolute()), way)
             overheads[name] = _overhead(clips, way)
         bars("measure", len(ways), len(ways))

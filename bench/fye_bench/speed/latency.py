@@ -93,7 +93,7 @@ def _measure(
     workers: dict[Variant, Worker] = {}
     with ExitStack() as stack:
         for number, variant in enumerate(variants):
-            bars("open", number, len(variants), str(variant))
+            bars("open", number, len(variants))
             worker = workers[variant] = stack.enter_context(Worker())
             seconds, growth = worker.watch(pipeline.open_pipeline, variant, workload, model.bundle, model.checkpoint)
             measured[variant] = Measured(seconds, growth.before + growth.peak)
@@ -105,7 +105,7 @@ def _measure(
             bars("rounds", turn + 1, rounds)
         for turn in range(_CLIPS):
             for number, variant in enumerate(_rotated(variants, turn)):
-                bars("clips", turn * len(variants) + number, _CLIPS * len(variants), str(variant))
+                bars("clips", turn * len(variants) + number, _CLIPS * len(variants))
                 measured[variant].clips.append(workers[variant].call(pipeline.make_clip))
         bars("clips", _CLIPS, _CLIPS)
         for variant, worker in workers.items():
@@ -122,7 +122,7 @@ def _rotated(variants: Sequence[Variant], turn: int) -> list[Variant]:
 def _profile(variants: Sequence[Variant], workload: Workload, model: Model, bars: terminal.Bars) -> dict[str, Any]:
     profiles = {}
     for number, variant in enumerate(variants):
-        bars("profiles", number, len(variants), str(variant))
+        bars("profiles", number, len(variants))
         with Worker() as worker:
             profiles[str(variant)] = worker.call(profile, variant, workload, model.bundle, model.checkpoint)
     bars("profiles", len(variants), len(variants))

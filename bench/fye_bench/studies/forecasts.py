@@ -116,7 +116,7 @@ def main(
                 measured.append(measurement)
                 file.write(measurement.line())
                 file.flush()
-                bars("measure", len(measured), total, measurement.way)
+                bars("measure", len(measured), total)
                 if time.monotonic() > ends:
                     break
     summary = summarise(measured)

@@ -113,7 +113,7 @@ def main(
             with Worker() as worker:
                 chosen = worker.call(_open, path, backend, options.compute, threads, options.window_size)
                 for index, clip in enumerate(drawn):
-                    bars("windows", number * len(drawn) + index, total, f"{kind}: {clip.case}")
+                    bars("windows", number * len(drawn) + index, total)
                     runs = []
                     for each in (options, every_step) if full else (options,):
                         made, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)

@@ -16,7 +16,6 @@ from fye_bench.suites.probe import (
     PORTRAITS,
     Found,
     Report,
-    Tell,
     face_finder,
     find_motions,
     find_portraits,
@@ -24,6 +23,7 @@ from fye_bench.suites.probe import (
 )
 from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt.errors import InputError, OutputError
+from fye_rt.timings import Progress, no_progress
 from fye_training.drawing.character import FAMILIES
 from fye_training.performance import KINDS
 
@@ -43,7 +43,7 @@ def collect(
     landmarker: Path | None = None,
     overwrite: bool = False,
     report: Report = lambda line: None,
-    tell: Tell = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Suite:
     """Make a suite of FOLDER/portraits and FOLDER/motions (or videos, or templates), and write its manifest.
 
@@ -60,7 +60,7 @@ def collect(
         landmarker: MediaPipe's model, which finds the portraits that have a face.
         overwrite: replace an existing manifest.
         report: called with a line for each file that cannot be used.
-        tell: called with (stage, finished, all).
+        progress: called with (stage, done, total).
 
     Raises:
         InputError: the folder has no usable portrait or motion, or they make no pair.
@@ -72,8 +72,8 @@ def collect(
         )
     if (folder / MANIFEST).exists() and not overwrite:
         raise OutputError(f"cannot write {folder / MANIFEST}: it exists; replace it with overwrite=True (--overwrite)")
-    portraits = find_portraits(folder, face_finder(landmarker, report), report, tell)
-    motions = find_motions(folder, report, tell)
+    portraits = find_portraits(folder, face_finder(landmarker, report), report, progress)
+    motions = find_motions(folder, report, progress)
     for what, files, names in (("portrait", portraits, PORTRAITS), ("motion", motions, MOTIONS)):
         if not files:
             searched = " and ".join(str(folder / name) for name in names)

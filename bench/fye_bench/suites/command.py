@@ -68,7 +68,7 @@ def init(
                 landmarker=landmarker,
                 overwrite=overwrite,
                 report=lines.append,
-                tell=bars,
+                progress=bars,
             )
     finally:
         for line in lines:
@@ -101,7 +101,7 @@ def check(folder: Folder, quiet: Quiet = False) -> int:
     """Compare every file with its hash. Exit code 2 if one is missing or changed."""
     suite = Suite.load(folder)
     with terminal.working(quiet) as bars:
-        mistakes = list(faults(suite, lambda done, total: bars("check the files", done, total)))
+        mistakes = list(faults(suite, bars))
         mistakes = mistakes or list(drawn_otherwise(suite))
     for line in (*mistakes, *notes(suite)):
         terminal.note(line)

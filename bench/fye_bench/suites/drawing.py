@@ -4,7 +4,6 @@ Portrait i is character i of family i mod 4; motion m is of kind m mod 5, perfor
 calibration or expression reader has used these characters and motions.
 """
 
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fye_rt.errors import OptionError, OutputError
 from fye_rt.files import atomic_folder, sha256
 from fye_rt.landmarks import MAX_FRAMES, Motion
 from fye_rt.options import check_sides
+from fye_rt.timings import Progress, no_progress
 from fye_training import face
 from fye_training.identity import FAMILIES, held_out, identity
 from fye_training.performance import FPS, KINDS, perform
@@ -28,8 +28,6 @@ CHARACTERS = 100_000  # per seed
 SEEDS = 10_000
 ORIGIN = {"source": "drawn by fye-rt", "licence": "Apache-2.0"}
 
-Tell = Callable[[str, int, int], None]
-
 
 def draw_suite(
     folder: Path,
@@ -38,7 +36,7 @@ def draw_suite(
     frames: int = 16,
     size: tuple[int, int] = (128, 128),
     seed: int = 0,
-    tell: Tell = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Suite:
     """Write a suite: pictures, their landmarks, motions and the manifest. The same arguments give the same bytes.
 
@@ -51,7 +49,7 @@ def draw_suite(
         frames: number of frames per motion, at 25/3 frames per second; the first shows a neutral face.
         size: height and width of the portraits.
         seed: selects the characters and motions, 0 to 9,999.
-        tell: called with (stage, finished, all).
+        progress: called with (stage, done, total).
 
     Raises:
         OptionError: a number outside its range.
@@ -76,8 +74,8 @@ def draw_suite(
             "version": VERSION,
             "name": "drawn" if seed == 0 else f"drawn-{seed}",
             "note": "Drawn characters, whose true frames are known.",
-            "portraits": _draw_portraits(temporary, cast[:portraits], size, tell),
-            "motions": _perform(temporary, cast[:motions], frames, size, seed, tell),
+            "portraits": _draw_portraits(temporary, cast[:portraits], size, progress),
+            "motions": _perform(temporary, cast[:motions], frames, size, seed, progress),
         }
         Suite.of(temporary, content | {"pairs": _pairs(content, cast)}).save()
     return Suite.load(folder)
@@ -89,34 +87,34 @@ def _truth(number: int, seed: int) -> DrawnTruth:
     return DrawnTruth(family=family, identity=held_out(FIRST_CHARACTER + place), placement=place)
 
 
-def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], tell: Tell) -> dict[str, Any]:
+def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], progress: Progress) -> dict[str, Any]:
     (folder / "portraits").mkdir()
     entries: dict[str, Any] = {}
     for number, truth in enumerate(cast):
-        tell("portraits", number, len(cast))
+        progress("portraits", number, len(cast))
         name = f"{truth.family}-{number:04d}"
         picture, landmarks = (folder / "portraits" / f"{name}{suffix}" for suffix in (".png", ".npz"))
         media.write_image(picture, truth.portrait(size))
         truth.landmarks(size).save(landmarks)
         entries[name] = _file(folder, picture) | {"family": truth.family} | ORIGIN
         entries[name]["landmarks"] = _file(folder, landmarks)
-    tell("portraits", len(cast), len(cast))
+    progress("portraits", len(cast), len(cast))
     return entries
 
 
 def _perform(
-    folder: Path, cast: list[DrawnTruth], frames: int, size: tuple[int, int], seed: int, tell: Tell
+    folder: Path, cast: list[DrawnTruth], frames: int, size: tuple[int, int], seed: int, progress: Progress
 ) -> dict[str, Any]:
     (folder / "motions").mkdir()
     entries: dict[str, Any] = {}
     for number, truth in enumerate(cast):
-        tell("motions", number, len(cast))
+        progress("motions", number, len(cast))
         kind = KINDS[number % len(KINDS)]
         name = f"{kind.replace(' ', '-')}-{number:04d}"
         path = folder / "motions" / f"{name}.npz"
         _motion(truth, FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, kind, frames, size).save(path)
         entries[name] = _file(folder, path) | {"kind": kind} | ORIGIN
-    tell("motions", len(cast), len(cast))
+    progress("motions", len(cast), len(cast))
     return entries
 
 

@@ -15,6 +15,7 @@ from fye_rt.errors import BackendError, FaceNotFoundError, FyeError, InputError
 from fye_rt.files import sha256, shown
 from fye_rt.landmarks import Motion, detect_image, find_landmarker, load_template
 from fye_rt.media.checks import check_file
+from fye_rt.timings import Progress
 
 PORTRAITS = ("portraits",)
 MOTIONS = ("motions", "videos", "templates")
@@ -23,7 +24,6 @@ SIDECARS = (".txt", ".md", ".json")  # skipped without a report
 MAX_SIDECAR = 65536  # bytes
 
 Report = Callable[[str], None]
-Tell = Callable[[str, int, int], None]
 Finder = Callable[[NDArray[np.uint8], str], bool]
 
 
@@ -52,14 +52,14 @@ class Found:
     licence: str = ""
 
 
-def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: Tell) -> list[Found]:
+def find_portraits(folder: Path, has_face: Finder | None, report: Report, progress: Progress) -> list[Found]:
     """Find the pictures of FOLDER/portraits and its subfolders.
 
     Args:
         folder: of the suite.
         has_face: whether a picture, given with its name, has a face; None: all count as faces.
         report: called with a line for each file that cannot be used.
-        tell: called with (stage, finished, all).
+        progress: called with (stage, done, total).
 
     Raises:
         InputError: the folders hold more files than a suite may have.
@@ -70,7 +70,7 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: 
     portraits: list[Found] = []
     used: set[Path] = set()
     for done, (path, group) in enumerate(pictures):
-        tell("portraits", done, len(pictures))
+        progress("portraits", done, len(pictures))
         if path.suffix.lower() in SIDECARS:
             continue
         try:
@@ -93,17 +93,17 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, tell: 
         report(
             f"{path} belongs to no portrait that can be used; name it like its picture, with {LANDMARKS[0]} at the end"
         )
-    tell("portraits", len(pictures), len(pictures))
+    progress("portraits", len(pictures), len(pictures))
     return portraits
 
 
-def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
+def find_motions(folder: Path, report: Report, progress: Progress) -> list[Found]:
     """Find the videos and motions of FOLDER/motions, FOLDER/videos, FOLDER/templates and their subfolders.
 
     Args:
         folder: of the suite.
         report: called with a line for each file that cannot be used.
-        tell: called with (stage, finished, all).
+        progress: called with (stage, done, total).
 
     Raises:
         InputError: the folders hold more files than a suite may have.
@@ -111,7 +111,7 @@ def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
     files = _files(folder, MOTIONS, report)
     motions: list[Found] = []
     for done, (path, group) in enumerate(files):
-        tell("motions", done, len(files))
+        progress("motions", done, len(files))
         if path.suffix.lower() in SIDECARS:
             continue
         try:
@@ -131,7 +131,7 @@ def find_motions(folder: Path, report: Report, tell: Tell) -> list[Found]:
             motions.append(Found(path, group, sha256(path), filmed=filmed, source=source, licence=licence))
         except (FyeError, OSError) as error:
             report(_line(path, error))
-    tell("motions", len(files), len(files))
+    progress("motions", len(files), len(files))
     return motions
 
 

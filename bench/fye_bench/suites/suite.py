@@ -6,7 +6,7 @@ docs/development/suites.md describes the format.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +18,7 @@ from fye_bench.suites.entries import MAX_PAIRS, Driving, File, Motions, Pair, Po
 from fye_bench.suites.manifest import MANIFEST, Label, Text
 from fye_rt.errors import InputError, OptionError
 from fye_rt.files import atomic_file, shown
+from fye_rt.timings import Progress, no_progress
 
 __all__ = ["MANIFEST", "Driving", "File", "Pair", "Portrait", "Suite", "Truth", "faults", "notes"]
 
@@ -141,12 +142,12 @@ class Suite(Strict):
         return tuple({(file.path, file.sha256): file for file in [*portraits, *self.motions.values()]}.values())
 
 
-def faults(suite: Suite, tell: Callable[[int, int], None] = lambda done, total: None) -> Iterator[str]:
+def faults(suite: Suite, progress: Progress = no_progress) -> Iterator[str]:
     """Yield a line for each file that is missing, cannot be read, or has changed since the suite was made.
 
     Args:
         suite: whose files are checked.
-        tell: called with (files checked, all files).
+        progress: called with (stage, done, total) files.
     """
     files = suite.files()
     for done, file in enumerate(files, start=1):
@@ -154,7 +155,7 @@ def faults(suite: Suite, tell: Callable[[int, int], None] = lambda done, total: 
             file.check()
         except InputError as error:
             yield str(error)
-        tell(done, len(files))
+        progress("check the files", done, len(files))
 
 
 def notes(suite: Suite) -> Iterator[str]:

@@ -206,7 +206,7 @@ def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_fault_of_a_file_is_found(tmp_path: Path) -> None:
     suite = loaded(tmp_path)
     calls: list[tuple[int, int]] = []
-    assert list(faults(suite, lambda done, total: calls.append((done, total)))) == []
+    assert list(faults(suite, lambda _, done, total: calls.append((done, total)))) == []
     assert calls == [(n, 5) for n in range(1, 6)]
     (tmp_path / "a.png").unlink()
     (tmp_path / "b.npz").write_bytes(b"b.npz of a tesT")

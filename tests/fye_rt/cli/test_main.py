@@ -2,7 +2,6 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.cli.commands import BENCHMARKS
 from fye_rt.cli.main import main
 from fye_rt.landmarks import Motion
+from fye_rt.timings import Progress
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, TINY, Fye
 
 
@@ -191,8 +191,8 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands in for `fye_export.export`, which takes minutes; keeps what it was called with."""
     calls: list[Any] = []
 
-    def export(*arguments: Any, progress: Callable[[str, float], None], **options: Any) -> Bundle:
-        progress("reading the checkpoint", 0.5)
+    def export(*arguments: Any, progress: Progress, **options: Any) -> Bundle:
+        progress("read the checkpoint", 0, 1)
         calls.append((arguments, options))
         return Bundle.load(TINY)
 
