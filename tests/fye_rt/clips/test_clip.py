@@ -21,7 +21,16 @@ from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import draw, landmark_images
 from fye_rt.options import ImageSource, MotionSource
 from fye_rt.timings import Progress
-from tests.fye_rt.media.media_files import Pictures, Track, cut_stream, number, numbered, onset, write_film
+from tests.fye_rt.media.media_files import (
+    Pictures,
+    Track,
+    cut_stream,
+    number,
+    numbered,
+    onset,
+    patch_matrix,
+    write_film,
+)
 
 SIZE = (64, 72)
 REFERENCE = Options(windows="reference")
@@ -90,7 +99,7 @@ def test_a_clip_keeps_times_turn_and_sound(
     plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
     frames = [np.rot90(upright)] * len(times)
     media.write_video(plain, frames, 25, times=times, seconds=0.9, audio_from=tmp_path / "tone.wav")
-    turned.write_bytes(_turned_clockwise(plain.read_bytes()))
+    patch_matrix(plain, turned, (0, 1, -1, 0))  # a quarter turn clockwise
 
     made = animator.animate(asked(turned, size=SIZE, portrait_landmarks=portrait))
     made.save(tmp_path / "out.mp4")
@@ -107,6 +116,9 @@ def test_a_portrait_without_a_face_is_refused_with_a_way_out(
 ) -> None:
     with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*portrait_landmarks"):
         animator.animate(asked(motion, size=SIZE))
+    photograph = np.zeros((400, 300, 3), np.uint8)
+    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
+        animator.animate(asked(motion, portrait=photograph, size=(192, 192)))
 
 
 def test_the_reference_animates_a_portrait_without_a_face(animator: Animator, motion: Motion, faceless: None) -> None:
@@ -333,20 +345,3 @@ def test_a_small_face_is_a_notice_to_crop(
         f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
         "crop the picture to head and shoulders"
     )
-
-
-def test_a_portrait_whose_face_is_not_found_says_how_wide_it_must_be_in_the_whole_picture(
-    animator: Animator, motion: Motion, faceless: None
-) -> None:
-    photograph = np.zeros((400, 300, 3), np.uint8)
-    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
-        animator.animate(asked(motion, portrait=photograph, size=(192, 192)))
-
-
-def _turned_clockwise(mp4: bytes) -> bytes:
-    """The file with a display matrix that asks for a quarter turn."""
-    data = bytearray(mp4)
-    start = data.index(b"tkhd") + 44  # after version, times, id, duration, layer and volume
-    one = 1 << 16
-    data[start : start + 36] = np.array([0, one, 0, -one, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
-    return bytes(data)
