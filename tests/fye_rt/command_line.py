@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,11 @@ class Fye:
         return err
 
 
+def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in the root of the checkout, or where `options` of a process say."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, **{"cwd": ROOT, "check": False} | options, capture_output=True, text=True)
+
+
 def in_a_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fye_rt", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return python("-m", "fye_rt", *arguments, env=os.environ | environment)

@@ -13,11 +13,13 @@ from fye_rt.animator import Animator
 from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
 from fye_rt.landmarks import Motion
+from fye_rt.network import MotionState, PortraitState
 from fye_rt.pieces import Piece
 from fye_rt.timings import Progress
 from tests.fye_rt.command_line import Fye
 
 Recorded = Mapping[str, NDArray]
+States = tuple[PortraitState, MotionState]
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +104,12 @@ def animator(bundle: Bundle) -> Iterator[Animator]:
 def images() -> NDArray[np.uint8]:
     """Five pictures of 64x72."""
     return np.random.default_rng(0).integers(0, 256, (5, 64, 72, 3), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def states(animator: Animator, images: NDArray[np.uint8]) -> States:
+    """The first picture as a portrait and all five as a motion."""
+    return animator.encode_portrait(images[0]), animator.encode_motion(images)
 
 
 @pytest.fixture

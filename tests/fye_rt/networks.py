@@ -1,4 +1,4 @@
-"""Plain functions as networks: an engine without a graph, for tests of the loop."""
+"""Plain functions as networks: an engine without a graph, for tests of the loop; and inputs of real graphs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
 from fye_rt.backends.host import Evaluate
+from fye_rt.bundle import Bundle, symbols
 from fye_rt.denoise import OnStep, Pins, denoise
 from fye_rt.engine import Arrays, Engine
 from fye_rt.forecast import Forecaster
@@ -26,6 +27,17 @@ def smooth(latents: Array, timestep: int, period: float = 100.0) -> Array:
 def smooth_network(latents: Array, timestep: int, frames: NDArray[np.int64]) -> tuple[None, Array]:
     """`smooth` as the conditional prediction."""
     return None, smooth(latents, timestep)
+
+
+def graph_inputs(bundle: Bundle, graph: str, frames: int, height: int = 64, width: int = 72) -> dict[str, Any]:
+    """Random inputs of a graph for `frames` frames of `height` x `width` pixels."""
+    random, sizes = np.random.default_rng(frames), symbols(frames, height, width)
+    arrays: dict[str, Any] = {}
+    for spec in bundle.graphs[graph].inputs:
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        whole = spec.dtype == "int64"
+        arrays[spec.name] = np.array([500]) if whole else random.standard_normal(shape, np.float32)
+    return arrays
 
 
 class FunctionEngine(Engine):

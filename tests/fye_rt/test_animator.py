@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Forecast, Options, backends
 from fye_rt.arrays import Array, to_uint8
-from fye_rt.bundle import TensorSpec
+from fye_rt.bundle import TensorSpec, symbols
 from fye_rt.clips.frames import frames_of
 from fye_rt.clips.live import live_frames
 from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
@@ -17,21 +17,12 @@ from fye_rt.errors import BusyError, InputError, NumericalError
 from fye_rt.network import MotionState, PortraitState
 from fye_rt.noise import frame_noise
 from fye_rt.timings import Timings
+from tests.fye_rt.conftest import States
 
 GUIDED = {"image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"}
 TWO_STEPS = Options(steps=2)
-SIZES = {"frames": 3, "height": 64, "width": 64, "latent_height": 8, "latent_width": 8}
-SIZES |= {"tokens0": 64, "tokens1": 16, "tokens2": 4, "tokens3": 1}
-
-
-@pytest.fixture(scope="module")
-def portrait(animator: Animator, images: NDArray[np.uint8]) -> PortraitState:
-    return animator.encode_portrait(images[0])
-
-
-@pytest.fixture(scope="module")
-def motion(animator: Animator, images: NDArray[np.uint8]) -> MotionState:
-    return animator.encode_motion(images)
+Answer = Callable[[str, TensorSpec, Mapping[str, Any]], Array]
+Opened = list[tuple[str, "weakref.ref[Engine]"]]
 
 
 class FakeEngine(Engine):
@@ -40,9 +31,7 @@ class FakeEngine(Engine):
     compute = "fp32"
     pixels = CPU_PIXELS
 
-    def __init__(
-        self, bundle: Bundle, graph: str, answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]
-    ) -> None:
+    def __init__(self, bundle: Bundle, graph: str, answer: Answer) -> None:
         self._graph, self._outputs, self._answer = graph, bundle.graphs[graph].outputs, answer
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -50,14 +39,17 @@ class FakeEngine(Engine):
 
 
 def zeros(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
-    return np.zeros([dim if isinstance(dim, int) else SIZES[dim] for dim in spec.shape], np.float32)
+    """Zeros for as many frames of 64x64 as the inputs have."""
+    frames = inputs["latents"].shape[2] if "latents" in inputs else len(inputs.get("landmark_images", ()))
+    sizes = symbols(frames, 64, 64)
+    return np.zeros([dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape], np.float32)
 
 
 @pytest.fixture
 def fake(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Animator]:
-    """An Animator of fake engines that answer as they are told, three frames of 64x64 at a time."""
+    """An Animator of fake engines, which give the answers of a function."""
 
-    def make(answer: Callable[[str, TensorSpec, Mapping[str, Any]], Array]) -> Animator:
+    def make(answer: Answer) -> Animator:
         def load(name: str) -> backends.Open:
             return lambda bundle, graph, settings: FakeEngine(bundle, graph, answer)
 
@@ -68,9 +60,9 @@ def fake(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Anima
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref.ref[Engine]"]]]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Every engine that is opened, by graph; the reference is dead once its memory was given back."""
-    engines: list[tuple[str, weakref.ref[Engine]]] = []
+    engines: Opened = []
     load = backends.load
 
     def watched(name: str) -> backends.Open:
@@ -84,18 +76,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, "weakref
         return watch
 
     monkeypatch.setattr(backends, "load", watched)
-    yield engines
+    return engines
 
 
-def alive(opened: list[tuple[str, "weakref.ref[Engine]"]]) -> set[str]:
+def alive(opened: Opened) -> set[str]:
     return {graph for graph, engine in opened if engine() is not None}
 
 
-def test_a_clip_has_the_size_and_the_length_of_its_motion(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_a_clip_has_the_size_and_the_length_of_its_motion(animator: Animator, states: States) -> None:
+    portrait, motion = states
     assert (portrait.size, motion.size, len(motion)) == ((64, 72), (64, 72), 5)
-    latents = animator.denoise(portrait, motion, options=TWO_STEPS)
+    latents = animator.denoise(*states, options=TWO_STEPS)
     assert (latents.shape, latents.dtype) == ((1, 4, 5, 8, 9), np.float32)
     frames = animator.decode(latents)
     assert (frames.shape, frames.dtype) == ((5, 64, 72, 3), np.float32)
@@ -104,48 +95,41 @@ def test_a_clip_has_the_size_and_the_length_of_its_motion(
 
 
 def test_a_motion_of_one_frame_makes_a_clip_of_one_frame(
-    animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
+    animator: Animator, states: States, images: NDArray[np.uint8]
 ) -> None:
-    latents = animator.denoise(portrait, animator.encode_motion(images[:1]), options=TWO_STEPS)
+    latents = animator.denoise(states[0], animator.encode_motion(images[:1]), options=TWO_STEPS)
     assert animator.decode(latents).shape == (1, 64, 72, 3)
 
 
 def test_frames_are_coded_alike_alone_and_among_others(
-    animator: Animator, motion: MotionState, images: NDArray[np.uint8]
+    animator: Animator, states: States, images: NDArray[np.uint8]
 ) -> None:
     many = animator.encode_motion(np.concatenate([images] * 4))  # more than one call of the network takes
-    np.testing.assert_allclose(many.features[15:], motion.features, atol=1e-5)
+    np.testing.assert_allclose(many.features[15:], states[1].features, atol=1e-5)
     latents = np.random.default_rng(0).standard_normal((1, 4, 40, 16, 16), np.float32)
     # 32 frames of this size are decoded at once
     np.testing.assert_allclose(animator.decode(latents)[-1:], animator.decode(latents[:, :, -1:]), atol=1e-5)
 
 
-def test_a_seed_determines_the_latents(animator: Animator, portrait: PortraitState, motion: MotionState) -> None:
-    first, again, other = (
-        animator.denoise(portrait, motion, options=Options(steps=2, seed=seed)) for seed in (7, 7, 8)
-    )
+def test_a_seed_determines_the_latents(animator: Animator, states: States) -> None:
+    first, again, other = (animator.denoise(*states, options=Options(steps=2, seed=seed)) for seed in (7, 7, 8))
     assert np.array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
 
 
-def test_given_noise_replaces_the_noise_of_the_seed(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_given_noise_replaces_the_noise_of_the_seed(animator: Animator, states: States) -> None:
     noise = frame_noise(7, range(5), 8, 9)
     kept = noise.copy()
-    given = animator.denoise(portrait, motion, noise, Options(steps=2, seed=8))
-    assert np.array_equal(given, animator.denoise(portrait, motion, options=Options(steps=2, seed=7)))
+    given = animator.denoise(*states, noise, Options(steps=2, seed=8))
+    assert np.array_equal(given, animator.denoise(*states, options=Options(steps=2, seed=7)))
     assert np.array_equal(noise, kept)
 
 
-def test_on_step_sees_every_step_and_progress_every_evaluation(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_on_step_sees_every_step_and_progress_every_evaluation(animator: Animator, states: States) -> None:
     steps: list[tuple[int, int]] = []
     done: list[tuple[str, int, int]] = []
     latents = animator.denoise(
-        portrait,
-        motion,
+        *states,
         options=Options(steps=2, window_size=3, window_overlap=1),
         on_step=lambda index, timestep, latents: steps.append((index, timestep)),
         progress=lambda *step: done.append(step),
@@ -175,17 +159,15 @@ def test_every_window_gets_its_own_frames(windows: str, fake: Callable[..., Anim
     np.testing.assert_allclose(cut, whole, atol=1e-5)
 
 
-def test_progressive_windows_divide_only_long_clips(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_progressive_windows_divide_only_long_clips(animator: Animator, states: States) -> None:
     done: list[tuple[str, int, int]] = []
     options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
-    latents = animator.denoise(portrait, motion, options=options, progress=lambda *step: done.append(step))
+    latents = animator.denoise(*states, options=options, progress=lambda *step: done.append(step))
     assert latents.shape == (1, 4, 5, 8, 9)
     assert done == [("denoise", k, 6) for k in range(1, 7)]  # three key frames, two intervals of three
     whole = Options(steps=2, windows="progressive")
     np.testing.assert_array_equal(
-        animator.denoise(portrait, motion, options=whole), animator.denoise(portrait, motion, options=TWO_STEPS)
+        animator.denoise(*states, options=whole), animator.denoise(*states, options=TWO_STEPS)
     )
 
 
@@ -193,12 +175,8 @@ def test_key_frames_follow_the_movement_of_the_landmarks(fake: Callable[..., Ani
     together: list[int] = []
 
     def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
-        if graph == "denoiser":
-            if spec.name == "v_conditional":
-                together.append(inputs["latents"].shape[2])
-            return np.zeros_like(inputs["latents"])
-        if graph == "guider":
-            return np.zeros((len(inputs["landmark_images"]), 8, 8, 8), np.float32)
+        if spec.name == "v_conditional":
+            together.append(inputs["latents"].shape[2])
         return zeros(graph, spec, inputs)
 
     animator = fake(answer)
@@ -214,25 +192,23 @@ def test_key_frames_follow_the_movement_of_the_landmarks(fake: Callable[..., Ani
 
 @pytest.mark.parametrize("windows", ["context", "progressive"])
 def test_pieces_of_frames_equal_those_of_the_stages(
-    windows: str, animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
+    windows: str, animator: Animator, states: States, images: NDArray[np.uint8]
 ) -> None:
     options = Options(steps=2, windows=windows, window_size=3, window_overlap=1)
     progress: list[tuple[str, int, int]] = []
     timings = Timings()
-    pieces = list(frames_of(animator, portrait, images, options, lambda *step: progress.append(step), timings))
+    pieces = list(frames_of(animator, states[0], images, options, lambda *step: progress.append(step), timings))
     assert (len(pieces) > 1) == (windows == "progressive")
-    latents = animator.denoise(portrait, animator.encode_motion(images), options=options)
+    latents = animator.denoise(*states, options=options)
     np.testing.assert_array_equal(np.concatenate(pieces), to_uint8(animator.decode(latents)))
     assert [step for step in progress if step[0] == "decode"][-1] == ("decode", 5, 5)
     assert set(timings.seconds) == {"encode_motion", "denoise", "decode"}
 
 
-def test_two_clips_may_be_made_alternately(
-    animator: Animator, portrait: PortraitState, images: NDArray[np.uint8]
-) -> None:
+def test_two_clips_may_be_made_alternately(animator: Animator, states: States, images: NDArray[np.uint8]) -> None:
     options = Options(steps=2, windows="progressive", window_size=3, window_overlap=0)
-    expected = list(frames_of(animator, portrait, images, options))
-    first_clip, second_clip = (frames_of(animator, portrait, images, options) for _ in range(2))
+    expected = list(frames_of(animator, states[0], images, options))
+    first_clip, second_clip = (frames_of(animator, states[0], images, options) for _ in range(2))
     served: list[NDArray[np.uint8]] = []
     first = next(first_clip)
     thread = threading.Thread(target=lambda: served.append(next(second_clip)))
@@ -243,9 +219,7 @@ def test_two_clips_may_be_made_alternately(
         np.testing.assert_array_equal(made, piece)
 
 
-def test_only_progressive_windows_denoise_over_600_frames(
-    fake: Callable[..., Animator],
-) -> None:
+def test_only_progressive_windows_denoise_over_600_frames(fake: Callable[..., Animator]) -> None:
     asked: list[int] = []
 
     class Long:
@@ -259,16 +233,7 @@ def test_only_progressive_windows_denoise_over_600_frames(
             asked.append(count)
             return np.zeros((count, 64, 64, 3), np.uint8)
 
-    def answer(graph: str, spec: TensorSpec, inputs: Mapping[str, Any]) -> Array:
-        if graph == "denoiser":
-            return np.zeros_like(inputs["latents"])
-        if graph == "guider":
-            return np.zeros((len(inputs["landmark_images"]), 8, 8, 8), np.float32)
-        if graph == "vae_decoder":
-            return np.zeros((inputs["latents"].shape[2], 64, 64, 3), np.float32)
-        return zeros(graph, spec, inputs)
-
-    animator = fake(answer)
+    animator = fake(zeros)
     portrait = animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(InputError, match=r"the clip has 700 frames; .*windows='progressive'"):
         next(frames_of(animator, portrait, Long(), Options(steps=1)))
@@ -306,6 +271,12 @@ def greys(levels: Iterable[int | None]) -> Iterator[NDArray[np.uint8] | None]:
         yield None if level is None else np.full((64, 64, 3), level, np.uint8)
 
 
+def gated(gate: threading.Event, before: Iterable[int], after: Iterable[int]) -> Iterator[NDArray[np.uint8] | None]:
+    yield from greys(before)
+    assert gate.wait(60)
+    yield from greys(after)
+
+
 def levels(frames: Iterable[NDArray[np.uint8]]) -> list[list[int]]:
     return [piece[:, 0, 0, 0].tolist() for piece in frames]
 
@@ -320,13 +291,7 @@ def test_a_stream_gives_windows_pinned_to_the_frames_before(live: tuple[Animator
 def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
     more = threading.Event()
-
-    def source() -> Iterator[NDArray[np.uint8] | None]:
-        yield from greys(range(4))
-        assert more.wait(60)
-        yield from greys(range(3))
-
-    frames = live_frames(animator, portrait, source(), LIVE)
+    frames = live_frames(animator, portrait, gated(more, range(4), range(3)), LIVE)
     assert len(next(frames)) == 4
     more.set()
     assert len(next(frames)) == 3
@@ -336,13 +301,7 @@ def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, Por
 def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
     more = threading.Event()
-
-    def source() -> Iterator[NDArray[np.uint8] | None]:
-        yield from greys([50, 60])
-        assert more.wait(60)
-        yield from greys([70, 80])
-
-    frames = live_frames(animator, portrait, source(), LIVE, patience=0.2)
+    frames = live_frames(animator, portrait, gated(more, [50, 60], [70, 80]), LIVE, patience=0.2)
     assert len(next(frames)) == 2
     more.set()
     assert len(next(frames)) == 2
@@ -388,13 +347,9 @@ def test_a_closed_stream_closes_its_source(live: tuple[Animator, PortraitState])
 def test_a_waiting_stream_does_not_block_the_animator(live: tuple[Animator, PortraitState]) -> None:
     animator, portrait = live
     more = threading.Event()
-
-    def source() -> Iterator[NDArray[np.uint8] | None]:
-        assert more.wait(60)
-        yield from greys([1, 2])
-
+    stream = live_frames(animator, portrait, gated(more, [], [1, 2]), LIVE)
     made: list[list[int]] = []
-    waiting = threading.Thread(target=lambda: made.extend(levels(live_frames(animator, portrait, source(), LIVE))))
+    waiting = threading.Thread(target=lambda: made.extend(levels(stream)))
     waiting.start()
     animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
     more.set()
@@ -416,23 +371,21 @@ def test_a_face_mask_needs_a_motion_that_knows_the_face(fake: Callable[..., Anim
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_without_guidance_only_the_conditional_graph_is_loaded(
-    guidance: float, bundle: Bundle, portrait: PortraitState, motion: MotionState, opened: list[Any]
+    guidance: float, bundle: Bundle, states: States, opened: Opened
 ) -> None:
     with Animator(bundle, "onnxruntime") as animator:
-        animator.denoise(portrait, motion, options=Options(steps=1, guidance=guidance))
+        animator.denoise(*states, options=Options(steps=1, guidance=guidance))
         assert alive(opened) == {"denoiser_cond"}
 
 
-def test_guidance_just_above_one_agrees_with_the_conditional_graph(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
-    without = animator.denoise(portrait, motion, options=Options(steps=2, guidance=1))
-    barely = animator.denoise(portrait, motion, options=Options(steps=2, guidance=1 + 1e-9))
+def test_guidance_just_above_one_agrees_with_the_conditional_graph(animator: Animator, states: States) -> None:
+    without = animator.denoise(*states, options=Options(steps=2, guidance=1))
+    barely = animator.denoise(*states, options=Options(steps=2, guidance=1 + 1e-9))
     np.testing.assert_allclose(without, barely, atol=1e-4)  # two graphs, float32 in another order
-    assert np.abs(without - animator.denoise(portrait, motion, options=TWO_STEPS)).max() > 1e-3
+    assert np.abs(without - animator.denoise(*states, options=TWO_STEPS)).max() > 1e-3
 
 
-def test_low_memory_frees_graphs_that_run_once(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
+def test_low_memory_frees_graphs_that_run_once(bundle: Bundle, images: NDArray[np.uint8], opened: Opened) -> None:
     def clip(low_memory: bool) -> Array:
         with Animator(bundle, "onnxruntime", low_memory=low_memory) as animator:
             for _ in range(2):  # what was released is loaded again
@@ -446,19 +399,19 @@ def test_low_memory_frees_graphs_that_run_once(bundle: Bundle, images: NDArray[n
     assert np.array_equal(clip(low_memory=True), kept)
 
 
-def test_warm_up_loads_every_graph_of_a_clip(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
+def test_warm_up_loads_every_graph_of_a_clip(bundle: Bundle, images: NDArray[np.uint8], opened: Opened) -> None:
     with Animator(bundle, "onnxruntime") as animator:
         animator.warm_up((64, 64), frames=2)
         assert sorted(graph for graph, _ in opened) == sorted(GUIDED)
-        portrait, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
-        animator.decode(animator.denoise(portrait, motion, options=TWO_STEPS))
+        states = animator.encode_portrait(images[0]), animator.encode_motion(images)
+        animator.decode(animator.denoise(*states, options=TWO_STEPS))
         assert len(opened) == len(GUIDED)
 
 
 def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
-    animator: Animator, portrait: PortraitState, motion: MotionState, images: NDArray[np.uint8]
+    animator: Animator, states: States, images: NDArray[np.uint8]
 ) -> None:
-    expected = animator.denoise(portrait, motion, options=TWO_STEPS)
+    expected = animator.denoise(*states, options=TWO_STEPS)
     started, refused = threading.Event(), threading.Event()
     results: list[Array] = []
 
@@ -466,16 +419,13 @@ def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
         started.set()
         assert refused.wait(60)
 
-    def first() -> None:
-        results.append(animator.denoise(portrait, motion, options=TWO_STEPS, on_step=wait))
-
-    thread = threading.Thread(target=first)
+    thread = threading.Thread(target=lambda: results.append(animator.denoise(*states, options=TWO_STEPS, on_step=wait)))
     thread.start()
     assert started.wait(60)
     for call in (
         lambda: animator.encode_portrait(images[0]),
         lambda: animator.encode_motion(images),
-        lambda: animator.denoise(portrait, motion, options=TWO_STEPS),
+        lambda: animator.denoise(*states, options=TWO_STEPS),
         lambda: animator.decode(expected),
         lambda: animator.animate(images[0], images, TWO_STEPS),
         animator.warm_up,
@@ -486,7 +436,7 @@ def test_a_second_thread_is_refused_and_the_first_goes_on_unharmed(
     refused.set()
     thread.join()
     assert np.array_equal(results[0], expected)
-    assert np.array_equal(animator.denoise(portrait, motion, options=TWO_STEPS), expected)
+    assert np.array_equal(animator.denoise(*states, options=TWO_STEPS), expected)
 
 
 def test_a_second_thread_is_refused_between_stages_too(animator: Animator, images: NDArray[np.uint8]) -> None:
@@ -510,9 +460,7 @@ def test_a_second_thread_is_refused_between_stages_too(animator: Animator, image
     assert len(refused) == len(stages)
 
 
-def test_an_animator_serves_again_after_a_call_that_failed(
-    animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_an_animator_serves_again_after_a_call_that_failed(animator: Animator, states: States) -> None:
     class Stopped(Exception):
         pass
 
@@ -520,11 +468,11 @@ def test_an_animator_serves_again_after_a_call_that_failed(
         raise Stopped
 
     with pytest.raises(Stopped):
-        animator.denoise(portrait, motion, options=TWO_STEPS, on_step=stop)
-    animator.denoise(portrait, motion, options=TWO_STEPS)
+        animator.denoise(*states, options=TWO_STEPS, on_step=stop)
+    animator.denoise(*states, options=TWO_STEPS)
 
 
-def test_a_closed_animator_frees_its_memory(bundle: Bundle, images: NDArray[np.uint8], opened: list[Any]) -> None:
+def test_a_closed_animator_frees_its_memory(bundle: Bundle, images: NDArray[np.uint8], opened: Opened) -> None:
     with Animator(bundle, "onnxruntime") as animator:
         motion = animator.encode_motion(images)
         assert alive(opened) == {"guider"}

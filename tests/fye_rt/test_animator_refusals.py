@@ -3,25 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.engine import Settings
 from fye_rt.errors import BackendError, InputError, OptionError
-from fye_rt.network import MotionState, PortraitState
+from tests.fye_rt.conftest import States
 
 TWO_STEPS = Options(steps=2)
 IMAGE = np.zeros((64, 64, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def portrait(animator: Animator, images: NDArray[np.uint8]) -> PortraitState:
-    return animator.encode_portrait(images[0])
-
-
-@pytest.fixture(scope="module")
-def motion(animator: Animator, images: NDArray[np.uint8]) -> MotionState:
-    return animator.encode_motion(images)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +32,7 @@ def test_an_image_of_another_kind_or_size_is_refused(image: Any, message: str, a
 
 
 @pytest.mark.parametrize(
-    "pixels",
-    [np.zeros((3, 224, 224), np.float32), np.zeros((56, 56, 3), np.float32), np.zeros((3, 56, 56)), IMAGE],
+    "pixels", [np.zeros((3, 224, 224), np.float32), np.zeros((56, 56, 3), np.float32), np.zeros((3, 56, 56)), IMAGE]
 )
 def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: Animator) -> None:
     with pytest.raises(InputError, match=r"clip_pixels is .*; give float32 \(3, 56, 56\)"):
@@ -78,11 +66,9 @@ def test_landmark_images_of_another_kind_or_size_are_refused(images: Any, messag
         (np.full((1, 4, 5, 8, 9), np.nan, np.float32), "noise contains NaN"),
     ],
 )
-def test_noise_of_another_kind_or_size_is_refused(
-    noise: Any, message: str, animator: Animator, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_noise_of_another_kind_or_size_is_refused(noise: Any, message: str, animator: Animator, states: States) -> None:
     with pytest.raises(InputError, match=message):
-        animator.denoise(portrait, motion, noise, TWO_STEPS)
+        animator.denoise(*states, noise, TWO_STEPS)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +85,18 @@ def test_latents_of_another_kind_or_size_are_refused(latents: Any, animator: Ani
         animator.decode(latents)
 
 
-def test_a_portrait_and_a_motion_of_two_sizes_are_refused(animator: Animator, portrait: PortraitState) -> None:
+def test_a_portrait_and_a_motion_of_two_sizes_are_refused(animator: Animator, states: States) -> None:
     motion = animator.encode_motion(IMAGE[None])
     with pytest.raises(InputError, match="the portrait is 64x72, the landmark images are 64x64"):
-        animator.denoise(portrait, motion, options=TWO_STEPS)
+        animator.denoise(states[0], motion, options=TWO_STEPS)
 
 
-def test_a_window_longer_than_the_bundle_allows_is_refused(
-    bundle: Bundle, portrait: PortraitState, motion: MotionState
-) -> None:
+def test_a_window_longer_than_the_bundle_allows_is_refused(bundle: Bundle, states: States) -> None:
     with (
         Animator(replace(bundle, max_frames=16), "onnxruntime") as animator,
         pytest.raises(OptionError, match="window_size=24: this bundle allows 16"),
     ):
-        animator.denoise(portrait, motion)
+        animator.denoise(*states)
 
 
 @pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])

@@ -17,6 +17,7 @@ from fye_rt.engine import Settings
 from fye_rt.errors import BackendError, BundleError
 from fye_rt.files import sha256
 from fye_rt.schedule import SchedulerConfig
+from tests.fye_rt.faults import flip
 
 Manifest = dict[str, Any]
 
@@ -46,14 +47,6 @@ def refusal(folder: Path) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-def flip(file: Path, position: int) -> None:
-    with file.open("r+b") as handle:
-        handle.seek(position)
-        byte = handle.read(1)[0]
-        handle.seek(position)
-        handle.write(bytes([byte ^ 1]))
 
 
 def test_a_bundle_lists_its_graphs_and_facts(tiny_bundle: Path) -> None:
@@ -103,7 +96,7 @@ def test_every_listed_file_is_checked(folder: Path) -> None:
     Bundle.load(folder)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_one_changed_byte_of_the_manifest_is_refused(data: st.DataObject, tiny_bundle: Path, tmp_path: Path) -> None:
     raw = bytearray((tiny_bundle / MANIFEST).read_bytes())
@@ -320,7 +313,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_manifest_raises_only_bundle_errors(data: st.DataObject, folder: Path, tiny_bundle: Path) -> None:
     manifest = json.loads((tiny_bundle / MANIFEST).read_bytes())

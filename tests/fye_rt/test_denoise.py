@@ -224,9 +224,7 @@ def test_a_table_that_keeps_older_quantities_is_followed() -> None:
         x = jump.a * x + sum(w * q for w, q in zip(jump.w, kept, strict=False))
     reported: list[int] = []
     whole = blended_windows(2, "context", 24, 4)
-    ours = denoised(
-        frame_by_frame, table, rows, whole, noise, on_step=lambda index, timestep, latents: reported.append(index)
-    )
+    ours = denoised(frame_by_frame, table, rows, whole, noise, on_step=lambda index, *_: reported.append(index))
     np.testing.assert_allclose(ours, x, rtol=0, atol=1e-6)
     assert reported == [0, 2, 4, 5]
 

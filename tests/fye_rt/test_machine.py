@@ -1,14 +1,13 @@
 """What a machine tells of itself, and that engines keep to the cores that their process was given."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fye_rt import backends, machine
 from fye_rt.engine import Settings
+from tests.fye_rt.command_line import python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells")
 
@@ -80,5 +79,4 @@ print(Settings().threads, all(kept))
 def test_no_thread_of_an_engine_leaves_its_process_s_cores(name: str, tiny_bundle: Path) -> None:
     if name not in backends.installed():
         pytest.skip(f"{name} is not installed")
-    command = [sys.executable, "-c", CONFINED, str(tiny_bundle), name]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1 True\n"
+    assert python("-c", CONFINED, tiny_bundle, name).stdout == "1 True\n"

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from fye_rt.cli.arguments import as_flags
 from fye_rt.clips.live import live_frames
 from fye_rt.errors import BackendError, InputError, OutOfMemoryError, OutputError, lacking, memory_for
 from fye_rt.options import Options
-from tests.fye_rt.command_line import PORTRAIT, ROOT, TINY
+from tests.fye_rt.command_line import PORTRAIT, TINY, python
 
 MUCH = 2**50  # bytes or more; no address space has room for it
 
@@ -74,10 +72,8 @@ def of_pyav() -> None:
 
 @pytest.mark.parametrize("exhaust", [of_onnxruntime, of_numpy, of_torch, of_opencv, of_pillow, of_pyav])
 def test_every_library_s_memory_error_is_known(exhaust: Callable[[], None]) -> None:
-    with (
-        pytest.raises(OutOfMemoryError, match=r"^not enough memory for the test; use less$"),
-        memory_for("the test", "less"),
-    ):
+    text = r"^not enough memory for the test; use less$"
+    with pytest.raises(OutOfMemoryError, match=text), memory_for("the test", "less"):
         exhaust()
 
 
@@ -130,14 +126,9 @@ def test_other_errors_are_not_taken_for_memory_errors(error: Exception) -> None:
 
 
 def test_an_error_that_memory_caused_is_a_memory_error() -> None:
-    with (
-        pytest.raises(OutOfMemoryError, match=r"^not enough memory for the clip; use less$"),
-        memory_for("the clip", "less"),
-    ):
-        try:
-            of_numpy()
-        except MemoryError as error:
-            raise InputError("face.png is a damaged image") from error
+    text = r"^not enough memory for the clip; use less$"
+    with pytest.raises(OutOfMemoryError, match=text), memory_for("the clip", "less"):
+        raise InputError("face.png is a damaged image") from MemoryError()
 
 
 @pytest.mark.parametrize("kind", [InputError, OutputError, OutOfMemoryError])
@@ -226,8 +217,11 @@ print(json.dumps(said))
 """
 
 
+Exhausted = tuple[dict[str, Any], str, Path]
+
+
 @pytest.fixture(scope="module")
-def exhausted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
+def exhausted(tmp_path_factory: pytest.TempPathFactory) -> Exhausted:
     """What is said in a process that has little memory left, its stderr, and the folder of its files."""
     if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc and RLIMIT_AS, as Linux has them")
@@ -240,14 +234,12 @@ def exhausted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
     media.write_video(folder / "large.mp4", [np.zeros((4320, 7680, 3), np.uint8)], 25)
     jobs = ({"name": name, "portrait": str(PORTRAIT), "motion": name} for name in ("landmarks", "small"))
     (folder / "jobs.jsonl").write_text("\n".join(map(json.dumps, jobs)))
-    command = [sys.executable, "-c", LIMITED, str(TINY), str(PORTRAIT), str(folder)]
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=os.environ | one_thread, capture_output=True, text=True, check=False)
+    run = python("-c", LIMITED, TINY, PORTRAIT, folder, env=os.environ | one_thread)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1]), run.stderr, folder
 
 
-Exhausted = tuple[dict[str, Any], str, Path]
 LESS = "use a smaller size or low_memory"
 WINDOWED = r" with window_size=24; use a smaller size, a smaller window_size or low_memory"
 
@@ -292,10 +284,8 @@ def test_a_batch_goes_on_after_a_clip_without_memory(exhausted: Exhausted) -> No
     assert said["batch"] == 1
     failed, done = map(json.loads, (folder / "batch" / "results.jsonl").read_text().splitlines())
     assert (failed["name"], failed["status"], done["name"], done["status"]) == ("landmarks", "failed", "small", "done")
-    assert (
-        failed["error"].startswith("not enough memory for ")
-        and f"fye: line 1, landmarks: {as_flags(failed['error'])}" in err
-    )
+    assert failed["error"].startswith("not enough memory for ")
+    assert f"fye: line 1, landmarks: {as_flags(failed['error'])}" in err
 
 
 def test_a_worker_that_cannot_open_the_model_tries_again_with_the_next_clip() -> None:

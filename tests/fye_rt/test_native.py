@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fye_rt import arrays
+from tests.fye_rt.command_line import python
 
 _native = pytest.importorskip("fye_rt._native", reason="it is not built here; `pip install -e .` builds it")
 
@@ -206,12 +205,7 @@ def test_the_fastest_instructions_are_the_default(instructions: str) -> None:
     assert _native.instruction_set() == instructions
     order = ["avx512f", "avx2", "generic"]
     assert found == [name for name in order if name in found] and found[-1] == "generic"
-    fresh = subprocess.run(
-        [sys.executable, "-c", "from fye_rt import _native; print(_native.instruction_set())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    fresh = python("-c", "from fye_rt import _native; print(_native.instruction_set())")
     assert fresh.stdout.strip() == found[0]
     flags = Path("/proc/cpuinfo")
     if flags.exists() and found[0] != "generic":

@@ -10,18 +10,9 @@ from fye_rt.options import parse_request
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    assert Options() == Options(
-        steps=30,
-        guidance=None,
-        seed=0,
-        shared_noise=None,
-        forecast="off",
-        solver="ddim",
-        windows="context",
-        window_size=24,
-        window_overlap=4,
-        compute="auto",
-    )
+    noise = {"guidance": None, "seed": 0, "shared_noise": None, "compute": "auto"}
+    windows = {"windows": "context", "window_size": 24, "window_overlap": 4}
+    assert Options() == Options(steps=30, forecast="off", solver="ddim", **noise, **windows)
     assert Options().resolved() == Options(guidance=3.5, shared_noise=0.0)
 
 
@@ -106,6 +97,7 @@ def test_a_request_defaults_to_progressive_windows_and_balanced() -> None:
     ("settings", "forecast"),
     [
         ({"solver": "dpm"}, Forecast(method="off")),
+        ({"solver": "unipc"}, Forecast(method="off")),
         ({"evaluations": 5}, Forecast(method="calibrated", evaluations=5)),
         ({"forecast": "newton", "order": 2}, Forecast(method="newton", order=2)),
         ({"forecast": {"method": "newton", "order": 2}}, Forecast(method="newton", order=2)),
@@ -125,12 +117,17 @@ def test_a_size_is_height_and_width_in_text_or_numbers(size: Any) -> None:
     [
         ({"stepz": 3}, OptionError, "'stepz' is not known; allowed: portrait, motion"),
         ({"size": "64"}, OptionError, "size='64' is not valid"),
+        ({"size": [64]}, OptionError, 'size=[64] is not valid; give "HxW"'),
         ({"size": [64, 72, 3]}, OptionError, "size=[64, 72, 3] is not valid"),
         ({"size": "64x65"}, InputError, "the clip is 64x65; sides are multiples of 8, 64 to 2048"),
         ({"frames": 0}, OptionError, "frames=0 is not valid; allowed: 1 or more"),
         ({"frames": 2.5}, OptionError, "frames=2.5 is not valid"),
+        ({"frames": True}, OptionError, "frames=True"),
+        ({"guidance": True}, OptionError, "guidance=True"),
+        ({"forecast": "fast", "order": 2}, OptionError, "order=2 does not go with forecast='fast'"),
         ({"steps": "many"}, OptionError, "steps='many' is not valid"),
         ({"forecast": {"order": 1, "speed": 2}}, OptionError, "forecast has no 'speed'"),
+        ({"forecast": {"magic": 1}}, OptionError, "forecast has no 'magic'"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(settings: dict[str, Any], kind: type[FyeError], message: str) -> None:
@@ -139,7 +136,8 @@ def test_impossible_settings_are_refused_by_name(settings: dict[str, Any], kind:
 
 
 def test_a_request_is_validated_however_it_is_made() -> None:
-    with pytest.raises(OptionError, match="frames=0"):
-        ClipRequest(portrait="a.png", motion="b.mp4", frames=0)
+    for frames in (0, -1):
+        with pytest.raises(OptionError, match=f"frames={frames}"):
+            ClipRequest(portrait="a.png", motion="b.mp4", frames=frames)
     with pytest.raises(InputError, match="56x64"):
         ClipRequest(portrait="a.png", motion="b.mp4", size=(56, 64))

@@ -14,6 +14,7 @@ from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.arrays import Array
 from fye_rt.engine import Engine, Settings
 from tests import golden_files
+from tests.golden_files import Arrays
 
 # One evaluation, of numbers up to 5. Only the order of float32 additions differs, which measures 4e-6 for either
 # engine; other processors add in other orders.
@@ -95,23 +96,23 @@ def take(golden_bundle: Path) -> Callable[[str, str], Take]:
 
 
 @pytest.fixture(scope="module")
-def modules() -> golden_files.Arrays:
+def modules() -> Arrays:
     return golden_files.read("modules")
 
 
 @pytest.fixture(scope="module")
-def unet() -> golden_files.Arrays:
+def unet() -> Arrays:
     return golden_files.read("unet")
 
 
 @pytest.fixture(scope="module")
-def weights(golden_checkpoint: Path) -> golden_files.Arrays:
+def weights(golden_checkpoint: Path) -> Arrays:
     state = torch.load(golden_checkpoint / "follow-your-emoji" / "unet.pth", weights_only=True)
     return {name: tensor.float().numpy() for name, tensor in state.items()}
 
 
 @pytest.fixture(scope="module")
-def portrait(run: Run, modules: golden_files.Arrays) -> dict[str, Array]:
+def portrait(run: Run, modules: Arrays) -> dict[str, Array]:
     return run("reference", portrait_latents=modules["ref.latents"], clip_tokens=modules["ref.encoder_hidden_states"])
 
 
@@ -125,51 +126,43 @@ def by_frame(features: Array) -> Array:
     return features[0].transpose(1, 0, 2, 3)
 
 
-def test_clip_tokens_match_the_reference(run: Run, modules: golden_files.Arrays) -> None:
+def test_clip_tokens_match_the_reference(run: Run, modules: Arrays) -> None:
     tokens = run("image_encoder", clip_pixels=modules["clip.pixel_values"])["clip_tokens"]
     assert error(tokens, modules["clip.last_hidden_state"]) < TOLERANCE
 
 
-def test_the_vae_encodes_to_the_reference_s_mean(run: Run, modules: golden_files.Arrays) -> None:
+def test_the_vae_encodes_to_the_reference_s_mean(run: Run, modules: Arrays) -> None:
     latents = run("vae_encoder", pixels=modules["vae.image"])["portrait_latents"]
     assert error(latents / np.float32(0.18215), modules["vae.mean"]) < TOLERANCE
 
 
-def test_the_vae_decodes_to_the_reference_s_frame(run: Run, modules: golden_files.Arrays) -> None:
+def test_the_vae_decodes_to_the_reference_s_frame(run: Run, modules: Arrays) -> None:
     frames = run("vae_decoder", latents=modules["vae.latent"][:, :, None] * np.float32(0.18215))["frames"]
     want = np.clip(modules["vae.decoded"] / 2 + 0.5, 0, 1)
     assert error(frames.transpose(0, 3, 1, 2), want) < TOLERANCE
 
 
-def test_guider_features_match_the_reference(run: Run, modules: golden_files.Arrays) -> None:
+def test_guider_features_match_the_reference(run: Run, modules: Arrays) -> None:
     features = run("guider", landmark_images=by_frame(modules["guider.in"]))["landmark_features"]
     assert error(features, by_frame(modules["guider.out"])) < TOLERANCE
 
 
 @pytest.mark.parametrize("layer", range(16))
-def test_reference_keys_and_values_are_projections_of_the_references_tokens(
-    layer: int, portrait: dict[str, Array], modules: golden_files.Arrays, weights: golden_files.Arrays
-) -> None:
-    block = f"{LAYERS[layer]}.transformer_blocks.0"
-    for kv, projection in (("key", "to_k"), ("value", "to_v")):
-        want = modules[TOKENS[layer]] @ weights[f"{block}.attn1.{projection}.weight"].T
-        assert error(portrait[f"reference_{kv}.{layer}"], want) < TOLERANCE
-
-
-@pytest.mark.parametrize("layer", range(16))
-def test_clip_keys_and_values_are_projections_of_the_references_tokens(
-    layer: int, portrait: dict[str, Array], modules: golden_files.Arrays, weights: golden_files.Arrays
+def test_keys_and_values_are_projections_of_the_reference_s_tokens(
+    layer: int, portrait: dict[str, Array], modules: Arrays, weights: Arrays
 ) -> None:
     block = f"{LAYERS[layer]}.transformer_blocks.0"
     context = modules["ref.encoder_hidden_states"] @ weights["clip_fc.weight"].T + weights["clip_fc.bias"]
     for kv, projection in (("key", "to_k"), ("value", "to_v")):
+        want = modules[TOKENS[layer]] @ weights[f"{block}.attn1.{projection}.weight"].T
+        assert error(portrait[f"reference_{kv}.{layer}"], want) < TOLERANCE
         want = context @ weights[f"{block}.attn2.{projection}.weight"].T
         assert error(portrait[f"clip_{kv}.{layer}"], want) < TOLERANCE
 
 
 @pytest.mark.parametrize("timestep", [999, 366])
 def test_guided_predictions_match_the_reference(
-    timestep: int, run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
+    timestep: int, run: Run, portrait: dict[str, Array], unet: Arrays
 ) -> None:
     v = predict(run, "denoiser", unet, timestep, portrait)
     want = unet[f"out.cfg.t{timestep}"]
@@ -177,15 +170,13 @@ def test_guided_predictions_match_the_reference(
     assert error(v["v_conditional"], want[1:]) < TOLERANCE
 
 
-def test_the_unconditional_prediction_ignores_the_portrait(
-    run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
-) -> None:
+def test_the_unconditional_prediction_ignores_the_portrait(run: Run, portrait: dict[str, Array], unet: Arrays) -> None:
     v = predict(run, "denoiser", unet, 999, portrait)
     assert error(v["v_unconditional"], unet["out.nocfg_noref_zero_clip.t999"]) < TOLERANCE
 
 
 def test_the_prediction_without_guidance_matches_the_reference(
-    run: Run, portrait: dict[str, Array], unet: golden_files.Arrays
+    run: Run, portrait: dict[str, Array], unet: Arrays
 ) -> None:
     v = predict(run, "denoiser_cond", unet, 999, portrait)
     assert list(v) == ["v_conditional"]
@@ -193,9 +184,7 @@ def test_the_prediction_without_guidance_matches_the_reference(
 
 
 @pytest.mark.parametrize("size", ["hw12x20", "hw16x24"])
-def test_predictions_of_oblong_sizes_match_the_reference(
-    size: str, run: Run, modules: golden_files.Arrays, unet: golden_files.Arrays
-) -> None:
+def test_predictions_of_oblong_sizes_match_the_reference(size: str, run: Run, modules: Arrays, unet: Arrays) -> None:
     recorded = {name.removeprefix(f"{size}."): array for name, array in unet.items() if name.startswith(size)}
     tokens = modules["ref.encoder_hidden_states"]
     portrait = run("reference", portrait_latents=recorded["ref_latents"], clip_tokens=tokens)
@@ -203,9 +192,7 @@ def test_predictions_of_oblong_sizes_match_the_reference(
     assert error(np.concatenate([v["v_unconditional"], v["v_conditional"]]), recorded["out.cfg.t500"]) < TOLERANCE
 
 
-def predict(
-    run: Run, graph: str, recorded: golden_files.Arrays, timestep: int, portrait: dict[str, Array]
-) -> dict[str, Array]:
+def predict(run: Run, graph: str, recorded: Arrays, timestep: int, portrait: dict[str, Array]) -> dict[str, Array]:
     return run(
         graph,
         latents=recorded["latents"],
@@ -226,9 +213,7 @@ def test_latents_of_every_step_match_the_reference(name: str, engine: str, take:
 
 
 @pytest.mark.slow
-def test_tiled_latents_are_the_blend_of_the_reference_s_tiles(
-    take: Callable[[str, str], Take],
-) -> None:
+def test_tiled_latents_are_the_blend_of_the_reference_s_tiles(take: Callable[[str, str], Take]) -> None:
     recorded, made = golden_files.read(LONG), take(LONG, "onnxruntime")
     assert made.timesteps == recorded["timesteps"].tolist()
     weights = np.exp(-((np.arange(8) - 3.5) ** 2) / 8**2 / (2 * 0.01))[:, None, None]

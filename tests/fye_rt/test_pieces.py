@@ -10,6 +10,9 @@ from fye_rt.errors import OptionError
 from fye_rt.options import Options
 from fye_rt.pieces import BUDGET, clip_pieces, evaluations, key_frame_pieces, live_pieces
 
+Movement = NDArray[np.float64] | None
+Clip = tuple[int, int, Movement]
+
 
 @pytest.mark.parametrize("windows", ["context", "reference", "tiles"])
 def test_a_blended_clip_is_one_piece_with_all_of_its_windows(windows: str) -> None:
@@ -29,7 +32,7 @@ def test_a_progressive_clip_has_one_whole_window_a_piece() -> None:
 
 
 @st.composite
-def clips(draw: st.DrawFn) -> tuple[int, int, NDArray[np.float64] | None]:
+def clips(draw: st.DrawFn) -> Clip:
     frames = draw(st.integers(1, 2000))
     if draw(st.booleans()):
         return frames, draw(st.integers(8, 32)), None
@@ -38,8 +41,8 @@ def clips(draw: st.DrawFn) -> tuple[int, int, NDArray[np.float64] | None]:
 
 
 @given(clip=clips())
-@settings(max_examples=60, deadline=None)
-def test_every_frame_is_made_once_and_finished_in_order(clip: tuple[int, int, NDArray[np.float64] | None]) -> None:
+@settings(max_examples=60)
+def test_every_frame_is_made_once_and_finished_in_order(clip: Clip) -> None:
     frames, size, _ = clip
     pieces = key_frame_pieces(*clip)
     finished: set[int] = set()
@@ -56,10 +59,8 @@ def test_every_frame_is_made_once_and_finished_in_order(clip: tuple[int, int, ND
 
 
 @given(clip=clips())
-@settings(max_examples=60, deadline=None)
-def test_intervals_are_pinned_at_their_two_ends_and_nowhere_else(
-    clip: tuple[int, int, NDArray[np.float64] | None],
-) -> None:
+@settings(max_examples=60)
+def test_intervals_are_pinned_at_their_two_ends_and_nowhere_else(clip: Clip) -> None:
     first, *others = key_frame_pieces(*clip)
     assert not first.pinned.any()
     assert first.frames[[0, -1]].tolist() == [0, clip[0] - 1]
@@ -68,10 +69,8 @@ def test_intervals_are_pinned_at_their_two_ends_and_nowhere_else(
 
 
 @given(clip=clips())
-@settings(max_examples=60, deadline=None)
-def test_key_frames_lie_8_to_23_frames_apart_and_cost_at_most_the_budget(
-    clip: tuple[int, int, NDArray[np.float64] | None],
-) -> None:
+@settings(max_examples=60)
+def test_key_frames_lie_8_to_23_frames_apart_and_cost_at_most_the_budget(clip: Clip) -> None:
     frames, _, movement = clip
     pieces = key_frame_pieces(frames, 24, movement)
     if frames <= 24:
@@ -117,7 +116,7 @@ def test_long_clips_have_key_frames_of_key_frames() -> None:
         (10, 24, -np.ones(9), "movement"),
     ],
 )
-def test_impossible_pieces_are_refused(frames: int, size: int, movement: NDArray[np.float64] | None, name: str) -> None:
+def test_impossible_pieces_are_refused(frames: int, size: int, movement: Movement, name: str) -> None:
     with pytest.raises(OptionError, match=name):
         key_frame_pieces(frames, size, movement)
 
@@ -129,11 +128,8 @@ def test_an_interval_begins_where_the_one_before_ends() -> None:
         assert piece.frames[-1] == following.frames[0]
 
 
-@given(
-    counts=st.lists(st.integers(1, 24), min_size=1, max_size=20),
-    overlap=st.integers(0, 8),
-)
-@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(1, 24), min_size=1, max_size=20), overlap=st.integers(0, 8))
+@settings(max_examples=60)
 def test_live_pieces_are_pinned_to_the_frames_before_them(counts: list[int], overlap: int) -> None:
     pieces = list(live_pieces(counts, overlap))
     assert [k for piece in pieces for k in piece.finished] == list(range(sum(counts)))

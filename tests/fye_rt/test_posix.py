@@ -3,14 +3,12 @@
 This is no Windows, which fye-rt has not been tried on; it finds what would not even start there.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fye_rt import media
-from tests.fye_rt.command_line import LANDMARKS, PORTRAIT, ROOT, TINY
+from tests.fye_rt.command_line import LANDMARKS, PORTRAIT, ROOT, TINY, python
 
 WITHOUT = """
 import importlib, multiprocessing, os, shutil, signal, subprocess, sys, tempfile
@@ -42,8 +40,7 @@ for holder, names in ((os, FUNCTIONS), (signal, [*SIGNALS, "alarm", "setitimer",
 
 
 def run(code: str, *arguments: object) -> str:
-    command = [sys.executable, "-c", WITHOUT + code, *map(str, arguments)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-c", WITHOUT + code, *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

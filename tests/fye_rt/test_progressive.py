@@ -116,18 +116,13 @@ def test_the_same_clip_twice_is_identical() -> None:
 
 
 def test_memory_of_progressive_denoising_does_not_grow_with_the_clip() -> None:
+    def inputs(frames: NDArray[np.int64]) -> PieceInputs:
+        return PieceInputs(function_network(alone), frame_noise(7, frames.tolist(), 16, 16), None)
+
     peaks = []
     for frames in (300, 2000):
-        pieces = key_frame_pieces(frames, 24)
-        forecaster = jump_table(SCHEDULE)
         tracemalloc.start()
-        for _ in denoise_pieces(
-            pieces,
-            lambda frames: PieceInputs(function_network(alone), frame_noise(7, frames.tolist(), 16, 16), None),
-            SCHEDULE,
-            forecaster,
-            1.0,
-        ):
+        for _ in denoise_pieces(key_frame_pieces(frames, 24), inputs, SCHEDULE, jump_table(SCHEDULE), 1.0):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -1,7 +1,6 @@
 """Every field of a request can be set from the command line, from Python and in a batch; errors name it everywhere."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from fye_rt import ClipRequest, Control, Crop, Forecast, Options
 from fye_rt.batch.jobs import FIELDS
 from fye_rt.cli.arguments import REQUEST, as_flags
 from fye_rt.cli.main import app
-from fye_rt.errors import InputError, OptionError
 from fye_rt.options import SETTINGS, parse_request
 
 COMMANDS = typer.main.get_command(app).commands
@@ -79,41 +77,6 @@ def test_the_command_line_and_batches_can_set_every_field(name: str) -> None:
     in_batch = {opt for parameter in COMMANDS["batch"].params for opt in parameter.opts}
     assert name in FIELDS or flag in in_batch
     assert name in REQUEST
-
-
-def test_what_is_not_set_is_as_the_command_line_has_it() -> None:
-    request = parse_request({**SOURCES, "steps": None})
-    assert request.options == Options(windows="progressive", forecast=Forecast(method="balanced"))
-    assert parse_request({"solver": "unipc"}).options.forecasting.method == "off"
-    assert parse_request({"evaluations": 4}).options.forecasting.method == "calibrated"
-    assert parse_request({"size": "64x72"}).size == (64, 72)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "text"),
-    [
-        ({"beauty": 9}, OptionError, "'beauty' is not known; allowed: portrait, motion"),
-        ({"size": [64]}, OptionError, 'size=\\[64\\] is not valid; give "HxW"'),
-        ({"size": "64x65"}, InputError, "sides are multiples of 8"),
-        ({"frames": 0}, OptionError, "frames=0 is not valid; allowed: 1 or more"),
-        ({"frames": True}, OptionError, "frames=True"),
-        ({"forecast": {"magic": 1}}, OptionError, "forecast has no 'magic'"),
-        ({"forecast": "fast", "order": 2}, OptionError, "order=2 does not go with forecast='fast'"),
-        ({"guidance": True}, OptionError, "guidance=True"),
-    ],
-)
-def test_a_setting_outside_its_range_is_refused_by_name(
-    settings: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
-        parse_request(settings)
-
-
-def test_a_request_in_python_is_checked_too() -> None:
-    with pytest.raises(OptionError, match="frames=-1"):
-        ClipRequest(portrait=Path("a"), motion="b", frames=-1)
-    with pytest.raises(InputError, match="the clip is 64x65"):
-        ClipRequest(portrait="a", motion="b", size=(64, 65))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fye_rt.errors import OptionError
@@ -19,7 +19,6 @@ def clips(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("kind", BLENDED)
 @given(clip=clips())
-@settings(max_examples=100, deadline=None)
 def test_every_frame_is_covered_with_weights_that_sum_to_one(kind: str, clip: tuple[int, int, int]) -> None:
     frames, size, overlap = clip
     total = np.zeros(frames)
@@ -33,7 +32,6 @@ def test_every_frame_is_covered_with_weights_that_sum_to_one(kind: str, clip: tu
 
 @pytest.mark.parametrize("kind", ["context", "tiles"])
 @given(clip=clips())
-@settings(max_examples=100, deadline=None)
 def test_windows_run_forward_without_wrapping_and_share_what_was_asked(kind: str, clip: tuple[int, int, int]) -> None:
     frames, size, overlap = clip
     windows = blended_windows(frames, kind, size, overlap)
@@ -49,7 +47,6 @@ def test_windows_run_forward_without_wrapping_and_share_what_was_asked(kind: str
 
 
 @given(clip=clips())
-@settings(max_examples=100, deadline=None)
 def test_only_the_last_reference_window_wraps(clip: tuple[int, int, int]) -> None:
     frames, size, overlap = clip
     windows = blended_windows(frames, "reference", size, overlap)

@@ -73,14 +73,14 @@ def missing(name: str) -> Any:
     ],
 )
 def test_machines_without_a_gpu_are_told_apart(load: Callable[[str], Any], reason: str) -> None:
-    found = gpu.look(load)
-    assert found.gpus == () and reason in found.reason
+    machine = gpu.look(load)
+    assert machine.gpus == () and reason in machine.reason
 
 
 def test_the_driver_lists_every_gpu() -> None:
-    found = gpu.look(lambda name: Driver(2))
-    assert found.gpus == (gpu.Gpu("GPU 0", "sm_90", 1 << 30), gpu.Gpu("GPU 1", "sm_91", 2 << 30))
-    assert (found.cuda, found.reason) == ("13.2", "")
+    machine = gpu.look(lambda name: Driver(2))
+    assert machine.gpus == (gpu.Gpu("GPU 0", "sm_90", 1 << 30), gpu.Gpu("GPU 1", "sm_91", 2 << 30))
+    assert (machine.cuda, machine.reason) == ("13.2", "")
 
 
 @pytest.mark.parametrize(

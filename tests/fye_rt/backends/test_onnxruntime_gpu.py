@@ -19,33 +19,14 @@ from fye_rt.backends import gpu, onnxruntime_gpu
 from fye_rt.backends.onnxruntime_bound import DeviceInput
 from fye_rt.backends.onnxruntime_gpu import CUDA, RTX, TENSORRT, Provider
 from fye_rt.backends.onnxruntime_norms import as_layer_norms
-from fye_rt.bundle import GRAPHS, shipped_bundle, symbols
+from fye_rt.bundle import GRAPHS, shipped_bundle
 from fye_rt.engine import Settings
 from fye_rt.errors import BackendError
+from tests.fye_rt.networks import graph_inputs
 
 HERE = replace(CUDA, name="CPUExecutionProvider", device="cpu")
 ONE_GPU = gpu.Found((gpu.Gpu("a GPU", "sm_90", 80 << 30),), "13.0", "")
 EVERY_RUN = ("latents", "timestep")
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_bundle: Path) -> Bundle:
-    return Bundle.load(tiny_bundle)
-
-
-@pytest.fixture
-def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
-
-
-def given(bundle: Bundle, graph: str, frames: int = 3) -> dict[str, Any]:
-    random, sizes = np.random.default_rng(frames), symbols(frames, 64, 72)
-    made: dict[str, Any] = {}
-    for spec in bundle.graphs[graph].inputs:
-        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
-        whole = spec.dtype == "int64"
-        made[spec.name] = np.array([500]) if whole else random.standard_normal(shape, np.float32)
-    return made
 
 
 def relative(made: np.ndarray, expected: np.ndarray) -> float:
@@ -53,11 +34,11 @@ def relative(made: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_every_graph_agrees_with_the_cpu(graph: str, tiny: Bundle) -> None:
-    inputs = given(tiny, graph)
-    made = HERE.open_here(tiny, graph, "fp32").run(inputs)
-    expected = backends.load("onnxruntime")(tiny, graph, Settings(threads=1)).run(inputs)
-    assert made.keys() == expected.keys() == {spec.name for spec in tiny.graphs[graph].outputs}
+def test_every_graph_agrees_with_the_cpu(graph: str, bundle: Bundle) -> None:
+    inputs = graph_inputs(bundle, graph, 3)
+    made = HERE.open_here(bundle, graph, "fp32").run(inputs)
+    expected = backends.load("onnxruntime")(bundle, graph, Settings(threads=1)).run(inputs)
+    assert made.keys() == expected.keys() == {spec.name for spec in bundle.graphs[graph].outputs}
     for name, array in expected.items():
         # norms of this bundle's random weights amplify rounding: PyTorch and OpenVINO differ from the CPU by 5e-5 too
         assert made[name].shape == array.shape and relative(made[name], array) < 1e-4
@@ -67,7 +48,7 @@ def test_every_graph_agrees_with_the_cpu(graph: str, tiny: Bundle) -> None:
 def test_float16_stays_near_float32(graph: str) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
     engine = HERE.open_here(mini, graph, "fp16")
-    inputs = given(mini, graph)
+    inputs = graph_inputs(mini, graph, 3)
     held = {name: array if name in EVERY_RUN else engine.to_device(array) for name, array in inputs.items()}
     made = engine.run(held if graph == "denoiser_cond" else inputs)
     exact = HERE.open_here(mini, graph, "fp32").run(inputs)
@@ -77,22 +58,23 @@ def test_float16_stays_near_float32(graph: str) -> None:
         assert 0 < relative(made[name], array) < 1e-2
 
 
-def test_shapes_alternate_and_outputs_belong_to_the_caller(tiny: Bundle) -> None:
-    engine = HERE.open_here(tiny, "guider", "fp32")
-    first = engine.run(given(tiny, "guider", 2))["landmark_features"]
+def test_shapes_alternate_and_outputs_belong_to_the_caller(bundle: Bundle) -> None:
+    engine = HERE.open_here(bundle, "guider", "fp32")
+    first = engine.run(graph_inputs(bundle, "guider", 2))["landmark_features"]
     kept = first.copy()
     for frames in (3, 2, 3):
-        other = engine.run(given(tiny, "guider", frames))["landmark_features"]
+        other = engine.run(graph_inputs(bundle, "guider", frames))["landmark_features"]
         assert other.shape[0] == frames
-    darker = {name: array / 2 for name, array in given(tiny, "guider", 2).items()}
+    darker = {name: array / 2 for name, array in graph_inputs(bundle, "guider", 2).items()}
     assert relative(engine.run(darker)["landmark_features"], kept) > 1e-3
     np.testing.assert_array_equal(first, kept)
-    np.testing.assert_array_equal(engine.run(given(tiny, "guider", 2))["landmark_features"], kept)
+    np.testing.assert_array_equal(engine.run(graph_inputs(bundle, "guider", 2))["landmark_features"], kept)
 
 
-def test_inputs_on_the_device_are_copied_only_when_they_change(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = HERE.open_here(tiny, "denoiser_cond", "fp32")
-    one, other, short = given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond"), given(tiny, "denoiser_cond", 2)
+def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = HERE.open_here(bundle, "denoiser_cond", "fp32")
+    same, other = (graph_inputs(bundle, "denoiser_cond", 3) for _ in range(2))
+    short = graph_inputs(bundle, "denoiser_cond", 2)
     other["reference_key.0"] = other["reference_key.0"] + 1
     copied: list[int] = []
     value = DeviceInput.value
@@ -111,9 +93,9 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(tiny: Bundle, mon
         copied.clear()
         return number
 
-    first, second = held(one), held(other)
+    first, second = held(same), held(other)
     a = engine.run(first)["v_conditional"]
-    assert copies() == len(one) - len(EVERY_RUN)
+    assert copies() == len(same) - len(EVERY_RUN)
     addresses = {key: place.value.data_ptr() for key, place in engine._places.items()}
     np.testing.assert_array_equal(engine.run(first)["v_conditional"], a)
     assert copies() == 0
@@ -131,14 +113,14 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(tiny: Bundle, mon
     assert ids == ["1", "2"]
 
 
-def test_a_clip_agrees_with_the_cpu_s(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_agrees_with_the_cpu_s(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (9, 64, 72, 3), np.uint8)
     monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)  # with windows that share features, and one that is shorter
     monkeypatch.setattr(Provider, "unusable", lambda self, bundle=None: "")
     made = []
     for backend in ("onnxruntime-cuda", "onnxruntime"):
-        with Animator(tiny, backend, compute="fp32") as animator:
+        with Animator(bundle, backend, compute="fp32") as animator:
             state, motion = animator.encode_portrait(images[0]), animator.encode_motion(images)
             options = Options(steps=3, guidance=2.0, window_size=5, window_overlap=2)
             made.append(animator.denoise(state, motion, options=options))
@@ -147,9 +129,9 @@ def test_a_clip_agrees_with_the_cpu_s(tiny: Bundle, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_the_cuda_provider_has_every_operator(graph: str, precision: str, tiny: Bundle, data: Path) -> None:
+def test_the_cuda_provider_has_every_operator(graph: str, precision: str, bundle: Bundle, data: Path) -> None:
     found = json.loads((data / "onnxruntime_gpu" / "operators.json").read_text())
-    model = onnx.load_model_from_string(CUDA._model(tiny, graph, precision))
+    model = onnx.load_model_from_string(CUDA._model(bundle, graph, precision))
     names = {f"{node.domain}:{node.op_type}".lstrip(":") for node in model.graph.node}
     assert names - set(found["onnxruntime_gpu 1.31.1"]) <= {"Squeeze"}  # of sizes, which stay on the CPU
 
@@ -196,11 +178,11 @@ def test_options_exist_in_the_real_libraries(provider: Provider, replayed: bool,
     assert provider.replays == (provider is CUDA)
 
 
-def test_engine_caches_of_two_bundles_are_kept_apart(tiny: Bundle) -> None:
+def test_engine_caches_of_two_bundles_are_kept_apart(bundle: Bundle) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
     places = [
-        onnxruntime_gpu._cache_name(bundle, graph, compute)
-        for bundle in (tiny, mini)
+        onnxruntime_gpu._cache_name(each, graph, compute)
+        for each in (bundle, mini)
         for graph in ("guider", "denoiser")
         for compute in ("fp32", "fp16")
     ]
@@ -228,25 +210,25 @@ def refuse(replayed: bool) -> None:
 
 
 def test_a_graph_that_cannot_be_captured_runs_without_capture(
-    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = Session(monkeypatch, refuse)
-    inputs = given(tiny, "denoiser_cond")
-    HERE.open_here(tiny, "denoiser_cond", "fp32").run(inputs)
+    inputs = graph_inputs(bundle, "denoiser_cond", 3)
+    HERE.open_here(bundle, "denoiser_cond", "fp32").run(inputs)
     assert session.asked == [True, False]
     assert caplog.messages == [
         "denoiser_cond runs without a CUDA graph, and a little slower (not all nodes are on the GPU)"
     ]
-    HERE.open_here(tiny, "guider", "fp32")
+    HERE.open_here(bundle, "guider", "fp32")
     assert session.asked == [True, False, False]
 
 
 def test_a_capture_that_fails_in_a_run_is_given_up(
-    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = Session(monkeypatch, lambda replayed: None)
-    engine = HERE.open_here(tiny, "denoiser_cond", "fp32")
-    inputs = given(tiny, "denoiser_cond")
+    engine = HERE.open_here(bundle, "denoiser_cond", "fp32")
+    inputs = graph_inputs(bundle, "denoiser_cond", 3)
     expected = engine.run(inputs)["v_conditional"]
     run = onnxruntime.InferenceSession.run_with_iobinding
 
@@ -264,47 +246,48 @@ def test_a_capture_that_fails_in_a_run_is_given_up(
     assert len(caplog.messages) == 1 and "stream is capturing" in caplog.text
 
 
-def test_a_failed_run_is_reported_with_a_remedy(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_is_reported_with_a_remedy(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*given: Any) -> None:
         raise RuntimeError("Failed to allocate memory\nfor requested buffer")
 
-    engine = HERE.open_here(tiny, "guider", "fp32")
+    engine = HERE.open_here(bundle, "guider", "fp32")
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", exhausted)
     text = r"onnxruntime-cuda cannot run guider: Failed to allocate memory for requested buffer; make smaller clips"
     with pytest.raises(BackendError, match=text):
-        engine.run(given(tiny, "guider"))
+        engine.run(graph_inputs(bundle, "guider", 3))
 
 
-def test_a_graph_that_does_not_open_is_reported(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_does_not_open_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Provider, "_session", lambda *given: 1 / 0)
     with pytest.raises(BackendError, match="onnxruntime-cuda cannot open guider: division by zero; check with: fye"):
-        CUDA.open_here(tiny, "guider", "fp32")
+        CUDA.open_here(bundle, "guider", "fp32")
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize("provider", [CUDA, TENSORRT])
 def test_a_session_without_its_provider_is_refused(
-    provider: Provider, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provider: Provider, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if provider.name in onnxruntime.get_available_providers():
         pytest.skip("needs an onnxruntime without it")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(BackendError, match=rf"ONNX Runtime leaves {provider.name} out, .* run: pip uninstall"):
-        provider.open_here(tiny, "guider", "fp32")
+        provider.open_here(bundle, "guider", "fp32")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx"])
-def test_a_missing_gpu_or_provider_is_named(name: str, tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_or_provider_is_named(name: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
     with pytest.raises(BackendError, match="there is no NVIDIA driver"):
-        backends.load(name)(tiny, "guider", Settings())
+        backends.load(name)(bundle, "guider", Settings())
     monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
     with pytest.raises(BackendError, match=r"\w+ExecutionProvider( is not installed)?; run: pip"):
-        backends.load(name)(tiny, "guider", Settings())
+        backends.load(name)(bundle, "guider", Settings())
 
 
-def test_an_old_driver_and_a_missing_library_are_named(one_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name, TENSORRT.name])
     monkeypatch.setattr(onnxruntime, "cuda_version", "14.1")
     assert CUDA.unusable() == ("this onnxruntime is for CUDA 14.1, the driver for CUDA 13.0; install a newer driver")
@@ -334,7 +317,7 @@ def test_an_old_driver_and_a_missing_library_are_named(one_gpu: None, monkeypatc
 
 
 def test_without_onnx_ir_graphs_stay_in_float32(
-    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)
@@ -342,10 +325,10 @@ def test_without_onnx_ir_graphs_stay_in_float32(
     assert backends.computes("onnxruntime-cuda") == ("fp32",)
     with pytest.raises(BackendError, match=r"computes in fp32 here, not in fp16; .* run: pip install onnx-ir$"):
         backends.resolve_compute("onnxruntime-cuda", "fp16")
-    engine = backends.load("onnxruntime-cuda")(tiny, "denoiser_cond", Settings())
+    engine = backends.load("onnxruntime-cuda")(bundle, "denoiser_cond", Settings())
     assert engine.compute == "fp32" and "run: pip install onnx-ir" in caplog.text
-    inputs = given(tiny, "denoiser_cond")
-    expected = backends.load("onnxruntime")(tiny, "denoiser_cond", Settings()).run(inputs)["v_conditional"]
+    inputs = graph_inputs(bundle, "denoiser_cond", 3)
+    expected = backends.load("onnxruntime")(bundle, "denoiser_cond", Settings()).run(inputs)["v_conditional"]
     np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
 
 

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,34 +5,15 @@ import pytest
 
 from fye_rt import Bundle
 from fye_rt.engine import Settings
+from tests.fye_rt.networks import graph_inputs
 
 openvino = pytest.importorskip("openvino")
 
 # bfloat16 keeps 8 bits: 1 to 4 % of the prediction after 90 attentions and 400 linear layers. Where attention with as
 # many queries as heads is left as it is, the error is 30 %.
 BF16 = 0.1
-EIGHT_FRAMES = (8, 12, 12)  # frames, latent height and width: the motion modules have 8 heads
-FOUR_POSITIONS = (3, 16, 16)  # 2x2 at the deepest level, where the tiny bundle's transformers have 4 heads
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.load(tiny_bundle)
-
-
-def inputs(bundle: Bundle, frames: int, height: int, width: int) -> dict[str, Any]:
-    """Random inputs of the denoiser for `frames` frames of `height` x `width` latents."""
-    rng = np.random.default_rng(frames)
-    sizes = {"frames": frames, "latent_height": height, "latent_width": width}
-    for level in range(4):
-        sizes[f"tokens{level}"] = height * width
-        height, width = (height + 1) // 2, (width + 1) // 2
-    arrays: dict[str, Any] = {"timestep": np.array([500], np.int64)}
-    for tensor in bundle.graphs["denoiser"].inputs:
-        if tensor.name != "timestep":
-            shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
-            arrays[tensor.name] = rng.standard_normal(shape, dtype=np.float32)
-    return arrays
+EIGHT_FRAMES = (8, 96, 96)  # frames, height and width: the motion modules have 8 heads
+FOUR_POSITIONS = (3, 128, 128)  # 2x2 at the deepest level, where the tiny bundle's transformers have 4 heads
 
 
 def run(bundle: Bundle, compute: str, *cases: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,10 +28,8 @@ def relative_rms(got: dict[str, Any], want: dict[str, Any]) -> float:
     return max(float(np.sqrt(np.mean((got[name] - want[name]) ** 2) / np.mean(want[name] ** 2))) for name in want)
 
 
-def test_bf16_stays_near_fp32_in_two_shapes_of_one_denoiser(
-    bundle: Bundle,
-) -> None:
-    cases = [inputs(bundle, *EIGHT_FRAMES), inputs(bundle, *FOUR_POSITIONS)]
+def test_bf16_stays_near_fp32_in_two_shapes_of_one_denoiser(bundle: Bundle) -> None:
+    cases = [graph_inputs(bundle, "denoiser", *shape) for shape in (EIGHT_FRAMES, FOUR_POSITIONS)]
     exact = run(bundle, "fp32", *cases)
     assert exact[1]["v_conditional"].shape == (1, 4, 3, 16, 16)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

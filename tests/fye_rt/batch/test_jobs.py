@@ -91,6 +91,7 @@ def test_a_name_of_any_script_is_taken_once_however_it_is_written(tmp_path: Path
     names = ["肖像", "Été", "E\u0301te\u0301", "STRASSE", "straße"]
     jobs = read(tmp_path, *(GOOD | {"name": name} for name in names))
     assert [isinstance(job, Job) for job in jobs] == [True, True, False, True, False]
+    assert isinstance(jobs[4], BadJob) and jobs[4].error == "line 4 has the name 'straße' already"
 
 
 def test_names_made_of_files_differ_from_names_that_jobs_set(tmp_path: Path) -> None:
@@ -137,11 +138,6 @@ def test_a_bad_line_says_what_is_wrong_and_spares_the_others(line: Any, said: st
     assert isinstance(first, Job) and isinstance(last, Job) and last.line == 3
     assert isinstance(bad, BadJob) and bad.line == 2 and bad.name in ("line-2", "a--b-2")
     assert re.search(said, bad.error), bad.error
-
-
-def test_a_name_is_given_once(tmp_path: Path) -> None:
-    _, second = read(tmp_path, GOOD | {"name": "one"}, GOOD | {"name": "ONE"})
-    assert isinstance(second, BadJob) and second.error == "line 1 has the name 'ONE' already"
 
 
 def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:

@@ -50,31 +50,28 @@ def start(jobs: Path, output: Path, *arguments: str) -> "subprocess.Popen[bytes]
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The portraits that were encoded."""
-    found: list[bytes] = []
+    portraits: list[bytes] = []
     encode = Animator.encode_portrait
 
     def count(self: Animator, image: Any, clip_pixels: Any = None) -> Any:
-        found.append(image.tobytes())
+        portraits.append(image.tobytes())
         return encode(self, image, clip_pixels)
 
     monkeypatch.setattr(Animator, "encode_portrait", count)
-    return found
+    return portraits
 
 
 def test_a_batch_encodes_each_portrait_once(fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None) -> None:
     other = str(PORTRAIT.parents[1] / "cartoons" / "portrait.png")
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": other}, {"name": "c", "seed": 1})
     assert fye("batch", jobs, "-o", tmp_path / "out", *FAST) == f"{tmp_path / 'out'}: 3 clips\n"
-    found = results(tmp_path / "out")
-    assert [(one["name"], one["line"], one["status"], one["frames"]) for one in found] == [
-        ("a", 1, "done", 1),
-        ("b", 2, "done", 1),
-        ("c", 3, "done", 1),
-    ]
-    assert len({one["sha256"] for one in found}) == 3
-    for one in found:
-        assert media.probe_video(tmp_path / "out" / one["output"]).frames == 1
-        assert worker.sha256(tmp_path / "out" / one["output"]) == one["sha256"]
+    records = results(tmp_path / "out")
+    facts = [(record["name"], record["line"], record["status"], record["frames"]) for record in records]
+    assert facts == [("a", 1, "done", 1), ("b", 2, "done", 1), ("c", 3, "done", 1)]
+    assert len({record["sha256"] for record in records}) == 3
+    for record in records:
+        assert media.probe_video(tmp_path / "out" / record["output"]).frames == 1
+        assert worker.sha256(tmp_path / "out" / record["output"]) == record["sha256"]
     assert len(encoded) == 2
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert (summary["jobs"], summary["done"], summary["failed"], summary["workers"]) == (3, 3, 0, 1)
@@ -93,7 +90,7 @@ def test_bad_jobs_are_recorded_and_skipped(tmp_path: Path, capsys: pytest.Captur
     assert said.out.splitlines() == [f"{tmp_path / 'out'}: 1 clips", f"{tmp_path / 'out' / RESULTS}: 3 failed of 4"]
     lines = said.err.splitlines()
     assert [line.split(":")[1].strip() for line in lines] == ["line 1, gone", "line 2, line-2", "line 3, broken"]
-    assert [one["status"] for one in results(tmp_path / "out")] == ["failed", "failed", "failed", "done"]
+    assert [record["status"] for record in results(tmp_path / "out")] == ["failed", "failed", "failed", "done"]
     assert "No such file" in results(tmp_path / "out")[0]["error"]
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["good.mp4"]
 
@@ -223,9 +220,9 @@ def test_no_job_of_ten_thousand_is_lost(tmp_path: Path, monkeypatch: pytest.Monk
         outcome = run(jobs, folder, "digest", engine, lambda: Alone(lambda: work), lambda *_: None)
     assert (outcome.done, len(outcome.failed)) == (9_800, 200)
     assert len(seen) == len(set(seen)) == 9_900
-    found = results(tmp_path / "out")
-    assert [one["line"] for one in found] == list(range(1, 10_001))
-    assert {one["error"] for one in found if one["status"] == "failed"} == {
+    records = results(tmp_path / "out")
+    assert [record["line"] for record in records] == list(range(1, 10_001))
+    assert {record["error"] for record in records if record["status"] == "failed"} == {
         "RuntimeError: nobody foresaw this",
         "it is not JSON (Expecting value: line 1 column 1 (char 0))",
     }
@@ -241,7 +238,7 @@ def test_results_are_written_when_the_run_is_given_up(tmp_path: Path) -> None:
 
     with Folder(tmp_path / "out") as folder, pytest.raises(KeyboardInterrupt):
         run(jobs, folder, "digest", AnimatorSpec(TINY), lambda: Alone(lambda: work), lambda *_: None)
-    assert [one["name"] for one in results(tmp_path / "out")] == ["a"]
+    assert [record["name"] for record in results(tmp_path / "out")] == ["a"]
     assert json.loads((tmp_path / "out" / SUMMARY).read_text())["not_begun"] == 1
 
 

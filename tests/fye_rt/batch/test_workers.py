@@ -106,11 +106,7 @@ def test_devices_are_the_visible_ones(
 
 
 def test_workers_share_the_cores() -> None:
-    assert [threads_each(0, 1, 8), threads_each(0, 3, 8), threads_each(5, 9, 2), threads_each(0, 2, None)] == [
-        0,
-        2,
-        5,
-        1,
-    ]
+    asked = ((0, 1, 8), (0, 3, 8), (5, 9, 2), (0, 2, None))
+    assert [threads_each(*each) for each in asked] == [0, 2, 5, 1]
     with pytest.raises(OptionError, match="3 workers share 2 cores; pass workers=2 or less, or threads=1"):
         threads_each(0, 3, 2)

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +7,13 @@ import pytest
 from fye_rt import media
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import demo
-from fye_rt.cli.main import main
 from fye_rt.clips.clip import Clip
 from fye_rt.errors import BundleError
 from fye_rt.forecasts.choose import PRESETS
 from fye_rt.options import DEFAULT_FORECAST
+from tests.fye_rt.command_line import BUNDLES, ROOT, Fye, python
 
-ROOT = Path(__file__).resolve().parents[3]
-INPUTS = ROOT / "engines" / "bundles" / "demo"
+INPUTS = BUNDLES / "demo"
 
 
 @pytest.mark.slow
@@ -26,7 +23,7 @@ def test_the_demo_runs_anywhere_without_mediapipe_opencv_and_torch(tmp_path: Pat
         "sys.modules.update(dict.fromkeys('mediapipe cv2 torch openvino matplotlib fye_export fye_bench'.split()))\n"
         "from fye_rt.cli.main import main; sys.exit(main(['demo', '-o', 'here/demo']))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = python("-c", code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # no terminal: no bars
     folder = tmp_path / "here" / "demo"
@@ -108,8 +105,6 @@ def test_the_trained_bundle_is_preferred_once_it_ships(tmp_path: Path, monkeypat
         assert shipped_bundle() == tmp_path / name
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, fye: Fye) -> None:
     (tmp_path / "file").touch()
-    assert main(["demo", "-o", str(tmp_path / "file")]) == 2
-    error = capsys.readouterr().err
-    assert "file" in error and error.startswith("fye: ") and error.count("\n") == 1
+    assert "file" in fye.refuses("demo", "-o", tmp_path / "file")

@@ -1,9 +1,10 @@
 """What doctor says of an installation: that a part works only after trying it, and of a broken one what is wrong."""
 
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 from PIL import Image
 
 import fye_rt
-from fye_rt import machine
+from fye_rt import machine, media
 from fye_rt.animator import Animator
 from fye_rt.backends import gpu
 from fye_rt.cli import doctor
 from fye_rt.cli.doctor import ABSENT, FACT, FAILED, OK, Line
 from fye_rt.cli.main import main
 from fye_rt.options import ClipRequest, Options
-from tests.fye_rt.command_line import BUNDLES, ROOT, TINY, Fye
+from tests.fye_rt.command_line import BUNDLES, TINY, Fye, python
+from tests.fye_rt.faults import flip
 
 CORE = ("numpy", "onnxruntime", "av", "pillow", "opencv-contrib-python", "opencv", "pictures", "videos")
 
@@ -41,10 +43,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def examined() -> dict[str, Line]:
     return {line.what: line for line in doctor.examine()}
-
-
-def states(lines: dict[str, Line]) -> dict[str, str]:
-    return {line.what: line.state for line in lines.values()}
 
 
 @pytest.mark.slow
@@ -71,10 +69,8 @@ def test_a_missing_package_is_absent_and_its_extra_is_named(monkeypatch: pytest.
     lines = examined()
     for package in absent:
         extra = {"mediapipe": "landmarks", "openvino": "openvino"}.get(package, "export")
-        assert (lines[package].state, lines[package].how) == (
-            ABSENT,
-            f"not installed; run: pip install 'fye-rt[{extra}]'",
-        )
+        how = f"not installed; run: pip install 'fye-rt[{extra}]'"
+        assert (lines[package].state, lines[package].how) == (ABSENT, how)
     assert lines["backend openvino"].state == ABSENT
     assert lines["backend openvino"].how.endswith("run: pip install 'fye-rt[openvino]'")
     assert lines["fye-rt"].state == FACT and fye_rt.version.__version__ in lines["fye-rt"].how
@@ -104,12 +100,20 @@ def test_a_broken_pyav_is_reported_in_one_line(
     assert [line for line in output if line.startswith("shipped bundle")]  # the others are tried all the same
 
 
-def test_a_reader_that_loses_frames_is_not_said_to_work(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fye_rt import media
-
-    read = media.read_video
-    monkeypatch.setattr(media, "read_video", lambda path: list(read(path))[:2])
-    assert states(examined())["videos"] == FAILED
+@pytest.mark.parametrize(
+    ("reader", "what", "fault"),
+    [
+        ("read_video", "videos", lambda frames: list(frames)[:2]),
+        ("read_image", "pictures", lambda image: np.ascontiguousarray(image[..., ::-1])),
+    ],
+    ids=["loses frames", "swaps colours"],
+)
+def test_a_reader_with_a_fault_fails(
+    reader: str, what: str, fault: Callable[[Any], Any], few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = getattr(media, reader)
+    monkeypatch.setattr(media, reader, lambda path: fault(read(path)))
+    assert examined()[what].state == FAILED
 
 
 def test_a_pillow_without_webp_fails(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,19 +123,9 @@ def test_a_pillow_without_webp_fails(few: None, monkeypatch: pytest.MonkeyPatch)
     assert line.state == FAILED and line.broken
 
 
-def test_a_reader_that_swaps_colours_is_not_said_to_work(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fye_rt import media
-
-    read = media.read_image
-    monkeypatch.setattr(media, "read_image", lambda path: np.ascontiguousarray(read(path)[..., ::-1]))
-    assert states(examined())["pictures"] == FAILED
-
-
 def test_a_damaged_bundle_fails_with_its_backends(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(TINY, tmp_path / "tiny")
-    content = bytearray((tmp_path / "tiny" / "guider.onnx").read_bytes())
-    content[100] ^= 1
-    (tmp_path / "tiny" / "guider.onnx").write_bytes(content)
+    flip(tmp_path / "tiny" / "guider.onnx", 100)
     monkeypatch.setattr("fye_rt.bundle.shipped_bundles", lambda: tmp_path)
     monkeypatch.setattr("fye_rt.cli.demo.shipped_bundles", lambda: tmp_path)
     lines = examined()
@@ -178,7 +172,7 @@ def test_a_broken_package_of_the_core_fails(package: str, few: None, monkeypatch
 
 def test_doctor_runs_without_numpy() -> None:
     code = "import sys; sys.modules['numpy'] = None\nfrom fye_rt.cli.main import main; sys.exit(main(['doctor']))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-c", code)
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.splitlines()[-1].split()[:2] == ["numpy", FAILED]
 

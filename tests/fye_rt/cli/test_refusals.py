@@ -2,9 +2,7 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,9 @@ from fye_rt.bundle import Bundle, sealed
 from fye_rt.cli.main import main
 from fye_rt.files import sha256
 from fye_rt.landmarks import Motion
-from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, Fye, in_a_process
+from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, Fye, in_a_process, python
+from tests.fye_rt.faults import flip
+from tests.fye_rt.media.media_files import Track, noise_frames, png_header, write_empty_film, write_film
 
 
 @pytest.mark.parametrize(
@@ -66,47 +66,18 @@ def test_a_wrong_option_is_refused_in_one_line(fye: Fye, tmp_path: Path, option:
     assert not list(tmp_path.iterdir())
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that states its size and holds no pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
-    packed = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def truncated_jpeg(path: Path) -> None:
-    media.write_image(path, np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8))
+    media.write_image(path, noise_frames(1)[0])
     truncated(path)
 
 
 def truncated_mp4(path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    media.write_video(path, [np.roll(noise, shift, 1) for shift in range(20)], 25)
+    media.write_video(path, noise_frames(20), 25)
     truncated(path)
-
-
-def mp4_without_frames(path: Path) -> None:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 64
-        container.start_encoding()
-
-
-def mp4_without_picture(path: Path) -> None:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 8000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -135,8 +106,8 @@ BAD_MOTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing.mp4": (lambda path: None, "does not exist"),
     "text.mp4": (lambda path: path.write_text("not a video\n" * 50), "not a video"),
     "cut.mp4": (truncated_mp4, "cut short"),
-    "none.mp4": (mp4_without_frames, "no frames"),
-    "sound.mp4": (mp4_without_picture, "no picture"),
+    "none.mp4": (write_empty_film, "no frames"),
+    "sound.mp4": (lambda path: write_film(path, "mp4", sounds=[Track(rate=8000)]), "no picture"),
     "text.npz": (lambda path: path.write_text("not a motion"), "not a motion"),
     "text.npy": (lambda path: path.write_text("not a template"), "not a landmark template"),
     "empty": (lambda path: path.mkdir(), "no pictures"),
@@ -203,9 +174,7 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def flip_a_byte(bundle: Path) -> None:
     weights = bundle / Bundle.load(bundle).weights
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    flip(weights, weights.stat().st_size // 2)
 
 
 def climb_out(bundle: Path) -> None:
@@ -279,9 +248,8 @@ def test_a_missing_landmarker_is_named(fye: Fye, still: Path, tmp_path: Path, mo
 
 def test_export_without_torch_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from fye_rt.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "export", str(tmp_path), "-o", str(tmp_path / "bundle")]
-    roots = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "export")))}
-    result = subprocess.run(command, env=os.environ | roots, capture_output=True, text=True, check=False)
+    roots = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "export")))}
+    result = python("-c", code, "export", tmp_path, "-o", tmp_path / "bundle", env=roots)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert "pip install 'fye-rt[export]'" in result.stderr
 
@@ -296,20 +264,6 @@ def test_export_does_not_replace_a_folder_that_is_no_bundle(fye: Fye, tmp_path: 
 def test_a_package_that_is_not_on_the_path_is_named(fye: Fye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fye_bench.speed.latency", None)
     assert "run in a clone of fye-rt: pip install ." in fye.refuses("bench")
-
-
-def test_ctrl_c_ends_quietly_with_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Animator, "decode_pixels", interrupt)
-    arguments = ["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST]
-    assert main(arguments) == 130
-    out, err = capsys.readouterr()
-    assert (out, err.strip()) == ("", "")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

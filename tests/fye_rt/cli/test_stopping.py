@@ -15,7 +15,7 @@ from fye_rt import media
 from fye_rt.animator import Animator
 from fye_rt.cli.main import main
 from fye_rt.landmarks import Motion
-from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY
+from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, python
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SIGNALS = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
@@ -49,8 +49,7 @@ def struck(
     where: str, numbers: tuple[int, ...], *arguments: object, before: Callable[[], object] | None = None
 ) -> subprocess.CompletedProcess[str]:
     code = STRUCK.replace("NUMBERS", repr([int(number) for number in numbers])).replace("WHERE", where)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=before)
+    return python("-c", code, *arguments, preexec_fn=before)
 
 
 @SIGNALS

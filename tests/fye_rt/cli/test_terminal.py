@@ -12,7 +12,7 @@ import pytest
 from fye_rt import media
 from fye_rt.cli import terminal
 from fye_rt.errors import OutputError
-from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT
+from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, python
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
@@ -141,8 +141,7 @@ sys.exit(main())
 def homeless(home: str | None, place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HOME", "XDG", "MPL", "FYE"))}
     environment = kept | {"TMPDIR": str(place)} | ({} if home is None else {"HOME": home})
-    command = [sys.executable, "-c", HOMELESS, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return python("-c", HOMELESS, *arguments, env=environment)
 
 
 @pytest.mark.slow

@@ -21,7 +21,16 @@ from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import draw, landmark_images
 from fye_rt.options import ImageSource, MotionSource
 from fye_rt.timings import Progress
-from tests.fye_rt.media.media_files import Pictures, Track, cut_stream, number, numbered, onset, write_film
+from tests.fye_rt.media.media_files import (
+    Pictures,
+    Track,
+    cut_stream,
+    number,
+    numbered,
+    onset,
+    patch_matrix,
+    write_film,
+)
 
 SIZE = (64, 72)
 REFERENCE = Options(windows="reference")
@@ -90,10 +99,10 @@ def test_a_clip_keeps_times_turn_and_sound(
     plain, turned = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
     frames = [np.rot90(upright)] * len(times)
     media.write_video(plain, frames, 25, times=times, seconds=0.9, audio_from=tmp_path / "tone.wav")
-    turned.write_bytes(_turned_clockwise(plain.read_bytes()))
+    patch_matrix(plain, turned, (0, 1, -1, 0))  # a quarter turn clockwise
 
-    made = animator.animate(asked(turned, size=SIZE, portrait_landmarks=portrait))
-    made.save(tmp_path / "out.mp4")
+    clip = animator.animate(asked(turned, size=SIZE, portrait_landmarks=portrait))
+    clip.save(tmp_path / "out.mp4")
     assert detected[0].shape == upright.shape  # the detector sees frames the right way up
     assert np.abs(detected[0].astype(int) - upright).mean() < 6  # the codec blurs the edge
     info = media.probe_video(tmp_path / "out.mp4")
@@ -107,21 +116,24 @@ def test_a_portrait_without_a_face_is_refused_with_a_way_out(
 ) -> None:
     with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*portrait_landmarks"):
         animator.animate(asked(motion, size=SIZE))
+    photograph = np.zeros((400, 300, 3), np.uint8)
+    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
+        animator.animate(asked(motion, portrait=photograph, size=(192, 192)))
 
 
 def test_the_reference_animates_a_portrait_without_a_face(animator: Animator, motion: Motion, faceless: None) -> None:
-    made = animator.animate(asked(motion, REFERENCE, size=SIZE))
+    clip = animator.animate(asked(motion, REFERENCE, size=SIZE))
     # all frames; x in units of the width and y of the height, which the public code exchanges
-    np.testing.assert_array_equal(made.landmarks, draw(motion.points[..., :2] * (72, 64), SIZE))
-    assert len(made.frames) == 10 and made.times == tuple(motion.times)
-    assert any("no face" in notice for notice in made.notices)
+    np.testing.assert_array_equal(clip.landmarks, draw(motion.points[..., :2] * (72, 64), SIZE))
+    assert len(clip.frames) == 10 and clip.times == tuple(motion.times)
+    assert any("no face" in notice for notice in clip.notices)
 
 
 def test_every_stage_reports_its_progress(animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     progress: list[tuple[str, int, int]] = []
     request = asked(motion, size=SIZE, portrait_landmarks=portrait)
-    made = animator.animate(request, progress=lambda *step: progress.append(step))
-    made.save(tmp_path / "out.mp4", lambda *step: progress.append(step))
+    clip = animator.animate(request, progress=lambda *step: progress.append(step))
+    clip.save(tmp_path / "out.mp4", lambda *step: progress.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in progress))
     assert stages == ["encode", "denoise", "decode", "write"]
     for stage in stages:
@@ -131,14 +143,14 @@ def test_every_stage_reports_its_progress(animator: Animator, motion: Motion, po
 
 def test_a_rendering_makes_the_clip_s_frames_one_by_one(animator: Animator, motion: Motion, portrait: Motion) -> None:
     request = asked(motion, size=SIZE, portrait_landmarks=portrait)
-    whole, made = animator.animate(request), animator.render(request)
-    assert len(made) == len(whole) == 10
-    assert "decode" not in made.timings  # nothing is made before it is asked for
-    frames = iter(made)
+    whole, rendering = animator.animate(request), animator.render(request)
+    assert len(rendering) == len(whole) == 10
+    assert "decode" not in rendering.timings  # nothing is made before it is asked for
+    frames = iter(rendering)
     np.testing.assert_array_equal(next(frames), whole.frames[0])
     np.testing.assert_array_equal(np.stack(list(frames)), whole.frames[1:])
-    np.testing.assert_array_equal(made.landmarks[:], whole.landmarks)
-    assert (made.fps, made.times, made.seconds) == (whole.fps, whole.times, whole.seconds)
+    np.testing.assert_array_equal(rendering.landmarks[:], whole.landmarks)
+    assert (rendering.fps, rendering.times, rendering.seconds) == (whole.fps, whole.times, whole.seconds)
 
 
 def test_only_progressive_windows_take_over_600_frames(animator: Animator, motion: Motion, portrait: Motion) -> None:
@@ -169,11 +181,11 @@ def test_a_cut_broadcast_starts_in_step(animator: Animator, portrait: Motion, de
     options = {"g": "8", "keyint_min": "8", "sc_threshold": "0", "bf": "2"}
     film = write_film(tmp_path / "a.ts", "mpegts", Pictures(numbered(15), options=options), [Track("aac", 0.5)], 0.6)
     cut = cut_stream(film, tmp_path / "cut.ts", 0.3)
-    made = animator.animate(asked(cut, size=SIZE, portrait_landmarks=portrait))
+    clip = animator.animate(asked(cut, size=SIZE, portrait_landmarks=portrait))
     assert [number(picture) for picture in detected] == list(range(8, 15))
-    assert made.seconds == pytest.approx(7 / 25) and len(made) == 7
-    np.testing.assert_allclose(made.times or (), np.arange(7) / 25, rtol=0, atol=1e-9)
-    made.save(tmp_path / "out.mp4")
+    assert clip.seconds == pytest.approx(7 / 25) and len(clip) == 7
+    np.testing.assert_allclose(clip.times or (), np.arange(7) / 25, rtol=0, atol=1e-9)
+    clip.save(tmp_path / "out.mp4")
     assert onset(tmp_path / "out.mp4") == pytest.approx(0.5 - 8 / 25, abs=0.005)  # an AAC packet rings 5 ms
 
 
@@ -189,8 +201,8 @@ def test_an_interrupted_stream_leaves_a_playable_clip(tmp_path: Path) -> None:
 
     progress: list[tuple[str, int, int]] = []
     stream = Stream(Playback(fps=10), iter([0.5, 0.6, 0.9, 1.0]), pieces())
-    made = write.write_stream(tmp_path / "out.mp4", stream, 9, lambda *step: progress.append(step))
-    assert made == 4 and progress == [("stream", 3, 9), ("stream", 4, 9)]
+    written = write.write_stream(tmp_path / "out.mp4", stream, 9, lambda *step: progress.append(step))
+    assert written == 4 and progress == [("stream", 3, 9), ("stream", 4, 9)]
     read = list(media.read_video(tmp_path / "out.mp4"))
     assert np.abs([frame.mean() for _, frame in read] - np.array([40, 60, 80, 100])).max() < 2
 
@@ -249,8 +261,8 @@ def test_landmark_images_come_in_order(animator: Animator, motion: Motion, portr
     folder = landmark_folder(tmp_path / "frames", several)
     (folder / "._1.png").write_bytes(b"\0\5\x16\7" + bytes(50))
     (folder / "notes.txt").write_text("frame 1 is the first")
-    made = animator.animate(asked(folder))
-    np.testing.assert_array_equal(made.landmarks, several)
+    clip = animator.animate(asked(folder))
+    np.testing.assert_array_equal(clip.landmarks, several)
     first = animator.animate(asked(folder, frames=3))
     np.testing.assert_array_equal(first.landmarks, several[:3])
 
@@ -270,8 +282,8 @@ def test_a_motion_file_drives_under_any_name(
     portrait.save(tmp_path / "portrait.npz")
     file = (tmp_path / "motion.npz").rename(tmp_path / name)
     own = (tmp_path / "portrait.npz").rename(tmp_path / "landmarks of mine")
-    made = animator.animate(asked(file, size=SIZE, portrait_landmarks=own))
-    np.testing.assert_array_equal(made.landmarks, landmark_images(portrait, motion, SIZE))
+    clip = animator.animate(asked(file, size=SIZE, portrait_landmarks=own))
+    np.testing.assert_array_equal(clip.landmarks, landmark_images(portrait, motion, SIZE))
     assert sum(map(len, animator.stream(asked(file, size=SIZE, portrait_landmarks=own)))) == len(motion)
 
 
@@ -281,8 +293,8 @@ def test_a_video_drives_under_any_name(
 ) -> None:
     media.write_video(tmp_path / "driving.mp4", [IMAGE] * 4, 25.0)
     file = (tmp_path / "driving.mp4").rename(tmp_path / name)
-    made = animator.animate(asked(file, size=SIZE, portrait_landmarks=portrait))
-    assert len(made) == len(detected) == 4
+    clip = animator.animate(asked(file, size=SIZE, portrait_landmarks=portrait))
+    assert len(clip) == len(detected) == 4
     overlay.write_overlay(tmp_path / "overlay.mp4", file, driving.read_motion(file))
     assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
 
@@ -335,20 +347,3 @@ def test_a_small_face_is_a_notice_to_crop(
         f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
         "crop the picture to head and shoulders"
     )
-
-
-def test_a_portrait_whose_face_is_not_found_says_how_wide_it_must_be_in_the_whole_picture(
-    animator: Animator, motion: Motion, faceless: None
-) -> None:
-    photograph = np.zeros((400, 300, 3), np.uint8)
-    with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):
-        animator.animate(asked(motion, portrait=photograph, size=(192, 192)))
-
-
-def _turned_clockwise(mp4: bytes) -> bytes:
-    """The file with a display matrix that asks for a quarter turn."""
-    data = bytearray(mp4)
-    start = data.index(b"tkhd") + 44  # after version, times, id, duration, layer and volume
-    one = 1 << 16
-    data[start : start + 36] = np.array([0, one, 0, -one, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
-    return bytes(data)

@@ -1,14 +1,11 @@
 """What clips of any length take, and that they come out the same whatever is kept of them."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from fye_rt import Animator, Options, stages
 from fye_rt.clips.frames import frames_of
-from tests.fye_rt.command_line import ROOT, TINY
+from tests.fye_rt.command_line import TINY, python
 
 # landmark images as a motion gives them, made when they are asked for
 PEAK = """
@@ -36,10 +33,7 @@ print(peak_memory())
 
 
 def peak(frames: int) -> int:
-    run = subprocess.run(
-        [sys.executable, "-c", PEAK, TINY, str(frames)], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return int(run.stdout)
+    return int(python("-c", PEAK, TINY, frames, check=True).stdout)
 
 
 def test_2000_frames_take_the_memory_of_300() -> None:

@@ -17,7 +17,8 @@ from fye_rt.clips.clip import Playback, Rendering
 from fye_rt.errors import OutputError
 from fye_rt.media import VideoWriter
 from fye_rt.timings import Timings
-from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, Fye
+from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, Fye, in_a_process, python
+from tests.fye_rt.faults import failing
 
 IMAGE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -68,11 +69,8 @@ def test_a_clip_that_fails_leaves_no_comparison(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_sheet_and_a_report_that_fail_cost_no_clip(fye: Fye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    monkeypatch.setattr(Path, "write_text", full)
-    monkeypatch.setattr("PIL.Image.Image.save", full)
+    monkeypatch.setattr(Path, "write_text", failing(errno.EDQUOT))
+    monkeypatch.setattr("PIL.Image.Image.save", failing(errno.EDQUOT))
     out = tmp_path / "out.mp4"
     also = ("--contact-sheet", tmp_path / "sheet.png", "--json", tmp_path / "report.json")
     assert "2 frames" in fye("animate", PORTRAIT, LANDMARKS, "-o", out, *FAST, *also)
@@ -102,9 +100,7 @@ def test_a_file_system_without_access_rights_fsync_and_locks_gets_its_clips(tmp_
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "refusing.c"], check=True)
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text(f'{{"portrait": "{PORTRAIT}", "motion": "{LANDMARKS}", "name": "a"}}\n')
-    command = [sys.executable, "-m", "fye_rt", "batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]
-    environment = os.environ | {"LD_PRELOAD": str(library)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    result = in_a_process("batch", jobs, "-o", tmp_path / "out", *FAST, LD_PRELOAD=str(library))
     assert result.returncode == 0, result.stderr
     (warning,) = result.stderr.splitlines()
     assert "cannot be locked" in warning
@@ -125,5 +121,5 @@ try:
 except KeyboardInterrupt:
     print(done, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = python("-c", code)
     assert result.stdout == "['work'] True\n", result.stderr

@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fye_rt.errors import OutputError
 from fye_rt.files import alone, atomic_file, atomic_folder, locked, remove_left_over, results, temporary
 from tests.fye_rt.command_line import ROOT
+from tests.fye_rt.faults import failing
+
+Writer = Callable[..., tuple["subprocess.Popen[str]", Path]]
 
 WRITER = """
 import sys, time
@@ -38,15 +40,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def failing(code: int) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> Any:
-        raise OSError(code, os.strerror(code))
-
-    return fail
-
-
 @pytest.fixture
-def writer() -> Iterator[Callable[..., tuple["subprocess.Popen[str]", Path]]]:
+def writer() -> Iterator[Writer]:
     """Starts a process that has half of a file or folder written, and gives its hidden path."""
     processes: list[subprocess.Popen[str]] = []
 
@@ -64,9 +59,7 @@ def writer() -> Iterator[Callable[..., tuple["subprocess.Popen[str]", Path]]]:
 
 
 @pytest.mark.parametrize("function", ["atomic_file", "atomic_folder"])
-def test_only_files_of_a_killed_process_are_removed(
-    function: str, writer: Callable[..., tuple["subprocess.Popen[str]", Path]], tmp_path: Path
-) -> None:
+def test_only_files_of_a_killed_process_are_removed(function: str, writer: Writer, tmp_path: Path) -> None:
     process, left = writer(function, tmp_path / "out.mp4")
     remove_left_over(tmp_path)
     assert names(tmp_path) == [left.name] and left.name.startswith(".out.")
@@ -76,7 +69,7 @@ def test_only_files_of_a_killed_process_are_removed(
     assert names(tmp_path) == []
 
 
-def test_only_hidden_names_since_the_last_boot_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_hidden_names_since_the_last_boot_are_removed(tmp_path: Path) -> None:
     with temporary(tmp_path, "out", ".mp4") as hidden:
         own = hidden.name
     other = own.replace(results._this_start(), "fye" + 12 * "0")
@@ -90,9 +83,7 @@ def test_only_hidden_names_since_the_last_boot_are_removed(tmp_path: Path, monke
     assert names(tmp_path) == sorted([*foreign, "target", f".link{own}"])
 
 
-def test_a_folder_is_cleared_when_a_process_first_writes_into_it(
-    writer: Callable[..., tuple["subprocess.Popen[str]", Path]], tmp_path: Path
-) -> None:
+def test_a_folder_is_cleared_when_a_process_first_writes_into_it(writer: Writer, tmp_path: Path) -> None:
     process, _ = writer("atomic_file", tmp_path / "a.json")
     process.kill()
     process.wait()

@@ -211,9 +211,7 @@ def test_an_adaptive_jump_is_at_most_twice_as_long_as_the_one_before() -> None:
     assert steps(of(method="adaptive", tolerance=1e9)) == [0, 1, 3, 7, 15, 29]
 
 
-def test_calibrated_without_a_table_warns_and_is_first_order(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_calibrated_without_a_table_warns_and_is_first_order(caplog: pytest.LogCaptureFixture) -> None:
     settings = Forecast(method="calibrated", evaluations=6)
     chosen = choose_forecast(TABLE, Options(forecast=settings))
     assert chosen == of(method="newton", order=1, quantity="epsilon", evaluations=6)

@@ -17,6 +17,9 @@ from tests.fye_rt.command_line import TINY
 TABLE = schedule(30, SchedulerConfig())
 
 
+UNFINISHED = {"steps": 30, "guidance": [1, 2], "error": 0, "jumps": [{"step": 0, "end": 29, "a": 1, "w": []}]}
+
+
 def some(evaluations: int, low: float = 1.5, high: float = 3.5) -> Fitted:
     return Fitted(30, (low, high), jump_table(TABLE, even(30, evaluations), newton(1), "v"), 0.01)
 
@@ -66,14 +69,7 @@ def test_a_table_is_found_by_steps_evaluations_and_guidance() -> None:
         ({"plans": [{}]}, "damaged"),
         ({"plans": 3}, "damaged"),
         ({"plans": [{"steps": float("inf"), "guidance": [1, 2], "error": 0, "jumps": []}]}, "damaged"),
-        (
-            {
-                "plans": [
-                    {"steps": 30, "guidance": [1, 2], "error": 0, "jumps": [{"step": 0, "end": 29, "a": 1, "w": []}]}
-                ]
-            },
-            "do not follow each other",
-        ),
+        ({"plans": [UNFINISHED]}, "do not follow each other"),
     ],
 )
 def test_an_unusable_table_is_refused_with_the_remedy(folder: Path, entries: dict[str, object], said: str) -> None:

@@ -87,11 +87,8 @@ def test_an_overlay_marks_the_landmarks_and_leaves_the_picture_alone(portrait: M
 
 def test_the_face_region_is_the_hull_and_two_latent_pixels_more() -> None:
     images = np.zeros((3, 96, 128, 3), np.uint8)
-    images[0, [24, 24, 47, 47], [40, 71, 40, 71]] = (
-        0,
-        9,
-        0,
-    )  # corners of a rectangle: latent rows 3 to 5, columns 5 to 8
+    # corners of a rectangle: latent rows 3 to 5, columns 5 to 8
+    images[0, [24, 24, 47, 47], [40, 71, 40, 71]] = (0, 9, 0)
     images[1, 95, 0, 2] = 1
     region = face_region(images)
     assert region.shape == (3, 12, 16) and region.dtype == np.bool_

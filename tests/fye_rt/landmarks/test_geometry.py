@@ -88,7 +88,7 @@ def test_a_file_that_is_not_a_landmarker_is_refused_with_its_name(tmp_path: Path
         load_geometry(tmp_path / "other.task")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), cut=st.booleans())
 def test_damaged_metadata_raises_nothing_but_value_errors(landmarker: Path, place: float, mask: int, cut: bool) -> None:
     with zipfile.ZipFile(landmarker) as archive:

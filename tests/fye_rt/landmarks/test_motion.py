@@ -148,10 +148,9 @@ def test_a_header_that_claims_a_terabyte_is_refused_without_allocating_it(saved:
         Motion.load(rewrite(saved, tmp_path / "bomb.npz", mesh=claim))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
-    cut=st.floats(0, 1),
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
+    cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4)
 )
 def test_damaged_motion_files_raise_only_input_errors(
     tmp_path_factory: pytest.TempPathFactory, damaged_source: bytes, cut: float, flips: list

@@ -23,14 +23,13 @@ def about(axis: int, degrees: float) -> np.ndarray:
     return matrix
 
 
-@settings(max_examples=100, deadline=None)
 @given(ANGLES)
 def test_euler_angles_turn_about_the_fixed_axes_x_then_y_then_z(angles: np.ndarray) -> None:
     x, y, z = angles[0]
     np.testing.assert_allclose(euler_to_matrix(angles)[0], about(2, z) @ about(1, y) @ about(0, x), atol=1e-14)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ANGLES)
 def test_a_rotation_survives_euler_angles(angles: np.ndarray) -> None:
     matrix = euler_to_matrix(angles)
@@ -48,9 +47,8 @@ def test_gimbal_lock_and_half_turns_survive_euler_angles() -> None:
 
 def test_a_skewed_matrix_becomes_the_nearest_rotation() -> None:
     rotation = euler_to_matrix(np.array([[20.0, -30.0, 40.0]]))
-    stretched = rotation @ np.diag(
-        [1.001, 0.999, 1.0]
-    )  # a symmetric factor on the right is what the nearest rotation drops
+    # a symmetric factor on the right is what the nearest rotation drops
+    stretched = rotation @ np.diag([1.001, 0.999, 1.0])
     np.testing.assert_allclose(quaternion_to_matrix(matrix_to_quaternion(stretched)), rotation, atol=1e-14)
 
 

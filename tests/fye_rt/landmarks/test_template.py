@@ -241,7 +241,7 @@ def damaged_source(motion: Motion, tmp_path_factory: pytest.TempPathFactory) -> 
     return write(tmp_path_factory.mktemp("template") / "one.npy", frames_of(motion, 1)).read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     cut=st.floats(0, 1),
     flips=st.lists(st.tuples(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=4),
@@ -262,7 +262,7 @@ def test_damaged_templates_raise_only_input_errors(
         assert len(loaded) == 1  # the flip hit a number
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_random_pickles_raise_only_input_errors(tmp_path_factory: pytest.TempPathFactory, pickled: bytes) -> None:
     with pytest.raises(InputError, match=r"any\.npy"):

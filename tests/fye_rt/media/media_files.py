@@ -1,12 +1,16 @@
 """Films for the tests, made with PyAV: pictures of a known brightness, and sound that begins at a known time."""
 
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.stream import Disposition
 
 RATE = 25
 
@@ -48,6 +52,12 @@ def number(frame: np.ndarray) -> int:
     return int((stripes > 125) @ (1 << np.arange(8)))
 
 
+def noise_frames(count: int, height: int = 64, width: int = 64) -> list[np.ndarray]:
+    """A moving noise picture: nothing a codec could leave out."""
+    base = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    return [np.roll(base, 3 * index, 1) for index in range(count)]
+
+
 def bar(index: int, height: int = 64, width: int = 64) -> np.ndarray:
     """A bright bar that moves eight pixels a frame on a dark ground."""
     image = np.full((height, width, 3), 40, np.uint8)
@@ -74,9 +84,6 @@ def write_film(
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a film whose sound lasts `seconds`."""
-    import av
-    from av.stream import Disposition
-
     pictures = [pictures] if isinstance(pictures, Pictures) else list(pictures)
     with av.open(str(path), "w", format=form) as container:
         container.metadata.update(metadata or {})
@@ -103,6 +110,31 @@ def write_film(
     return path
 
 
+def write_empty_film(path: Path) -> None:
+    """Write a film whose picture track has no frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width = stream.height = 64
+        container.start_encoding()
+
+
+def patch_matrix(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a, b, c, d into the display matrix of an mp4's first track."""
+    data = bytearray(source.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # version, times, id, duration, layer, volume
+    a, b, c, d = (value * 65536 for value in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(data)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that states its size and holds no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    packed = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
 def cut_stream(source: Path, target: Path, part: float) -> Path:
     """An MPEG transport stream without its first `part`, as a recorder that is switched on late has it."""
     data = source.read_bytes()
@@ -112,8 +144,6 @@ def cut_stream(source: Path, target: Path, part: float) -> Path:
 
 def onset(path: Path) -> float:
     """Seconds from the first frame that is shown to the beginning of the first sound track's tone."""
-    import av
-
     with av.open(str(path)) as container:
         first = next(container.decode(container.streams.video[0])).time
     with av.open(str(path)) as container:
@@ -128,8 +158,6 @@ def onset(path: Path) -> float:
 
 
 def _coded(stream: Any, track: Pictures) -> list[Any]:
-    import av
-
     packets = []
     for index, image in enumerate(track.frames):
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=track.pixels)
@@ -139,8 +167,6 @@ def _coded(stream: Any, track: Pictures) -> list[Any]:
 
 
 def _sounding(stream: Any, track: Track, seconds: float) -> list[Any]:
-    import av
-
     time = np.arange(int(track.rate * seconds)) / track.rate
     wave = (np.where(time >= track.begins, np.sin(2 * np.pi * 1000 * time), 0) * 16000).astype(np.int16)
     packets = []

@@ -2,7 +2,6 @@ import logging
 import struct
 import tracemalloc
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.media import LIMITS, Limits, contact_sheet, image_size, read_image, write_image
 from tests.fye_rt.media import colour_profiles as profiles
+from tests.fye_rt.media.media_files import png_header
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -22,18 +22,6 @@ def picture(height: int = 40, width: int = 60) -> np.ndarray:
     image[height // 2 :, : width // 2] = 0, 0, 255
     image[height // 2 :, width // 2 :] = 255
     return image
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that states its size and holds no pixels."""
-    chunks = b""
-    for kind, body in (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", b""),
-        (b"IEND", b""),
-    ):
-        chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def refusal(path: Path, limits: Limits = LIMITS) -> str:
@@ -145,18 +133,13 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path):
 def test_a_zero_or_one_pixel_side_is_refused(tmp_path, size):
     (tmp_path / "a.png").write_bytes(png_header(*size))
     message = refusal(tmp_path / "a.png")
-    assert 0 in size or "16" in message
+    assert 0 in size or ("16" in message and f"{size[0]}x{size[1]}" in message)
 
 
 def test_an_image_without_a_frame_is_refused(tmp_path):
     screen = struct.pack("<HHBBB", 64, 64, 0, 0, 0)
     (tmp_path / "a.gif").write_bytes(b"GIF89a" + screen + b";")
     refusal(tmp_path / "a.gif")
-
-
-def test_a_real_one_pixel_image_is_refused_with_the_limit(tmp_path):
-    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
-    assert "1x1" in refusal(tmp_path / "a.png") and "16" in refusal(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (20_000, 5_000), (20_000, 100), (8_000, 8_000)])

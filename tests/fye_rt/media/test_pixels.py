@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from fye_rt.errors import InputError
 from fye_rt.media import clip_pixels, fit_image, reference_round_trip
@@ -39,8 +40,6 @@ def test_fit_image_keeps_the_references_lost_pixel():
 
 
 def test_fit_image_resamples_with_pillows_bicubic_filter():
-    from PIL import Image
-
     image = noise(90, 120)
     expected = np.asarray(Image.fromarray(image).resize((64, 48), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(fit_image(image, 48, 64), expected)

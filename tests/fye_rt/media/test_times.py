@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,8 +27,6 @@ def shown(path: Path, max_frames: int | None = None) -> tuple[list[float], list[
 
 def without_start(source: Path, target: Path, form: str) -> Path:
     """A film that begins with its second key frame, copied: the frames before it that need the first group are left."""
-    import av
-
     with av.open(str(source)) as old, av.open(str(target), "w", format=form) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         keys = 0
@@ -54,8 +54,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("form", "codec", "options"),
-    [("mpegts", "libx264", LONG_GROUPS), ("mpegts", "mpeg2video", {"g": "20", "bf": "2"})],
+    ("form", "codec", "options"), [("mpegts", "libx264", LONG_GROUPS), ("mpegts", "mpeg2video", {"g": "20", "bf": "2"})]
 )
 def test_a_stream_cut_in_a_group_begins_with_its_first_whole_frame(tmp_path, form, codec, options):
     film = write_film(tmp_path / "a", form, Pictures(numbered(100), codec, options), [Track("aac", 2.4)], 4.0)
@@ -83,8 +82,6 @@ def test_leading_frames_of_an_open_group_are_not_counted(tmp_path, form):
 
 
 def test_packets_that_show_nothing_are_not_counted(tmp_path):
-    import av
-
     source = write_film(tmp_path / "a", "webm", Pictures(numbered(30), "libvpx", {"deadline": "realtime"}))
     film = tmp_path / "b"
     with av.open(str(source)) as old, av.open(str(film), "w", format="webm") as new:
@@ -140,9 +137,6 @@ def test_b_frames_in_a_container_without_times_are_even(tmp_path, frames):
 
 
 def test_b_frames_copied_from_mp4_to_avi_are_even(tmp_path):
-    import av
-    from av.bitstream import BitStreamFilterContext
-
     write_film(tmp_path / "a.mp4", "mp4", Pictures(numbered(60), options={"bf": "3", "b_strategy": "0", "g": "30"}))
     with av.open(str(tmp_path / "a.mp4")) as old, av.open(str(tmp_path / "a.avi"), "w", format="avi") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
@@ -201,7 +195,7 @@ def test_stated_times_are_mended_to_rise(stated, expected):
     assert mended(stated) == expected
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=200)
 @given(st.lists(st.tuples(*[st.none() | st.integers(-(2**40), 2**40) | st.integers(0, 9)] * 2), min_size=1))
 def test_mended_times_rise_whatever_is_stated(stated):
     ticks = mended(stated)

@@ -3,39 +3,35 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import av.error
 import numpy as np
 import pytest
+from PIL import Image
 
 from fye_rt.errors import InputError
 from fye_rt.media import LIMITS, Limits, check_times, probe_video, read_video, video, write_image, write_video
 from fye_rt.media import frames as frames_module
-from tests.fye_rt.media.media_files import Pictures, Track, bar, number, numbered, woven, write_film
-
-
-def noise_frames(count: int, height: int = 96, width: int = 96) -> list[np.ndarray]:
-    """A moving noise picture: nothing a codec could leave out."""
-    base = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    return [np.roll(base, 3 * index, 1) for index in range(count)]
+from tests.fye_rt.media.media_files import (
+    Pictures,
+    Track,
+    bar,
+    noise_frames,
+    number,
+    numbered,
+    patch_matrix,
+    woven,
+    write_empty_film,
+    write_film,
+)
 
 
 def remux(source: Path, target: Path, form: str) -> None:
-    import av
-
     with av.open(str(source)) as old, av.open(str(target), "w", format=form) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
             if packet.size:
                 packet.stream = stream
                 new.mux(packet)
-
-
-def patch_matrix(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Write a, b, c, d into the track header's display matrix."""
-    data = bytearray(source.read_bytes())
-    start = data.index(b"tkhd") + 4 + 40  # version, times, id, duration, layer, volume
-    a, b, c, d = (value * 65536 for value in matrix)
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    target.write_bytes(data)
 
 
 def refusal(path: Path, limits: Limits = LIMITS) -> str:
@@ -49,16 +45,14 @@ def refusal(path: Path, limits: Limits = LIMITS) -> str:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_video(path, noise_frames(50), 25)
+    write_video(path, noise_frames(50, 96, 96), 25)
     return path
 
 
 @pytest.mark.parametrize(("module", "step"), [(video, "to_rgb"), (frames_module, "_Deinterlacer")])
 def test_a_frame_that_cannot_be_converted_is_named(tmp_path, monkeypatch, module, step):
-    from av.error import BlockingIOError as Again  # what swscale says without memory for its threads
-
     def fail(*given: object) -> None:
-        raise Again(11, "Resource temporarily unavailable")
+        raise av.error.BlockingIOError(11, "Resource temporarily unavailable")  # swscale without memory for threads
 
     frames = woven([bar(index) for index in range(8)])
     options = {"flags": "+ildct+ilme"}
@@ -116,16 +110,8 @@ def test_other_containers_give_the_same_frames_and_an_even_rate(clip, tmp_path, 
     ],
 )
 def test_frames_come_in_the_order_of_their_times(tmp_path, form, codec, options):
-    import av
-
-    with av.open(str(tmp_path / "a"), "w", format=form) as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.width = stream.height = 64
-        stream.bit_rate = 2_000_000
-        for level in range(10, 250, 10):
-            image = np.full((64, 64, 3), level, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
+    pictures = [np.full((64, 64, 3), level, np.uint8) for level in range(10, 250, 10)]
+    write_film(tmp_path / "a", form, Pictures(pictures, codec, options))
     info = probe_video(tmp_path / "a")
     assert (info.frames, info.fps, info.variable_rate) == (24, 25, False)
     times, frames = zip(*read_video(tmp_path / "a"), strict=True)
@@ -135,8 +121,6 @@ def test_frames_come_in_the_order_of_their_times(tmp_path, form, codec, options)
 
 
 def test_a_gif_is_read(tmp_path):
-    from PIL import Image
-
     pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue")]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=200)
     info = probe_video(tmp_path / "a.gif")
@@ -205,10 +189,7 @@ def test_text_and_images_renamed_to_mp4_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "playlist",
-    [
-        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{}\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile {}\n",
-    ],
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"],
 )
 def test_a_playlist_cannot_make_us_open_another_file(clip, tmp_path, playlist):
     (tmp_path / "a.mp4").write_text(playlist.format(clip))
@@ -252,25 +233,13 @@ def test_a_frame_that_cannot_be_decoded_is_named(clip, tmp_path, filling):
 
 
 def test_a_video_without_frames_is_refused(tmp_path):
-    import av
-
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 64
-        container.start_encoding()
+    write_empty_film(tmp_path / "a.mp4")
     assert "no frames" in refusal(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("wav", "pcm_s16le")])
 def test_an_audio_only_file_is_refused(tmp_path, form, codec):
-    import av
-
-    with av.open(str(tmp_path / "a.mp4"), "w", format=form) as container:
-        stream = container.add_stream(codec, rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 8000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_film(tmp_path / "a.mp4", form, sounds=[Track(codec, rate=8000)])
     assert "no picture" in refusal(tmp_path / "a.mp4")
 
 
@@ -389,7 +358,7 @@ def test_pixels_are_made_square_before_they_are_turned(tmp_path, matrix, turn):
 
 @pytest.mark.parametrize("aspect", [Fraction(1, 50), Fraction(20), Fraction(1001, 1000), Fraction(1279, 1280), None])
 def test_pixels_that_are_nearly_square_or_that_nobody_has_are_left(tmp_path, aspect, caplog):
-    frames = noise_frames(3, 64, 64)
+    frames = noise_frames(3)
     film = write_film(tmp_path / "a.mp4", "mp4", Pictures(frames, aspect=aspect))
     plain = write_film(tmp_path / "b.mp4", "mp4", Pictures(frames))
     read, expected = ([frame for _, frame in read_video(file)] for file in (film, plain))
@@ -411,7 +380,7 @@ def test_a_senseless_shape_of_pixels_is_ignored(tmp_path, aspect):
 
 
 def test_limits_hold_for_the_displayed_size(tmp_path):
-    film = write_film(tmp_path / "a.mp4", "mp4", Pictures(noise_frames(2, 64, 64), aspect=Fraction(2)))
+    film = write_film(tmp_path / "a.mp4", "mp4", Pictures(noise_frames(2), aspect=Fraction(2)))
     assert "128x64" in refusal(film, Limits(max_side=100))
     assert "128x64" in refusal(film, Limits(max_pixels=64 * 100))
     assert probe_video(film, Limits(max_side=128)).width == 128
@@ -494,8 +463,6 @@ def test_the_default_picture_track_is_taken(tmp_path, form):
 
 
 def test_subtitles_and_attachments_do_not_matter(tmp_path):
-    import av
-
     film = write_film(tmp_path / "a.mkv", "matroska", Pictures(numbered(5)), [Track()])
     with av.open(str(film)) as old, av.open(str(tmp_path / "b.mkv"), "w", format="matroska") as new:
         new.add_attachment("a.ttf", "application/x-truetype-font", bytes(100))

@@ -75,12 +75,6 @@ def edit(folder: Path, change: Callable[[Values], object]) -> None:
     (folder / "plan.json").write_text(json.dumps(values))
 
 
-def flip(file: Path, position: int) -> None:
-    raw = bytearray(file.read_bytes())
-    raw[position] ^= 1
-    file.write_bytes(raw)
-
-
 def hidden(cache: PlanCache) -> list[str]:
     return sorted(path.name for path in cache.root.iterdir() if path.name.startswith("."))
 

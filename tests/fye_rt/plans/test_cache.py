@@ -20,8 +20,9 @@ from fye_rt.plans import PlanCache
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.folder import open_file
 from fye_rt.plans.key import PlanKey
+from tests.fye_rt.faults import failing, flip
 from tests.fye_rt.plans.conftest import Python, line
-from tests.fye_rt.plans.sample import BUILD, CONTENT, DAY, KEY, NEWER, NOBODY, flip, hidden, other, refusal, used_at
+from tests.fye_rt.plans.sample import BUILD, CONTENT, DAY, KEY, NEWER, NOBODY, hidden, other, refusal, used_at
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda raw: memoryview(raw).cast("I")])
@@ -102,10 +103,7 @@ def test_opening_a_plan_updates_its_time_of_use(cache: PlanCache, folder: Path) 
 def test_a_read_only_disk_still_gives_its_plans(
     monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "utime", failing(errno.EROFS))
     assert cache.open(KEY, BUILD).content == CONTENT
 
 
@@ -140,10 +138,7 @@ def test_a_user_without_write_access_may_still_read() -> None:
 
 
 def test_a_full_disk_leaves_the_older_plan(monkeypatch: pytest.MonkeyPatch, cache: PlanCache, folder: Path) -> None:
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
     with pytest.raises(OutputError, match="No space left on device"):
         cache.publish(KEY, NEWER, {})
     with pytest.raises(OutputError, match="No space left on device"):

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fye_rt.errors import BackendError, OptionError, OutputError
 from fye_rt.plans import PlanCache
 from fye_rt.plans import folder as plan_folder
 from fye_rt.plans.folder import open_file
+from tests.fye_rt.faults import flip
 from tests.fye_rt.plans.conftest import Python, line
 from tests.fye_rt.plans.sample import (
     BUILD,
@@ -27,7 +28,6 @@ from tests.fye_rt.plans.sample import (
     NOBODY,
     Values,
     edit,
-    flip,
     hidden,
     other,
     refusal,
@@ -181,7 +181,6 @@ def test_a_manifest_that_makes_no_sense_is_refused(name: str, cache: PlanCache, 
     assert "plan.json is damaged" in refusal(cache)
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_of_the_manifest_changes_facts_at_most(data: st.DataObject, cache: PlanCache) -> None:
     folder = cache.root / KEY.digest

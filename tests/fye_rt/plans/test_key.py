@@ -74,14 +74,14 @@ keys = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(keys)
 def test_a_key_survives_json(key: PlanKey) -> None:
     read = PlanKey.from_json(json.loads(json.dumps(key.to_json())))
     assert read == key and read.digest == key.digest and hash(read) == hash(key)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(keys, keys, st.sampled_from(list(OTHERS)))
 def test_different_keys_have_different_digests(first: PlanKey, second: PlanKey, field: str) -> None:
     close = replace(first, **{field: getattr(second, field)})
