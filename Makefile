@@ -25,7 +25,7 @@ demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # needs no .venv: makes an environment for each end
 test-versions:

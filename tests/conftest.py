@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
 import gc
+import hashlib
 import importlib
 import os
 import pickle
@@ -20,6 +21,7 @@ from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError, InputError
+from fye_rt.files import atomic_folder, locked
 from fye_rt.landmarks import find_landmarker
 from fye_rt.landmarks.draw import load_cv2
 
@@ -58,6 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores, number = sorted(os.sched_getaffinity(0)), int(worker["workerid"].removeprefix("gw"))
         os.sched_setaffinity(0, cores[number % len(cores) :: worker["workercount"]])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One file cuts the golden checkpoint's graphs at the start; others that need them come last, so that none waits."""
+    needing = {item.path for item in items if "golden_export" in getattr(item, "fixturenames", ())}
+    first = ROOT / "tests" / "fye_rt" / "test_parity.py"
+    items.sort(key=lambda item: (item.path != first) + (item.path in needing and item.path != first))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,36 +145,47 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden_export(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `golden_bundle` and the graphs it was made of: cut once, and for all workers of pytest-xdist."""
+def golden_export(golden_checkpoint: Path) -> Path:
+    """A folder with `golden_bundle` and the graphs it was made of, cut once for all workers of pytest-xdist.
+
+    Cutting takes minutes. The folder is kept in build/, under a name that changes with all it is made from.
+    """
     import onnx_ir as ir
-    from filelock import FileLock
 
     from fye_export import export, onnx_graph
     from fye_export.config import ModelConfig
     from fye_export.graphs import GraphSpec
 
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "golden_export"
-    with FileLock(folder.with_suffix(".lock")):
-        if (folder / "bundle").exists():
-            return folder
-        traces = {}
-        cut = onnx_graph.trace
+    folder = ROOT / "build" / "tests" / f"golden-{_made_from()}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_suffix(".lock"), lambda: None):
+        if not folder.exists():
+            traces = {}
+            cut = onnx_graph.trace
 
-        def trace(spec: GraphSpec, config: ModelConfig) -> "Graph":
-            graph = cut(spec, config)
-            traces[spec.name] = replace(graph, model=ir.to_proto(graph.model).SerializeToString())
-            return graph
+            def trace(spec: GraphSpec, config: ModelConfig) -> "Graph":
+                graph = cut(spec, config)
+                traces[spec.name] = replace(graph, model=ir.to_proto(graph.model).SerializeToString())
+                return graph
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(onnx_graph, "trace", trace)
-            folder.mkdir()
-            made = export.export(golden_checkpoint, folder / "made", size=(128, 128))
-        (folder / "traces.pickle").write_bytes(pickle.dumps(traces))
-        made.path.rename(folder / "bundle")
-    gc.freeze()  # tracing leaves a million objects in PyTorch's caches, which every later collection would visit
+            with pytest.MonkeyPatch.context() as patch, atomic_folder(folder) as temporary:
+                patch.setattr(onnx_graph, "trace", trace)
+                export.export(golden_checkpoint, temporary / "bundle", size=(128, 128))
+                (temporary / "traces.pickle").write_bytes(pickle.dumps(traces))
+            gc.freeze()  # tracing leaves a million objects in PyTorch's caches; later collections need not visit them
     return folder
+
+
+def _made_from() -> str:
+    """A hash of what decides the golden bundle: the exporter, the checkpoint, and the libraries that trace it."""
+    whole = hashlib.sha256()
+    sources = ("export/fye_export/*.py", "fye_rt/bundle.py", "fye_rt/schedule.py", "tests/golden_files.py")
+    for pattern in (*sources, "tests/data/golden/**/*", "tests/conftest.py"):
+        for path in sorted(filter(Path.is_file, ROOT.glob(pattern))):
+            whole.update(path.read_bytes())
+    for library in ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "onnxruntime"):
+        whole.update(f"{library} {machine.installed_version(library)}".encode())
+    return whole.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
