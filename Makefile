@@ -2,7 +2,7 @@
 #   make demo            animate the shipped portraits into build/demo, without torch
 #   make test            run the fast tests; make test ARGS="-m full -n 0" runs the full-size checks
 #   make test-versions   run smoke tests with the lowest and the newest version of every dependency
-#   make test-all        run test-versions and test
+#   make test-all        run all tests but the full-size checks: fast ones, slow ones, test-versions
 #   make fuzz            run the random tests with new examples; SEED=N repeats a search
 #   make lint            run ruff and mypy
 #   make bench           time baseline and runtime; ARGS="..." are options of fye bench
@@ -24,19 +24,21 @@ BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/native
 demo: .venv/.demo
 	$(BIN)/fye demo -o build/demo $(ARGS)
 
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 test: .venv/.dev
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # needs no .venv: makes an environment for each end
 test-versions:
 	$(PYTHON) tests/versions.py --torch '$(TORCH)'
 
-test-all: test-versions test
+test-all: test-versions .venv/.dev
+	$(PYTEST) -m "not full" $(ARGS)
 
 fuzz: .venv/.dev
 	@for seed in $$(seq $(SEED) $$(($(SEED) + $(ROUNDS) - 1))); do \
 		echo "examples of make fuzz SEED=$$seed ROUNDS=1"; \
-		$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile -m "hypothesis and not full" \
+		$(PYTEST) -q -m "hypothesis and not full" \
 			--hypothesis-profile fuzz --hypothesis-seed $$seed $(ARGS) || exit 1; \
 	done
 

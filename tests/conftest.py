@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One file cuts the golden checkpoint's graphs at the start; others that need them come last, so that none waits."""
+    """One file cuts the golden checkpoint's graphs at the start; others that need them come last, and none waits."""
     needing = {item.path for item in items if "golden_export" in getattr(item, "fixturenames", ())}
     first = ROOT / "tests" / "fye_rt" / "test_parity.py"
     items.sort(key=lambda item: (item.path != first) + (item.path in needing and item.path != first))
