@@ -9,7 +9,7 @@ import pytest
 from fye_bench import environment
 
 
-def test_environment_has_what_decides_speed() -> None:
+def test_the_environment_records_processor_packages_and_threads() -> None:
     facts = environment.environment(threads=2)
     assert facts["threads"] == 2
     assert facts["cpu"]["processors"] >= 1
@@ -17,13 +17,13 @@ def test_environment_has_what_decides_speed() -> None:
     assert facts["date"].endswith("+00:00")
 
 
-def test_commit_is_absent_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_has_no_commit_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(environment, "_CHECKOUT", tmp_path)
     assert environment.commit() is None
 
 
 @pytest.mark.parametrize(("everyone", "cores", "said"), [(130.0, 0.05, ""), (160.0, 1.55, "used 1.6 cores")])
-def test_only_the_work_of_others_counts_and_much_of_it_is_reported(
+def test_high_load_of_other_processes_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], everyone: float, cores: float, said: str
 ) -> None:
     # 20 seconds later this process has computed for 29, and all together for 30 or 60
@@ -33,7 +33,7 @@ def test_only_the_work_of_others_counts_and_much_of_it_is_reported(
     assert said in capsys.readouterr().err
 
 
-def test_own_work_and_that_of_ended_children_is_known() -> None:
+def test_processor_time_includes_ended_child_processes() -> None:
     burn = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     before = environment._usage()
     exec(burn, {"time": time})

@@ -80,14 +80,16 @@ def full_size(folder: Path, name: str) -> Bundle:
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_exported_graphs_have_what_tensorrt_takes(graph: str, bundle: Bundle) -> None:
+def test_exported_graphs_have_only_operators_of_tensorrt(graph: str, bundle: Bundle) -> None:
     assert refusals(exported(bundle, graph)) == []
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("precision", LOW)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_prepared_graphs_have_what_tensorrt_takes(graph: str, precision: str, attention: str, bundle: Bundle) -> None:
+def test_prepared_graphs_have_only_operators_of_tensorrt(
+    graph: str, precision: str, attention: str, bundle: Bundle
+) -> None:
     model = prepared(bundle, graph, precision, attention)
     assert refusals(model) == []
     assert attention == "fused" or "Attention" not in {node.op_type for node in model.graph.node}
@@ -95,14 +97,16 @@ def test_prepared_graphs_have_what_tensorrt_takes(graph: str, precision: str, at
 
 @pytest.mark.parametrize(("kind", "attention"), list(zip(KINDS, ATTENTIONS, strict=True)))
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_quantized_graphs_have_what_tensorrt_takes(graph: str, kind: str, attention: str, bundle: Bundle) -> None:
+def test_quantized_graphs_have_only_operators_of_tensorrt(
+    graph: str, kind: str, attention: str, bundle: Bundle
+) -> None:
     assert refusals(quantized(bundle, graph, kind, attention)) == []
 
 
 @pytest.mark.parametrize(
     "graph", [pytest.param(graph, marks=[] if graph == SMALL else pytest.mark.full) for graph in GRAPHS]
 )
-def test_graphs_of_the_full_size_have_what_tensorrt_takes(graph: str, tmp_path: Path) -> None:
+def test_full_size_graphs_have_only_operators_of_tensorrt(graph: str, tmp_path: Path) -> None:
     bundle = full_size(tmp_path, graph)
     assert refusals(exported(bundle, graph)) == []
     for precision in LOW:
@@ -112,7 +116,7 @@ def test_graphs_of_the_full_size_have_what_tensorrt_takes(graph: str, tmp_path: 
         assert refusals(quantized(bundle, graph, kind, "written-out")) == []
 
 
-def test_the_table_has_types_for_every_operator() -> None:
+def test_the_operator_table_has_types_for_every_operator() -> None:
     kinds = {kind for entry in table()["operators"].values() for kind in entry["types"]}
     assert all(entry["types"] for entry in table()["operators"].values())
     assert set(NAMES.values()) <= kinds and kinds - set(NAMES.values()) == {"FP4", "INT4", "UINT8"}
@@ -135,7 +139,7 @@ def model(nodes: str, inputs: str = "", output: str = "float[a, b, c] y", opset:
         model("y = Attention<q_num_heads = 2, kv_num_heads = 2>(x, x, x)"),
     ],
 )
-def test_what_tensorrt_takes_is_let_through(right: onnx.ModelProto) -> None:
+def test_a_graph_that_tensorrt_takes_is_accepted(right: onnx.ModelProto) -> None:
     assert refusals(right) == []
 
 
@@ -160,12 +164,12 @@ def test_what_tensorrt_takes_is_let_through(right: onnx.ModelProto) -> None:
         (model("y, m = LayerNormalization(x, z)", ", float[4] z"), "LayerNormalization has 2 outputs"),
     ],
 )
-def test_what_tensorrt_does_not_take_is_found(wrong: onnx.ModelProto, reason: str) -> None:
+def test_a_graph_that_tensorrt_does_not_take_is_refused(wrong: onnx.ModelProto, reason: str) -> None:
     found = refusals(wrong)
     assert any(reason in each for each in found), found
 
 
-def test_graphs_that_are_no_valid_onnx_are_refused() -> None:
+def test_a_graph_that_is_no_valid_onnx_is_refused() -> None:
     with pytest.raises(onnx.shape_inference.InferenceError, match="Add"):
         refusals(model("y = Add(x, z)", ", float16[2, 3, 4] z"))
 
@@ -216,7 +220,7 @@ def pair(
         pair([0.5] * 4, [0] * 4, of="w", axis=-1, low=FP8),
     ],
 )
-def test_pairs_that_tensorrt_takes_are_let_through(right: onnx.ModelProto) -> None:
+def test_a_quantization_that_tensorrt_takes_is_accepted(right: onnx.ModelProto) -> None:
     assert refusals(right) == []
 
 
@@ -239,19 +243,19 @@ def test_pairs_that_tensorrt_takes_are_let_through(right: onnx.ModelProto) -> No
         (pair(np.full((2, 3, 1), 0.5), np.zeros((2, 3, 1)), of="w"), "is not one for each channel of w"),
     ],
 )
-def test_pairs_that_tensorrt_does_not_take_are_found(wrong: onnx.ModelProto, reason: str) -> None:
+def test_a_quantization_that_tensorrt_does_not_take_is_refused(wrong: onnx.ModelProto, reason: str) -> None:
     found = refusals(wrong)
     assert any(reason in each for each in found), found
 
 
-def test_a_scale_of_another_type_than_what_it_scales_is_found() -> None:
+def test_a_scale_of_another_type_than_its_tensor_is_refused() -> None:
     made = pair()
     low = onnx.numpy_helper.from_array(np.array(0.5, np.float16), "scale")
     made.graph.initializer[1].CopyFrom(low)
     assert "the scale scale is FP16, and x FP32" in refusals(made)
 
 
-def test_8_bits_are_for_operators_that_take_them() -> None:
+def test_an_operator_that_takes_no_8_bits_is_refused() -> None:
     made = pair()
     made.graph.node.insert(1, onnx.helper.make_node("Relu", ["low"], ["relu"]))
     made.graph.node[2].input[0] = "relu"

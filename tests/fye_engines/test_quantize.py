@@ -104,7 +104,9 @@ def on_grid(array: NDArray[Any], scale: Any, kind: str) -> NDArray[Any]:
 @pytest.mark.parametrize("stored", [FLOAT, FLOAT16], ids=["float32", "float16"])
 @pytest.mark.parametrize("operator", ["Conv", "Gemm transB", "Gemm", "MatMul"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_product_is_that_of_numbers_on_the_grid(kind: str, operator: str, stored: ir.DataType, tiny: Bundle) -> None:
+def test_a_quantised_product_multiplies_numbers_on_the_grid(
+    kind: str, operator: str, stored: ir.DataType, tiny: Bundle
+) -> None:
     random = np.random.default_rng(0)
     most = GRIDS[kind][1]
     # powers of 2 as scales, another for each output channel, so that a scale along the other axis is found out
@@ -155,7 +157,7 @@ def test_zero_points_are_zero_and_scales_have_the_types_they_meet(kind: str, min
     assert seen["weights"] > seen["data"] > 300
 
 
-def test_what_is_sensitive_or_small_is_left_alone(mini: Bundle) -> None:
+def test_sensitive_and_small_layers_are_not_quantised(mini: Bundle) -> None:
     model = quantized(mini, "denoiser", "int8")
     left = [
         quantize.stored(node.inputs[1]).name
@@ -176,7 +178,7 @@ def test_what_is_sensitive_or_small_is_left_alone(mini: Bundle) -> None:
         assert "DequantizeLinear" not in {value.producer().op_type for value in node.inputs if value.producer()}
 
 
-def test_tokens_are_left_alone_and_keys_of_pictures_are_not(mini: Bundle) -> None:
+def test_keys_of_pictures_are_quantised_and_tokens_are_not(mini: Bundle) -> None:
     found = {quantize.stored(node.inputs[1]).name for node in quantize.places(ir.load(mini.file("reference")))}
     assert any(".attn1.to_k." in name for name in found)
     assert not any(".attn2.to_k." in name or "clip" in name for name in found)
@@ -186,7 +188,7 @@ def test_tokens_are_left_alone_and_keys_of_pictures_are_not(mini: Bundle) -> Non
     ("graph", "kind", "attention"),
     [("denoiser", "int8", "written-out"), ("denoiser_cond", "fp8", "fused"), ("reference", "fp8", "written-out")],
 )
-def test_a_quantised_graph_is_valid_and_its_weights_stay_where_they_are(
+def test_a_quantised_graph_is_valid_and_shares_the_weights_of_the_bundle(
     graph: str, kind: str, attention: str, mini: Bundle
 ) -> None:
     made = quantized(mini, graph, kind, attention)
@@ -203,7 +205,7 @@ def test_a_quantised_graph_is_valid_and_its_weights_stay_where_they_are(
     assert unmoved > 50
 
 
-def test_the_same_ranges_give_the_same_bytes(mini: Bundle) -> None:
+def test_the_same_ranges_give_the_same_quantised_graph(mini: Bundle) -> None:
     def made(ranges: Ranges) -> bytes:
         model = ir.load(mini.file("vae_decoder"))
         set_precision(model, "fp16")
@@ -226,7 +228,7 @@ def test_ranges_of_another_graph_are_refused(mini: Bundle) -> None:
         quantize.quantize(model, ranges, "int4")
 
 
-def test_ranges_are_the_largest_numbers_that_were_seen(mini: Bundle) -> None:
+def test_calibrated_ranges_are_the_largest_inputs(mini: Bundle) -> None:
     model = ir.load(mini.file("image_encoder"))
     model.graph.outputs.clear()
     for value in {quantize.stored(node.inputs[0]) for node in quantize.places(model)}:
@@ -246,7 +248,7 @@ def test_ranges_are_the_largest_numbers_that_were_seen(mini: Bundle) -> None:
 
 
 @pytest.mark.parametrize("graph", ["vae_encoder", "guider"])
-def test_what_a_graph_is_given_is_recorded(graph: str, tiny: Bundle, opencv: None) -> None:
+def test_the_inputs_of_a_graph_are_recorded(graph: str, tiny: Bundle, opencv: None) -> None:
     heard = list(quantize.record(tiny, graph, clips(0, 1), OPTIONS, 1))
     assert len(heard) == 2
     for inputs in heard:
@@ -297,7 +299,7 @@ def differences(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_float16_a_quantised_graph_runs_and_says_the_same(kind: str, mini: Bundle, opencv: None) -> None:
+def test_a_quantised_float16_graph_is_within_its_bound(kind: str, mini: Bundle, opencv: None) -> None:
     heard = list(quantize.record(mini, "vae_encoder", clips(0, 1), OPTIONS, 1))
     ranges = quantize.calibrate(mini, "vae_encoder", heard[:1], 1)
     model = ir.load(mini.file("vae_encoder"))
@@ -307,7 +309,7 @@ def test_in_float16_a_quantised_graph_runs_and_says_the_same(kind: str, mini: Bu
     assert len(found) == 1 and within_bound(found, kind)
 
 
-def test_a_bundle_keeps_ranges_and_is_still_one(copied: Path) -> None:
+def test_a_bundle_with_ranges_stays_valid(copied: Path) -> None:
     bundle = Bundle.load(copied)
     with pytest.raises(OptionError, match=r"has no ranges\.json"):
         quantize.kept(bundle, "denoiser")

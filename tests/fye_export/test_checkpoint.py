@@ -98,7 +98,7 @@ def test_animatediff_is_not_opened_when_the_unet_is_complete(folder: Path) -> No
     Checkpoint.open(folder).check()
 
 
-def test_no_motion_modules_anywhere_names_the_file_to_add(folder: Path) -> None:
+def test_a_checkpoint_without_motion_modules_is_refused_with_the_file_to_add(folder: Path) -> None:
     without_motion(folder)
     refusal(folder, UNET, "AnimateDiff/mm_sd_v15_v2.ckpt")
 
@@ -188,7 +188,7 @@ def as_links(folder: Path) -> Path:
     return links
 
 
-def test_a_checkpoint_of_links_is_the_same_checkpoint(folder: Path) -> None:
+def test_a_checkpoint_of_symbolic_links_is_the_same_checkpoint(folder: Path) -> None:
     digest = Checkpoint.open(folder).digest
     checkpoint = Checkpoint.open(as_links(folder))
     checkpoint.check()
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_links_is_the_same_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [UNET, VAE, VAE_CONFIG, UNET_CONFIG])
-def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(name: str, folder: Path) -> None:
+def test_a_broken_link_is_named_with_its_target(name: str, folder: Path) -> None:
     links = as_links(folder)
     target = (links / name).resolve()
     target.unlink()
@@ -204,7 +204,7 @@ def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(name: str, fol
     assert "lacks" not in message
 
 
-def test_a_folder_that_is_a_link_to_nowhere_is_named(folder: Path) -> None:
+def test_a_folder_that_is_a_broken_link_is_named(folder: Path) -> None:
     (folder / "sd-vae-ft-mse").rename(folder.parent / "vae")
     (folder / "sd-vae-ft-mse").symlink_to(folder.parent / "vae")
     Checkpoint.open(folder)

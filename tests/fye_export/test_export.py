@@ -54,7 +54,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_every_graph_agrees_with_pytorch_at_two_shapes_and_says_by_how_much(manifest: dict[str, Any]) -> None:
+def test_every_graph_records_its_error_against_pytorch_at_two_shapes(manifest: dict[str, Any]) -> None:
     assert set(manifest["graphs"]) == set(GRAPHS)
     assert manifest["export"]["tolerance"] == 1e-4
     (_, *first), (_, *second) = shapes = manifest["export"]["checked_shapes"]
@@ -65,7 +65,9 @@ def test_every_graph_agrees_with_pytorch_at_two_shapes_and_says_by_how_much(mani
         assert 0 < entry["error"]["max_abs"] < 1e-3
 
 
-def test_the_manifest_says_what_was_exported_from_what(manifest: dict[str, Any], golden_checkpoint: Path) -> None:
+def test_the_manifest_records_checkpoint_model_size_and_precision(
+    manifest: dict[str, Any], golden_checkpoint: Path
+) -> None:
     checkpoint = Checkpoint.open(golden_checkpoint)
     assert manifest["source"]["checkpoint_sha256"] == checkpoint.digest
     assert manifest["model"] == json.loads(json.dumps(checkpoint.config.as_dict()))
@@ -74,7 +76,7 @@ def test_the_manifest_says_what_was_exported_from_what(manifest: dict[str, Any],
     assert manifest["export"]["opset"] == 23
 
 
-def test_weights_are_the_checkpoints(golden_bundle: Path, golden_checkpoint: Path) -> None:
+def test_the_weights_of_a_bundle_are_those_of_the_checkpoint(golden_bundle: Path, golden_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(golden_checkpoint)
     shared = Bundle.load(golden_bundle).manifest["weights"]["shared"]
     unread = set()
@@ -159,7 +161,7 @@ def test_a_graph_that_returns_infinity_is_refused(guider_only: None, tmp_path: P
     assert left_in(tmp_path / "out") == []
 
 
-def test_a_refused_export_leaves_the_bundle_that_was_there(
+def test_a_refused_export_leaves_an_existing_bundle(
     traced: None, guider_only: None, golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "bundle"
@@ -171,7 +173,7 @@ def test_a_refused_export_leaves_the_bundle_that_was_there(
     assert left_in(tmp_path) == ["bundle"]
 
 
-def test_a_checkpoint_that_is_refused_leaves_nothing(golden_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_of_a_refused_checkpoint_leaves_no_files(golden_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="absent"):
         export.export(tmp_path / "absent", tmp_path / "bundle")
     assert left_in(tmp_path) == []
@@ -201,7 +203,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(golden_checkpoint: Path, t
     assert left_in(tmp_path) == ["thesis.tex"]
 
 
-def test_progress_goes_from_nothing_to_all_and_names_every_graph(
+def test_export_progress_goes_from_0_to_1_and_names_every_graph(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     told: list[tuple[str, float]] = []
@@ -216,7 +218,7 @@ def test_progress_goes_from_nothing_to_all_and_names_every_graph(
         ]
 
 
-def test_two_exports_into_one_folder_at_once_both_finish_and_leave_one_complete_bundle(
+def test_two_concurrent_exports_into_one_folder_leave_one_complete_bundle(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     output, start = tmp_path / "bundle", threading.Barrier(2)
@@ -252,7 +254,7 @@ export.export(sys.argv[1], sys.argv[2], progress=tell)
 
 
 @pytest.mark.slow
-def test_kill_9_in_mid_export_leaves_nothing_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_folder_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(output)]
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": "/usr/bin:/bin"}
@@ -277,7 +279,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_in_mid_export_is_reported_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_files(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     with largest_file(1_000_000), pytest.raises(OutputError, match=r"cannot write .*bundle"):

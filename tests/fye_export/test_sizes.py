@@ -51,13 +51,13 @@ def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: P
     )
 
 
-def test_sizes_are_inferred_from_what_was_written(tiny_checkpoint: Path) -> None:
+def test_sizes_are_inferred_from_the_weights_of_a_written_checkpoint(tiny_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(tiny_checkpoint)
     assert checkpoint.config == TINY
     checkpoint.check()
 
 
-def test_sizes_that_weights_show_need_no_config_entry(folder: Path) -> None:
+def test_sizes_shown_by_weights_need_no_config_entry(folder: Path) -> None:
     only_config = {
         UNET_CONFIG: {"attention_head_dim", "norm_num_groups"},
         VAE_CONFIG: {"norm_num_groups"},
@@ -70,7 +70,7 @@ def test_sizes_that_weights_show_need_no_config_entry(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["conv_in.weight", "clip_fc.weight", "down_blocks.0.resnets.0.conv1.weight"])
-def test_a_tensor_that_sizes_are_inferred_from_is_named_when_missing_or_misshapen(key: str, folder: Path) -> None:
+def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, folder: Path) -> None:
     shape = read(folder / UNET)[key].shape
     change(folder / UNET, lambda state: state.update({key: torch.zeros(1)}))
     refusal(folder, UNET, key)

@@ -10,9 +10,7 @@ from fye_rt.errors import OptionError
 MEASURED = {"reference_attention": {80: Tiles(128, 64, 8, 3)}}
 
 
-def test_tiles_that_measured_best_are_taken_for_the_head_dimension_they_are_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measured_tiles_are_used_for_their_head_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tiles.FILE, raising=False)
     before = {dim: best(dim) for dim in (40, 80, 160)}
     tiles.write(tmp_path / "tiles.json", MEASURED)

@@ -69,9 +69,7 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
 
 
-def test_so_do_networks_with_other_modules_around_their_weights(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
@@ -86,7 +84,7 @@ def test_so_do_networks_with_other_modules_around_their_weights(
     assert denoiser.module.guided
 
 
-def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_is(
+def test_float32_is_not_rounded_to_tf32_and_half_precision_changes_no_setting(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -117,7 +115,7 @@ def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_
 
 
 @pytest.mark.parametrize(("compute", "own"), [("fp16", True), ("bf16", True), ("fp32", False)])
-def test_attention_in_float32_is_pytorch_s_own_beside_the_other_kernels(compute: str, own: bool) -> None:
+def test_float32_attention_is_that_of_pytorch(compute: str, own: bool) -> None:
     import torch
 
     modules = pytest.importorskip("fye_torch.modules")
@@ -172,7 +170,7 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
     ],
     ids=["guided", "conditional", "forecast", "face", "adaptive", "solver", "windows", "progressive"],
 )
-def test_latents_that_stay_on_the_device_go_the_same_way(
+def test_latents_denoised_on_the_device_equal_those_of_the_host(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     modules = pytest.importorskip("fye_torch.modules")
@@ -256,7 +254,7 @@ class Ways:
         return TorchWorkspace(buffers, whole, halves, step, lambda named: [], Denoising(*given), nullcontext)
 
 
-def test_the_only_window_may_show_frames_in_another_order() -> None:
+def test_the_device_denoises_a_window_of_permuted_frames_as_the_host_does() -> None:
     steps, order = schedule(3, SchedulerConfig()), np.array([2, 0, 1])
     ways = Ways([Window(order, np.ones(3))], 3)
     table = jump_table(steps)
@@ -314,7 +312,7 @@ def test_a_prediction_of_the_device_is_blended_and_guided_as_on_the_host() -> No
         np.testing.assert_array_equal(made, expected)
 
 
-def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
+def test_a_restarted_clip_forgets_an_earlier_nan() -> None:
     steps = schedule(3, SchedulerConfig())
     ways, table = Ways([Window(np.arange(3), np.ones(3))], 3), jump_table(steps)
     for way in (ways.device, ways.host):
@@ -327,7 +325,7 @@ def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
 
 
 @pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
-def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
+def test_a_prediction_on_the_device_that_is_not_finite_is_named(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, half: int
 ) -> None:
     modules = pytest.importorskip("fye_torch.modules")
@@ -349,7 +347,9 @@ def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
             animator.denoise(*states, options=Options(steps=3))
 
 
-def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_of_a_prediction_that_is_not_finite_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
@@ -380,7 +380,7 @@ def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
     assert id(other.module.unet) not in unets
 
 
-def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
+def test_constants_of_the_unconditional_half_come_from_the_bundle(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fye_torch import engine as backend
@@ -394,7 +394,7 @@ def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
     assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
 
 
-def test_equal_tensors_that_are_stored_once_are_found_under_each_of_their_names(tmp_path: Path) -> None:
+def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -457,7 +457,7 @@ def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch:
     assert torch.equal(replayed(*given, held), torch.full((3,), 30.0))
 
 
-def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from fye_torch.graphs import SHAPES, Memory, Replayed
@@ -482,7 +482,7 @@ def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatc
     ],
     ids=["guided", "conditional", "forecast", "face", "windows", "progressive"],
 )
-def test_a_clip_that_is_replayed_goes_the_same_way(
+def test_a_clip_of_replayed_graphs_equals_one_without(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
 ) -> None:
     modules = pytest.importorskip("fye_torch.modules")
@@ -519,7 +519,9 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
     assert len(graphs) == len(lengths) and all(graph.replays > 1 for graph in graphs)
 
 
-def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_of_one_shape_with_different_methods_share_an_engine(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
     from fye_torch.graphs import SHAPES
@@ -582,7 +584,7 @@ def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkey
     assert [graph.replays for graph in graphs] == [3 * 7 - 1] and len(jumps) == 3 * 7
 
 
-def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_converted_to_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     imitated_cuda.install(monkeypatch)
     engine = backends.load("torch")(bundle, "vae_decoder", Settings(threads=1))
     given = inputs(bundle, "vae_decoder")
@@ -649,7 +651,7 @@ def test_a_piece_is_decoded_while_the_next_one_is_denoised(
         np.testing.assert_array_equal(one, other)
 
 
-def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_denoisers_on_a_gpu_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from fye_export.graphs import graph_specs

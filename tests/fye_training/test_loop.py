@@ -35,7 +35,7 @@ def fit(task: loop.Task, folder: Path, **options: object) -> bool:
     return loop.fit("line", task, STAGE, run, lambda *_: None)
 
 
-def test_interrupted_and_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     assert fit(Line(), whole)
@@ -67,7 +67,7 @@ def test_the_loss_falls_and_the_log_has_it(tmp_path: Path) -> None:
     assert entries[0]["samples"] == 50 * 2 * 3
 
 
-def test_a_sheet_shows_averaged_weights_and_training_goes_on_with_the_current_ones(tmp_path: Path) -> None:
+def test_a_sample_sheet_uses_averaged_weights_and_leaves_training_unchanged(tmp_path: Path) -> None:
     task = Line()
     fit(task, tmp_path)
     state = loop.read(tmp_path / "line.pt")

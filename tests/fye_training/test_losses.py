@@ -22,7 +22,7 @@ def test_the_facial_loss_has_its_closed_form() -> None:
     assert loss.item() == pytest.approx(4 * (1 + 3.0 / 4 + 0.5 / 2))
 
 
-def test_an_error_outside_both_masks_counts_once_and_one_inside_both_counts_for_all() -> None:
+def test_the_facial_loss_weighs_errors_by_the_masks_around_them() -> None:
     target, mask = torch.zeros(2, 4, 1, 2), torch.tensor([[[1.0, 0]]]).expand(2, 1, 2)
     losses = []
     for pixel in (0, 1):

@@ -61,7 +61,7 @@ def test_the_same_character_and_motion_give_the_same_bytes(family: str) -> None:
     assert render(who, motion, SIZE).tobytes() == render(identity(3, family), motion, SIZE).tobytes()
 
 
-def test_a_frame_depends_on_itself_alone(family: str) -> None:
+def test_a_drawn_frame_depends_on_its_own_motion_alone(family: str) -> None:
     who = identity(11, family)
     played = poses(8, 5)
     whole, _ = drawn(who, played)

@@ -26,7 +26,7 @@ def test_every_stage_gets_batches_that_the_pool_can_fill(name: str) -> None:
     assert [stage.learns for stage in preset.stages.values()][:3] == ["vae", "image", "motion"]
 
 
-def test_a_preset_knows_who_learnt_what_last() -> None:
+def test_a_preset_names_the_stage_that_trained_each_network_last() -> None:
     preset = PRESETS["mini"]
     assert preset.size == 192
     assert preset.trained("motion") == "motion_192"

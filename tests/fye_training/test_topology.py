@@ -110,7 +110,7 @@ def test_values_at_the_handles_stay_and_spread_evenly_between_them() -> None:
     assert np.abs(interpolation()).max() < 1.5
 
 
-def test_spreading_treats_both_sides_alike() -> None:
+def test_spread_values_are_symmetric() -> None:
     mirror = canonical_face().mirror
     values = np.random.default_rng(0).normal(size=(3, 468, 1))
     np.testing.assert_allclose(spread(values[:, mirror]), spread(values)[:, mirror], atol=1e-12)  # sums in other orders

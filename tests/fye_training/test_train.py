@@ -59,7 +59,7 @@ def test_the_released_latents_have_unit_scale(run: Path) -> None:
     assert vae.keys() == network.state_dict().keys()
 
 
-def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in_the_motion_stage(run: Path) -> None:
+def test_the_motion_stage_keeps_image_weights_and_releases_averaged_ones(run: Path) -> None:
     released = Checkpoint.open(run / "checkpoint").tensors("unet")
     image, motion = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("image_96", "motion_96"))
     key = "down_blocks.0.resnets.0.conv1.weight"
@@ -69,7 +69,7 @@ def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in
     assert released[moved].any()
 
 
-def test_larger_frames_go_on_from_what_smaller_ones_taught(run: Path, tmp_path: Path) -> None:
+def test_training_on_larger_frames_starts_from_the_weights_of_smaller_ones(run: Path, tmp_path: Path) -> None:
     small, large = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("motion", "motion_96"))
     # at the first step, before anything is learnt, a stage is what it starts from
     folder = tmp_path / "run"
@@ -84,7 +84,7 @@ def test_larger_frames_go_on_from_what_smaller_ones_taught(run: Path, tmp_path: 
     assert changed and all("motion_modules" in key for key in changed)
 
 
-def test_the_decoder_learns_and_latents_stay_what_they_are(run: Path) -> None:
+def test_the_decoder_stage_trains_the_decoder_alone(run: Path) -> None:
     vae, later = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("vae", "decoder_96"))
     changed = {key.split(".")[0] for key, value in later.items() if not torch.equal(value, vae[key])}
     assert changed == {"decoder", "post_quant_conv"}
@@ -92,7 +92,7 @@ def test_the_decoder_learns_and_latents_stay_what_they_are(run: Path) -> None:
     assert torch.equal(released["decoder.conv_out.weight"], later["decoder.conv_out.weight"].half())
 
 
-def test_training_goes_on_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_starts_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, bundle = tmp_path / "run", Bundle.load(shipped_bundles() / "tiny")
     command = [*TINY, "--run", str(folder), "--start", str(bundle.path)]
     assert train.main(command) == 0
@@ -112,7 +112,7 @@ def test_training_goes_on_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--preset" in capsys.readouterr().err
 
 
-def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+def test_stopped_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae"]
     for steps in (7, 23, 40):
         assert train.main([*arguments, "--stop-at", str(steps)]) == 0
@@ -121,7 +121,7 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_pa
     assert all(torch.equal(whole["module"][key], parts["module"][key]) for key in whole["module"])
 
 
-def test_the_image_stage_too(run: Path, tmp_path: Path) -> None:
+def test_the_stopped_image_stage_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
@@ -131,7 +131,7 @@ def test_the_image_stage_too(run: Path, tmp_path: Path) -> None:
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_the_facial_loss_can_be_left_out(run: Path, tmp_path: Path) -> None:
+def test_the_facial_loss_can_be_turned_off(run: Path, tmp_path: Path) -> None:
     means = {}
     for weights in (("0", "0"), ("3", "1")):
         folder = tmp_path / weights[0]
@@ -161,7 +161,7 @@ def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_
 
 
 @pytest.mark.parametrize("wrong", [("--facial", "nan", "1"), ("--strides", "1", "0")])
-def test_bad_numbers_are_one_clear_line(
+def test_wrong_numbers_of_training_options_are_one_line(
     wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
@@ -177,14 +177,14 @@ def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     assert falling[2] < 0.85 * falling[0]
 
 
-def test_a_stage_whose_predecessor_is_missing_is_one_clear_line(
+def test_a_stage_without_its_predecessor_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_stage_of_other_networks_is_one_clear_line(
+def test_a_stage_of_other_networks_is_refused_in_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "vae.pt").write_bytes((run / "image.pt").read_bytes())
@@ -193,13 +193,13 @@ def test_a_stage_of_other_networks_is_one_clear_line(
     assert "vae.pt" in error and error.count("\n") == 1
 
 
-def test_a_stage_that_the_preset_has_not_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_that_the_preset_lacks_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image_192"]) == 2
     error = capsys.readouterr().err
     assert "image_96" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("steps", ["image", "image=", "image=-3", "other=4"])
-def test_bad_steps_are_one_clear_line(steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_steps_are_refused_in_one_line(steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([*TINY, "--run", str(tmp_path / "run"), "--steps", steps]) == 2
     assert "--steps" in capsys.readouterr().err

@@ -61,14 +61,14 @@ def test_a_cat_without_a_face_is_reported_and_left_out(said: str, suite: Path) -
     assert {pair.portrait.name for pair in made.pairs} == {"astronaut", "film", "grace_hopper"}
 
 
-def test_a_film_of_the_portrait_is_its_truth(found: dict[str, Any]) -> None:
+def test_a_video_of_the_portrait_itself_is_its_truth(found: dict[str, Any]) -> None:
     own = found["film--film"]
     assert (own["mode"], own["truth"], own["error"]) == ("self", "driving", None)
     known = {name for name, value in own["metrics"].items() if value is not None}
     assert {"psnr", "ssim", "face_psnr", "identity_error", "flicker", "true_warp_error", "warp_error"} <= known
 
 
-def test_without_a_truth_faces_are_looked_for(found: dict[str, Any]) -> None:
+def test_an_evaluation_without_truth_detects_faces(found: dict[str, Any]) -> None:
     for name in ("astronaut--film", "grace_hopper--film"):
         one = found[name]
         assert (one["mode"], one["truth"], one["error"]) == ("cross", "none", None)

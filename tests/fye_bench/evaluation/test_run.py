@@ -78,7 +78,7 @@ def test_summaries_are_means_over_their_groups(run: Path) -> None:
     assert {"all", "people", "cartoons", "sculptures", "animals", "calm", "gaze"} <= found["summary"].keys()
 
 
-def test_times_are_kept_apart_from_results(run: Path) -> None:
+def test_results_hold_no_times(run: Path) -> None:
     text = (run / "results.json").read_text()
     assert "seconds" not in text and "environment" not in text and str(ROOT) not in text
     performance = json.loads((run / "performance.json").read_text())
@@ -87,7 +87,7 @@ def test_times_are_kept_apart_from_results(run: Path) -> None:
         assert {"read", "denoise", "decode", "measure"} <= cost["seconds"].keys() and cost["peak_memory_bytes"] > 0
 
 
-def test_the_same_command_evaluates_nothing_again(
+def test_a_repeated_evaluation_evaluates_no_pair_again(
     run: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
@@ -97,7 +97,7 @@ def test_the_same_command_evaluates_nothing_again(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_result(run: Path, suite: Path, tmp_path: Path) -> None:
+def test_a_killed_evaluation_resumes_with_the_same_result(run: Path, suite: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     command = [sys.executable, "-m", "fye_rt", "eval", str(suite), "-o", str(cut), *FAST, "--workers", "2"]
     paths = os.pathsep.join(str(ROOT / name) for name in (".", "export", "bench", "training"))
@@ -155,7 +155,9 @@ def test_a_pair_that_failed_is_tried_again(
     assert code == 0 and not any(one["error"] for one in results(folder)["pairs"])
 
 
-def test_all_pairs_may_fail(suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path) -> None:
+def test_an_evaluation_whose_pairs_all_fail_has_results(
+    suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path
+) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     shutil.rmtree(tmp_path / "suite" / "motions")
     code, folder = evaluate(of=tmp_path / "suite")
@@ -172,7 +174,7 @@ def test_all_pairs_may_fail(suite: Path, evaluate: Callable[..., tuple[int, Path
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_another_run_does_not_go_on_in_the_folder(
+def test_an_evaluation_with_other_options_is_refused_in_the_folder_of_a_run(
     change: list[str], said: str, run: Path, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
@@ -180,7 +182,7 @@ def test_another_run_does_not_go_on_in_the_folder(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_with_other_things_is_left_alone(
+def test_an_evaluation_leaves_a_folder_with_other_files_alone(
     evaluate: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
@@ -202,7 +204,7 @@ def test_a_folder_with_other_things_is_left_alone(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line(
+def test_a_wrong_option_of_fye_eval_is_one_line(
     arguments: list[str],
     said: str,
     evaluate: Callable[..., tuple[int, Path]],

@@ -10,7 +10,7 @@ from fye_rt.errors import InputError
 from tests.fye_bench.evaluation.runs import edit, write_run
 
 
-def test_a_run_is_read_whole(tmp_path: Path) -> None:
+def test_a_saved_run_is_read_with_all_its_fields(tmp_path: Path) -> None:
     run = SavedRun.load(write_run(tmp_path / "run", pairs=10, failed={3: "no face"}, pictures=False))
     assert len(run.pairs) == 10 and [pair.error for pair in run.failed] == ["no face"]
     assert run.label == "onnxruntime, fp32, no forecast, mini"
@@ -20,7 +20,7 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     assert run.summary["all"]["psnr"]["n"] == 9
 
 
-def test_a_run_needs_no_timings(tmp_path: Path) -> None:
+def test_a_saved_run_is_read_without_its_timings(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs=4, pictures=False)
     (folder / "performance.json").unlink()
     run = SavedRun.load(folder)
@@ -73,7 +73,7 @@ def test_a_damaged_run_is_refused(what: str, message: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
-def test_what_is_no_json_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_results_file_without_valid_json_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=r"results\.json"):
         SavedRun.load(tmp_path)
@@ -81,7 +81,7 @@ def test_what_is_no_json_is_refused(content: str, tmp_path: Path) -> None:
         SavedRun.load(tmp_path / "none")
 
 
-def test_text_of_strangers_is_one_printable_line() -> None:
+def test_text_of_a_saved_run_becomes_one_printable_line() -> None:
     assert line("a\x1b[31m\nb") == "a [31m b"
     assert len(line("x" * 1000)) == 300
     assert line(None) == "-"

@@ -76,7 +76,7 @@ def test_a_known_offset_has_its_known_distance(clip: NDArray[np.uint8]) -> None:
     assert math.isnan(nowhere["face_psnr"]) and nowhere["psnr"] == psnr(spoilt, clip)
 
 
-def test_flicker_counts_changes_against_the_truths() -> None:
+def test_flicker_compares_changes_with_those_of_the_truth() -> None:
     true = np.zeros((4, 64, 64, 3), np.uint8)
     true[1:] += np.uint8(2)
     true[2:] += np.uint8(2)

@@ -21,7 +21,7 @@ def script(out: Path, *arguments: str, python: str = "echo") -> subprocess.Compl
     )
 
 
-def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
+def test_gpu_sh_without_a_command_prints_its_commands(tmp_path: Path) -> None:
     run = script(tmp_path)
     assert run.returncode == 2 and not run.stdout
     for command in ("train", "first", "kernels", "model", "dry-run"):
@@ -29,7 +29,7 @@ def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
     assert run.stderr.splitlines()[-1].startswith("taken from .whl")  # the whole of its head
 
 
-def test_the_script_passes_arguments_on(tmp_path: Path) -> None:
+def test_gpu_sh_passes_arguments_on(tmp_path: Path) -> None:
     tests, kernels = script(tmp_path, "kernels", "--only", "geglu").stdout.splitlines()
     assert tests.endswith("tests/fye_kernels")
     assert kernels == f"-m fye_bench.speed.kernels --json {tmp_path}/kernels.json --only geglu"
@@ -43,7 +43,7 @@ def test_the_first_run_has_what_is_left_of_590_seconds(tmp_path: Path) -> None:
     assert found is not None and int(found[1]) <= 590
 
 
-def test_tests_that_fail_do_not_keep_kernels_from_being_timed(tmp_path: Path) -> None:
+def test_gpu_sh_times_kernels_although_their_tests_fail(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho $2 $4; [ $2 != pytest ]\n")
     python.chmod(0o755)
@@ -53,7 +53,7 @@ def test_tests_that_fail_do_not_keep_kernels_from_being_timed(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gpu_benchmark_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", "tiny", "--size", "64x64", "--frames", "3", "--steps", "7", "--compute", "fp32"]
     assert gpu.main([*arguments, "--rounds", "1", "--json", str(tmp_path / "gpu.json")]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())

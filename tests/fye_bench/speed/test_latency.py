@@ -22,7 +22,7 @@ def pair(golden_bundle: Path, golden_checkpoint: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_result_has_what_the_design_asks_of_every_result(
+def test_a_benchmark_result_has_every_documented_field(
     pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "result.json"
@@ -65,7 +65,7 @@ def test_result_has_what_the_design_asks_of_every_result(
     assert [line.split()[0] for line in table] == ["seconds", "baseline", "onnxruntime"]
 
 
-def test_default_clip_is_the_documented_one() -> None:
+def test_the_default_clip_of_the_benchmark_is_the_documented_one() -> None:
     assert Workload() == Workload(frames=8, size=(128, 128), steps=30, threads=2)
     options = Workload().options()
     assert (options.guidance, options.seed, options.forecast, Workload().windows()) == (3.5, 0, "off", 1)
