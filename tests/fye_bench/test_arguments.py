@@ -60,8 +60,7 @@ def test_benchmarks_take_the_clip_options_of_fye_animate(capsys: pytest.CaptureF
     assert clip(["--steps", "4", "--no-last-step"]) == 3
     names = set(REQUEST) - {"portrait_landmarks"}
     assert set(seen[0]) == names and {name for name in names if seen[0][name] is not None} == {"steps", "last_step"}
-    assert clip(["--help"]) == 0
-    assert "Steps of the solver; 30 by default." in capsys.readouterr().out
+    assert clip(["--help"]) == 0 and "Steps of the solver; 30 by default." in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_a_benchmark_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

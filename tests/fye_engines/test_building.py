@@ -58,11 +58,8 @@ def built(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> Callable[..., Any
 def test_the_same_settings_prepare_the_same_bytes(tiny: Bundle, denoiser: Prepared) -> None:
     again = prepare(tiny, "denoiser", STATIC, "fp16", "fused")
     assert again.onnx == denoiser.onnx and again.digest == denoiser.digest
-    others = [
-        prepare(tiny, "denoiser", STATIC, "bf16", "fused"),
-        prepare(tiny, "denoiser", STATIC, "fp16", "written-out"),
-        prepare(tiny, "denoiser_cond", STATIC, "fp16", "fused"),
-    ]
+    settings = (("denoiser", "bf16", "fused"), ("denoiser", "fp16", "written-out"), ("denoiser_cond", "fp16", "fused"))
+    others = [prepare(tiny, graph, STATIC, precision, attention) for graph, precision, attention in settings]
     assert len({each.digest for each in (denoiser, *others)}) == 4
 
 
@@ -72,9 +69,8 @@ def test_a_change_of_prepared_graphs_needs_a_new_recipe(tiny: Bundle) -> None:
     for graph in tiny.graphs:
         for precision, attention in (("fp16", "fused"), ("fp16", "written-out"), ("fp32", "fused")):
             model = onnx.load_model_from_string(prepare(tiny, graph, STATIC, precision, attention).onnx)
-            kinds = {
-                value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
-            }
+            values = (*model.graph.input, *model.graph.output)
+            kinds = {value.name: value.type.tensor_type.elem_type for value in values}
             seen.update(repr([(node.op_type, *node.input, *node.output) for node in model.graph.node]).encode())
             seen.update(repr(sorted(kinds.items())).encode())
     assert (RECIPE, seen.hexdigest()[:16]) == ("recipe=1", "17bb3616ff487b88")
@@ -88,13 +84,8 @@ def test_fixed_shapes_are_numbers_in_the_graph(tiny: Bundle, denoiser: Prepared)
             for value in (*graph.input, *graph.output)
         }
 
-    assert denoiser.profile == {} and shapes(denoiser)["latents"] == shapes(denoiser)["v_conditional"] == [
-        1,
-        4,
-        8,
-        8,
-        9,
-    ]
+    static = shapes(denoiser)
+    assert denoiser.profile == {} and static["latents"] == static["v_conditional"] == [1, 4, 8, 8, 9]
     frames = prepare(tiny, "denoiser", FRAMES, "fp16", "fused")
     assert shapes(frames)["latents"] == [1, 4, "frames", 8, 9] and shapes(frames)["reference_key.0"] == [1, 72, 8]
     assert set(frames.profile) == {"latents", "landmark_features"}
@@ -156,8 +147,7 @@ def test_contradictory_settings_of_a_plan_are_refused(wrong: dict[str, Any], tex
 def test_a_plan_is_strongly_typed_and_uses_no_tf32(built: Callable[..., Any], denoiser: Prepared) -> None:
     plan = built()
     assert plan["onnx"] == denoiser.digest and plan["network_flags"] == ["STRONGLY_TYPED"]
-    assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"])
-    assert plan["profiles"] == []
+    assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"]) and plan["profiles"] == []
     assert not plan["refittable"] and not plan["stripped"]
 
 
@@ -202,9 +192,8 @@ def test_a_build_ignores_the_timing_cache_of_another_gpu(fake: TensorRT, tiny: B
 
 def test_a_graph_refused_by_tensorrt_is_reported_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
     fake.refusals += ["In node 7:\n  Attention is\tnot supported", *(f"more {number}" for number in range(9))]
-    with pytest.raises(
-        BackendError, match=rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
-    ) as told:
+    said = rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
+    with pytest.raises(BackendError, match=said) as told:
         built()
     assert "and 5 more" in str(told.value) and "\n" not in str(told.value)
 

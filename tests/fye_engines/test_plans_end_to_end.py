@@ -561,8 +561,7 @@ def test_a_refittable_plan_takes_the_weights_of_a_fine_tune(
     stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle
 ) -> None:
     make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
-    assert actions(tiny, graphs=("guider",)) == [THERE]
-    assert actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
+    assert actions(tiny, graphs=("guider",)) == [THERE] and actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
     gpu.bundle = tuned
     (facts,) = make(tuned, graphs=("guider",))
     assert facts["action"] == NEW_WEIGHTS and facts["differences"]
@@ -654,6 +653,5 @@ def test_wrong_arguments_of_fye_build_are_refused(
     arguments: tuple[str, ...], text: str, gpu: FakeGpu, tiny: Bundle, fye: Fye
 ) -> None:
     given = [str(tiny.path) if each == "BUNDLE" else each for each in arguments]
-    assert text in fye.refuses("build", *given)
-    assert text in fye.refuses("build", *given, "--dry-run")
+    assert text in fye.refuses("build", *given) and text in fye.refuses("build", *given, "--dry-run")
     assert not any(call.name == "Builder.build_serialized_network" for call in gpu.trt.calls)

@@ -34,8 +34,7 @@ def test_loaded_networks_are_float32_in_eval_mode_and_hold_the_files_values(name
     network = Checkpoint.open(tiny_checkpoint).load(name)
     stored = read(tiny_checkpoint / FILES[name])
     state = network.state_dict()
-    assert not network.training
-    assert not any(p.requires_grad for p in network.parameters())
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert state.keys() == stored.keys()
     assert all(state[key].dtype == torch.float32 and torch.equal(state[key], stored[key].float()) for key in state)
     assert not any(buffer.is_meta for buffer in network.buffers())  # also those that no state dict holds
@@ -54,14 +53,12 @@ def test_the_image_encoder_of_a_loaded_checkpoint_runs(tiny_checkpoint: Path) ->
     # its position_ids are in no file: garbage there would index outside the position embedding
     encoder = Checkpoint.open(tiny_checkpoint).load("image_encoder")
     tokens = encoder(torch.zeros(1, 3, 56, 56)).last_hidden_state
-    assert tokens.shape == (1, TINY.image_encoder.tokens, 40)
-    assert bool(tokens.isfinite().all())
+    assert tokens.shape == (1, TINY.image_encoder.tokens, 40) and bool(tokens.isfinite().all())
 
 
 def test_the_digest_changes_with_any_byte_of_weights_or_config(folder: Path, tiny_checkpoint: Path) -> None:
     digest = Checkpoint.open(folder).digest
-    assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert digest == Checkpoint.open(tiny_checkpoint).digest
+    assert re.fullmatch("[0-9a-f]{64}", digest) and digest == Checkpoint.open(tiny_checkpoint).digest
     (folder / "README.md").write_text("not part of the model")
     assert digest == Checkpoint.open(folder).digest
     change(folder / GUIDER, lambda state: state.update({"conv_in.bias": state["conv_in.bias"] + 1}))

@@ -55,8 +55,7 @@ def left_in(folder: Path) -> list[str]:
 
 
 def test_every_graph_records_its_error_against_pytorch_at_two_shapes(manifest: dict[str, Any]) -> None:
-    assert set(manifest["graphs"]) == set(GRAPHS)
-    assert manifest["export"]["tolerance"] == 1e-4
+    assert set(manifest["graphs"]) == set(GRAPHS) and manifest["export"]["tolerance"] == 1e-4
     (_, *first), (_, *second) = shapes = manifest["export"]["checked_shapes"]
     assert first != second
     assert any(size // 8 % 8 for _, *sizes in shapes for size in sizes)  # one that the levels do not halve evenly
@@ -71,8 +70,7 @@ def test_the_manifest_records_checkpoint_model_size_and_precision(
     checkpoint = Checkpoint.open(golden_checkpoint)
     assert manifest["source"]["checkpoint_sha256"] == checkpoint.digest
     assert manifest["model"] == json.loads(json.dumps(checkpoint.config.as_dict()))
-    assert manifest["size"] == [128, 128]
-    assert manifest["precision"] == "fp32"
+    assert manifest["size"] == [128, 128] and manifest["precision"] == "fp32"
     assert manifest["export"]["opset"] == 23
 
 
@@ -104,8 +102,7 @@ def test_float16_storage_halves_the_file_and_keeps_values_that_float16_holds(
         golden_checkpoint, tmp_path / "bundle", precision="fp16", size=(128, 128), guidance=2.0, shared_noise=0.5
     )
     full = Bundle.load(golden_bundle)
-    assert (half.precision, full.precision) == ("fp16", "fp32")
-    assert (half.guidance, full.guidance) == (2.0, 3.5)
+    assert (half.precision, full.precision) == ("fp16", "fp32") and (half.guidance, full.guidance) == (2.0, 3.5)
     assert (half.shared_noise, full.shared_noise) == (0.5, 0.0)
     sizes = [(bundle.path / bundle.weights).stat().st_size for bundle in (half, full)]
     assert sizes[0] < 0.53 * sizes[1]  # positional encodings and the file's header stay as they are
@@ -169,8 +166,7 @@ def test_a_refused_export_leaves_an_existing_bundle(
     (output / MANIFEST).write_bytes(b"the older bundle")
     with pytest.raises(ExportError, match="guider by"):
         export.export(golden_checkpoint, output, tolerance=0)
-    assert (output / MANIFEST).read_bytes() == b"the older bundle"
-    assert left_in(tmp_path) == ["bundle"]
+    assert (output / MANIFEST).read_bytes() == b"the older bundle" and left_in(tmp_path) == ["bundle"]
 
 
 def test_an_export_of_a_refused_checkpoint_leaves_no_files(golden_checkpoint: Path, tmp_path: Path) -> None:
@@ -209,8 +205,7 @@ def test_export_progress_goes_from_0_to_1_and_names_every_graph(
     told: list[tuple[str, float]] = []
     export.export(golden_checkpoint, tmp_path / "bundle", progress=lambda *step: told.append(step))
     fractions = [fraction for _, fraction in told]
-    assert fractions == sorted(fractions)
-    assert (fractions[0], fractions[-1]) == (0, 1)
+    assert fractions == sorted(fractions) and (fractions[0], fractions[-1]) == (0, 1)
     for graph in GRAPHS:
         assert [message for message, _ in told if graph in message.split()] == [
             f"cutting {graph}",
@@ -237,8 +232,7 @@ def test_two_concurrent_exports_into_one_folder_leave_one_complete_bundle(
     for thread in threads:
         thread.join()
     assert [type(result) for result in results] == [Bundle, Bundle], results
-    assert left_in(tmp_path) == ["bundle"]
-    assert Bundle.load(output).precision in ("fp32", "fp16")
+    assert left_in(tmp_path) == ["bundle"] and Bundle.load(output).precision in ("fp32", "fp16")
 
 
 KILLED = """
@@ -261,8 +255,7 @@ def test_a_killed_export_leaves_no_folder_that_loads(tiny_checkpoint: Path, tmp_
     result = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".bundle.")
-    assert (left / "weights.safetensors").stat().st_size > 0
+    assert left.name.startswith(".bundle.") and (left / "weights.safetensors").stat().st_size > 0
     for folder in (output, left):
         with pytest.raises(BundleError, match="is not a bundle"):
             Bundle.load(folder)

@@ -23,6 +23,16 @@ from tests.fye_export.checkpoint_files import (
     refusal,
 )
 
+# settings, each of which contradicts the weights or the model
+WRONG = (
+    (UNET_CONFIG, {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 768, "layers_per_block": 3}),
+    (UNET_CONFIG, {"attention_head_dim": 5, "norm_num_groups": 0, "norm_eps": float("nan"), "act_fn": "relu"}),
+    (UNET_CONFIG, {"attention_head_dim": [5, 10, 20, 20]}),
+    (VAE_CONFIG, {"latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": "large"}),
+    (CLIP_CONFIG, {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 224, "num_attention_heads": 7}),
+    (CLIP_CONFIG, {"hidden_act": "relu"}),
+)
+
 
 def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: Path) -> None:
     checkpoint = Checkpoint.open(golden / "ckpt")
@@ -82,25 +92,7 @@ def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, fold
 
 @pytest.mark.parametrize(
     ("file", "setting", "value"),
-    [
-        (UNET_CONFIG, "block_out_channels", [32, 32, 64, 64]),
-        (UNET_CONFIG, "cross_attention_dim", 768),
-        (UNET_CONFIG, "layers_per_block", 3),
-        (UNET_CONFIG, "attention_head_dim", [5, 10, 20, 20]),
-        (UNET_CONFIG, "attention_head_dim", 5),
-        (UNET_CONFIG, "norm_num_groups", 0),
-        (UNET_CONFIG, "norm_eps", float("nan")),
-        (UNET_CONFIG, "act_fn", "relu"),
-        (VAE_CONFIG, "latent_channels", 16),
-        (VAE_CONFIG, "layers_per_block", 2),
-        (VAE_CONFIG, "norm_num_groups", 32),
-        (VAE_CONFIG, "scaling_factor", "large"),
-        (CLIP_CONFIG, "hidden_size", 1024),
-        (CLIP_CONFIG, "num_hidden_layers", 24),
-        (CLIP_CONFIG, "image_size", 224),
-        (CLIP_CONFIG, "num_attention_heads", 7),
-        (CLIP_CONFIG, "hidden_act", "relu"),
-    ],
+    [(file, *wrong) for file, settings in WRONG for wrong in settings.items()],
 )
 def test_a_config_that_contradicts_weights_or_model_is_named(file: str, setting: str, value: Any, folder: Path) -> None:
     configure(folder / file, **{setting: value})

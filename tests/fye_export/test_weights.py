@@ -61,15 +61,13 @@ def test_the_safetensors_library_reads_every_tensor_under_its_name(
         assert set(opened.keys()) == set(expected) | set(DERIVED)
         for name, tensor in (expected | DERIVED).items():
             read = opened.get_tensor(name)
-            assert read.dtype == tensor.dtype
-            assert torch.equal(read, tensor)
+            assert read.dtype == tensor.dtype and torch.equal(read, tensor)
 
 
 def test_large_tensors_begin_at_a_cache_line(file: Path) -> None:
     entries, start = header(file)
     starts = [start + entry["data_offsets"][0] for entry in entries.values() if size(entry) % 64 == 0]
-    assert starts
-    assert not [offset for offset in starts if offset % 64]
+    assert starts and not [offset for offset in starts if offset % 64]
 
 
 def test_tensors_follow_each_other_without_gaps(file: Path) -> None:

@@ -23,14 +23,8 @@ def test_every_kernel_has_a_plain_twin_a_test_and_a_benchmark_of_its_name() -> N
 def test_the_kernel_benchmark_runs_every_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kernels.main(["--small", "--rounds", "2", "--json", str(tmp_path / "kernels.json")]) == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())["kernels"]
-    assert {row["kernel"] for row in rows} == {
-        "reference_attention",
-        "temporal_attention",
-        "forecast_step",
-        "norm_silu",
-        "geglu",
-        "to_uint8",
-    }
+    names = {"reference_attention", "temporal_attention", "forecast_step", "norm_silu", "geglu", "to_uint8"}
+    assert {row["kernel"] for row in rows} == names
     assert all(row["floor"] > 0 for row in rows)
     assert {row["kernel"] for row in rows if row["padded_rate"]} == {"reference_attention"}
     assert all("share" in row["promised"] for row in rows if row["kernel"] in ("forecast_step", "norm_silu"))

@@ -5,11 +5,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_kernels.temporal_attention import reference, temporal_attention
 
-BOUNDS = {
-    torch.float32: 2e-6,
-    torch.float16: 2e-3,
-    torch.bfloat16: 1.6e-2,
-}  # of the largest result: see test_reference_attention.py
+# of the largest result: see test_reference_attention.py
+BOUNDS = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
 def inputs(
@@ -58,9 +55,8 @@ def test_the_reference_of_temporal_attention_is_one_fused_attention() -> None:
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # refuses what it would have to do one operation after the other
         fused = reference(q, k, v, 2, 5, biases)
     expected = reference(q.double(), k.double(), v.double(), 2, 5, biases.double())
-    torch.testing.assert_close(
-        fused.double(), expected, rtol=0, atol=BOUNDS[torch.float32] * float(expected.abs().max())
-    )
+    bound = BOUNDS[torch.float32] * float(expected.abs().max())
+    torch.testing.assert_close(fused.double(), expected, rtol=0, atol=bound)
 
 
 def test_temporal_attention_takes_slices_of_one_projection(device: str) -> None:

@@ -80,8 +80,7 @@ def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, monke
         opened = backend.open_engine(bundle, graph, Settings())
         assert any(isinstance(module, modules.Norm) for module in opened.module.modules())
     denoiser = backend.open_engine(bundle, "denoiser", Settings())
-    assert isinstance(denoiser.module, modules.Denoiser)
-    assert denoiser.module.guided
+    assert isinstance(denoiser.module, modules.Denoiser) and denoiser.module.guided
 
 
 def test_float32_is_not_rounded_to_tf32_and_half_precision_changes_no_setting(
@@ -390,8 +389,7 @@ def test_constants_of_the_unconditional_half_come_from_the_bundle(
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | stored)
     denoiser = backend.open_engine(bundle, "denoiser", Settings(threads=1)).module
-    assert len(stored) == 16
-    assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
+    assert len(stored) == 16 and all((denoiser.get_buffer(name) == 7).all() for name in stored)
 
 
 def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> None:

@@ -124,8 +124,7 @@ def test_mouth_left_moves_the_mouth_to_the_right_of_the_picture() -> None:
 
 def test_an_open_jaw_opens_the_mouth_by_four_centimetres_and_lowers_the_chin() -> None:
     moved = deform(Shape(), weights(jawOpen=1.0))[0]
-    assert 3.5 < moved[13, 1] - moved[14, 1] < 4.5
-    assert (moved - rest_mesh())[152, 1] < -2.0
+    assert 3.5 < moved[13, 1] - moved[14, 1] < 4.5 and (moved - rest_mesh())[152, 1] < -2.0
     assert (moved - rest_mesh())[[1, 10, 159, 386]] == pytest.approx(0.0, abs=1e-12)  # nose, forehead and lids stay
 
 

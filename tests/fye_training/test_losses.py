@@ -62,12 +62,10 @@ def test_a_ddim_step_with_the_true_v_leads_towards_the_clean_latents() -> None:
 
 def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
     powers = alpha_bars()
-    assert powers.shape == (1000,)
-    assert powers[-1] == 0
+    assert powers.shape == (1000,) and powers[-1] == 0
     clean, noise = torch.ones(4, 1, 1), torch.zeros(4, 1, 1)
     noisy, v = v_target(clean, noise, powers[-1])
-    assert not noisy.any()
-    assert torch.equal(v, -clean)
+    assert not noisy.any() and torch.equal(v, -clean)
 
 
 def test_the_reconstruction_loss_sees_blur_and_colour() -> None:

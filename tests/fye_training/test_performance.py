@@ -12,9 +12,8 @@ from fye_training.performance import FPS, KINDS, MOST_TURN, Performance, perform
 
 
 def same(one: Performance, other: Performance) -> bool:
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("weights", "rotation", "translation")
-    )
+    names = ("weights", "rotation", "translation")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def indices(*starts: str) -> list[int]:
@@ -141,18 +140,13 @@ def test_talking_opens_the_mouth_three_to_five_times_a_second_with_pauses() -> N
 def test_head_turns_reach_large_angles() -> None:
     turned = np.concatenate([perform(seed, 200, "head turns").rotation for seed in range(10)])
     calm = np.concatenate([perform(seed, 200, "calm").rotation for seed in range(10)])
-    assert (np.abs(turned).max(axis=0) > (15.0, 28.0, 12.0)).all()
-    assert np.abs(calm).max() < 20.0
+    assert (np.abs(turned).max(axis=0) > (15.0, 28.0, 12.0)).all() and np.abs(calm).max() < 20.0
 
 
 def test_both_eyes_look_the_same_way() -> None:
     weights = perform(4, 1500, "gaze").weights
-    for one, other in (
-        ("OutLeft", "InRight"),
-        ("InLeft", "OutRight"),
-        ("UpLeft", "UpRight"),
-        ("DownLeft", "DownRight"),
-    ):
+    pairs = (("OutLeft", "InRight"), ("InLeft", "OutRight"), ("UpLeft", "UpRight"), ("DownLeft", "DownRight"))
+    for one, other in pairs:
         np.testing.assert_array_equal(weights[:, INDEX[f"eyeLook{one}"]], weights[:, INDEX[f"eyeLook{other}"]])
         assert weights[:, INDEX[f"eyeLook{one}"]].max() > 0.5
 

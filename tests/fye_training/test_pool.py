@@ -57,8 +57,7 @@ def test_the_window_starts_with_two_chunks_grows_and_then_slides(pool: Pool) -> 
         chunks = pool.window(step)
         sizes.append(len(chunks))
         first.append(next(number for number in range(5) if same(chunks[0], draw_chunk(ORDER, number))))
-    assert sizes == [2, 2, 3, 3, 3, 3, 3, 3]
-    assert first == [0, 0, 0, 0, 1, 1, 2, 2]
+    assert sizes == [2, 2, 3, 3, 3, 3, 3, 3] and first == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
 def test_a_pool_started_later_has_the_window_of_a_running_one(pool: Pool) -> None:
@@ -83,8 +82,7 @@ def test_a_batch_has_different_identities_and_no_neutral_targets(pool: Pool) -> 
         assert len({*zip(choice.chunk.tolist(), choice.identity.tolist(), strict=True)}) == 6
         assert choice.targets.shape == (6, 3)
         assert all(len({*row}) == 3 and min(row) >= 1 for row in choice.targets.tolist())
-        assert choice.portrait.max() < SEATS
-        assert choice.chunk.max() < len(pool.window(step))
+        assert choice.portrait.max() < SEATS and choice.chunk.max() < len(pool.window(step))
     assert pool.choose(7, 6, 3).targets.tolist() == pool.choose(7, 6, 3).targets.tolist()
     assert pool.choose(7, 6, 3).targets.tolist() != pool.choose(8, 6, 3).targets.tolist()
 
@@ -95,5 +93,4 @@ def test_a_batch_of_clips_has_consecutive_frames_and_the_neutral_portrait() -> N
         choice = pool.choose(0, 2, 4)
     finally:
         pool.close()
-    assert choice.targets.tolist() == [[1, 2, 3, 4]] * 2
-    assert choice.portrait.tolist() == [0, 0]
+    assert choice.targets.tolist() == [[1, 2, 3, 4]] * 2 and choice.portrait.tolist() == [0, 0]

@@ -106,10 +106,8 @@ def test_training_starts_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFix
             assert torch.equal(known[f"{name}.{key}"], torch.from_numpy(value).float())
     assert image.keys() == {key for key in motion if "motion_modules" not in key}
     # a run that has begun is not written over
-    assert train.main(command) == 2
-    assert "--run" in capsys.readouterr().err
-    assert train.main([*command, "--preset", "mini"]) == 2
-    assert "--preset" in capsys.readouterr().err
+    assert train.main(command) == 2 and "--run" in capsys.readouterr().err
+    assert train.main([*command, "--preset", "mini"]) == 2 and "--preset" in capsys.readouterr().err
 
 
 def test_stopped_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
@@ -143,8 +141,7 @@ def test_the_facial_loss_can_be_turned_off(run: Path, tmp_path: Path) -> None:
         )
         entry = json.loads((folder / "image.jsonl").read_text().splitlines()[0])
         means[weights[0]] = entry["loss"] / entry["mse"]
-    assert means["0"] == pytest.approx(1)
-    assert means["3"] > 1.1
+    assert means["0"] == pytest.approx(1) and means["3"] > 1.1
 
 
 def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_path: Path) -> None:
@@ -173,8 +170,7 @@ def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae", "--steps", "vae=150"]
     assert train.main(arguments) == 0
     falling = losses(tmp_path / "run", "vae")  # means of 50 steps
-    assert falling[0] > falling[1] > falling[2]
-    assert falling[2] < 0.85 * falling[0]
+    assert falling[0] > falling[1] > falling[2] and falling[2] < 0.85 * falling[0]
 
 
 def test_a_stage_without_its_predecessor_is_refused_in_one_line(

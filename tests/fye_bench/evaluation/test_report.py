@@ -181,8 +181,7 @@ def test_an_overview_page_names_the_run_to_use(pages: dict[str, Page]) -> None:
 
 
 def test_fye_report_prints_the_path_of_its_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main_report([str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert main_report([str(run)]) == 0 and capsys.readouterr().out.strip() == str(run / "report.html")
 
 
 def test_a_report_of_one_pair_shows_no_interval(run: Path, page: Page, tmp_path: Path) -> None:

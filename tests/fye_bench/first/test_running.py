@@ -56,13 +56,8 @@ def test_a_stage_that_fails_dies_or_hangs_stops_no_other(tmp_path: Path, monkeyp
     monkeypatch.setattr(first.subprocess, "Popen", Popen)
     assert first.run(commands, tmp_path, 3600, BUDGETS, {"b": 20.0}) == 1
     whole = {line["stage"]: line for line in lines(tmp_path) if line["part"] is None}
-    assert {name: line["status"] for name, line in whole.items()} == {
-        "a": "failed",
-        "b": "timeout",
-        "c": "failed",
-        "d": "failed",
-        "e": "ok",
-    }
+    statuses = {name: line["status"] for name, line in whole.items()}
+    assert statuses == {"a": "failed", "b": "timeout", "c": "failed", "d": "failed", "e": "ok"}
     assert whole["a"]["said"] == "so far" and whole["a"]["error"] == "exit code 3"
     assert whole["b"]["error"] == "stopped after 20.0 s" and "ZeroDivisionError" in whole["d"]["said"]
     (early,) = (line for line in lines(tmp_path) if line["part"] == "early")

@@ -15,8 +15,7 @@ def test_the_table_of_metrics_has_every_metric() -> None:
         assert metric.name == name and metric.section in SECTIONS and metric.better in ("less", "more", "one")
         assert metric.explanation.endswith(".")
     assert {f"{group}_{what}" for group in GROUPS for what in ("error", "correlation")} <= METRICS.keys()
-    assert {*NAMES, "fvd"} <= METRICS.keys()
-    assert {name for row in HEADLINES for name in row} <= METRICS.keys()
+    assert {*NAMES, "fvd"} <= METRICS.keys() and {name for row in HEADLINES for name in row} <= METRICS.keys()
 
 
 def test_badness_grows_as_a_metric_gets_worse() -> None:
@@ -27,8 +26,7 @@ def test_badness_grows_as_a_metric_gets_worse() -> None:
 
 
 def test_values_are_printed_with_the_decimals_that_count() -> None:
-    assert METRICS["psnr"].text(21.456) == "21.46"
-    assert METRICS["psnr"].text(-0.00001, "+", 1) == "+0.000"
+    assert METRICS["psnr"].text(21.456) == "21.46" and METRICS["psnr"].text(-0.00001, "+", 1) == "+0.000"
     assert METRICS["psnr"].text(None) == METRICS["psnr"].text(math.nan) == "-"
 
 
@@ -44,8 +42,7 @@ def test_one_extreme_metric_does_not_decide_the_ranking() -> None:
     }
     badness["wild"] = {"l1": 1e9, "ssim": 0.0, "psnr": 0.0}
     badness["bad"] = {"l1": 11.0, "ssim": 11.0, "psnr": 11.0}
-    assert next(pair for pair, _ in worst_first(badness)) == "bad"
-    assert standings(badness)["wild"]["l1"] == 5.0
+    assert next(pair for pair, _ in worst_first(badness)) == "bad" and standings(badness)["wild"]["l1"] == 5.0
 
 
 def test_pairs_are_ranked_by_the_metrics_that_they_have() -> None:

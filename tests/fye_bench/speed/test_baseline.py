@@ -227,8 +227,7 @@ def test_evaluation_stays_in_the_networks_precision(small: Mapping[str, nn.Modul
     baseline = Baseline({**small, "unet": half}, SchedulerConfig())
     narrow = Portrait(tuple(rows.bfloat16() for rows in portrait.reference), portrait.clip_tokens.bfloat16())
     v = baseline.evaluate(random_latents(2).bfloat16(), 500, random_features(2).bfloat16(), narrow)
-    assert v.dtype == torch.bfloat16
-    assert v.isfinite().all()
+    assert v.dtype == torch.bfloat16 and v.isfinite().all()
 
 
 class HalfMasks(TorchFunctionMode):

@@ -33,12 +33,10 @@ def test_every_step_of_the_full_size_run_is_measured(tmp_path: Path, capsys: pyt
     assert list(result["steps"]) == ["write", "export", "verify", "animate", "evaluate", "compare"]
     for name in ("write", "verify", "animate", "evaluate", "compare"):
         step = result["steps"][name]
-        assert step["seconds"] > 0
-        assert step["peak_memory_bytes"] > 20e6
+        assert step["seconds"] > 0 and step["peak_memory_bytes"] > 20e6
         assert step["peak_anonymous_bytes"] > 10e6
     assert result["peak_memory_bytes"] < result["memory_limit_bytes"] == 20_000_000_000
-    assert result["disk_bytes"]["checkpoint"] > 1e6
-    assert result["disk_bytes"]["bundle"] > 1e6
+    assert result["disk_bytes"]["checkpoint"] > 1e6 and result["disk_bytes"]["bundle"] > 1e6
     animated = result["steps"]["animate"]["report"]
     assert (animated["frames"], animated["size"], animated["network_evaluations"]) == (2, [256, 256], 2)
     evaluated = result["steps"]["evaluate"]

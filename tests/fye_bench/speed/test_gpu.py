@@ -61,12 +61,8 @@ def test_the_gpu_benchmark_runs_on_a_small_model(tmp_path: Path, capsys: pytest.
         assert difference["relative_rms"] < 2e-3 and difference["cosine"] > 0.99999, name
     assert list(found["stages"]) == ["evaluation", "decode", "encode"]
     assert all(set(stage["median"]) == {"baseline", "runtime"} for stage in found["stages"].values())
-    assert [(clip["way"], clip["evaluations"]) for clip in found["clips"]] == [
-        ("baseline", 7),
-        ("runtime", 7),
-        ("runtime", 6),
-        ("runtime", 5),
-    ]
+    clips = [(clip["way"], clip["evaluations"]) for clip in found["clips"]]
+    assert clips == [("baseline", 7), ("runtime", 7), ("runtime", 6), ("runtime", 5)]
     counted, rate = found["operations"], found["matrix_flop_per_second"]
     for clip in found["clips"]:
         floor = (clip["evaluations"] * counted["denoiser"] + counted["vae_decoder"]) / rate
@@ -79,26 +75,17 @@ def test_the_gpu_benchmark_runs_on_a_small_model(tmp_path: Path, capsys: pytest.
 
 
 def test_a_runtime_that_strays_from_float32_is_named() -> None:
-    checks = {
-        "runtime, frames": 3e-3,
-        "runtime, v_conditional": 1e-3,
-        "runtime, v_unconditional": 1e-3,
-        "runtime, replayed": 1e-3,
-        "baseline, frames": 1.6e-3,
-        "baseline, v_conditional": 1e-3,
-        "baseline, v_unconditional": 1e-3,
-    }
+    small = [f"{way}, {half}" for way in ("runtime", "baseline") for half in ("v_conditional", "v_unconditional")]
+    checks = {"runtime, frames": 3e-3, "baseline, frames": 1.6e-3} | dict.fromkeys((*small, "runtime, replayed"), 1e-3)
 
     def strayed(**changed: float) -> list[str]:
         errors = checks | {f"runtime, {name}": error for name, error in changed.items()}
         return gpu.strayed({name: {"relative_rms": error, "cosine": 1.0} for name, error in errors.items()})
 
-    assert strayed() == []
-    assert strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
+    assert strayed() == [] and strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
     assert strayed(frames=3.4e-3, replayed=float("nan")) == ["runtime, frames", "runtime, replayed"]
 
 
 def test_the_full_size_needs_a_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert gpu.main([]) == 2
-    assert "--config tiny" in capsys.readouterr().err
+    assert gpu.main([]) == 2 and "--config tiny" in capsys.readouterr().err

@@ -41,8 +41,7 @@ def test_the_twins_checkpoint_rounds_to_the_bundle(tiny_bundle: Path, tmp_path: 
         if key not in twin.tensors(network):
             continue  # derived
         made = twin.tensors(network)[key].numpy()
-        assert made.dtype == np.float32
-        assert np.array_equal(made.astype(stored.dtype), stored)
+        assert made.dtype == np.float32 and np.array_equal(made.astype(stored.dtype), stored)
         changed += np.count_nonzero(made != stored)
     assert changed > 100_000
 

@@ -43,8 +43,7 @@ def test_a_forecast_is_lossless_only_if_no_metric_is_worse() -> None:
     assert not worse["lossless"] and worse["worst"]["metric"] == "ssim"
     assert worse["worst"]["relative"] == pytest.approx(0.0125)
     assert not judged(ssim=0.8, error=0.102)["lossless"]  # errors are better small
-    assert judged(ssim=0.8, error=0.05)["lossless"]
-    assert not judged(ssim=0.8, distance=34.0)["lossless"]
+    assert judged(ssim=0.8, error=0.05)["lossless"] and not judged(ssim=0.8, distance=34.0)["lossless"]
     assert judged(ssim=0.8)["clips"] == 10 and judged(ssim=0.8)["speedup"] == 5.0
 
 
@@ -89,8 +88,7 @@ def test_the_forecast_study_measures_and_plots_every_method(log: Path) -> None:
     lines = log.read_text().splitlines()
     assert sorted(json.loads(line)["way"] for line in lines[1:]) == sorted(expected)
     result = json.loads((log.parent / "r.json").read_text())
-    assert result["clips"] == 1
-    assert result["methods"]["calibrated"][0]["evaluations"] == 3
+    assert result["clips"] == 1 and result["methods"]["calibrated"][0]["evaluations"] == 3
     assert len(list(table(result["methods"]))) == len(expected)
     assert media.read_image(log.parent / "r.png").std() > 5
 
@@ -119,8 +117,7 @@ def test_the_forecast_study_refuses_the_log_of_another_run(
     log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(log), "--guidance", "2"]
-    assert main(arguments) == 2
-    assert "another run" in capsys.readouterr().err
+    assert main(arguments) == 2 and "another run" in capsys.readouterr().err
 
 
 def test_a_forecast_is_printed_with_its_settings() -> None:

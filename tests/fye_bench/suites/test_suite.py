@@ -15,6 +15,7 @@ from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.errors import InputError, OptionError
 from tests.fye_bench.suites.suite_files import Change, content, digest, loaded, written
 
+DRAWN = ("pairs", 0, "truth", "drawn")  # where a manifest says how a truth is drawn
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "development" / "suites.md"
 
 
@@ -57,8 +58,7 @@ def test_a_suite_has_the_entries_of_its_manifest(tmp_path: Path) -> None:
     b = suite.portraits["b"]
     assert (b.family, b.source, b.licence, suite.motions["nod"].kind) == ("animals", "here", "CC0", "head turns")
     assert b.landmarks and b.landmarks.path == tmp_path.resolve() / "b.npz" and b.landmarks.path.is_absolute()
-    assert suite.portraits["a"].landmarks is None
-    assert len(suite.files()) == 5
+    assert suite.portraits["a"].landmarks is None and len(suite.files()) == 5
 
 
 def test_the_digest_of_a_suite_ignores_the_formatting_of_its_manifest(tmp_path: Path) -> None:
@@ -118,21 +118,15 @@ def test_the_first_pairs_of_a_suite_keep_its_digest(tmp_path: Path) -> None:
         (setter("pairs", 1, "mode", value="cross"), "pair 'a--talk' is driven by another face"),
         (setter("pairs", 1, "motion", value="nod"), "'nod' is no video"),
         (setter("pairs", 1, "truth", value=None), "the truth of pair 2 is None; give 'driving'"),
-        (
-            setter("pairs", 0, "truth", "drawn", "family", value="robots"),
-            "of the truth of pair 1 is 'robots'; give one of people",
-        ),
-        (setter("pairs", 0, "truth", "drawn", "identity", value=-1), "identity of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=1.5), "placement of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=True), "placement of the truth of pair 1"),
-        (
-            setter("pairs", 0, "truth", "drawn", "placement", value=float("nan")),
-            "placement of the truth of pair 1 is nan",
-        ),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=2**63), "placement of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value="3"), "placement of the truth of pair 1 is '3'"),
-        (setter("pairs", 0, "truth", "drawn", value=None), "the truth of pair 1 is None; give an object"),
-        (dropper("pairs", 0, "truth", "drawn", "identity"), "the truth of pair 1 has no 'identity'; add it"),
+        (setter(*DRAWN, "family", value="robots"), "of the truth of pair 1 is 'robots'; give one of people"),
+        (setter(*DRAWN, "identity", value=-1), "identity of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=1.5), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=True), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=float("nan")), "placement of the truth of pair 1 is nan"),
+        (setter(*DRAWN, "placement", value=2**63), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value="3"), "placement of the truth of pair 1 is '3'"),
+        (setter(*DRAWN, value=None), "the truth of pair 1 is None; give an object"),
+        (dropper(*DRAWN, "identity"), "the truth of pair 1 has no 'identity'; add it"),
         (setter("pairs", 0, "_portrait", value="a"), "'_portrait', which is not known"),
         (setter("portraits", "a", "_name", value="b"), "'_name', which is not known"),
         (setter("portraits", "a", "path", value="b.png"), "'path', which is not known"),
@@ -155,12 +149,10 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     secret.write_bytes(b"secret")
     written(folder)
     Suite.load(folder)
-    (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to(secret)
-    assert "a link that leaves the suite's folder" in refused(folder)
-    (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to("a.png")
-    assert "a link that leaves" in refused(folder)
+    for target, said in ((secret, "a link that leaves the suite's folder"), ("a.png", "a link that leaves")):
+        (folder / "a.png").unlink()
+        (folder / "a.png").symlink_to(target)
+        assert said in refused(folder)
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to("b.png")
     Suite.load(folder)
