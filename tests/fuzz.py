@@ -12,10 +12,12 @@ import ctypes
 import importlib
 import io
 import json
+import logging
 import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import struct
@@ -208,7 +210,6 @@ class Valid:
         del self.manifest["sha256"]
 
     def path(self, name: str) -> Path:
-        """Of a file of one case."""
         return self.folder / name
 
     def _pictures(self) -> dict[str, list[bytes]]:
@@ -325,8 +326,7 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("wav", lambda: media.write_video(valid.path("out.mp4"), [frame] * 3, 25, audio_from=path))
 
     def motion(rng: random.Random) -> Case:
-        content = valid.motions[0]
-        content = damaged(rng, valid.motions) if rng.random() < 0.3 else rezipped(rng, content)
+        content = damaged(rng, valid.motions) if rng.random() < 0.3 else rezipped(rng, valid.motions[0])
         path = written("case.npz", content)
         return Case("motion", lambda: Motion.load(path))
 
@@ -404,7 +404,8 @@ def parsers(valid: Valid) -> dict[str, Make]:
         else:
             file = io.BytesIO()
             torch.save({"state_dict": tensors}, file)
-            content = (damaged if rng.random() < 0.3 else _of_one(rezipped))(rng, [file.getvalue()])  # type: ignore[operator]
+            whole = file.getvalue()
+            content = damaged(rng, [whole]) if rng.random() < 0.3 else rezipped(rng, whole)
         path = written(f"case.{suffix}", content)
         return Case("checkpoint", lambda: state_dict.read(path, path.name))
 
@@ -434,12 +435,7 @@ def parsers(valid: Valid) -> dict[str, Make]:
     }
 
 
-def _of_one(damage: Callable[[random.Random, bytes], bytes]) -> Callable[[random.Random, Sequence[bytes]], bytes]:
-    return lambda rng, valid: damage(rng, rng.choice(valid))
-
-
 def _messages(rng: random.Random, depth: int) -> bytes:
-    """A protocol buffer of random fields."""
     parts = []
     for _ in range(rng.randrange(1, 5)):
         number, kind = rng.randrange(1, 8), rng.choice((0, 2, 2, 5))
@@ -677,7 +673,7 @@ def _in_a_process(
     with os.fdopen(reading, "rb") as pipe:
         pending = b""
         while True:
-            if not _readable(pipe.fileno()):
+            if not select.select([pipe], [], [], PATIENCE)[0]:
                 os.kill(child, signal.SIGKILL)
                 findings.append(Finding(at, kind, f"no answer in {PATIENCE:.0f} seconds"))
                 os.waitpid(child, 0)
@@ -698,17 +694,9 @@ def _in_a_process(
     return last
 
 
-def _readable(handle: int) -> bool:
-    import select
-
-    return bool(select.select([handle], [], [], PATIENCE)[0])
-
-
 def _serve(writing: int, folder: Path, makes: dict[str, Make], seed: int, number: int, last: int) -> None:
     """The life of a fork; never returns."""
     try:
-        import logging
-
         logging.getLogger("fye_rt").setLevel(logging.ERROR)
         os.chdir(folder)  # some options name files with relative paths
         ctypes.CDLL(None).mallopt(ARENA_MAX, 2)  # each arena takes 64 MB of address space and more
@@ -753,7 +741,6 @@ def _bytes(column: int) -> int:
 
 
 def main() -> int:
-    """Search, and print what is found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("mode", choices=("parsers", "commands"))
     parser.add_argument("--count", type=int, default=1000)

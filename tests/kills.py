@@ -53,7 +53,6 @@ class Work:
         )
 
     def content(self, folder: Path) -> Content:
-        """Its results."""
         files = (path for pattern in self.results for path in folder.glob(pattern) if path.is_file())
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -135,7 +134,6 @@ def run(all_works: Sequence[Work], kills: int, seed: int, folder: Path, tell: Ca
 
 
 def ended(process: "subprocess.Popen[bytes]") -> int:
-    """The exit code of a process that ends in time."""
     try:
         return process.wait(PATIENCE)
     finally:
@@ -148,7 +146,6 @@ def strays(folder: Path) -> set[str]:
 
 
 def without_record(folder: Path) -> Iterable[str]:
-    """Clips of a batch that no record tells of."""
     batch = folder / "batch"
     return [clip.name for clip in batch.glob("j*.mp4") if not (batch / "records" / f"{clip.stem}.json").exists()]
 

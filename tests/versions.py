@@ -21,7 +21,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
-OLDEST = (3, 11)
 NEWER = ("3.14", "3.13", "3.12")  # Pythons that are looked for, the newest first
 LAST = 40  # lines of an installation that fails
 TOLD: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -169,7 +168,6 @@ def attempt(end: End, arguments: Sequence[str]) -> tuple[dict[str, str], bool, s
 
 
 def installed(python: Path) -> dict[str, str]:
-    """Versions of all packages that an environment has."""
     code = "import importlib.metadata as m\nfor d in m.distributions(): print(d.metadata['Name'].lower(), d.version)"
     told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
     return dict(line.split() for line in told.splitlines())
@@ -187,7 +185,6 @@ def table(tried: dict[str, dict[str, str]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Try every end; 0 if all of them work."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch", default="torch==2.13.0", help="which PyTorch goes with Python 3.11")
     parser.add_argument("--only", default="", help="the ends whose name begins so")

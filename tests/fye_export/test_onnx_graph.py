@@ -43,10 +43,6 @@ def model(file: Path) -> onnx.ModelProto:
     return onnx.load(file, load_external_data=False)
 
 
-def external(tensor: TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
 def operators(bundle: Bundle, graph: str, variant: str = "") -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(bundle.file(graph, variant), load_external_data=False).graph.node)
 
@@ -116,7 +112,7 @@ def test_graphs_hold_only_small_constants_and_refer_to_the_safetensors_file(
             if tensor.data_location != TensorProto.EXTERNAL:
                 assert len(tensor.SerializeToString()) < 1000, tensor.name
                 continue
-            data = external(tensor)
+            data = {entry.key: entry.value for entry in tensor.external_data}
             assert data["location"] == bundle.weights
             name, _, rows = tensor.name.partition("[")
             first, _, end = rows.rstrip("]").partition(":")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,17 +34,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entries(folder: Path) -> list[dict[str, Any]]:
-    kernels = json.loads((folder / "manifest.json").read_text())["kernels"]
-    return [entry for architectures in kernels.values() for entry in architectures.values()]
-
-
 def test_every_kernel_compiles_for_two_architectures_without_spilling(compiled: Path) -> None:
     kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
     kinds = {"reference", "temporal", "forecast", "norm", "geglu", "to"}  # to_uint8
     assert {name.partition("_")[0] for name in kernels} == kinds
     assert all(tuple(architectures) == ("sm_80", "sm_90a") for architectures in kernels.values())
-    for entry in entries(compiled):
+    for entry in (entry for architectures in kernels.values() for entry in architectures.values()):
         cubin = (compiled / entry["file"]).read_bytes()
         assert cubin.startswith(b"\x7fELF") and hashlib.sha256(cubin).hexdigest() == entry["sha256"]
         assert entry["stack"] == 0 and 0 < entry["registers"] <= 255

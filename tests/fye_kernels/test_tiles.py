@@ -28,12 +28,8 @@ def test_measured_tiles_are_used_for_their_head_dimension(tmp_path: Path, monkey
         "no JSON",
         "[]",
         '{"reference_attention": {"d": [64, 64, 4, 2]}}',
-        '{"reference_attention": {"80": 64}}',
-        '{"reference_attention": {"80": [64, 48, 4, 2]}}',
-        '{"reference_attention": {"80": [64, 8, 4, 2]}}',
-        '{"reference_attention": {"80": [64, 64, 0, 2]}}',
-        '{"reference_attention": {"80": [64, 64, 4, 0]}}',
-        '{"reference_attention": {"80": ["64", 64, 4, 2]}}',
+        *(f'{{"reference_attention": {{"80": {wrong}}}}}' for wrong in ("64", '["64", 64, 4, 2]', "[64, 48, 4, 2]")),
+        *(f'{{"reference_attention": {{"80": [64, {wrong}]}}}}' for wrong in ("8, 4, 2", "64, 0, 2", "64, 4, 0")),
     ],
 )
 def test_a_file_without_tiles_is_refused(content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,16 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.load(tiny_bundle)
 
 
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are opened anew, with PyTorch's own operations in the kernels' place."""
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+
+
 def inputs(bundle: Bundle, graph: str) -> dict[str, Any]:
     random, sizes = np.random.default_rng(0), dict(SIZES)
     height, width = SIZES["latent_height"], SIZES["latent_width"]
@@ -69,12 +79,10 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
 
 
-def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, plain: None) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         assert_equals_onnx_runtime(bundle, graph)
         opened = backend.open_engine(bundle, graph, Settings())
@@ -170,9 +178,8 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
     ids=["guided", "conditional", "forecast", "face", "adaptive", "solver", "windows", "progressive"],
 )
 def test_latents_denoised_on_the_device_equal_those_of_the_host(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
     random = np.random.default_rng(1)
@@ -180,8 +187,6 @@ def test_latents_denoised_on_the_device_equal_those_of_the_host(
     face = random.random((7, 8, 8)) < 0.5
     options = Options(**{"steps": 6, **settings})
     latents, steps = [], []
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for own in (True, False):
         if not own:
             monkeypatch.setattr(backend.TorchEngine, "workspace", Engine.workspace)
@@ -191,14 +196,8 @@ def test_latents_denoised_on_the_device_equal_those_of_the_host(
             for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
                 monkeypatch.setattr(animator.graphs.engine(graph).module, "forward", partial(smooth, graph))
             told: list[tuple[str, int, int]] = []
-            latents.append(
-                animator.denoise(
-                    *states,
-                    options=options,
-                    on_step=lambda *step, seen=seen: seen.append(step),
-                    progress=lambda *count, told=told: told.append(count),
-                )
-            )
+            on_step, progress = lambda *step, to=seen: to.append(step), lambda *count, to=told: to.append(count)
+            latents.append(animator.denoise(*states, options=options, on_step=on_step, progress=progress))
         steps.append(([(number, timestep, x.shape) for number, timestep, x in seen], told))
         assert not seen[-1][2].flags.writeable
     np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
@@ -213,12 +212,10 @@ def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
 class Ways:
     """A clip of random noise, on the device's workspace and on the host's, both with `network`."""
 
-    def __init__(self, windows: list[Window], frames: int, seen: dict[str, list[Any]] | None = None) -> None:
-        self.windows, self.seen = windows, seen if seen is not None else {"host": [], "device": []}
-        self.noise, self.face = (
-            np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32),
-            np.random.default_rng(2).random((frames, 5, 6)) < 0.5,
-        )
+    def __init__(self, windows: list[Window], frames: int) -> None:
+        self.windows, self.seen = windows, {"host": [], "device": []}
+        self.noise = np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32)
+        self.face = np.random.default_rng(2).random((frames, 5, 6)) < 0.5
 
     def host(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0) -> HostWorkspace:
         import torch
@@ -281,13 +278,7 @@ def test_the_device_decides_adaptively_and_holds_pins_as_the_host_does(
     for way in (partial(ways.device, operations=modules.KERNELS if kernels else None), ways.host):
         shown: list[Any] = []
         counted: list[Any] = []
-
-        def on_step(*step: Any, shown: list[Any] = shown) -> None:
-            shown.append(step)
-
-        def progress(*count: Any, counted: list[Any] = counted) -> None:
-            counted.append(count)
-
+        on_step, progress = lambda *step, to=shown: to.append(step), lambda *count, to=counted: to.append(count)
         workspace = way(steps, adaptive, guidance=guidance)
         latents.append(denoise(workspace, steps, adaptive, ways.windows, ways.noise, on_step, progress, pins))
         steps_seen.append([(number, timestep) for number, timestep, _ in shown])
@@ -323,48 +314,30 @@ def test_a_restarted_clip_forgets_an_earlier_nan() -> None:
         np.testing.assert_array_equal(denoise(workspace, steps, table, ways.windows, ways.noise), first)
 
 
-@pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
-def test_a_prediction_on_the_device_that_is_not_finite_is_named(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, half: int
+@pytest.mark.parametrize(
+    ("half", "failing", "frames", "place"),
+    [
+        (0, 1, 3, r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"),
+        (1, 1, 3, r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"),
+        (1, 4, 6, r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"),
+    ],
+    ids=["unconditional", "conditional", "window among others"],
+)
+def test_a_prediction_on_the_device_that_is_not_finite_is_named_with_its_window(
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, half: int, failing: int, frames: int, place: str
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
-    blank = np.zeros((3, 64, 64, 3), np.uint8)
-    with Animator(bundle, "torch", threads=1) as animator:
-        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
-
-        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
-            halves = [latents, latents]
-            halves[half] = latents / (latents.abs() < 0)
-            return halves[0], halves[1]
-
-        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
-        with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
-            animator.denoise(*states, options=Options(steps=3))
-
-
-def test_the_window_of_a_prediction_that_is_not_finite_is_named(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
-    blank, calls = np.zeros((6, 64, 64, 3), np.uint8), 0
+    blank, calls = np.zeros((frames, 64, 64, 3), np.uint8), 0
     with Animator(bundle, "torch", threads=1) as animator:
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
 
         def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
             nonlocal calls
             calls += 1
-            return latents, latents / (0 if calls == 4 else 1)
+            wrong = latents / (0 if calls == failing else 1)
+            return (wrong, latents) if half == 0 else (latents, wrong)
 
         monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
-        with pytest.raises(NumericalError, match=r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"):
+        with pytest.raises(NumericalError, match=place):
             animator.denoise(*states, options=Options(steps=3, window_size=4, window_overlap=2))
 
 
@@ -401,9 +374,8 @@ def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> No
     one, two = torch.ones(2), torch.full((3,), 2.0)
     save_file({"unet.one": one, "vae.two": two}, tmp_path / "weights.safetensors")
     shared = {"unet.again": "unet.one", "unet.two": "vae.two", "vae.one": "unet.one"}
-    stored: Any = SimpleNamespace(
-        path=tmp_path, weights="weights.safetensors", manifest={"weights": {"shared": shared}}
-    )
+    manifest = {"weights": {"shared": shared}}
+    stored: Any = SimpleNamespace(path=tmp_path, weights="weights.safetensors", manifest=manifest)
     found = backend._tensors(stored, ("unet.",))
     assert set(found) == {"unet.one", "unet.again", "unet.two"}
     assert torch.equal(found["unet.again"], one) and torch.equal(found["unet.two"], two)
@@ -417,9 +389,8 @@ def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pyte
     monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
     with pytest.raises(BackendError, match="weights don't fit the networks"):
         backend.open_engine(bundle, "guider", Settings())
-    monkeypatch.setattr(
-        backend, "_tensors", lambda *given: {**kept(*given), "lmk_guider.more": next(iter(kept(*given).values()))}
-    )
+    more = {"lmk_guider.more": next(iter(kept(bundle, ("lmk_guider.",)).values()))}
+    monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | more)
     with pytest.raises(BackendError, match="no network has more"):
         backend.open_engine(bundle, "guider", Settings())
 
@@ -481,17 +452,13 @@ def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.Monkey
     ids=["guided", "conditional", "forecast", "face", "windows", "progressive"],
 )
 def test_a_clip_of_replayed_graphs_equals_one_without(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
     from fye_torch.graphs import Memory
 
     random = np.random.default_rng(1)
     portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
     options = Options(**{"steps": 6, **settings})
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     graphs = imitated_cuda.install(monkeypatch)
     made: dict[bool, list[Any]] = {False: [], True: []}
     for replayed in made:
@@ -504,11 +471,8 @@ def test_a_clip_of_replayed_graphs_equals_one_without(
                 engine._call = engine._replayed(engine.module, 2)
             # two portraits, two lengths and then the first again: nothing is left of the clip before
             for portrait, frames in ((0, 9), (1, 9), (1, 7), (0, 9)):
-                motion = animator.encode_motion(images[:frames])
-                states = (
-                    animator.encode_portrait(portraits[portrait]),
-                    replace(motion, face=images[:frames, ::8, ::8, 0] > 99),
-                )
+                motion = replace(animator.encode_motion(images[:frames]), face=images[:frames, ::8, ::8, 0] > 99)
+                states = animator.encode_portrait(portraits[portrait]), motion
                 made[replayed].append(animator.denoise(*states, options=options))
     for one, other in zip(*made.values(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -518,14 +482,10 @@ def test_a_clip_of_replayed_graphs_equals_one_without(
 
 
 def test_clips_of_one_shape_with_different_methods_share_an_engine(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
     from fye_torch.graphs import SHAPES
 
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     methods = [
         Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
         for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
@@ -537,10 +497,8 @@ def test_clips_of_one_shape_with_different_methods_share_an_engine(
         for number, forecast in enumerate(methods):
             animator = animators[number % len(animators)]
             monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", partial(smooth, "denoiser"))
-            states = (
-                animator.encode_portrait(images[0]),
-                replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99),
-            )
+            motion = replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99)
+            states = animator.encode_portrait(images[0]), motion
             clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
         for animator in animators:
             assert len(animator.graphs.engine("denoiser")._buffers) == (4 if together else 1)  # type: ignore[attr-defined]
@@ -600,7 +558,6 @@ def test_frames_are_converted_to_bytes_as_on_the_host(bundle: Bundle, monkeypatc
 def test_a_piece_is_decoded_while_the_next_one_is_denoised(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool
 ) -> None:
-
     imitated_cuda.install(monkeypatch)
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (20, 64, 64, 3), "u1")

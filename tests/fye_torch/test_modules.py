@@ -32,7 +32,6 @@ def network(name: str, device: str) -> nn.Module:
 
 
 def given(device: str, frames: int) -> tuple[Tensor, ...]:
-    """Inputs of the denoiser."""
     unet = CONFIG.unet
     sizes = symbols(frames, 8 * HEIGHT, 8 * WIDTH)
     random = torch.Generator().manual_seed(1)

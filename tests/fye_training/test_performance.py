@@ -17,7 +17,6 @@ def same(one: Performance, other: Performance) -> bool:
 
 
 def indices(*starts: str) -> list[int]:
-    """Expressions whose names start so."""
     return [index for name, index in INDEX.items() if name.startswith(starts)]
 
 

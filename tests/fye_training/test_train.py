@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,16 @@ def losses(run: Path, stage: str) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry]
 
 
+def continued(run: Path, folder: Path, *stages: str) -> list[str]:
+    """Arguments of a training in a new folder, which has these stages of another run."""
+    folder.mkdir()
+    for stage in stages:
+        shutil.copy(run / f"{stage}.pt", folder)
+    return [*TINY, "--run", str(folder)]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _small_sheets() -> Iterator[None]:
-    """Sheets of samples take most of the time otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "SHEET_IDENTITIES", 2)
         patch.setattr(animation, "SHEET_STEPS", 3)
@@ -31,7 +39,6 @@ def _small_sheets() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One training from nothing."""
     folder = tmp_path_factory.mktemp("train") / "run"
     assert train.main([*TINY, "--run", str(folder)]) == 0
     return folder
@@ -46,7 +53,6 @@ def test_one_command_trains_from_nothing_to_a_checkpoint_that_export_reads(run: 
 
 def test_the_released_latents_have_unit_scale(run: Path) -> None:
     factor = Checkpoint.open(run / "checkpoint").config.vae.scaling_factor
-    vae = torch.load(run / "vae.pt", weights_only=True)["averaged"]
     from fye_training.autoencoder import encode
     from fye_training.pool import Order, draw_chunk
 
@@ -56,7 +62,7 @@ def test_the_released_latents_have_unit_scale(run: Path) -> None:
     order = Order(7, 8, 3, side, preset.model.image_encoder.image_size)
     frames = draw_chunk(order, 0).frames.reshape(-1, side, side, 3)
     assert 0.7 < encode(network, frames).std() * factor < 1.4  # other frames than those it was measured on
-    assert vae.keys() == network.state_dict().keys()
+    assert loop.read(run / "vae.pt")["averaged"].keys() == network.state_dict().keys()
 
 
 def test_the_motion_stage_keeps_image_weights_and_releases_averaged_ones(run: Path) -> None:
@@ -73,10 +79,8 @@ def test_training_on_larger_frames_starts_from_the_weights_of_smaller_ones(run: 
     small, large = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("motion", "motion_96"))
     # at the first step, before anything is learnt, a stage is what it starts from
     folder = tmp_path / "run"
-    folder.mkdir()
-    for stage in ("vae", "image", "motion", "image_96"):
-        (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
-    assert train.main([*TINY, "--run", str(folder), "--stage", "motion_96", "--stop-at", "0"]) == 0
+    arguments = continued(run, folder, "vae", "image", "motion", "image_96")
+    assert train.main([*arguments, "--stage", "motion_96", "--stop-at", "0"]) == 0
     begun, image = (loop.read(folder / f"{stage}.pt")["averaged"] for stage in ("motion_96", "image_96"))
     for key, value in begun.items():
         assert torch.equal(value, (small if "motion_modules" in key else image)[key])
@@ -120,12 +124,10 @@ def test_stopped_training_resumes_to_the_same_weights(run: Path, tmp_path: Path)
 
 
 def test_the_stopped_image_stage_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
+    arguments = continued(run, tmp_path / "run", "vae")
     for steps in (11, 40):
-        assert train.main([*TINY, "--run", str(folder), "--stage", "image", "--stop-at", str(steps)]) == 0
-    whole, parts = (loop.read(path / "image.pt")["averaged"] for path in (run, folder))
+        assert train.main([*arguments, "--stage", "image", "--stop-at", str(steps)]) == 0
+    whole, parts = (loop.read(folder / "image.pt")["averaged"] for folder in (run, tmp_path / "run"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
@@ -133,12 +135,8 @@ def test_the_facial_loss_can_be_turned_off(run: Path, tmp_path: Path) -> None:
     means = {}
     for weights in (("0", "0"), ("3", "1")):
         folder = tmp_path / weights[0]
-        folder.mkdir()
-        (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
-        assert (
-            train.main([*TINY, "--run", str(folder), "--stage", "image", "--steps", "image=3", "--facial", *weights])
-            == 0
-        )
+        arguments = continued(run, folder, "vae")
+        assert train.main([*arguments, "--stage", "image", "--steps", "image=3", "--facial", *weights]) == 0
         entry = json.loads((folder / "image.jsonl").read_text().splitlines()[0])
         means[weights[0]] = entry["loss"] / entry["mse"]
     assert means["0"] == pytest.approx(1) and means["3"] > 1.1
@@ -148,22 +146,10 @@ def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_
     losses = set()
     for strides in (("1",), ("24",), ("1", "4")):
         folder = tmp_path / "".join(strides)
-        folder.mkdir()
-        for stage in ("vae", "image"):
-            (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
-        command = [*TINY, "--run", str(folder), "--stage", "motion", "--steps", "motion=1", "--strides", *strides]
-        assert train.main(command) == 0
+        arguments = continued(run, folder, "vae", "image")
+        assert train.main([*arguments, "--stage", "motion", "--steps", "motion=1", "--strides", *strides]) == 0
         losses.add(json.loads((folder / "motion.jsonl").read_text().splitlines()[0])["loss"])
     assert len(losses) == 3
-
-
-@pytest.mark.parametrize("wrong", [("--facial", "nan", "1"), ("--strides", "1", "0")])
-def test_wrong_numbers_of_training_options_are_one_line(
-    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
-    error = capsys.readouterr().err
-    assert wrong[0] in error and error.count("\n") == 1
 
 
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
@@ -171,13 +157,6 @@ def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     assert train.main(arguments) == 0
     falling = losses(tmp_path / "run", "vae")  # means of 50 steps
     assert falling[0] > falling[1] > falling[2] and falling[2] < 0.85 * falling[0]
-
-
-def test_a_stage_without_its_predecessor_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_stage_of_other_networks_is_refused_in_one_line(
@@ -189,13 +168,19 @@ def test_a_stage_of_other_networks_is_refused_in_one_line(
     assert "vae.pt" in error and error.count("\n") == 1
 
 
-def test_a_stage_that_the_preset_lacks_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image_192"]) == 2
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--facial", "nan", "1"), "--facial"),
+        (("--strides", "1", "0"), "--strides"),
+        (("--stage", "image"), ""),  # its predecessor is missing
+        (("--stage", "image_192"), "image_96"),
+        *((("--steps", steps), "--steps") for steps in ("image", "image=", "image=-3", "other=4")),
+    ],
+)
+def test_a_wrong_option_of_training_is_refused_in_one_line(
+    wrong: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
     error = capsys.readouterr().err
-    assert "image_96" in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("steps", ["image", "image=", "image=-3", "other=4"])
-def test_invalid_steps_are_refused_in_one_line(steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--steps", steps]) == 2
-    assert "--steps" in capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -35,7 +35,6 @@ def suite(talking_head: Path, opencv: None, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def said(suite: Path, landmarker: Path) -> str:
-    """What `fye suite init` says of it."""
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("fye_rt.cli.terminal.note", lines.append)
@@ -46,7 +45,6 @@ def said(suite: Path, landmarker: Path) -> str:
 
 @pytest.fixture(scope="module")
 def found(said: str, suite: Path, landmarker: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Its pairs' results by name."""
     run = tmp_path_factory.mktemp("runs") / "real"
     options = ["--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64"]
     arguments = ["--frames", "2", "--landmarker", str(landmarker), "--quiet"]

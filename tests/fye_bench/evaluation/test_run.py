@@ -23,6 +23,7 @@ from fye_rt import media
 from fye_rt.cli.main import main
 from tests.fye_rt.command_line import ROOT, TINY
 
+Evaluate = Callable[..., tuple[int, Path]]
 FAST = ("--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64", "--quiet")
 
 
@@ -43,7 +44,7 @@ def run(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(suite: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
+def evaluate(suite: Path, tmp_path: Path) -> Evaluate:
     """Evaluates a suite, by default the drawn one, into a folder."""
 
     def call(*arguments: str, of: Path = suite, into: str = "run") -> tuple[int, Path]:
@@ -114,23 +115,25 @@ def test_a_killed_evaluation_resumes_with_the_same_result(run: Path, suite: Path
     assert json.loads((cut / "performance.json").read_text())["evaluated_now"] < 8
 
 
-@pytest.mark.parametrize("fault", ["missing", "changed", "corrupt"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+        lambda path: path.write_bytes(b"no picture"),
+    ],
+    ids=["missing", "changed", "corrupt"],
+)
 def test_a_bad_file_fails_its_own_pairs(
-    fault: str,
+    spoil: Callable[[Path], object],
     suite: Path,
-    evaluate: Callable[..., tuple[int, Path]],
+    evaluate: Evaluate,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     bad = Suite.load(tmp_path / "suite").pairs[0].portrait
-    match fault:
-        case "missing":
-            bad.path.unlink()
-        case "changed":
-            bad.path.write_bytes(bad.path.read_bytes() + b"\0")
-        case "corrupt":
-            bad.path.write_bytes(b"no picture")
+    spoil(bad.path)
     code, folder = evaluate("--pairs", "4", of=tmp_path / "suite")
     assert code == 1
     found = results(folder)
@@ -141,9 +144,7 @@ def test_a_bad_file_fails_its_own_pairs(
     assert failed[0]["pair"] in (folder / "report.html").read_text()
 
 
-def test_a_pair_that_failed_is_tried_again(
-    suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path
-) -> None:
+def test_a_pair_that_failed_is_tried_again(suite: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     path = Suite.load(tmp_path / "suite").pairs[0].portrait.path
     content = path.read_bytes()
@@ -154,9 +155,7 @@ def test_a_pair_that_failed_is_tried_again(
     assert code == 0 and not any(one["error"] for one in results(folder)["pairs"])
 
 
-def test_an_evaluation_whose_pairs_all_fail_has_results(
-    suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path
-) -> None:
+def test_an_evaluation_whose_pairs_all_fail_has_results(suite: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     shutil.rmtree(tmp_path / "suite" / "motions")
     code, folder = evaluate(of=tmp_path / "suite")
@@ -182,7 +181,7 @@ def test_an_evaluation_with_other_options_is_refused_in_the_folder_of_a_run(
 
 
 def test_an_evaluation_leaves_a_folder_with_other_files_alone(
-    evaluate: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("keep me")
@@ -205,7 +204,7 @@ def test_an_evaluation_leaves_a_folder_with_other_files_alone(
 def test_a_wrong_option_of_fye_eval_is_one_line(
     arguments: list[str],
     said: str,
-    evaluate: Callable[..., tuple[int, Path]],
+    evaluate: Evaluate,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
@@ -215,7 +214,7 @@ def test_a_wrong_option_of_fye_eval_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_landmarks_of_another_shape_are_refused(suite: Path, evaluate: Callable[..., tuple[int, Path]]) -> None:
+def test_landmarks_of_another_shape_are_refused(suite: Path, evaluate: Evaluate) -> None:
     code, folder = evaluate("--pairs", "1", "--size", "64x72")
     assert code == 1
     assert "belongs to a picture of 64x64; give a size of the same shape" in results(folder)["pairs"][0]["error"]

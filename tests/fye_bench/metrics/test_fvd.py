@@ -78,7 +78,6 @@ def test_features_without_a_frechet_distance_are_refused() -> None:
 
 
 def clip(frames: int) -> NDArray[np.uint8]:
-    """Frames of one colour each."""
     colours = np.random.default_rng(0).integers(0, 256, (frames, 1, 1, 3), np.uint8)
     return np.broadcast_to(colours, (frames, 40, 72, 3))
 

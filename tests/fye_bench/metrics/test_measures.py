@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from fye_bench.metrics.measures import NAMES, Seen, ToolFiles, Tools, measure
 from fye_bench.metrics.models import Identity, Lpips
@@ -30,8 +29,6 @@ NO_FACE = {"portrait_error", "landmark_error", "blendshape_distance", "faces_fou
 NETWORKS = {"lpips", "identity_cosine"}
 FACE = {"face_l1", "face_psnr", "face_ssim", "identity_error"}
 TRUTH = {"l1", "psnr", "ssim", "flicker", "temporal_error", "true_warp_error"}
-
-Image = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +112,6 @@ def test_the_portraits_own_face_has_the_cosine_one(seen: Seen, tmp_path: Path) -
 
 
 def still_motion(motion: Motion) -> Motion:
-    """Its first frame for as long."""
     names = ("points", "mesh", "pose", "blendshapes")
     return replace(motion, **{name: np.repeat(getattr(motion, name)[:1], len(motion), axis=0) for name in names})
 

@@ -14,7 +14,6 @@ SCRIPT = Path(__file__).parents[3] / "bench" / "gpu.sh"
 
 
 def script(out: Path, *arguments: str, python: str = "echo") -> subprocess.CompletedProcess[str]:
-    """Of what it would run, echo shows the arguments."""
     environment = os.environ | {"PYTHON": python, "OUT": str(out)}
     return subprocess.run(
         ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False

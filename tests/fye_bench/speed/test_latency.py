@@ -100,15 +100,8 @@ def test_a_precision_that_a_backend_lacks_is_refused(pair: list[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--size", "128"],
-        ["--size", "100x100"],
-        ["--threads", "0"],
-        ["--rounds", "0"],
-        ["--backend", "tpu"],
-        ["--frames", "many"],
-        ["--frames", "0"],
-        ["--steps", "0"],
-        ["--speed", "9"],
+        *([option, "0"] for option in ("--threads", "--rounds", "--frames", "--steps")),
+        *(["--size", "128"], ["--size", "100x100"], ["--backend", "tpu"], ["--frames", "many"], ["--speed", "9"]),
     ],
     ids=" ".join,
 )

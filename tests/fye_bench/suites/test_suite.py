@@ -20,7 +20,6 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "development" / "suites.md
 
 
 def setter(*path: Any, value: Any) -> Change:
-    """Puts a value at a place of the manifest."""
 
     def change(found: Any) -> None:
         for key in path[:-1]:
