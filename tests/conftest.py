@@ -93,6 +93,14 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def device() -> str:
+    """Where kernels and networks run."""
+    from fye_kernels import tiles
+
+    return "cpu" if tiles.interpreted() else "cuda"
+
+
+@pytest.fixture(scope="session")
 def opencv() -> None:
     """OpenCV loads; its wheel needs system libraries that a bare machine lacks."""
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fye_rt.media import read_image, write_image
-from tests.kills import PEOPLE, ROOT, _recorded
+from tests.kills import PEOPLE, ROOT, recorded_motion
 
 TINY = ("--bundle", ROOT / "engines" / "bundles" / "tiny", "--threads", 1, "--size", "64x64", "--window-size", 4)
 CLIPS = {
@@ -49,7 +49,7 @@ def digests() -> Iterator[tuple[str, str]]:
     """The name of each clip, and the SHA-256 of its file."""
     with tempfile.TemporaryDirectory() as place:
         driving, own = Path(place, "driving.npz"), Path(place, "own.npz")
-        motion = _recorded()
+        motion = recorded_motion()
         motion.save(driving)
         motion[:1].save(own)
         moved = (driving, "--portrait-landmarks", own)
@@ -63,17 +63,8 @@ def digests() -> Iterator[tuple[str, str]]:
                     if "--stream" in settings and source is drawn:
                         continue
                     out = Path(place, "out.mp4")
-                    _run(
-                        "animate",
-                        PEOPLE / "portrait.png",
-                        *source,
-                        "-o",
-                        out,
-                        "--backend",
-                        backend,
-                        *TINY,
-                        *settings.split(),
-                    )
+                    files = (PEOPLE / "portrait.png", *source, "-o", out)
+                    _run("animate", *files, "--backend", backend, *TINY, *settings.split())
                     yield f"{backend}, {kind}: {name}", _sha256(out)
         kept = ("--resume", Path(place, "kept"), "--steps", 4, "--window-overlap", 3)
         for name in ("made for a resume", "resumed"):

@@ -12,10 +12,12 @@ import ctypes
 import importlib
 import io
 import json
+import logging
 import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import struct
@@ -39,6 +41,7 @@ from fye_rt.bundle import MANIFEST, Bundle, sealed
 from fye_rt.errors import FyeError
 from fye_rt.landmarks import Motion, load_template
 from fye_rt.media.checks import Limits
+from tests.kills import recorded_motion
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "engines" / "bundles" / "tiny"
@@ -61,6 +64,7 @@ USUAL = {  # values that options are given, besides small numbers
     "--precision": ("fp32", "fp16"),
 }
 STRANGE = ("0", "-1", "9999999999", "0.5", "1e400", "nan", "x", "", "8x8", "64x", "off", "\udcff")
+KINDS = ("png", "jpg", "mp4", "mkv", "gif", "npz", "npy", "wav", "text", "folder", "none", "portrait")  # of inputs
 TOGETHER = 400  # cases of one process
 LIMITS = Limits(max_pixels=4_000_000, max_frames=100)
 ODD = (None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, 1e308, "", "\ud800", "a\0b", "../x", [], {}, [[]], {"": None})
@@ -69,14 +73,9 @@ NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x8000000
 
 @dataclass(frozen=True)
 class Case:
-    """One damaged input.
+    """One damaged input, and what gives it to its readers."""
 
-    Attributes:
-        kind: what it was before, such as "png".
-        run: gives it to its readers.
-    """
-
-    kind: str
+    kind: str  # of the valid file, such as "png"
     run: Callable[[], object]
 
 
@@ -211,7 +210,6 @@ class Valid:
         del self.manifest["sha256"]
 
     def path(self, name: str) -> Path:
-        """Of a file of one case."""
         return self.folder / name
 
     def _pictures(self) -> dict[str, list[bytes]]:
@@ -275,18 +273,7 @@ class Valid:
     def _motions(self) -> tuple[list[bytes], list[bytes]]:
         import pickle
 
-        with np.load(ROOT / "tests" / "data" / "landmarks" / "landmarks.npz") as archive:
-            recorded = {name: archive[name] for name in archive}
-        motion = Motion(
-            points=recorded["tmpl_lmks"][:2],
-            mesh=recorded["tmpl_lmks3d"][:2],
-            pose=recorded["tmpl_trans_mat"][:2],
-            blendshapes=recorded["tmpl_bs"][:2],
-            times=np.arange(2) / 7.0,
-            fps=7.0,
-            source_size=(256, 256),
-            valid=np.ones(2, np.bool_),
-        )
+        motion = recorded_motion()[:2]
         path = self.path("valid.npz")
         motion.save(path)
         frames = [
@@ -339,8 +326,7 @@ def parsers(valid: Valid) -> dict[str, Make]:
         return Case("wav", lambda: media.write_video(valid.path("out.mp4"), [frame] * 3, 25, audio_from=path))
 
     def motion(rng: random.Random) -> Case:
-        content = valid.motions[0]
-        content = damaged(rng, valid.motions) if rng.random() < 0.3 else rezipped(rng, content)
+        content = damaged(rng, valid.motions) if rng.random() < 0.3 else rezipped(rng, valid.motions[0])
         path = written("case.npz", content)
         return Case("motion", lambda: Motion.load(path))
 
@@ -418,7 +404,8 @@ def parsers(valid: Valid) -> dict[str, Make]:
         else:
             file = io.BytesIO()
             torch.save({"state_dict": tensors}, file)
-            content = (damaged if rng.random() < 0.3 else _of_one(rezipped))(rng, [file.getvalue()])  # type: ignore[operator]
+            whole = file.getvalue()
+            content = damaged(rng, [whole]) if rng.random() < 0.3 else rezipped(rng, whole)
         path = written(f"case.{suffix}", content)
         return Case("checkpoint", lambda: state_dict.read(path, path.name))
 
@@ -448,12 +435,7 @@ def parsers(valid: Valid) -> dict[str, Make]:
     }
 
 
-def _of_one(damage: Callable[[random.Random, bytes], bytes]) -> Callable[[random.Random, Sequence[bytes]], bytes]:
-    return lambda rng, valid: damage(rng, rng.choice(valid))
-
-
 def _messages(rng: random.Random, depth: int) -> bytes:
-    """A protocol buffer of random fields."""
     parts = []
     for _ in range(rng.randrange(1, 5)):
         number, kind = rng.randrange(1, 8), rng.choice((0, 2, 2, 5))
@@ -504,9 +486,7 @@ def commands(valid: Valid) -> dict[str, Make]:
 
     def file(rng: random.Random) -> str:
         """A file or folder of any kind, damaged or not."""
-        kind = rng.choice(
-            ("png", "jpg", "mp4", "mkv", "gif", "npz", "npy", "wav", "text", "folder", "none", "portrait")
-        )
+        kind = rng.choice(KINDS)
         path = valid.path(f"input.{kind}")
         whole = rng.random() < 0.4
         match kind:
@@ -556,17 +536,9 @@ def commands(valid: Valid) -> dict[str, Make]:
         return str(path / rng.choice((*8 * [f"out{suffix}"], "out.xyz", "no/out.mp4")))
 
     quick = ["--steps", "1", "--frames", "2", "--size", "64x64", "--threads", "1", "--forecast", "off", "--quiet"]
-    more = (
-        "--steps",
-        "--guidance",
-        "--seed",
-        "--shared-noise",
-        "--forecast",
-        "--evaluations",
-        "--interval",
-        "--warm-up",
-    )
-    more += ("--quantity", "--order", "--face-mask", "--tolerance", "--solver", "--windows", "--window-size", "--size")
+    more = ("--steps", "--guidance", "--seed", "--shared-noise", "--forecast", "--evaluations", "--interval")
+    more += ("--warm-up", "--quantity", "--order", "--face-mask", "--tolerance", "--solver", "--windows")
+    more += ("--window-size", "--size")
     more += ("--window-overlap", "--compute", "--backend", "--threads", "--frames", "--portrait-landmarks", "--resume")
     more += ("--contact-sheet", "--json", "--compare", "--stream", "--low-memory", "--landmarker", "--unknown")
 
@@ -585,9 +557,8 @@ def commands(valid: Valid) -> dict[str, Make]:
         valid.path("jobs.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
         folder = rng.choice((output(rng, ""), output(rng, ""), str(landmarks)))
         given = ["batch", str(valid.path("jobs.jsonl")), "-o", folder, "--bundle", bundle(rng), *quick]
-        return given + options(
-            rng, ("--steps", "--seed", "--windows", "--window-size", "--compute", "--size", "--workers")
-        )
+        names = ("--steps", "--seed", "--windows", "--window-size", "--compute", "--size", "--workers")
+        return given + options(rng, names)
 
     def landmark(rng: random.Random) -> list[str]:
         given = ["landmarks", file(rng), "-o", output(rng, ".npz"), "--quiet", "--frames", "2"]
@@ -595,6 +566,7 @@ def commands(valid: Valid) -> dict[str, Make]:
 
     def others(rng: random.Random) -> list[str]:
         folder, some = file(rng), lambda *names: options(rng, names)
+        suite, studies = ("check", "show", "init", "x", ""), ("quality", "batch", "windows", "x")
         return rng.choice(
             (
                 ["verify", rng.choice((bundle(rng), folder)), *some("--bundle", "--quiet")],
@@ -606,12 +578,7 @@ def commands(valid: Valid) -> dict[str, Make]:
                     *some("--size", "--frames", "--level", "--graph"),
                 ],
                 ["build", "--list", *some("--limit", "--prune")],
-                [
-                    "suite",
-                    rng.choice(("check", "show", "init", "x", "")),
-                    folder,
-                    *some("--family", "--kind", "--pairs"),
-                ],
+                ["suite", rng.choice(suite), folder, *some("--family", "--kind", "--pairs")],
                 [
                     "eval",
                     folder,
@@ -621,12 +588,7 @@ def commands(valid: Valid) -> dict[str, Make]:
                     bundle(rng),
                     *some("--pairs", "--frames", "--size"),
                 ],
-                [
-                    "bench",
-                    rng.choice(("quality", "batch", "windows", "x")),
-                    "--unknown",
-                    *some("--bundle", "--rounds", "--frames"),
-                ],
+                ["bench", rng.choice(studies), "--unknown", *some("--bundle", "--rounds", "--frames")],
                 ["bench", "--bundle", bundle(rng), *some("--checkpoint", "--rounds", "--size", "--fresh")],
                 ["calibrate", bundle(rng), "--unknown", *some("--portrait", "--motion", "--steps", "--evaluations")],
                 ["demo", "-o", output(rng, ".mp4"), "--forecast", "x", *some("--forecast")],
@@ -685,14 +647,7 @@ class Finding:
 
 
 def search(mode: str, seed: int, first: int, count: int) -> list[Finding]:
-    """Run cases `first` to `first + count - 1`.
-
-    Args:
-        mode: "parsers" or "commands".
-        seed: of all cases.
-        first: number of the first one.
-        count: how many.
-    """
+    """Run `count` cases of a seed from number `first` on; `mode` is "parsers" or "commands"."""
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -718,7 +673,7 @@ def _in_a_process(
     with os.fdopen(reading, "rb") as pipe:
         pending = b""
         while True:
-            if not _readable(pipe.fileno()):
+            if not select.select([pipe], [], [], PATIENCE)[0]:
                 os.kill(child, signal.SIGKILL)
                 findings.append(Finding(at, kind, f"no answer in {PATIENCE:.0f} seconds"))
                 os.waitpid(child, 0)
@@ -739,17 +694,9 @@ def _in_a_process(
     return last
 
 
-def _readable(handle: int) -> bool:
-    import select
-
-    return bool(select.select([handle], [], [], PATIENCE)[0])
-
-
 def _serve(writing: int, folder: Path, makes: dict[str, Make], seed: int, number: int, last: int) -> None:
     """The life of a fork; never returns."""
     try:
-        import logging
-
         logging.getLogger("fye_rt").setLevel(logging.ERROR)
         os.chdir(folder)  # some options name files with relative paths
         ctypes.CDLL(None).mallopt(ARENA_MAX, 2)  # each arena takes 64 MB of address space and more
@@ -777,9 +724,8 @@ def _serve(writing: int, folder: Path, makes: dict[str, Make], seed: int, number
             if k == number + 100:
                 settled = _bytes(1)
         if settled and _bytes(1) - settled > GROWTH:
-            _found(
-                writing, last - 1, "", f"cases {number + 100} to {last} left {(_bytes(1) - settled) >> 20} MB behind"
-            )
+            kept = (_bytes(1) - settled) >> 20
+            _found(writing, last - 1, "", f"cases {number + 100} to {last} left {kept} MB behind")
         os._exit(0)
     finally:
         os._exit(70)
@@ -795,7 +741,6 @@ def _bytes(column: int) -> int:
 
 
 def main() -> int:
-    """Search, and print what is found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("mode", choices=("parsers", "commands"))
     parser.add_argument("--count", type=int, default=1000)

@@ -38,7 +38,6 @@ def read(name: str) -> Arrays:
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Write the golden checkpoint in the released layout."""
     shutil.copytree(LAYOUT, folder)
     recorded = read("ckpt")
     for network, (_, file) in NETWORKS.items():
@@ -87,7 +86,6 @@ class Normal:
         self._spare: float | None = None
 
     def draw(self, count: int) -> NDArray[np.float64]:
-        """The next `count` numbers."""
         if count < 16:
             return np.array([self._single() for _ in range(count)])
         whole = count // 16 * 16

@@ -34,17 +34,11 @@ Content = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Work:
-    """A command that is killed.
-
-    Attributes:
-        name: of it.
-        arguments: of `fye`, by the folder it writes into.
-        results: by which its runs are compared: patterns of their names in that folder.
-    """
+    """A command that is killed."""
 
     name: str
-    arguments: Callable[[Path], Sequence[object]]
-    results: Sequence[str]
+    arguments: Callable[[Path], Sequence[object]]  # of `fye`, by the folder it writes into
+    results: Sequence[str]  # by which its runs are compared: patterns of their names in that folder
 
     def start(self, folder: Path) -> "subprocess.Popen[bytes]":
         """Start it, in a session of its own, with Ctrl-C in force."""
@@ -59,7 +53,6 @@ class Work:
         )
 
     def content(self, folder: Path) -> Content:
-        """Its results."""
         files = (path for pattern in self.results for path in folder.glob(pattern) if path.is_file())
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -67,32 +60,22 @@ class Work:
 def works(inputs: Path) -> list[Work]:
     """What is killed; `inputs` is an empty folder for files that the commands read."""
     driving, own, jobs = inputs / "driving.npz", inputs / "own.npz", inputs / "jobs.jsonl"
-    motion = _recorded()
+    motion = recorded_motion()
     motion.save(driving)
     motion[:1].save(own)
     line = '{{"portrait": "{}", "motion": "{}", "name": "j{}", "seed": {}}}\n'
     pictures = PEOPLE / "portrait.png", PEOPLE / "landmarks"
     jobs.write_text("".join(line.format(*pictures, number, number) for number in range(6)))
-    pieces = ("--window-size", 4, "--window-overlap", 1, "--steps", 2)
+    live, batch = ("--stream", "--size", "64x64", "--portrait-landmarks", own), ("--workers", 2, *FAST, "--steps", 2)
+
+    def clip(out: Path, *inputs: Path) -> Sequence[object]:
+        pieces = ("--window-size", 4, "--window-overlap", 1, "--steps", 2)
+        return ("animate", *inputs, "-o", out / "out.mp4", *FAST, *pieces)
+
     return [
-        Work(
-            "resume",
-            lambda out: ("animate", *pictures, "-o", out / "out.mp4", "--resume", out / "kept", *FAST, *pieces),
-            ["out.mp4", "kept/*.npz"],
-        ),
-        Work(
-            "stream",
-            lambda out: (
-                *("animate", pictures[0], driving, "-o", out / "out.mp4", "--stream", *FAST, *pieces),
-                *("--size", "64x64", "--portrait-landmarks", own),
-            ),
-            ["out.mp4"],
-        ),
-        Work(
-            "batch",
-            lambda out: ("batch", jobs, "-o", out / "batch", "--workers", 2, *FAST, "--steps", 2),
-            ["batch/*.mp4", "batch/results.jsonl"],
-        ),
+        Work("resume", lambda out: (*clip(out, *pictures), "--resume", out / "kept"), ["out.mp4", "kept/*.npz"]),
+        Work("stream", lambda out: (*clip(out, pictures[0], driving), *live), ["out.mp4"]),
+        Work("batch", lambda out: ("batch", jobs, "-o", out / "batch", *batch), ["batch/*.mp4", "batch/results.jsonl"]),
     ]
 
 
@@ -106,18 +89,7 @@ def export_work(inputs: Path) -> Work:
 
 
 def run(all_works: Sequence[Work], kills: int, seed: int, folder: Path, tell: Callable[[str], object]) -> list[str]:
-    """Kill works by turns.
-
-    Args:
-        all_works: from `works`.
-        kills: how many in all.
-        seed: of the moments.
-        folder: an empty one.
-        tell: called with a line for each kill.
-
-    Returns:
-        What went wrong, a line each.
-    """
+    """Kill works by turns, at random moments, in an empty folder; returns what went wrong, a line each."""
     moments, faults = random.Random(seed), list[str]()
     undisturbed: dict[str, tuple[float, Content]] = {}
     for work in all_works:
@@ -162,7 +134,6 @@ def run(all_works: Sequence[Work], kills: int, seed: int, folder: Path, tell: Ca
 
 
 def ended(process: "subprocess.Popen[bytes]") -> int:
-    """The exit code of a process that ends in time."""
     try:
         return process.wait(PATIENCE)
     finally:
@@ -175,7 +146,6 @@ def strays(folder: Path) -> set[str]:
 
 
 def without_record(folder: Path) -> Iterable[str]:
-    """Clips of a batch that no record tells of."""
     batch = folder / "batch"
     return [clip.name for clip in batch.glob("j*.mp4") if not (batch / "records" / f"{clip.stem}.json").exists()]
 
@@ -200,7 +170,7 @@ def _living(session: int) -> list[str]:
     return found
 
 
-def _recorded() -> Motion:
+def recorded_motion() -> Motion:
     names = {"points": "lmks", "mesh": "lmks3d", "pose": "trans_mat", "blendshapes": "bs"}
     with np.load(ROOT / "tests" / "data" / "landmarks" / "landmarks.npz") as archive:
         arrays = {name: archive[f"tmpl_{recorded}"] for name, recorded in names.items()}

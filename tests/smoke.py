@@ -125,7 +125,7 @@ def test_the_landmarks_of_a_video_and_of_a_picture_are_found(
     np.testing.assert_allclose(np.diff(nose), 4, atol=2)  # pixels
 
 
-def test_a_batch_makes_its_clips(tmp_path: Path) -> None:
+def test_fye_batch_makes_its_clips(tmp_path: Path) -> None:
     job = {"portrait": str(PEOPLE / "portrait.png"), "motion": str(PEOPLE / "landmarks")}
     lines = [json.dumps(job | {"name": name}) for name in ("one", "two")]
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines))
@@ -141,14 +141,14 @@ def test_every_graph_of_the_shipped_model_runs_on_every_cpu_backend(tmp_path: Pa
         assert fye(tmp_path, "verify", shipped_bundles() / "tiny", "--backend", backend, "--quiet").endswith("ok\n")
 
 
-def test_an_extra_is_added_to_the_fye_rt_that_is_installed() -> None:
+def test_an_extra_keeps_the_installed_version_of_fye_rt() -> None:
     """What messages say, `pip install 'fye-rt[EXTRA]'`, asks no index for fye-rt, wherever it was installed from."""
     pip = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "fye-rt[landmarks]"]
     told = subprocess.run(pip, capture_output=True, text=True, check=False)
     assert told.returncode == 0 and "Would install" not in told.stdout, told.stderr
 
 
-def test_doctor_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_fye_doctor_reports_no_problem(tmp_path: Path) -> None:
     states = {line[:28].strip(): line[29:36].strip() for line in fye(tmp_path, "doctor").splitlines()}
     assert "failed" not in states.values(), states
     assert states["videos"] == states["pictures"] == states["backend onnxruntime"] == "ok"

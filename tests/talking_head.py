@@ -42,7 +42,6 @@ def tone() -> NDArray[np.float32]:
 
 
 def write(path: Path) -> None:
-    """Encode the clip."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "slow", "bf": "2"})
         video.height, video.width = SIZE

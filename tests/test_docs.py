@@ -48,7 +48,7 @@ def test_the_command_line_page_has_every_command_and_every_option() -> None:
                 assert f"`{flag}`" in section, f"fye {name}: {flag}"
 
 
-def test_pages_of_commands_with_words_of_their_own_exist() -> None:
+def test_commands_with_their_own_options_have_pages() -> None:
     page = DOCS / hook().PAGE
     assert page.is_file() and hook().MARK in page.read_text()
     assert hook().ELSEWHERE

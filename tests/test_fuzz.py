@@ -9,7 +9,7 @@ from tests import fuzz
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork, /proc and RLIMIT_AS, as Linux has them")
 
 
-def test_damaged_files_are_refused_in_words_of_ours() -> None:
+def test_damaged_files_are_refused_with_a_fye_error() -> None:
     assert fuzz.search("parsers", seed=1, first=0, count=220) == []
 
 
@@ -19,7 +19,7 @@ def test_commands_with_damaged_inputs_end_as_documented(monkeypatch: pytest.Monk
     assert fuzz.search("commands", seed=1, first=0, count=24) == []
 
 
-def test_a_reader_that_fails_hangs_or_dies_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fuzzer_finds_a_reader_that_fails_hangs_or_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(number: int) -> None:
         match number % 4:
             case 0:
@@ -41,7 +41,7 @@ def test_a_reader_that_fails_hangs_or_dies_is_found(monkeypatch: pytest.MonkeyPa
     assert told == [(1, "ValueError: a bug"), (2, died), (3, "no answer in 1 seconds")]
 
 
-def test_a_case_is_made_from_its_seed_and_number_alone() -> None:
+def test_a_fuzz_case_depends_on_its_seed_and_number_alone() -> None:
     one, same, other = (fuzz.random.Random(f"{seed} 7") for seed in (1, 1, 2))
     valid = [bytes(range(256)), b"another"]
     assert fuzz.damaged(one, valid) == fuzz.damaged(same, valid) != fuzz.damaged(other, valid)

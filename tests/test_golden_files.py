@@ -20,7 +20,7 @@ def test_the_written_checkpoint_is_the_golden_one_bit_for_bit(golden_checkpoint:
 
 
 @pytest.mark.parametrize("name", ["modules", "unet", *pack.PIPELINES])
-def test_the_kept_numbers_are_the_recorded_ones_bit_for_bit(name: str, golden: Path) -> None:
+def test_the_packed_numbers_equal_the_recorded_ones_bit_for_bit(name: str, golden: Path) -> None:
     if name in pack.PIPELINES:
         with np.load(golden / f"{name}.npz") as file:
             recorded = dict(file)

@@ -8,7 +8,7 @@ from tests import kills
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to see which processes there are")
 @pytest.mark.usefixtures("opencv")
-def test_whenever_commands_are_killed_they_end_with_the_same_results_and_leave_nothing(tmp_path: Path) -> None:
+def test_killed_and_repeated_commands_leave_the_same_results_and_no_other_files(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     lines: list[str] = []

@@ -80,7 +80,7 @@ def test_the_wheel_leaves_out_what_no_command_needs_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_public_module_says_what_it_is(path: Path) -> None:
+def test_every_public_module_has_a_docstring(path: Path) -> None:
     if path.name.startswith("_") and path.name not in ("__init__.py", "__main__.py"):
         return
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
@@ -99,7 +99,7 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
     assert not set(HEAVY) & set(loaded)
 
 
-def test_importing_the_runtime_imports_nothing_but_a_few_modules_of_its_own() -> None:
+def test_importing_the_runtime_imports_only_a_few_of_its_modules() -> None:
     code = "import sys; before = set(sys.modules); import fye_rt; print(*set(sys.modules) - before)"
     loaded = run(code).split()
     packages = {name.partition(".")[0] for name in loaded}
@@ -149,7 +149,7 @@ def test_every_pinned_version_lies_in_its_range() -> None:
     assert unpinned <= {"fye-rt", "tensorrt-cu13", "packaging"}, "pin these in constraints.txt"
 
 
-def test_documents_install_a_clone_with_extras_that_there_are() -> None:
+def test_documented_install_commands_name_existing_extras() -> None:
     extras = set(PROJECT["project"]["optional-dependencies"])
     seen = 0
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
@@ -189,7 +189,7 @@ def test_the_command_line_entry_point_exists() -> None:
     run(f"import {module}; assert callable({module}.{name})")
 
 
-def test_every_command_in_the_documents_is_one() -> None:
+def test_every_documented_command_and_option_exists() -> None:
     commands = typer.main.get_command(app).commands
     seen = 0
     for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):

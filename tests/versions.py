@@ -21,7 +21,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
-OLDEST = (3, 11)
 NEWER = ("3.14", "3.13", "3.12")  # Pythons that are looked for, the newest first
 LAST = 40  # lines of an installation that fails
 TOLD: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -30,19 +29,12 @@ REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^\]]*\])?(?P<range>.*)")
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of all ranges, on one Python.
+    """One end of all ranges, on one Python."""
 
-    Attributes:
-        name: of its folder, and in what is printed.
-        python: the interpreter.
-        install: what pip is told to install, in the checkout's folder.
-        constraints: lines that pip has to keep to.
-    """
-
-    name: str
-    python: str
-    install: tuple[str, ...]
-    constraints: tuple[str, ...]
+    name: str  # of its folder, and in what is printed
+    python: str  # the interpreter
+    install: tuple[str, ...]  # arguments of pip install, run in the checkout's folder
+    constraints: tuple[str, ...]  # of pip
 
 
 def requirements(project: dict[str, Any]) -> list[str]:
@@ -111,11 +103,10 @@ def find_python(wanted: str) -> str | None:
     for candidate in filter(None, candidates):
         # pyenv puts commands on PATH that only say that they are not switched on
         code = "import sys, venv; print(sys.version_info[:2] == %r and sys._base_executable)"
-        told = subprocess.run(
-            [candidate, "-c", code % (tuple(map(int, wanted.split("."))),)], capture_output=True, text=True, check=False
-        )
-        if told.returncode == 0 and told.stdout.strip() != "False":
-            return told.stdout.strip()
+        command = [candidate, "-c", code % (tuple(map(int, wanted.split("."))),)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode == 0 and result.stdout.strip() != "False":
+            return result.stdout.strip()
     return None
 
 
@@ -169,23 +160,14 @@ def attempt(end: End, arguments: Sequence[str]) -> tuple[dict[str, str], bool, s
     ready = f"ready after {time.monotonic() - start:.0f} s"
     # away from the settings of the checkout's own pytest
     command = [python, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--noconftest"]
-    command += [
-        "--rootdir",
-        FOLDER,
-        "--import-mode=importlib",
-        "-W",
-        "ignore",
-        "--durations=3",
-        ROOT / "tests" / "smoke.py",
-        *arguments,
-    ]
+    command += ["--rootdir", FOLDER, "--import-mode=importlib", "-W", "ignore", "--durations=3"]
+    command += [ROOT / "tests" / "smoke.py", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(command, cwd=FOLDER, env=environment, check=False, **TOLD)
     return installed(python), told.returncode == 0, f"{ready}\n{told.stdout}"
 
 
 def installed(python: Path) -> dict[str, str]:
-    """Versions of all packages that an environment has."""
     code = "import importlib.metadata as m\nfor d in m.distributions(): print(d.metadata['Name'].lower(), d.version)"
     told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
     return dict(line.split() for line in told.splitlines())
@@ -203,7 +185,6 @@ def table(tried: dict[str, dict[str, str]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Try every end; 0 if all of them work."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch", default="torch==2.13.0", help="which PyTorch goes with Python 3.11")
     parser.add_argument("--only", default="", help="the ends whose name begins so")

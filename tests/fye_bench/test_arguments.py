@@ -37,7 +37,7 @@ def test_a_result_is_written_with_its_command_line(tmp_path: Path) -> None:
         (["more"], r"Got unexpected extra argument \(more\); see: fye try --help"),
     ],
 )
-def test_a_wrong_argument_is_one_line(line: list[str], said: str) -> None:
+def test_a_wrong_argument_of_a_benchmark_is_one_line(line: list[str], said: str) -> None:
     with pytest.raises(OptionError, match=said) as error:
         main(line)
     assert "\n" not in str(error.value)
@@ -48,7 +48,7 @@ def test_a_result_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
         main(["--json", str(tmp_path / "missing" / "result.json")])
 
 
-def test_the_options_of_a_clip_are_those_of_animate(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmarks_take_the_clip_options_of_fye_animate(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[dict[str, Any]] = []
 
     @command("fye try")
@@ -60,11 +60,10 @@ def test_the_options_of_a_clip_are_those_of_animate(capsys: pytest.CaptureFixtur
     assert clip(["--steps", "4", "--no-last-step"]) == 3
     names = set(REQUEST) - {"portrait_landmarks"}
     assert set(seen[0]) == names and {name for name in names if seen[0][name] is not None} == {"steps", "last_step"}
-    assert clip(["--help"]) == 0
-    assert "Steps of the solver; 30 by default." in capsys.readouterr().out
+    assert clip(["--help"]) == 0 and "Steps of the solver; 30 by default." in capsys.readouterr().out
 
 
-def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_benchmark_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     @command("fye try")
     def stopped() -> None:
         raise KeyboardInterrupt

@@ -38,7 +38,6 @@ _PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 @cache
 def table() -> dict[str, Any]:
-    """See the file."""
     return dict(json.loads(TABLE.read_text()))
 
 
@@ -68,15 +67,10 @@ def refusals(model: ModelProto) -> list[str]:
 
 @dataclass(eq=False)
 class _Graph:
-    """A model whose shapes are inferred.
+    """A model whose shapes are inferred."""
 
-    Attributes:
-        model: without weights.
-        constants: names of its initializers, weights included.
-    """
-
-    model: ModelProto
-    constants: set[str]
+    model: ModelProto  # without weights
+    constants: set[str]  # names of its initializers, weights included
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -151,7 +145,6 @@ class _Graph:
             yield f"{node.op_type} makes floating-point numbers of INT64, {whole[0]}"
 
     def kind(self, name: str) -> str:
-        """The type of a tensor, as the table has it."""
         kind = self.types.get(name, 0)
         return NAMES.get(kind, TensorProto.DataType.Name(kind))
 
@@ -185,14 +178,9 @@ def _attention(graph: _Graph, node: NodeProto) -> Iterator[str]:
 
 def _resize(graph: _Graph, node: NodeProto) -> Iterator[str]:
     given = {name: each.decode() if isinstance(each, bytes) else each for name, each in _attributes(node).items()}
+    coordinates = ("half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners")
     allowed = {
-        "coordinate_transformation_mode": (
-            "half_pixel",
-            "pytorch_half_pixel",
-            "tf_half_pixel_for_nn",
-            "asymmetric",
-            "align_corners",
-        ),
+        "coordinate_transformation_mode": coordinates,
         "mode": ("nearest", "linear"),
         "nearest_mode": ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil"),
         "keep_aspect_ratio_policy": ("stretch",),
@@ -216,7 +204,6 @@ def _constant_axes(graph: _Graph, node: NodeProto) -> Iterator[str]:
 
 
 def _pair(graph: _Graph, node: NodeProto) -> Iterator[str]:
-    """One of a QuantizeLinear and a DequantizeLinear."""
     entries = table()["operators"]
     (value, scale), zero, (made,) = node.input[:2], "".join(node.input[2:]), node.output
     high, low = (value, made) if node.op_type == "QuantizeLinear" else (made, value)

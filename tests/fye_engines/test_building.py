@@ -47,7 +47,6 @@ def denoiser(tiny: Bundle) -> Prepared:
 
 @pytest.fixture
 def built(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> Callable[..., Any]:
-    """What a plan says it was built from."""
 
     def call(prepared: Prepared = denoiser, settings: Settings | None = None, **more: Any) -> Any:
         return fake.read_plan(build(prepared, tiny.path / tiny.weights, settings or Settings(), **more).plan)
@@ -58,29 +57,25 @@ def built(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> Callable[..., Any
 def test_the_same_settings_prepare_the_same_bytes(tiny: Bundle, denoiser: Prepared) -> None:
     again = prepare(tiny, "denoiser", STATIC, "fp16", "fused")
     assert again.onnx == denoiser.onnx and again.digest == denoiser.digest
-    others = [
-        prepare(tiny, "denoiser", STATIC, "bf16", "fused"),
-        prepare(tiny, "denoiser", STATIC, "fp16", "written-out"),
-        prepare(tiny, "denoiser_cond", STATIC, "fp16", "fused"),
-    ]
+    settings = (("denoiser", "bf16", "fused"), ("denoiser", "fp16", "written-out"), ("denoiser_cond", "fp16", "fused"))
+    others = [prepare(tiny, graph, STATIC, precision, attention) for graph, precision, attention in settings]
     assert len({each.digest for each in (denoiser, *others)}) == 4
 
 
-def test_graphs_that_are_prepared_in_another_way_are_another_recipe(tiny: Bundle) -> None:
+def test_a_change_of_prepared_graphs_needs_a_new_recipe(tiny: Bundle) -> None:
     """Plans of an older recipe are not run any more: if this fails, count `matching.RECIPE` up."""
     seen = hashlib.sha256()
     for graph in tiny.graphs:
         for precision, attention in (("fp16", "fused"), ("fp16", "written-out"), ("fp32", "fused")):
             model = onnx.load_model_from_string(prepare(tiny, graph, STATIC, precision, attention).onnx)
-            kinds = {
-                value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
-            }
+            values = (*model.graph.input, *model.graph.output)
+            kinds = {value.name: value.type.tensor_type.elem_type for value in values}
             seen.update(repr([(node.op_type, *node.input, *node.output) for node in model.graph.node]).encode())
             seen.update(repr(sorted(kinds.items())).encode())
     assert (RECIPE, seen.hexdigest()[:16]) == ("recipe=1", "17bb3616ff487b88")
 
 
-def test_shapes_that_never_change_are_numbers_in_the_graph(tiny: Bundle, denoiser: Prepared) -> None:
+def test_fixed_shapes_are_numbers_in_the_graph(tiny: Bundle, denoiser: Prepared) -> None:
     def shapes(prepared: Prepared) -> dict[str, list[int | str]]:
         graph = onnx.load_model_from_string(prepared.onnx).graph
         return {
@@ -88,13 +83,8 @@ def test_shapes_that_never_change_are_numbers_in_the_graph(tiny: Bundle, denoise
             for value in (*graph.input, *graph.output)
         }
 
-    assert denoiser.profile == {} and shapes(denoiser)["latents"] == shapes(denoiser)["v_conditional"] == [
-        1,
-        4,
-        8,
-        8,
-        9,
-    ]
+    static = shapes(denoiser)
+    assert denoiser.profile == {} and static["latents"] == static["v_conditional"] == [1, 4, 8, 8, 9]
     frames = prepare(tiny, "denoiser", FRAMES, "fp16", "fused")
     assert shapes(frames)["latents"] == [1, 4, "frames", 8, 9] and shapes(frames)["reference_key.0"] == [1, 72, 8]
     assert set(frames.profile) == {"latents", "landmark_features"}
@@ -109,7 +99,7 @@ def test_shapes_that_never_change_are_numbers_in_the_graph(tiny: Bundle, denoise
 
 @pytest.mark.parametrize("shapes", [STATIC, FRAMES, DYNAMIC], ids=["static", "frames", "dynamic"])
 @pytest.mark.parametrize("graph", ["denoiser", "vae_decoder", "vae_encoder"])
-def test_numbers_in_place_of_symbols_change_nothing(graph: str, shapes: Shapes, tiny: Bundle) -> None:
+def test_a_graph_with_fixed_shapes_computes_the_same(graph: str, shapes: Shapes, tiny: Bundle) -> None:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tiny.path))
     session = onnxruntime.InferenceSession(prepare(tiny, graph, shapes, "fp32", "fused").onnx, options)
@@ -125,7 +115,7 @@ def test_numbers_in_place_of_symbols_change_nothing(graph: str, shapes: Shapes, 
     ("frames", "height", "width"),
     [((2, 1, 3), (64,) * 3, (64,) * 3), ((0, 1, 1), (64,) * 3, (64,) * 3), ((1,) * 3, (64, 68, 72), (64,) * 3)],
 )
-def test_shapes_that_cannot_be_are_refused(frames: Any, height: Any, width: Any) -> None:
+def test_invalid_shapes_of_a_plan_are_refused(frames: Any, height: Any, width: Any) -> None:
     with pytest.raises(OptionError, match="is not valid"):
         Shapes(frames, height, width)
 
@@ -139,7 +129,7 @@ def test_shapes_that_cannot_be_are_refused(frames: Any, height: Any, width: Any)
         ({"shapes": Shapes((33,) * 3, (64,) * 3, (64,) * 3)}, "this bundle allows 32"),
     ],
 )
-def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], text: str, tiny: Bundle) -> None:
+def test_unknown_settings_of_a_plan_are_refused(settings: dict[str, Any], text: str, tiny: Bundle) -> None:
     asked = {"shapes": STATIC, "precision": "fp16", "attention": "fused"} | settings
     with pytest.raises(OptionError, match=text):
         prepare(tiny, "denoiser", asked["shapes"], asked["precision"], asked["attention"])
@@ -148,26 +138,25 @@ def test_settings_that_do_not_exist_are_refused(settings: dict[str, Any], text: 
 @pytest.mark.parametrize(
     ("wrong", "text"), [({"level": 6}, "level=6"), ({"workspace": 0}, "workspace=0"), ({"stripped": True}, "refit")]
 )
-def test_settings_that_contradict_are_refused(wrong: dict[str, Any], text: str) -> None:
+def test_contradictory_settings_of_a_plan_are_refused(wrong: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         Settings(**wrong)
 
 
-def test_a_network_is_strongly_typed_and_float32_is_float32(built: Callable[..., Any], denoiser: Prepared) -> None:
+def test_a_plan_is_strongly_typed_and_uses_no_tf32(built: Callable[..., Any], denoiser: Prepared) -> None:
     plan = built()
     assert plan["onnx"] == denoiser.digest and plan["network_flags"] == ["STRONGLY_TYPED"]
-    assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"])
-    assert plan["profiles"] == []
+    assert not {"TF32", "REFIT", "STRIP_PLAN", "FP16"} & set(plan["flags"]) and plan["profiles"] == []
     assert not plan["refittable"] and not plan["stripped"]
 
 
-def test_a_plan_has_the_settings_that_were_asked_for(built: Callable[..., Any]) -> None:
+def test_a_plan_has_the_requested_settings(built: Callable[..., Any]) -> None:
     plan = built(settings=Settings(level=5, workspace=2**30, refit=True, stripped=True))
     assert {"REFIT", "STRIP_PLAN"} <= set(plan["flags"]) and plan["refittable"] and plan["stripped"]
     assert plan["settings"]["builder_optimization_level"] == 5 and plan["memory_pools"] == {"WORKSPACE": 2**30}
 
 
-def test_a_plan_takes_the_shapes_that_were_asked_for(built: Callable[..., Any], tiny: Bundle) -> None:
+def test_a_plan_takes_the_requested_shapes(built: Callable[..., Any], tiny: Bundle) -> None:
     plan = built(prepare(tiny, "denoiser", FRAMES, "fp16", "fused"))
     assert [profile["latents"] for profile in plan["profiles"]] == [[[1, 4, n, 8, 9] for n in (1, 8, 24)]]
 
@@ -175,7 +164,7 @@ def test_a_plan_takes_the_shapes_that_were_asked_for(built: Callable[..., Any], 
 @pytest.mark.parametrize(
     "graph", ["image_encoder", "vae_encoder", "reference", "guider", "denoiser_cond", "vae_decoder"]
 )
-def test_every_graph_is_built(graph: str, built: Callable[..., Any], tiny: Bundle) -> None:
+def test_every_graph_is_built_into_a_plan(graph: str, built: Callable[..., Any], tiny: Bundle) -> None:
     prepared = prepare(tiny, graph, DYNAMIC, "fp16", "written-out")
     tensors = {tensor["name"]: tensor["dtype"] for tensor in built(prepared)["tensors"]}
     specs = tiny.graphs[graph]
@@ -183,7 +172,7 @@ def test_every_graph_is_built(graph: str, built: Callable[..., Any], tiny: Bundl
     assert {tensors[spec.name] for spec in specs.outputs} == {"FLOAT"}
 
 
-def test_what_was_timed_serves_the_next_build(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+def test_a_build_reuses_the_timing_cache_of_an_earlier_build(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
     first = build(denoiser, tiny.path / tiny.weights, Settings())
     other = prepare(tiny, "guider", STATIC, "fp16", "fused")
     second = build(other, tiny.path / tiny.weights, Settings(), first.timing)
@@ -192,7 +181,7 @@ def test_what_was_timed_serves_the_next_build(fake: TensorRT, tiny: Bundle, deno
     assert len(alone.timing) < len(second.timing)
 
 
-def test_what_was_timed_on_another_gpu_is_not_used(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+def test_a_build_ignores_the_timing_cache_of_another_gpu(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
     first = build(denoiser, tiny.path / tiny.weights, Settings())
     fake.device = f"another than {fake.device}"  # of the same architecture
     other = prepare(tiny, "guider", STATIC, "fp16", "fused")
@@ -200,16 +189,15 @@ def test_what_was_timed_on_another_gpu_is_not_used(fake: TensorRT, tiny: Bundle,
     assert alone.timing == build(other, tiny.path / tiny.weights, Settings()).timing
 
 
-def test_what_tensorrt_refuses_is_told_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
+def test_a_graph_refused_by_tensorrt_is_reported_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
     fake.refusals += ["In node 7:\n  Attention is\tnot supported", *(f"more {number}" for number in range(9))]
-    with pytest.raises(
-        BackendError, match=rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
-    ) as told:
+    said = rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
+    with pytest.raises(BackendError, match=said) as told:
         built()
     assert "and 5 more" in str(told.value) and "\n" not in str(told.value)
 
 
-def test_a_build_that_fails_is_told_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
+def test_a_failed_build_is_reported_in_the_words_of_tensorrt(fake: TensorRT, built: Callable[..., Any]) -> None:
     def fail(this: Any, network: Any, config: Any, kernel_text: Any = None) -> None:
         fake.say(fake.state(network)["builder"], "no kernel fits into 3 bytes")
 
@@ -218,7 +206,7 @@ def test_a_build_that_fails_is_told_in_its_words(fake: TensorRT, built: Callable
         built()
 
 
-def test_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., Any]) -> None:
+def test_build_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., Any]) -> None:
     told: list[tuple[str, float, float]] = []
     built(progress=lambda *report: told.append(report))
     assert {stage for stage, _, _ in told} == {"build denoiser: Building Engine"}
@@ -278,7 +266,7 @@ def test_ctrl_c_ends_a_build(version: str, tiny: Bundle) -> None:
     assert (run.returncode, run.stdout) == (0, "ended\n"), run.stderr
 
 
-def test_an_error_of_whoever_is_told_ends_a_build_and_comes_back(built: Callable[..., Any]) -> None:
+def test_an_error_of_the_progress_callback_ends_a_build_and_is_raised(built: Callable[..., Any]) -> None:
     def progress(stage: str, done: float, total: float) -> None:
         raise OSError("the terminal is gone")
 
@@ -286,7 +274,9 @@ def test_an_error_of_whoever_is_told_ends_a_build_and_comes_back(built: Callable
         built(progress=progress)
 
 
-def test_the_weights_are_read_where_they_lie(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
+def test_a_build_reads_the_weights_from_the_file_of_the_bundle(
+    fake: TensorRT, tiny: Bundle, denoiser: Prepared
+) -> None:
     assert isinstance(build(denoiser, tiny.path / tiny.weights, Settings()), Built)
     given = [call for call in fake.calls if call.name == "OnnxParser.load_initializer"]
     assert {call.arguments["name"] for call in given} == set(denoiser.weights) and len(given) > 100

@@ -25,21 +25,21 @@ EXACT = {"v": np.linspace(-1, 1, 1000, dtype=np.float32)}
         (lambda v: v[:-1], "another shape"),
     ],
 )
-def test_an_output_that_differs_is_refused_and_told(change: Any, why: str) -> None:
+def test_a_plan_with_a_different_output_is_refused_with_the_difference(change: Any, why: str) -> None:
     found = refusal(compare({"v": change(EXACT["v"])}, EXACT))
     assert (why in found and found.startswith("v ")) if why else not found
 
 
-def test_an_output_that_has_nothing_to_compare_is_refused() -> None:
+def test_a_plan_with_an_all_zero_output_is_refused() -> None:
     assert "cannot be compared" in refusal(compare({"v": np.zeros(3)}, {"v": np.zeros(3)}))
 
 
-def test_every_output_is_compared() -> None:
+def test_every_output_of_a_plan_is_compared() -> None:
     with pytest.raises(KeyError, match="w"):
         compare(EXACT, EXACT | {"w": EXACT["v"]})
 
 
-def test_inputs_are_the_same_every_time_and_the_exact_outputs_too(tiny_bundle: Path) -> None:
+def test_the_inputs_and_exact_outputs_of_a_check_are_reproducible(tiny_bundle: Path) -> None:
     bundle = Bundle.load(tiny_bundle, verify=False)
     one, other = (random_inputs(bundle, "denoiser", symbols(2, 64, 64)) for _ in range(2))
     assert list(one) == [spec.name for spec in bundle.graphs["denoiser"].inputs] and one["timestep"] == [999]

@@ -74,7 +74,7 @@ def types_of(model: ir.Model) -> dict[str, onnx.TypeProto]:
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_attention_written_out_changes_nothing(graph: str, bundle: Bundle, folder: Path) -> None:
+def test_a_graph_with_written_out_attention_computes_the_same(graph: str, bundle: Bundle, folder: Path) -> None:
     model = ir.load(bundle.file(graph))
     there = sum(node.op_type == "Attention" for node in model.graph)
     assert write_out_attention(model) == there and (there > 0) == (graph != "guider")
@@ -92,7 +92,9 @@ OPENED = [(bundle, graph) for bundle in STORED for graph in GRAPHS if "denoiser"
 
 @pytest.mark.parametrize("written_out", [False, True], ids=["attention", "written out"])
 @pytest.mark.parametrize(("bundle", "graph"), OPENED, indirect=["bundle"])
-def test_in_float16_a_graph_says_the_same(graph: str, written_out: bool, bundle: Bundle, folder: Path) -> None:
+def test_a_float16_graph_computes_the_same_within_tolerance(
+    graph: str, written_out: bool, bundle: Bundle, folder: Path
+) -> None:
     model = ir.load(bundle.file(graph))
     if written_out:
         write_out_attention(model)
@@ -108,7 +110,7 @@ def test_in_float16_a_graph_says_the_same(graph: str, written_out: bool, bundle:
 
 @pytest.mark.parametrize("precision", LOW)
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_products_are_low_and_statistics_exact(graph: str, precision: str, bundle: Bundle) -> None:
+def test_matrix_products_have_low_precision_and_statistics_float32(graph: str, precision: str, bundle: Bundle) -> None:
     model = ir.load(bundle.file(graph))
     write_out_attention(model)
     set_precision(model, precision)
@@ -135,7 +137,7 @@ def test_products_are_low_and_statistics_exact(graph: str, precision: str, bundl
         assert value.dtype == (LOW[precision] if held else FLOAT if value.name != "timestep" else ir.DataType.INT64)
 
 
-def test_weights_stored_in_float16_are_read_as_they_are() -> None:
+def test_float16_weights_are_read_without_casts() -> None:
     model = ir.load(Bundle.load(shipped_bundle(), verify=False).file("guider"))
     before = sum(node.op_type == "Cast" for node in model.graph)
     set_precision(model, "fp16")
@@ -143,14 +145,14 @@ def test_weights_stored_in_float16_are_read_as_they_are() -> None:
     assert before == 16 and cast == ["landmark_images", "landmark_features.low"]
 
 
-def test_float32_is_left_alone(bundle: Bundle) -> None:
+def test_a_float32_graph_is_not_changed(bundle: Bundle) -> None:
     model = ir.load(bundle.file("guider"))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     set_precision(model, "fp32")
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
-def test_a_graph_that_has_its_types_is_refused(bundle: Bundle) -> None:
+def test_a_graph_with_a_chosen_precision_is_refused(bundle: Bundle) -> None:
     model = ir.load(bundle.file("guider"))
     set_precision(model, "fp16")
     with pytest.raises(ExportError, match="casts"):

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,7 @@ BOTH = pytest.mark.parametrize("versions", VERSIONS, ids=lambda pair: f"TensorRT
 @pytest.fixture(scope="module")
 def versions(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Of TensorRT and cuda-core: the newer ones, but for tests of `BOTH`."""
-    found: tuple[str, str] = getattr(request, "param", VERSIONS[1])
-    return found
+    return getattr(request, "param", VERSIONS[1])
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +130,8 @@ def same(made: np.ndarray, expected: np.ndarray) -> None:
 
 
 @BOTH
-def test_a_clip_is_what_onnx_runtime_makes(either: FakeGpu, clip: Clip) -> None:
-    same(clip("tensorrt"), clip("onnxruntime"))
-
-
-@BOTH
 @pytest.mark.parametrize("windows", ["context", "reference", "progressive"])
-def test_so_is_one_in_windows(windows: str, either: FakeGpu, clip: Clip) -> None:
+def test_a_clip_of_tensorrt_in_windows_equals_onnx_runtime(windows: str, either: FakeGpu, clip: Clip) -> None:
     options = replace(OPTIONS, windows=windows, shared_noise=0.5)
     same(clip("tensorrt", FRAMES, options), clip("onnxruntime", FRAMES, options))
 
@@ -146,15 +140,18 @@ def test_so_is_one_in_windows(windows: str, either: FakeGpu, clip: Clip) -> None
 @pytest.mark.parametrize(
     "options",
     [
+        OPTIONS,
         replace(OPTIONS, guidance=1.0),
         replace(OPTIONS, forecast=Forecast(method="taylor", evaluations=4, order=2, quantity="x0")),
         replace(OPTIONS, forecast=MASKED),
         replace(OPTIONS, solver="unipc"),
         replace(OPTIONS, forecast=Forecast(method="adaptive")),
     ],
-    ids=["no guidance", "second order", "face mask", "solver", "adaptive"],
+    ids=["guidance", "no guidance", "second order", "face mask", "solver", "adaptive"],
 )
-def test_so_is_every_method(options: Options, either: FakeGpu, tiny: Bundle, clip: Clip) -> None:
+def test_a_clip_of_tensorrt_with_every_method_equals_onnx_runtime(
+    options: Options, either: FakeGpu, tiny: Bundle, clip: Clip
+) -> None:
     if options.guidance <= 1:
         make(tiny, graphs=("denoiser_cond",))
     same(clip("tensorrt", options=options), clip("onnxruntime", options=options))
@@ -162,14 +159,14 @@ def test_so_is_every_method(options: Options, either: FakeGpu, tiny: Bundle, cli
 
 
 @BOTH
-def test_latents_stay_on_the_gpu_where_there_are_kernels(either: FakeGpu, clip: Clip) -> None:
+def test_latents_stay_on_the_gpu_if_kernels_are_compiled(either: FakeGpu, clip: Clip) -> None:
     clip("tensorrt")
     kernels = list((PlanCache().root).glob("kernels.*"))
     assert either.launches == (OPTIONS.steps if kernels else 0)
 
 
 @BOTH
-def test_clips_that_the_kernel_was_not_compiled_for_go_through_the_host(
+def test_clips_whose_shape_no_kernel_takes_go_through_the_host(
     either: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_kernels, "ALIGNMENT", 128)  # three frames are 864 numbers
@@ -178,7 +175,7 @@ def test_clips_that_the_kernel_was_not_compiled_for_go_through_the_host(
 
 
 @BOTH
-def test_frames_leave_the_gpu_as_bytes_where_there_are_kernels(either: FakeGpu, tiny: Bundle) -> None:
+def test_frames_leave_the_gpu_as_bytes_if_kernels_are_compiled(either: FakeGpu, tiny: Bundle) -> None:
     latents = np.random.default_rng(3).standard_normal((1, 4, 9, 8, 9)).astype(np.float32)
     with Animator(tiny, "tensorrt") as animator, Animator(tiny, "onnxruntime", threads=1) as other:
         made, expected = animator.decode_pixels(latents), other.decode_pixels(latents)
@@ -190,7 +187,7 @@ def test_frames_leave_the_gpu_as_bytes_where_there_are_kernels(either: FakeGpu, 
 
 
 @BOTH
-def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
+def test_tensorrt_reports_the_latents_of_every_step(either: FakeGpu, clip: Clip) -> None:
     seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
     for backend, steps in seen.items():
         clip(backend, on_step=lambda step, timestep, latents, steps=steps: steps.update({step: latents}))
@@ -201,14 +198,16 @@ def test_every_step_is_told(either: FakeGpu, clip: Clip) -> None:
 
 
 @BOTH
-def test_from_the_second_run_on_it_is_one_launch(ready: FakeGpu, clip: Clip) -> None:
+def test_an_evaluation_is_one_graph_launch_from_the_second_run_on(ready: FakeGpu, clip: Clip) -> None:
     clip("tensorrt")
     runs = [each for each in ready.trt.executions if "v_conditional" in each.addresses]
     launches = [call for call in ready.cuda.calls if call.name == "graph.Graph.launch"]
     assert len(runs) == 2 and len(launches) == OPTIONS.steps - 1  # once as it is, once to be captured
 
 
-def test_what_cannot_be_captured_runs_as_it_is(ready: FakeGpu, clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_that_cannot_be_captured_runs_without_a_cuda_graph(
+    ready: FakeGpu, clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
     compute = ready.trt.compute
 
     def break_capture(execution: Any) -> None:
@@ -220,7 +219,7 @@ def test_what_cannot_be_captured_runs_as_it_is(ready: FakeGpu, clip: Clip, caplo
     assert len([text for text in caplog.messages if "denoiser runs without a CUDA graph" in text]) == 1
 
 
-def test_the_portrait_goes_to_the_gpu_once(ready: FakeGpu, clip: Clip) -> None:
+def test_the_portrait_is_copied_to_the_gpu_once(ready: FakeGpu, clip: Clip) -> None:
     copies = []
     for steps in (4, 6):
         ready.cuda.calls.clear()
@@ -242,7 +241,7 @@ def test_windows_of_several_lengths_share_memory(ready: FakeGpu, tiny: Bundle, c
             same(made, expected)
 
 
-def test_a_clip_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
+def test_a_clip_of_tensorrt_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
     images = np.random.default_rng(5).integers(0, 256, (FRAMES, 64, 72, 3), np.uint8)
     options = replace(OPTIONS, windows="progressive", steps=2)
     made = []
@@ -256,7 +255,7 @@ def test_a_clip_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: Path) -> None
     np.testing.assert_array_equal(*made)
 
 
-def test_any_thread_may_run_it(ready: FakeGpu, clip: Clip) -> None:
+def test_an_animator_of_tensorrt_runs_in_any_thread(ready: FakeGpu, clip: Clip) -> None:
     made: list[np.ndarray] = []
     thread = threading.Thread(target=lambda: made.append(clip("tensorrt")))
     thread.start()
@@ -264,13 +263,13 @@ def test_any_thread_may_run_it(ready: FakeGpu, clip: Clip) -> None:
     same(made[0], clip("onnxruntime"))
 
 
-def test_a_closed_animator_gives_the_memory_back(ready: FakeGpu, clip: Clip) -> None:
+def test_a_closed_animator_frees_the_memory_of_the_gpu(ready: FakeGpu, clip: Clip) -> None:
     clip("tensorrt")
     ready.cuda.calls.clear()  # they hold what they were given
     assert ready.cuda.live_bytes == {"device": 0, "pinned": 0}
 
 
-def test_too_little_memory_is_told(ready: FakeGpu, clip: Clip) -> None:
+def test_too_little_memory_of_the_gpu_is_reported(ready: FakeGpu, clip: Clip) -> None:
     ready.cuda.capacity = 100_000
     with pytest.raises(OutOfMemoryError, match=r"^not enough memory on the GPU for \w+ at size 64x72; use a smaller"):
         clip("tensorrt")
@@ -284,7 +283,7 @@ def test_an_encoder_that_returns_nan_is_named(either: FakeGpu, clip: Clip) -> No
 
 
 @BOTH
-def test_a_prediction_that_is_not_finite_is_told_with_its_step(either: FakeGpu, clip: Clip) -> None:
+def test_a_prediction_that_is_not_finite_is_reported_with_its_step(either: FakeGpu, clip: Clip) -> None:
     run = either.compute
 
     def compute(execution: Any) -> None:
@@ -319,7 +318,9 @@ def test_shapes_without_a_plan_are_refused_with_the_command_that_builds_one(read
         ({"capability": (8, 9)}, "GPU architecture sm_90; this is GPU architecture sm_89"),
     ],
 )
-def test_plans_of_another_machine_are_refused(change: dict[str, Any], text: str, ready: FakeGpu, clip: Clip) -> None:
+def test_plans_of_another_driver_or_gpu_are_refused(
+    change: dict[str, Any], text: str, ready: FakeGpu, clip: Clip
+) -> None:
     for name, value in change.items():
         setattr(ready.cuda, name, value)
     with pytest.raises(BackendError, match="fye build") as told:
@@ -327,18 +328,18 @@ def test_plans_of_another_machine_are_refused(change: dict[str, Any], text: str,
     assert text in str(told.value)
 
 
-def test_without_a_plan_the_command_is_told(gpu: FakeGpu, clip: Clip, tiny: Bundle) -> None:
+def test_a_missing_plan_is_reported_with_the_command_that_builds_it(gpu: FakeGpu, clip: Clip, tiny: Bundle) -> None:
     with pytest.raises(BackendError, match=rf"has no plan of \w+; build it with: fye build {tiny.path}"):
         clip("tensorrt")
 
 
-def test_without_a_gpu_it_is_told(ready: FakeGpu, clip: Clip) -> None:
+def test_a_missing_gpu_is_reported(ready: FakeGpu, clip: Clip) -> None:
     ready.cuda.devices = 0
     with pytest.raises(BackendError, match="no GPU can be used"):
         clip("tensorrt")
 
 
-def test_eight_bits_are_for_the_denoiser_and_by_name_alone(gpu: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
+def test_only_the_denoiser_runs_in_int8_and_only_on_request(gpu: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     folder = tmp_path / "bundle"
     shutil.copytree(tiny.path, folder)
@@ -380,7 +381,7 @@ def brain(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("module", "text"), [("cuda.core", "cuda-core is missing"), ("tensorrt", "TensorRT is missing")]
 )
-def test_what_is_not_installed_is_told_with_the_command(
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     module: str, text: str, ready: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -390,7 +391,7 @@ def test_what_is_not_installed_is_told_with_the_command(
     assert text in tensorrt.unusable(tiny)
 
 
-def test_auto_takes_plans_where_there_are_some(
+def test_the_backend_auto_is_tensorrt_if_plans_are_built(
     ready: FakeGpu, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "gpus", lambda: gpus.Found((gpus.Gpu("a GPU", "sm_90", 1 << 36),), "13.0", ""))
@@ -400,7 +401,7 @@ def test_auto_takes_plans_where_there_are_some(
 
 
 @BOTH
-def test_portrait_and_landmarks_are_held_in_the_lower_precision(
+def test_portrait_and_landmarks_are_held_in_the_precision_of_the_plan(
     versions: tuple[str, str], gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precision, rounded = ("fp16", half) if versions == VERSIONS[0] else ("bf16", brain)
@@ -423,7 +424,7 @@ def test_portrait_and_landmarks_are_held_in_the_lower_precision(
 
 
 @pytest.mark.parametrize("kind", [half, brain])
-def test_numbers_are_rounded_to_the_nearest(kind: Callable[..., Any]) -> None:
+def test_numbers_are_rounded_to_the_nearest_of_the_lower_precision(kind: Callable[..., Any]) -> None:
     array = np.random.default_rng(0).standard_normal(10_000, np.float32)
     array[:4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8, 0  # half way: to even
     name = {half: "HALF", brain: "BF16"}[kind]
@@ -432,14 +433,14 @@ def test_numbers_are_rounded_to_the_nearest(kind: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(widened, kind(array))
 
 
-def test_what_is_there_is_not_built_again(ready: FakeGpu, tiny: Bundle) -> None:
+def test_an_existing_plan_is_not_built_again(ready: FakeGpu, tiny: Bundle) -> None:
     assert set(actions(tiny)) == {THERE} and make(tiny) == []
     assert set(actions(tiny, rebuild=True)) == {BUILD}
     assert set(actions(tiny, settings=Settings(level=5))) == {BUILD}
     assert set(actions(tiny, attention="written-out")) == {BUILD}
 
 
-def test_a_plan_comes_with_how_far_it_is_from_float32(ready: FakeGpu, tiny: Bundle) -> None:
+def test_a_plan_records_its_difference_from_float32(ready: FakeGpu, tiny: Bundle) -> None:
     cache = PlanCache()
     entries = cache.entries()
     assert sorted(entry.key.graph for entry in entries if entry.key) == sorted(default_graphs(tiny))
@@ -453,21 +454,15 @@ def test_a_plan_comes_with_how_far_it_is_from_float32(ready: FakeGpu, tiny: Bund
         assert all(each["relative_rms"] < 1e-5 for found in facts["differences"].values() for each in found.values())
 
 
-def test_a_plan_that_says_something_else_is_not_published(gpu: FakeGpu, tiny: Bundle) -> None:
+@pytest.mark.parametrize("settings", [Settings(), Settings(refit=True, stripped=True)], ids=["whole", "stripped"])
+def test_a_plan_that_computes_something_else_is_not_published(settings: Settings, gpu: FakeGpu, tiny: Bundle) -> None:
     gpu.error = 0.1
     with pytest.raises(BackendError, match="the plan of guider is not published: at 8 of 64x72 landmark_features"):
-        make(tiny, graphs=("guider",))
+        make(tiny, graphs=("guider",), settings=settings)
     assert PlanCache().entries() == []
 
 
-def test_nor_is_one_without_weights_that_would_say_so(gpu: FakeGpu, tiny: Bundle) -> None:
-    gpu.error = 0.1
-    with pytest.raises(BackendError, match="the plan of guider is not published: at 8 of 64x72 landmark_features"):
-        make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=True))
-    assert PlanCache().entries() == []
-
-
-def test_a_damaged_plan_is_refused_with_a_command_that_helps(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
+def test_a_damaged_plan_is_refused_with_the_command_that_rebuilds_it(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
     make(tiny, graphs=("guider",), settings=Settings(level=1))
     (entry,) = PlanCache().entries()
     (entry.path / "plan.trt").write_bytes(bytes(entry.path.joinpath("plan.trt").stat().st_size))
@@ -477,7 +472,7 @@ def test_a_damaged_plan_is_refused_with_a_command_that_helps(gpu: FakeGpu, tiny:
     assert "1 plans removed" in fye("build", "--prune")  # a new one in its place would have to be of its level
 
 
-def test_a_damaged_plan_gives_no_other_its_weights(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+def test_a_damaged_plan_is_not_refitted(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
     make(tiny, graphs=("guider",), settings=Settings(refit=True))
     (entry,) = PlanCache().entries()
     (entry.path / "plan.trt").write_bytes(bytes(entry.path.joinpath("plan.trt").stat().st_size))
@@ -487,7 +482,7 @@ def test_a_damaged_plan_gives_no_other_its_weights(gpu: FakeGpu, tiny: Bundle, t
     assert make(tuned, graphs=("guider",), rebuild=True)[0]["action"] == BUILD
 
 
-def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) -> None:
+def test_a_cancelled_build_leaves_no_plan(gpu: FakeGpu, tiny: Bundle) -> None:
     def progress(stage: str, done: float, total: float) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
@@ -500,7 +495,7 @@ def test_a_build_that_is_cancelled_leaves_nothing(gpu: FakeGpu, tiny: Bundle) ->
     assert make(tiny, graphs=("guider",))  # nor is it locked
 
 
-def test_who_waited_for_another_build_takes_its_plan(gpu: FakeGpu, tiny: Bundle) -> None:
+def test_a_second_build_takes_the_plan_of_the_first(gpu: FakeGpu, tiny: Bundle) -> None:
     request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
     (task,) = tasks(tiny, request, cache, machine(here))
     made = [do(task, tiny, request, cache, here, lambda stage, done, total: None) for _ in range(2)]
@@ -508,12 +503,10 @@ def test_who_waited_for_another_build_takes_its_plan(gpu: FakeGpu, tiny: Bundle)
     assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
 
 
-def test_of_two_who_build_at_once_one_waits_and_takes_the_plan(gpu: FakeGpu, tiny: Bundle) -> None:
+def test_a_concurrent_build_waits_and_takes_the_plan_of_the_other(gpu: FakeGpu, tiny: Bundle) -> None:
     request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
     (task,) = tasks(tiny, request, cache, machine(here))
-    stages: list[str] = []
-    facts: list[dict[str, Any]] = []
-    waits = threading.Event()
+    stages, facts, waits = list[str](), list[dict[str, Any]](), threading.Event()
 
     def second_progress(stage: str, done: float, total: float) -> None:
         stages.append(stage)
@@ -551,10 +544,11 @@ def tuned(tiny: Bundle, tmp_path: Path) -> Bundle:
 
 @BOTH
 @pytest.mark.parametrize("stripped", [False, True])
-def test_a_new_fine_tune_needs_no_rebuild(stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+def test_a_refittable_plan_takes_the_weights_of_a_fine_tune(
+    stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle
+) -> None:
     make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
-    assert actions(tiny, graphs=("guider",)) == [THERE]
-    assert actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
+    assert actions(tiny, graphs=("guider",)) == [THERE] and actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
     gpu.bundle = tuned
     (facts,) = make(tuned, graphs=("guider",))
     assert facts["action"] == NEW_WEIGHTS and facts["differences"]
@@ -564,13 +558,13 @@ def test_a_new_fine_tune_needs_no_rebuild(stripped: bool, gpu: FakeGpu, tiny: Bu
     assert len(keys) == 2 + stripped and len({key.weights for key in keys}) == len(keys)
 
 
-def test_a_plan_that_was_not_built_for_it_is_not_refitted(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
+def test_a_plan_built_without_refit_is_not_refitted(gpu: FakeGpu, tiny: Bundle, tuned: Bundle) -> None:
     make(tiny, graphs=("guider",))
     assert actions(tuned, graphs=("guider",)) == [BUILD]
 
 
 @pytest.mark.parametrize("change", ["driver", "graph"])
-def test_only_a_plan_for_this_graph_and_here_gets_new_weights(
+def test_a_plan_of_another_driver_or_graph_is_not_refitted(
     change: str, gpu: FakeGpu, tiny: Bundle, tuned: Bundle
 ) -> None:
     make(tiny, graphs=("guider",), settings=Settings(refit=True))
@@ -584,23 +578,13 @@ def test_only_a_plan_for_this_graph_and_here_gets_new_weights(
 
 
 @pytest.fixture
-def fye(capsys: pytest.CaptureFixture[str]) -> Iterator[Fye]:
-    yield Fye(capsys)
+def fye(capsys: pytest.CaptureFixture[str]) -> Fye:
+    return Fye(capsys)
 
 
-def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
-    asked = (
-        "build",
-        tiny.path,
-        "--backend",
-        "tensorrt",
-        "--size",
-        "64x72",
-        "--graph",
-        "guider",
-        "--graph",
-        "reference",
-    )
+def test_fye_build_builds_lists_and_prunes_plans(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
+    graphs = ("--graph", "guider", "--graph", "reference")
+    asked = ("build", tiny.path, "--backend", "tensorrt", "--size", "64x72", *graphs)
     first = fye(*asked, "--dry-run")
     assert "guider: is built" in first and "has no plan of guider" in first and "1:8 frames of 64x72" in first
     assert "1:24 frames of 64x72" in fye("build", tiny.path, "--dry-run", "--size", "64x72", "--graph", "denoiser")
@@ -614,7 +598,7 @@ def test_the_command_builds_lists_and_prunes(gpu: FakeGpu, tiny: Bundle, fye: Fy
     assert "2 plans removed" in fye("build", "--prune") and PlanCache().entries() == []
 
 
-def test_a_plan_that_was_copied_in_is_listed(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
+def test_a_copied_plan_is_listed(ready: FakeGpu, tmp_path: Path, fye: Fye, monkeypatch: Any) -> None:
     folder = PlanCache().entries()[0].path
     monkeypatch.setenv("FYE_PLANS", str(tmp_path))
     shutil.copytree(folder, tmp_path / folder.name)
@@ -642,10 +626,9 @@ def test_a_plan_that_was_copied_in_is_listed(ready: FakeGpu, tmp_path: Path, fye
         (("BUNDLE", "--windows", "none"), "windows"),
     ],
 )
-def test_what_cannot_be_built_is_refused(
+def test_wrong_arguments_of_fye_build_are_refused(
     arguments: tuple[str, ...], text: str, gpu: FakeGpu, tiny: Bundle, fye: Fye
 ) -> None:
     given = [str(tiny.path) if each == "BUNDLE" else each for each in arguments]
-    assert text in fye.refuses("build", *given)
-    assert text in fye.refuses("build", *given, "--dry-run")
+    assert text in fye.refuses("build", *given) and text in fye.refuses("build", *given, "--dry-run")
     assert not any(call.name == "Builder.build_serialized_network" for call in gpu.trt.calls)

@@ -104,7 +104,9 @@ def on_grid(array: NDArray[Any], scale: Any, kind: str) -> NDArray[Any]:
 @pytest.mark.parametrize("stored", [FLOAT, FLOAT16], ids=["float32", "float16"])
 @pytest.mark.parametrize("operator", ["Conv", "Gemm transB", "Gemm", "MatMul"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_product_is_that_of_numbers_on_the_grid(kind: str, operator: str, stored: ir.DataType, tiny: Bundle) -> None:
+def test_a_quantised_product_multiplies_numbers_on_the_grid(
+    kind: str, operator: str, stored: ir.DataType, tiny: Bundle
+) -> None:
     random = np.random.default_rng(0)
     most = GRIDS[kind][1]
     # powers of 2 as scales, another for each output channel, so that a scale along the other axis is found out
@@ -155,7 +157,7 @@ def test_zero_points_are_zero_and_scales_have_the_types_they_meet(kind: str, min
     assert seen["weights"] > seen["data"] > 300
 
 
-def test_what_is_sensitive_or_small_is_left_alone(mini: Bundle) -> None:
+def test_sensitive_and_small_layers_are_not_quantised(mini: Bundle) -> None:
     model = quantized(mini, "denoiser", "int8")
     left = [
         quantize.stored(node.inputs[1]).name
@@ -163,12 +165,8 @@ def test_what_is_sensitive_or_small_is_left_alone(mini: Bundle) -> None:
         if node.op_type in ("Conv", "Gemm") and node.inputs[0].producer().op_type != "DequantizeLinear"
     ]
     in_blocks = [name for name in left if name.endswith((".time_emb_proj.weight", ".conv_shortcut.weight"))]
-    assert [name for name in left if name not in in_blocks] == [
-        "unet.conv_in.weight",
-        "unet.time_embedding.linear_1.weight",
-        "unet.time_embedding.linear_2.weight",
-        "unet.conv_out.weight",
-    ]
+    others = ["conv_in", "time_embedding.linear_1", "time_embedding.linear_2", "conv_out"]
+    assert [name for name in left if name not in in_blocks] == [f"unet.{name}.weight" for name in others]
     assert len(in_blocks) == 22 + 13  # one in every ResNet block, one in each whose channels change
     attentions = [node for node in model.graph if node.op_type == "Attention"]
     assert len(attentions) > 50
@@ -176,7 +174,7 @@ def test_what_is_sensitive_or_small_is_left_alone(mini: Bundle) -> None:
         assert "DequantizeLinear" not in {value.producer().op_type for value in node.inputs if value.producer()}
 
 
-def test_tokens_are_left_alone_and_keys_of_pictures_are_not(mini: Bundle) -> None:
+def test_keys_of_pictures_are_quantised_and_tokens_are_not(mini: Bundle) -> None:
     found = {quantize.stored(node.inputs[1]).name for node in quantize.places(ir.load(mini.file("reference")))}
     assert any(".attn1.to_k." in name for name in found)
     assert not any(".attn2.to_k." in name or "clip" in name for name in found)
@@ -186,7 +184,7 @@ def test_tokens_are_left_alone_and_keys_of_pictures_are_not(mini: Bundle) -> Non
     ("graph", "kind", "attention"),
     [("denoiser", "int8", "written-out"), ("denoiser_cond", "fp8", "fused"), ("reference", "fp8", "written-out")],
 )
-def test_a_quantised_graph_is_valid_and_its_weights_stay_where_they_are(
+def test_a_quantised_graph_is_valid_and_shares_the_weights_of_the_bundle(
     graph: str, kind: str, attention: str, mini: Bundle
 ) -> None:
     made = quantized(mini, graph, kind, attention)
@@ -203,7 +201,7 @@ def test_a_quantised_graph_is_valid_and_its_weights_stay_where_they_are(
     assert unmoved > 50
 
 
-def test_the_same_ranges_give_the_same_bytes(mini: Bundle) -> None:
+def test_the_same_ranges_give_the_same_quantised_graph(mini: Bundle) -> None:
     def made(ranges: Ranges) -> bytes:
         model = ir.load(mini.file("vae_decoder"))
         set_precision(model, "fp16")
@@ -226,7 +224,7 @@ def test_ranges_of_another_graph_are_refused(mini: Bundle) -> None:
         quantize.quantize(model, ranges, "int4")
 
 
-def test_ranges_are_the_largest_numbers_that_were_seen(mini: Bundle) -> None:
+def test_calibrated_ranges_are_the_largest_inputs(mini: Bundle) -> None:
     model = ir.load(mini.file("image_encoder"))
     model.graph.outputs.clear()
     for value in {quantize.stored(node.inputs[0]) for node in quantize.places(model)}:
@@ -246,13 +244,12 @@ def test_ranges_are_the_largest_numbers_that_were_seen(mini: Bundle) -> None:
 
 
 @pytest.mark.parametrize("graph", ["vae_encoder", "guider"])
-def test_what_a_graph_is_given_is_recorded(graph: str, tiny: Bundle, opencv: None) -> None:
+def test_the_inputs_of_a_graph_are_recorded(graph: str, tiny: Bundle, opencv: None) -> None:
     heard = list(quantize.record(tiny, graph, clips(0, 1), OPTIONS, 1))
     assert len(heard) == 2
+    ranks = {spec.name: len(spec.shape) for spec in tiny.graphs[graph].inputs}
     for inputs in heard:
-        assert {name: array.ndim for name, array in inputs.items()} == {
-            spec.name: len(spec.shape) for spec in tiny.graphs[graph].inputs
-        }
+        assert {name: array.ndim for name, array in inputs.items()} == ranks
 
 
 @pytest.mark.parametrize(("graph", "guidance"), [("denoiser", 1.0), ("denoiser_cond", 1.5)])
@@ -297,7 +294,7 @@ def differences(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_float16_a_quantised_graph_runs_and_says_the_same(kind: str, mini: Bundle, opencv: None) -> None:
+def test_a_quantised_float16_graph_is_within_its_bound(kind: str, mini: Bundle, opencv: None) -> None:
     heard = list(quantize.record(mini, "vae_encoder", clips(0, 1), OPTIONS, 1))
     ranges = quantize.calibrate(mini, "vae_encoder", heard[:1], 1)
     model = ir.load(mini.file("vae_encoder"))
@@ -307,7 +304,7 @@ def test_in_float16_a_quantised_graph_runs_and_says_the_same(kind: str, mini: Bu
     assert len(found) == 1 and within_bound(found, kind)
 
 
-def test_a_bundle_keeps_ranges_and_is_still_one(copied: Path) -> None:
+def test_a_bundle_with_ranges_stays_valid(copied: Path) -> None:
     bundle = Bundle.load(copied)
     with pytest.raises(OptionError, match=r"has no ranges\.json"):
         quantize.kept(bundle, "denoiser")
@@ -327,18 +324,14 @@ def test_a_bundle_keeps_ranges_and_is_still_one(copied: Path) -> None:
         ({"ranges": {"denoiser": {"a": -1.0}}}, "finite"),
         ({"ranges": {"denoiser": ["a"]}}, "list"),
         ({"ranges": None}, "NoneType"),
+        ("[" * 100_000, "measure again"),
     ],
+    ids=["version", "source", "nan", "negative", "list", "none", "nested too deeply"],
 )
-def test_ranges_that_do_not_belong_to_a_bundle_are_refused(change: dict[str, Any], why: str, copied: Path) -> None:
+def test_ranges_that_do_not_belong_to_a_bundle_are_refused(change: Any, why: str, copied: Path) -> None:
     quantize.keep(Bundle.load(copied), {"denoiser": {"a": 1.0}})
-    content = json.loads((copied / quantize.FILE).read_text()) | change
-    put_file(copied, quantize.FILE, json.dumps(content).encode())
+    content = json.loads((copied / quantize.FILE).read_text())
+    text = change if isinstance(change, str) else json.dumps(content | change)
+    put_file(copied, quantize.FILE, text.encode())
     with pytest.raises(BundleError, match=why):
-        quantize.kept(Bundle.load(copied), "denoiser")
-
-
-def test_ranges_that_are_nested_too_deeply_are_refused(copied: Path) -> None:
-    quantize.keep(Bundle.load(copied), {"denoiser": {"a": 1.0}})
-    put_file(copied, quantize.FILE, b"[" * 100_000)
-    with pytest.raises(BundleError, match="measure again"):
         quantize.kept(Bundle.load(copied), "denoiser")

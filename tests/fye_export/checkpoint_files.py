@@ -66,5 +66,4 @@ def assert_same_weights(left: Checkpoint, right: Checkpoint) -> None:
     assert left.config == right.config
     for name in NETWORKS:
         a, b = left.load(name).state_dict(), right.load(name).state_dict()
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -34,8 +34,7 @@ def test_loaded_networks_are_float32_in_eval_mode_and_hold_the_files_values(name
     network = Checkpoint.open(tiny_checkpoint).load(name)
     stored = read(tiny_checkpoint / FILES[name])
     state = network.state_dict()
-    assert not network.training
-    assert not any(p.requires_grad for p in network.parameters())
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert state.keys() == stored.keys()
     assert all(state[key].dtype == torch.float32 and torch.equal(state[key], stored[key].float()) for key in state)
     assert not any(buffer.is_meta for buffer in network.buffers())  # also those that no state dict holds
@@ -54,14 +53,12 @@ def test_the_image_encoder_of_a_loaded_checkpoint_runs(tiny_checkpoint: Path) ->
     # its position_ids are in no file: garbage there would index outside the position embedding
     encoder = Checkpoint.open(tiny_checkpoint).load("image_encoder")
     tokens = encoder(torch.zeros(1, 3, 56, 56)).last_hidden_state
-    assert tokens.shape == (1, TINY.image_encoder.tokens, 40)
-    assert bool(tokens.isfinite().all())
+    assert tokens.shape == (1, TINY.image_encoder.tokens, 40) and bool(tokens.isfinite().all())
 
 
 def test_the_digest_changes_with_any_byte_of_weights_or_config(folder: Path, tiny_checkpoint: Path) -> None:
     digest = Checkpoint.open(folder).digest
-    assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert digest == Checkpoint.open(tiny_checkpoint).digest
+    assert re.fullmatch("[0-9a-f]{64}", digest) and digest == Checkpoint.open(tiny_checkpoint).digest
     (folder / "README.md").write_text("not part of the model")
     assert digest == Checkpoint.open(folder).digest
     change(folder / GUIDER, lambda state: state.update({"conv_in.bias": state["conv_in.bias"] + 1}))
@@ -98,7 +95,7 @@ def test_animatediff_is_not_opened_when_the_unet_is_complete(folder: Path) -> No
     Checkpoint.open(folder).check()
 
 
-def test_no_motion_modules_anywhere_names_the_file_to_add(folder: Path) -> None:
+def test_a_checkpoint_without_motion_modules_is_refused_with_the_file_to_add(folder: Path) -> None:
     without_motion(folder)
     refusal(folder, UNET, "AnimateDiff/mm_sd_v15_v2.ckpt")
 
@@ -188,7 +185,7 @@ def as_links(folder: Path) -> Path:
     return links
 
 
-def test_a_checkpoint_of_links_is_the_same_checkpoint(folder: Path) -> None:
+def test_a_checkpoint_of_symbolic_links_is_the_same_checkpoint(folder: Path) -> None:
     digest = Checkpoint.open(folder).digest
     checkpoint = Checkpoint.open(as_links(folder))
     checkpoint.check()
@@ -196,7 +193,7 @@ def test_a_checkpoint_of_links_is_the_same_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [UNET, VAE, VAE_CONFIG, UNET_CONFIG])
-def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(name: str, folder: Path) -> None:
+def test_a_broken_link_is_named_with_its_target(name: str, folder: Path) -> None:
     links = as_links(folder)
     target = (links / name).resolve()
     target.unlink()
@@ -204,7 +201,7 @@ def test_a_link_that_leads_nowhere_is_named_with_what_it_leads_to(name: str, fol
     assert "lacks" not in message
 
 
-def test_a_folder_that_is_a_link_to_nowhere_is_named(folder: Path) -> None:
+def test_a_folder_that_is_a_broken_link_is_named(folder: Path) -> None:
     (folder / "sd-vae-ft-mse").rename(folder.parent / "vae")
     (folder / "sd-vae-ft-mse").symlink_to(folder.parent / "vae")
     Checkpoint.open(folder)

@@ -54,9 +54,8 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_every_graph_agrees_with_pytorch_at_two_shapes_and_says_by_how_much(manifest: dict[str, Any]) -> None:
-    assert set(manifest["graphs"]) == set(GRAPHS)
-    assert manifest["export"]["tolerance"] == 1e-4
+def test_every_graph_records_its_error_against_pytorch_at_two_shapes(manifest: dict[str, Any]) -> None:
+    assert set(manifest["graphs"]) == set(GRAPHS) and manifest["export"]["tolerance"] == 1e-4
     (_, *first), (_, *second) = shapes = manifest["export"]["checked_shapes"]
     assert first != second
     assert any(size // 8 % 8 for _, *sizes in shapes for size in sizes)  # one that the levels do not halve evenly
@@ -65,16 +64,17 @@ def test_every_graph_agrees_with_pytorch_at_two_shapes_and_says_by_how_much(mani
         assert 0 < entry["error"]["max_abs"] < 1e-3
 
 
-def test_the_manifest_says_what_was_exported_from_what(manifest: dict[str, Any], golden_checkpoint: Path) -> None:
+def test_the_manifest_records_checkpoint_model_size_and_precision(
+    manifest: dict[str, Any], golden_checkpoint: Path
+) -> None:
     checkpoint = Checkpoint.open(golden_checkpoint)
     assert manifest["source"]["checkpoint_sha256"] == checkpoint.digest
     assert manifest["model"] == json.loads(json.dumps(checkpoint.config.as_dict()))
-    assert manifest["size"] == [128, 128]
-    assert manifest["precision"] == "fp32"
+    assert manifest["size"] == [128, 128] and manifest["precision"] == "fp32"
     assert manifest["export"]["opset"] == 23
 
 
-def test_weights_are_the_checkpoints(golden_bundle: Path, golden_checkpoint: Path) -> None:
+def test_the_weights_of_a_bundle_are_those_of_the_checkpoint(golden_bundle: Path, golden_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(golden_checkpoint)
     shared = Bundle.load(golden_bundle).manifest["weights"]["shared"]
     unread = set()
@@ -102,8 +102,7 @@ def test_float16_storage_halves_the_file_and_keeps_values_that_float16_holds(
         golden_checkpoint, tmp_path / "bundle", precision="fp16", size=(128, 128), guidance=2.0, shared_noise=0.5
     )
     full = Bundle.load(golden_bundle)
-    assert (half.precision, full.precision) == ("fp16", "fp32")
-    assert (half.guidance, full.guidance) == (2.0, 3.5)
+    assert (half.precision, full.precision) == ("fp16", "fp32") and (half.guidance, full.guidance) == (2.0, 3.5)
     assert (half.shared_noise, full.shared_noise) == (0.5, 0.0)
     sizes = [(bundle.path / bundle.weights).stat().st_size for bundle in (half, full)]
     assert sizes[0] < 0.53 * sizes[1]  # positional encodings and the file's header stay as they are
@@ -159,7 +158,7 @@ def test_a_graph_that_returns_infinity_is_refused(guider_only: None, tmp_path: P
     assert left_in(tmp_path / "out") == []
 
 
-def test_a_refused_export_leaves_the_bundle_that_was_there(
+def test_a_refused_export_leaves_an_existing_bundle(
     traced: None, guider_only: None, golden_bundle: Path, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "bundle"
@@ -167,11 +166,10 @@ def test_a_refused_export_leaves_the_bundle_that_was_there(
     (output / MANIFEST).write_bytes(b"the older bundle")
     with pytest.raises(ExportError, match="guider by"):
         export.export(golden_checkpoint, output, tolerance=0)
-    assert (output / MANIFEST).read_bytes() == b"the older bundle"
-    assert left_in(tmp_path) == ["bundle"]
+    assert (output / MANIFEST).read_bytes() == b"the older bundle" and left_in(tmp_path) == ["bundle"]
 
 
-def test_a_checkpoint_that_is_refused_leaves_nothing(golden_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_of_a_refused_checkpoint_leaves_no_files(golden_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="absent"):
         export.export(tmp_path / "absent", tmp_path / "bundle")
     assert left_in(tmp_path) == []
@@ -217,7 +215,7 @@ def test_progress_of_an_export_completes_each_stage_in_its_order(
     assert steps == [(stage, done, total) for stage, total in stages.items() for done in range(total + 1)]
 
 
-def test_two_exports_into_one_folder_at_once_both_finish_and_leave_one_complete_bundle(
+def test_two_concurrent_exports_into_one_folder_leave_one_complete_bundle(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     output, start = tmp_path / "bundle", threading.Barrier(2)
@@ -236,8 +234,7 @@ def test_two_exports_into_one_folder_at_once_both_finish_and_leave_one_complete_
     for thread in threads:
         thread.join()
     assert [type(result) for result in results] == [Bundle, Bundle], results
-    assert left_in(tmp_path) == ["bundle"]
-    assert Bundle.load(output).precision in ("fp32", "fp16")
+    assert left_in(tmp_path) == ["bundle"] and Bundle.load(output).precision in ("fp32", "fp16")
 
 
 KILLED = """
@@ -253,15 +250,14 @@ export.export(sys.argv[1], sys.argv[2], progress=progress)
 
 
 @pytest.mark.slow
-def test_kill_9_in_mid_export_leaves_nothing_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_folder_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     command = [sys.executable, "-c", KILLED, str(tiny_checkpoint), str(output)]
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": "/usr/bin:/bin"}
     result = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".bundle.")
-    assert (left / "weights.safetensors").stat().st_size > 0
+    assert left.name.startswith(".bundle.") and (left / "weights.safetensors").stat().st_size > 0
     for folder in (output, left):
         with pytest.raises(BundleError, match="is not a bundle"):
             Bundle.load(folder)
@@ -278,7 +274,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_in_mid_export_is_reported_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_files(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:
     with largest_file(1_000_000), pytest.raises(OutputError, match=r"cannot write .*bundle"):

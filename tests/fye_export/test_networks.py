@@ -47,8 +47,7 @@ def test_full_size_networks_have_the_released_keys_and_shapes(name: str) -> None
 def test_full_size_networks_match_the_manifest_key_for_key_and_shape_for_shape(name: str, shared: Path) -> None:
     manifest = json.loads((shared / "reference" / f"manifest_{name}.json").read_text())
     shapes = {key: shape for key, shape, _ in manifest}
-    assert full_size(name) == shapes
-    assert digest(shapes) == MANIFESTS[name]
+    assert full_size(name) == shapes and digest(shapes) == MANIFESTS[name]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -64,7 +63,7 @@ def test_a_network_that_does_not_exist_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("channels", [32, 64])
-def test_positional_encodings_are_the_references(channels: int) -> None:
+def test_positional_encodings_are_those_of_the_reference_implementation(channels: int) -> None:
     config = ModelConfig(unet=UNetConfig(block_out_channels=(channels,) * 4, norm_num_groups=8))
     state = networks.build(config, "unet").state_dict()
     recorded = torch.from_numpy(golden_files.read("ckpt")[f"pe.{channels}"])
@@ -81,7 +80,7 @@ def test_the_guider_sees_one_frame_at_a_time() -> None:
     torch.testing.assert_close(guider(images), alone, atol=ROUNDING, rtol=0)
 
 
-def test_clip_tokens_are_those_of_transformers_before_the_last_norm() -> None:
+def test_clip_tokens_equal_those_of_transformers_before_the_last_norm() -> None:
     encoder = random_network("image_encoder")
     pixels = torch.randn(1, 3, 56, 56)
     tokens = ImageEncoder(encoder)(pixels)
@@ -95,7 +94,7 @@ def test_the_vae_encodes_as_diffusers_does() -> None:
     torch.testing.assert_close(VAEEncoder(random_network("vae"))(pixels), expected, atol=ROUNDING, rtol=0)
 
 
-def test_the_vae_decodes_all_frames_as_diffusers_does_one() -> None:
+def test_the_vae_decodes_frames_as_diffusers_does() -> None:
     latents = torch.randn(1, 4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     vae = random_network("vae")
     frames = [vae.decode(latents[:, :, i] / 0.18215).sample for i in range(3)]

@@ -43,10 +43,6 @@ def model(file: Path) -> onnx.ModelProto:
     return onnx.load(file, load_external_data=False)
 
 
-def external(tensor: TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
 def operators(bundle: Bundle, graph: str, variant: str = "") -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(bundle.file(graph, variant), load_external_data=False).graph.node)
 
@@ -64,7 +60,7 @@ def signature(values: Any) -> Iterator[dict[str, Any]]:
         yield {"name": value.name, "shape": shape, "dtype": dtype}
 
 
-def test_a_bundle_has_these_graphs_and_no_others(bundle: Bundle) -> None:
+def test_a_bundle_has_the_documented_graphs_and_no_others(bundle: Bundle) -> None:
     assert sorted(path.name for path in bundle.path.glob("*.onnx")) == sorted(FILES)
 
 
@@ -72,16 +68,13 @@ def test_onnx_accepts_every_graph_and_infers_its_shapes(file: Path) -> None:
     onnx.checker.check_model(file, full_check=True)
 
 
-def test_standard_graphs_are_of_opset_23_alone_and_variants_add_onnxruntimes_operators(
-    file: Path, model: onnx.ModelProto
-) -> None:
+def test_graphs_use_opset_23_and_variants_add_operators_of_onnx_runtime(file: Path, model: onnx.ModelProto) -> None:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     assert opsets == ({"": 23, "com.microsoft": 1} if file.name.endswith(".onnxruntime.onnx") else {"": 23})
-    assert {node.domain for node in model.graph.node} <= set(opsets)
-    assert not model.functions
+    assert {node.domain for node in model.graph.node} <= set(opsets) and not model.functions
 
 
-def test_inputs_and_outputs_are_those_of_bundle_json_with_symbolic_sizes(
+def test_inputs_and_outputs_of_graphs_match_bundle_json(
     file: Path, model: onnx.ModelProto, bundle: Bundle, checkpoint: Checkpoint
 ) -> None:
     graph = bundle.graphs[file.name.partition(".")[0]]
@@ -99,7 +92,7 @@ def test_inputs_and_outputs_are_those_of_bundle_json_with_symbolic_sizes(
         assert sizes == {"frames", "latent_height", "latent_width", *(f"tokens{level}" for level in range(4))}
 
 
-def test_nothing_is_computed_in_float64(model: onnx.ModelProto) -> None:
+def test_graphs_compute_nothing_in_float64(model: onnx.ModelProto) -> None:
     inferred = onnx.shape_inference.infer_shapes(model)
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     kinds |= {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
@@ -107,7 +100,7 @@ def test_nothing_is_computed_in_float64(model: onnx.ModelProto) -> None:
     assert {TensorProto.FLOAT, TensorProto.INT64} >= kinds
 
 
-def test_weights_lie_in_the_safetensors_file_and_only_small_constants_in_the_graph(
+def test_graphs_hold_only_small_constants_and_refer_to_the_safetensors_file(
     file: Path, model: onnx.ModelProto, bundle: Bundle
 ) -> None:
     used = {}
@@ -119,7 +112,7 @@ def test_weights_lie_in_the_safetensors_file_and_only_small_constants_in_the_gra
             if tensor.data_location != TensorProto.EXTERNAL:
                 assert len(tensor.SerializeToString()) < 1000, tensor.name
                 continue
-            data = external(tensor)
+            data = {entry.key: entry.value for entry in tensor.external_data}
             assert data["location"] == bundle.weights
             name, _, rows = tensor.name.partition("[")
             first, _, end = rows.rstrip("]").partition(":")
@@ -143,7 +136,7 @@ def test_every_tensor_that_a_graph_reads_exists(model: onnx.ModelProto) -> None:
     assert {value.name for value in model.graph.output} <= known
 
 
-def test_the_denoiser_holds_nothing_that_a_portrait_or_the_discarded_half_would_need(bundle: Bundle) -> None:
+def test_the_denoiser_holds_no_weights_of_portrait_tokens_or_the_discarded_half(bundle: Bundle) -> None:
     weights = weights_of(bundle, "denoiser")
     assert weights and not [
         name for name in weights if "clip_fc" in name or ".attn2.to_k." in name or ".attn2.to_v." in name
@@ -160,9 +153,7 @@ def test_both_denoisers_share_all_weights_but_the_unconditional_halfs(bundle: Bu
 
 
 @pytest.mark.parametrize("graph", LOWERED)
-def test_onnxruntimes_variant_materialises_no_spatial_scores_and_expands_no_group_norm(
-    graph: str, bundle: Bundle
-) -> None:
+def test_the_onnx_runtime_variant_fuses_attention_and_expands_no_group_norm(graph: str, bundle: Bundle) -> None:
     standard, lowered = operators(bundle, graph), operators(bundle, graph, "onnxruntime")
     temporal = TEMPORAL if graph.startswith("denoiser") else 0
     assert lowered["Attention"] in (0, temporal)
@@ -172,9 +163,7 @@ def test_onnxruntimes_variant_materialises_no_spatial_scores_and_expands_no_grou
 
 
 @pytest.mark.parametrize("frames", [1, 32])
-def test_the_denoiser_follows_pytorch_at_both_ends_of_the_frames(
-    frames: int, bundle: Bundle, checkpoint: Checkpoint
-) -> None:
+def test_the_denoiser_equals_pytorch_for_1_and_32_frames(frames: int, bundle: Bundle, checkpoint: Checkpoint) -> None:
     rng = np.random.default_rng(frames)
     spec, sizes = graph_specs(checkpoint.config)["denoiser"], symbols(frames, 64, 72)
     inputs = {

@@ -9,7 +9,7 @@ from fye_rt.errors import OutputError
 from tests.fye_export.checkpoint_files import TINY, assert_same_weights
 
 
-def test_the_seed_alone_decides_the_numbers(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_the_seed_alone_decides_the_weights_of_a_random_checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> None:
     first = Checkpoint.open(tiny_checkpoint)
     for seed in (0, 1):
         random_checkpoint.write(tmp_path / str(seed), TINY, seed=seed)
@@ -18,7 +18,7 @@ def test_the_seed_alone_decides_the_numbers(tmp_path: Path, tiny_checkpoint: Pat
     assert not torch.equal(other.tensors("unet")["conv_in.weight"], first.tensors("unet")["conv_in.weight"])
 
 
-def test_a_folder_with_something_in_it_is_not_overwritten(folder: Path) -> None:
+def test_a_random_checkpoint_overwrites_no_folder_with_files(folder: Path) -> None:
     with pytest.raises(OutputError, match="not empty"):
         random_checkpoint.write(folder, TINY)
     Checkpoint.open(folder).check()

@@ -23,6 +23,16 @@ from tests.fye_export.checkpoint_files import (
     refusal,
 )
 
+# settings, each of which contradicts the weights or the model
+WRONG = (
+    (UNET_CONFIG, {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 768, "layers_per_block": 3}),
+    (UNET_CONFIG, {"attention_head_dim": 5, "norm_num_groups": 0, "norm_eps": float("nan"), "act_fn": "relu"}),
+    (UNET_CONFIG, {"attention_head_dim": [5, 10, 20, 20]}),
+    (VAE_CONFIG, {"latent_channels": 16, "layers_per_block": 2, "norm_num_groups": 32, "scaling_factor": "large"}),
+    (CLIP_CONFIG, {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 224, "num_attention_heads": 7}),
+    (CLIP_CONFIG, {"hidden_act": "relu"}),
+)
+
 
 def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: Path) -> None:
     checkpoint = Checkpoint.open(golden / "ckpt")
@@ -51,13 +61,13 @@ def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: P
     )
 
 
-def test_sizes_are_inferred_from_what_was_written(tiny_checkpoint: Path) -> None:
+def test_sizes_are_inferred_from_the_weights_of_a_written_checkpoint(tiny_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(tiny_checkpoint)
     assert checkpoint.config == TINY
     checkpoint.check()
 
 
-def test_sizes_that_weights_show_need_no_config_entry(folder: Path) -> None:
+def test_sizes_shown_by_weights_need_no_config_entry(folder: Path) -> None:
     only_config = {
         UNET_CONFIG: {"attention_head_dim", "norm_num_groups"},
         VAE_CONFIG: {"norm_num_groups"},
@@ -70,7 +80,7 @@ def test_sizes_that_weights_show_need_no_config_entry(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["conv_in.weight", "clip_fc.weight", "down_blocks.0.resnets.0.conv1.weight"])
-def test_a_tensor_that_sizes_are_inferred_from_is_named_when_missing_or_misshapen(key: str, folder: Path) -> None:
+def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, folder: Path) -> None:
     shape = read(folder / UNET)[key].shape
     change(folder / UNET, lambda state: state.update({key: torch.zeros(1)}))
     refusal(folder, UNET, key)
@@ -82,25 +92,7 @@ def test_a_tensor_that_sizes_are_inferred_from_is_named_when_missing_or_misshape
 
 @pytest.mark.parametrize(
     ("file", "setting", "value"),
-    [
-        (UNET_CONFIG, "block_out_channels", [32, 32, 64, 64]),
-        (UNET_CONFIG, "cross_attention_dim", 768),
-        (UNET_CONFIG, "layers_per_block", 3),
-        (UNET_CONFIG, "attention_head_dim", [5, 10, 20, 20]),
-        (UNET_CONFIG, "attention_head_dim", 5),
-        (UNET_CONFIG, "norm_num_groups", 0),
-        (UNET_CONFIG, "norm_eps", float("nan")),
-        (UNET_CONFIG, "act_fn", "relu"),
-        (VAE_CONFIG, "latent_channels", 16),
-        (VAE_CONFIG, "layers_per_block", 2),
-        (VAE_CONFIG, "norm_num_groups", 32),
-        (VAE_CONFIG, "scaling_factor", "large"),
-        (CLIP_CONFIG, "hidden_size", 1024),
-        (CLIP_CONFIG, "num_hidden_layers", 24),
-        (CLIP_CONFIG, "image_size", 224),
-        (CLIP_CONFIG, "num_attention_heads", 7),
-        (CLIP_CONFIG, "hidden_act", "relu"),
-    ],
+    [(file, *wrong) for file, settings in WRONG for wrong in settings.items()],
 )
 def test_a_config_that_contradicts_weights_or_model_is_named(file: str, setting: str, value: Any, folder: Path) -> None:
     configure(folder / file, **{setting: value})

@@ -43,7 +43,7 @@ def header(file: Path) -> tuple[dict[str, dict[str, object]], int]:
     return entries, 8 + length
 
 
-def test_the_safetensors_library_finds_every_tensor_of_every_network_once_under_its_name(
+def test_the_safetensors_library_reads_every_tensor_under_its_name(
     checkpoint: Checkpoint, precision: str, file: Path
 ) -> None:
     stored = {"fp32": torch.float32, "fp16": torch.float16}[precision]
@@ -61,18 +61,16 @@ def test_the_safetensors_library_finds_every_tensor_of_every_network_once_under_
         assert set(opened.keys()) == set(expected) | set(DERIVED)
         for name, tensor in (expected | DERIVED).items():
             read = opened.get_tensor(name)
-            assert read.dtype == tensor.dtype
-            assert torch.equal(read, tensor)
+            assert read.dtype == tensor.dtype and torch.equal(read, tensor)
 
 
-def test_tensors_of_whole_cache_lines_begin_at_one(file: Path) -> None:
+def test_large_tensors_begin_at_a_cache_line(file: Path) -> None:
     entries, start = header(file)
     starts = [start + entry["data_offsets"][0] for entry in entries.values() if size(entry) % 64 == 0]
-    assert starts
-    assert not [offset for offset in starts if offset % 64]
+    assert starts and not [offset for offset in starts if offset % 64]
 
 
-def test_tensors_lie_side_by_side_and_nothing_follows_them(file: Path) -> None:
+def test_tensors_follow_each_other_without_gaps(file: Path) -> None:
     entries, start = header(file)
     offsets = sorted(tuple(entry["data_offsets"]) for entry in entries.values())
     assert offsets[0][0] == 0 and len(offsets) > 100
@@ -80,7 +78,7 @@ def test_tensors_lie_side_by_side_and_nothing_follows_them(file: Path) -> None:
     assert start + offsets[-1][1] == file.stat().st_size
 
 
-def test_places_are_where_the_bytes_lie(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_recorded_offsets_lead_to_the_bytes_of_each_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     plan = weights.plan(checkpoint, "fp32")
     placed = weights.write(path, plan, checkpoint, DERIVED)
@@ -96,7 +94,7 @@ def test_places_are_where_the_bytes_lie(checkpoint: Checkpoint, tmp_path: Path) 
             assert raw[part.offset : part.offset + part.length] == tensor[-part.shape[0] :].numpy().tobytes()
 
 
-def test_a_value_beyond_float16_is_refused_with_its_name_and_the_way_out(tmp_path: Path) -> None:
+def test_a_value_beyond_float16_is_refused_with_its_name_and_a_remedy(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     random_checkpoint.write(folder, random_checkpoint.PRESETS["tiny"], dtype=torch.float32)
     change(folder / GUIDER, lambda state: state.update({"conv_out.bias": torch.full((8,), 1e5)}))

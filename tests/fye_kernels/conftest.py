@@ -10,16 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="kernels need PyTorch: pip install fye-rt[kernels]")
 pytest.importorskip("triton", reason="kernels need Triton: pip install fye-rt[kernels]")
 
-from fye_kernels import tiles  # noqa: E402
-
 ALLOCATING = ("geglu", "norm_silu", "reference_attention", "temporal_attention", "to_uint8")
 GUARD, BYTE = 256, 0xA5
-
-
-@pytest.fixture(scope="session")
-def device() -> str:
-    """Where kernels run."""
-    return "cpu" if tiles.interpreted() else "cuda"
 
 
 @pytest.fixture(autouse=True)

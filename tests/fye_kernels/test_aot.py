@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,11 +22,7 @@ def aot(*arguments: object, start: tuple[str, ...] = ("-m", "fye_kernels.aot")) 
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "kernels")))
     return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *start, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -39,17 +34,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entries(folder: Path) -> list[dict[str, Any]]:
-    kernels = json.loads((folder / "manifest.json").read_text())["kernels"]
-    return [entry for architectures in kernels.values() for entry in architectures.values()]
-
-
 def test_every_kernel_compiles_for_two_architectures_without_spilling(compiled: Path) -> None:
     kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
     kinds = {"reference", "temporal", "forecast", "norm", "geglu", "to"}  # to_uint8
     assert {name.partition("_")[0] for name in kernels} == kinds
     assert all(tuple(architectures) == ("sm_80", "sm_90a") for architectures in kernels.values())
-    for entry in entries(compiled):
+    for entry in (entry for architectures in kernels.values() for entry in architectures.values()):
         cubin = (compiled / entry["file"]).read_bytes()
         assert cubin.startswith(b"\x7fELF") and hashlib.sha256(cubin).hexdigest() == entry["sha256"]
         assert entry["stack"] == 0 and 0 < entry["registers"] <= 255
@@ -76,7 +66,7 @@ def test_every_kernel_has_a_bound_for_every_architecture(compiled: Path) -> None
     assert all(set(bounds) == set(ARCHITECTURES) for bounds in recorded.values())
 
 
-def test_it_fails_where_a_kernel_takes_more_than_is_recorded(tmp_path: Path) -> None:
+def test_a_kernel_that_takes_more_registers_than_recorded_fails_the_build(tmp_path: Path) -> None:
     recorded = json.loads(RESOURCES.read_text())
     bounds = recorded["registers"]["geglu_fp16"]
     lower = recorded | {"registers": {"geglu_fp16": bounds | {"sm_80": bounds["sm_80"] - 1}}}
@@ -113,7 +103,9 @@ assert "spills 8 bytes" in check("a", "sm_80", entry | {"stack": 8}, {"a": {"sm_
     ("arguments", "message"),
     [(("--arch", "sm_70"), "--arch sm_70 is not valid; allowed: sm_80"), (("--only", "nothing"), "names no kernel")],
 )
-def test_what_it_cannot_do_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_wrong_argument_of_the_kernel_compiler_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     run = aot(*arguments, "--out", tmp_path / "out")
     assert run.returncode == 2 and message in run.stderr and run.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

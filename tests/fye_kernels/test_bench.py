@@ -20,24 +20,20 @@ def test_every_kernel_has_a_plain_twin_a_test_and_a_benchmark_of_its_name() -> N
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_every_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kernel_benchmark_runs_every_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kernels.main(["--small", "--rounds", "2", "--json", str(tmp_path / "kernels.json")]) == 0
     rows = json.loads((tmp_path / "kernels.json").read_text())["kernels"]
-    assert {row["kernel"] for row in rows} == {
-        "reference_attention",
-        "temporal_attention",
-        "forecast_step",
-        "norm_silu",
-        "geglu",
-        "to_uint8",
-    }
+    names = {"reference_attention", "temporal_attention", "forecast_step", "norm_silu", "geglu", "to_uint8"}
+    assert {row["kernel"] for row in rows} == names
     assert all(row["floor"] > 0 for row in rows)
     assert {row["kernel"] for row in rows if row["padded_rate"]} == {"reference_attention"}
     assert all("share" in row["promised"] for row in rows if row["kernel"] in ("forecast_step", "norm_silu"))
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
 
-def test_a_wrong_result_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_with_a_wrong_result_fails_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert kernels.main(["--small", "--only", "geglu"]) == 0
     right = kernels.geglu.geglu
     monkeypatch.setattr(kernels.geglu, "geglu", lambda x: 1.01 * right(x))
@@ -47,7 +43,7 @@ def test_a_wrong_result_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert kernels.main(["--small", "--only", "geglu"]) == 1
 
 
-def test_what_is_promised_and_missed_is_named() -> None:
+def test_a_missed_promise_of_a_kernel_is_named() -> None:
     bench = kernels.Bench("cpu", torch.float16, 1)
     x = torch.ones(4)
     row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x}, x, kernels.Work(bytes=64.0), faster=1.2, share=0.5)

@@ -34,7 +34,7 @@ def inputs(device: str, shape: tuple[int, ...], slots: int, dtype: torch.dtype, 
     data=st.data(),
 )
 @settings(max_examples=15, deadline=None)
-def test_one_pass_is_guidance_conversion_ring_and_sum(
+def test_forecast_step_computes_guidance_conversion_ring_and_sum(
     device: str, frames: int, height: int, width: int, slots: int, dtype: torch.dtype, data: st.DataObject
 ) -> None:
     used, slot = data.draw(st.integers(1, slots)), data.draw(st.integers(0, slots - 1))
@@ -67,7 +67,7 @@ def test_one_pass_is_guidance_conversion_ring_and_sum(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25, deadline=None)
-def test_windows_are_blended_in_the_same_pass(
+def test_forecast_step_blends_windows(
     device: str, frames: int, size: int, overlap: int, kind: str, height: int, dtype: torch.dtype, seed: int
 ) -> None:
     windows = window_plan(frames, kind, size, min(overlap, size - 1))
@@ -97,7 +97,7 @@ def test_windows_are_blended_in_the_same_pass(
             torch.testing.assert_close(result, expected, rtol=0, atol=BOUND * 40)
 
 
-def test_a_window_without_a_share_is_not_read(device: str) -> None:
+def test_forecast_step_reads_no_window_without_a_share(device: str) -> None:
     latents, *_, ring, _ = inputs(device, (1, 4, 3, 2, 5), 1, torch.float32)
     parts = torch.full((2, 4, 2, 2, 5), torch.nan, device=device)
     parts[0], parts[1, :, 1] = 2.0, 5.0
@@ -111,7 +111,7 @@ def test_a_window_without_a_share_is_not_read(device: str) -> None:
 
 
 @pytest.mark.parametrize("extrapolate", [reuse, newton(1), newton(2)])
-def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> None:
+def test_a_clip_denoised_by_forecast_step_equals_the_loop_of_the_runtime(device: str, extrapolate) -> None:
     steps = schedule(12, SchedulerConfig())
     table = jump_table(steps, even(12, 6), extrapolate, "epsilon")
     noise = torch.randn(1, 4, 3, 5, 6, generator=torch.Generator().manual_seed(1))
@@ -134,7 +134,7 @@ def test_a_clip_goes_the_way_of_the_runtime_s_loop(device: str, extrapolate) -> 
     torch.testing.assert_close(latents.cpu(), expected, rtol=0, atol=2e-5)
 
 
-def test_rows_may_differ_in_every_number_and_repeats_are_identical(device: str) -> None:
+def test_forecast_step_takes_different_rows_for_face_and_background(device: str) -> None:
     latents, u, c, ring, face = inputs(device, (1, 4, 3, 19, 23), 3, torch.float32)  # more than a block of either
     row = torch.randn(2, ROW, generator=torch.Generator().manual_seed(2)).to(device)
     row[:, W + len(ring) :] = 0  # there are no such slots
@@ -154,7 +154,7 @@ def test_rows_may_differ_in_every_number_and_repeats_are_identical(device: str) 
     assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
 
 
-def test_what_it_cannot_take_is_refused(device: str) -> None:
+def test_forecast_step_refuses_invalid_tensors(device: str) -> None:
     latents, u, c, ring, face = inputs(device, (1, 4, 2, 3, 3), 2, torch.float32)
     slot, row = torch.zeros(1, dtype=torch.int32, device=device), numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 2).to(device)
     with pytest.raises(ValueError, match="contiguous"):

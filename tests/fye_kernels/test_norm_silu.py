@@ -25,7 +25,9 @@ def inputs(
     ("shape", "groups"), [((1, 32, 1, 2), 32), ((2, 64, 5, 7), 32), ((3, 40, 9, 4), 8), ((1, 320, 4, 4), 32)]
 )
 @pytest.mark.parametrize("dtype", list(BOUNDS))
-def test_it_is_group_norm_and_silu(device: str, shape: tuple[int, int, int, int], groups: int, dtype) -> None:
+def test_norm_silu_equals_group_norm_and_silu(
+    device: str, shape: tuple[int, int, int, int], groups: int, dtype
+) -> None:
     x, weight, bias, time = inputs(device, shape, dtype)
     for more in (None, time, time[:1]):
         result = norm_silu(x, groups, weight, bias, 1e-5, more)
@@ -38,27 +40,27 @@ def test_it_is_group_norm_and_silu(device: str, shape: tuple[int, int, int, int]
         assert torch.equal(result, norm_silu(x, groups, weight, bias, 1e-5, more))
 
 
-def test_silu_can_be_left_out(device: str) -> None:
+def test_norm_silu_without_silu_equals_group_norm(device: str) -> None:
     x, weight, bias, _ = inputs(device, (2, 64, 5, 7))
     result = norm_silu(x, 32, weight, bias, silu=False)
     torch.testing.assert_close(result, F.group_norm(x, 32, weight, bias), rtol=5e-6, atol=5e-6)
     torch.testing.assert_close(F.silu(result), norm_silu(x, 32, weight, bias), rtol=5e-6, atol=5e-6)
 
 
-def test_a_large_mean_costs_no_precision(device: str) -> None:
+def test_norm_silu_keeps_its_precision_with_a_large_mean(device: str) -> None:
     x, weight, bias, _ = inputs(device, (1, 32, 9, 30))
     x += 1000  # float32 holds these to 6e-5
     exact = reference(x.double(), 8, weight.double(), bias.double())
     torch.testing.assert_close(norm_silu(x, 8, weight, bias), exact.float(), rtol=1e-3, atol=1e-3)
 
 
-def test_many_tiles_of_an_image_are_put_together(device: str) -> None:
+def test_norm_silu_combines_many_tiles_of_an_image(device: str) -> None:
     x, weight, bias, _ = inputs(device, (1, 4096, 1, 67))  # a position a tile, and more tiles than are read at once
     exact = reference(x.double(), 64, weight.double(), bias.double())
     torch.testing.assert_close(norm_silu(x, 64, weight, bias), exact.float(), rtol=5e-6, atol=5e-6)
 
 
-def test_the_variance_never_falls_below_eps(device: str) -> None:
+def test_norm_silu_adds_eps_to_a_small_variance(device: str) -> None:
     x, weight, bias, _ = inputs(device, (1, 32, 3, 4))
     x *= 1e-3
     for eps in (1e-6, 1e-2):
@@ -66,20 +68,20 @@ def test_the_variance_never_falls_below_eps(device: str) -> None:
         torch.testing.assert_close(norm_silu(x, 8, weight, bias, eps), exact.float(), rtol=5e-6, atol=5e-6)
 
 
-def test_the_time_embedding_may_be_a_part_of_a_wider_one(device: str) -> None:
+def test_norm_silu_takes_a_time_embedding_that_is_part_of_a_wider_one(device: str) -> None:
     x, weight, bias, time = inputs(device, (3, 32, 3, 4))
     wide = torch.cat([time, torch.full_like(time, torch.nan)], dim=1)[:, :32]
     assert torch.equal(norm_silu(x, 8, weight, bias, 1e-5, wide), norm_silu(x, 8, weight, bias, 1e-5, time))
 
 
-def test_what_stands_still_becomes_its_bias(device: str) -> None:
+def test_norm_silu_of_a_constant_image_is_the_bias(device: str) -> None:
     x = torch.full((1, 32, 3, 5), 7.0, device=device).to(memory_format=torch.channels_last)
     bias = torch.linspace(-100, 100, 32, device=device)
     result = norm_silu(x, 8, torch.ones(32, device=device), bias)
     torch.testing.assert_close(result[0, :, 0, 0], F.silu(bias))
 
 
-def test_frames_are_normalised_by_themselves(device: str) -> None:
+def test_norm_silu_normalises_each_frame_by_itself(device: str) -> None:
     x, weight, bias, _ = inputs(device, (3, 32, 4, 4))
     before = norm_silu(x, 8, weight, bias)
     x[1] *= 3
@@ -87,7 +89,7 @@ def test_frames_are_normalised_by_themselves(device: str) -> None:
     assert torch.equal(after[[0, 2]], before[[0, 2]]) and not torch.equal(after[1], before[1])
 
 
-def test_what_it_cannot_take_is_refused(device: str) -> None:
+def test_norm_silu_refuses_invalid_tensors(device: str) -> None:
     x, weight, bias, time = inputs(device, (2, 32, 4, 4))
     with pytest.raises(ValueError, match="channels-last"):
         norm_silu(x.contiguous(), 8, weight, bias)

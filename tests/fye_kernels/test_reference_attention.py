@@ -30,7 +30,9 @@ def close(result: Tensor, expected: Tensor, bound: float) -> None:
 
 @pytest.mark.parametrize("dim", [8, 16, 40, 80, 160])
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (16, 16), (37, 21), (50, 0)])
-def test_it_is_attention_over_both_sets_of_keys(device: str, head: int, queries: int, keys: int) -> None:
+def test_reference_attention_equals_attention_over_both_sets_of_keys(
+    device: str, head: int, queries: int, keys: int
+) -> None:
     given = inputs(device, 3, queries, keys, 2, head)
     for unconditional in (0, 1, 3):
         result = reference_attention(*given, 2, unconditional, tiles=SMALL)
@@ -39,7 +41,7 @@ def test_it_is_attention_over_both_sets_of_keys(device: str, head: int, queries:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dim", [40, 80, 160])
-def test_half_precision_keeps_its_bound(device: str, dim: int, dtype: torch.dtype) -> None:
+def test_reference_attention_keeps_its_bound_in_half_precision(device: str, dim: int, dtype: torch.dtype) -> None:
     given = inputs(device, 2, 45, 33, 2, dim, dtype)
     for tiles in (SMALL, best(dim)):
         result = reference_attention(*given, 2, 1, tiles=tiles)
@@ -47,13 +49,13 @@ def test_half_precision_keeps_its_bound(device: str, dim: int, dtype: torch.dtyp
         close(result, exact(given, 2, 1), BOUNDS[dtype])
 
 
-def test_any_tiles_give_the_same(device: str) -> None:
+def test_reference_attention_is_the_same_with_any_tiles(device: str) -> None:
     given = inputs(device, 1, 70, 40, 1, 40)
     for tiles in (Tiles(16, 32), Tiles(64, 16), Tiles(128, 64)):
         close(reference_attention(*given, 1, tiles=tiles), exact(given, 1), BOUNDS[torch.float32])
 
 
-def test_slices_of_one_projection_need_no_copy(device: str) -> None:
+def test_reference_attention_takes_slices_of_one_projection(device: str) -> None:
     joined = torch.randn(2, 20, 3 * 32, generator=torch.Generator().manual_seed(0)).to(device)
     q, k, v = joined.chunk(3, dim=-1)
     assert not k.is_contiguous()
@@ -62,7 +64,7 @@ def test_slices_of_one_projection_need_no_copy(device: str) -> None:
     close(result, exact((q, k, v, r, r), 2), BOUNDS[torch.float32])
 
 
-def test_every_tensor_may_have_strides_of_its_own(device: str) -> None:
+def test_reference_attention_takes_tensors_of_different_strides(device: str) -> None:
     given = inputs(device, 3, 20, 18, 2, 40)
     apart = []
     for wider, x in enumerate(given, 1):  # rows and batches lie apart, further in every tensor
@@ -72,7 +74,7 @@ def test_every_tensor_may_have_strides_of_its_own(device: str) -> None:
     close(reference_attention(*apart, 2, 1, tiles=SMALL), exact(given, 2, 1), BOUNDS[torch.float32])
 
 
-def test_the_self_part_can_be_shared_between_the_halves(device: str) -> None:
+def test_reference_attention_shares_the_self_part_between_the_halves(device: str) -> None:
     q, k, v, rk, rv = inputs(device, 2, 30, 25, 2, 40)
     sums = torch.full((3, 2, 2, 30), torch.nan, device=device)
     lse = sums[:2]
@@ -89,7 +91,7 @@ def test_the_self_part_can_be_shared_between_the_halves(device: str) -> None:
     torch.testing.assert_close(plain, lse[0], rtol=0, atol=1e-5)
 
 
-def test_large_scores_do_not_overflow_and_repeats_are_identical(device: str) -> None:
+def test_reference_attention_is_reproducible_and_finite_with_large_scores(device: str) -> None:
     given = tuple(30 * x for x in inputs(device, 1, 40, 40, 1, 16))
     first = reference_attention(*given, 1, tiles=SMALL)
     torch.testing.assert_close(first.double(), exact(given, 1), rtol=1e-4, atol=1e-3)
@@ -97,7 +99,7 @@ def test_large_scores_do_not_overflow_and_repeats_are_identical(device: str) -> 
         assert torch.equal(reference_attention(*given, 1, tiles=SMALL), first)
 
 
-def test_what_it_cannot_take_is_refused(device: str) -> None:
+def test_reference_attention_refuses_invalid_tensors(device: str) -> None:
     q, k, v, rk, rv = inputs(device, 1, 8, 8, 2, 16)
     with pytest.raises(ValueError, match="channels of all tensors must be contiguous"):
         reference_attention(q.mT.contiguous().mT, k, v, rk, rv, 2)
@@ -120,11 +122,5 @@ def test_what_it_cannot_take_is_refused(device: str) -> None:
 
 
 def test_head_dimensions_are_split_and_not_padded_to_a_power_of_two() -> None:
-    assert [split(dim) for dim in (8, 16, 40, 64, 80, 160)] == [
-        (16, 0),
-        (16, 0),
-        (32, 16),
-        (64, 0),
-        (64, 16),
-        (128, 32),
-    ]
+    expected = {8: (16, 0), 16: (16, 0), 40: (32, 16), 64: (64, 0), 80: (64, 16), 160: (128, 32)}
+    assert {dim: split(dim) for dim in expected} == expected

@@ -5,11 +5,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_kernels.temporal_attention import reference, temporal_attention
 
-BOUNDS = {
-    torch.float32: 2e-6,
-    torch.float16: 2e-3,
-    torch.bfloat16: 1.6e-2,
-}  # of the largest result: see test_reference_attention.py
+# of the largest result: see test_reference_attention.py
+BOUNDS = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
 def inputs(
@@ -23,7 +20,7 @@ def inputs(
 
 @pytest.mark.parametrize("dim", [4, 8, 40, 80, 160])
 @pytest.mark.parametrize(("frames", "positions"), [(1, 1), (5, 6), (16, 3), (24, 2), (32, 4)])
-def test_it_is_attention_over_frames(device: str, head: int, frames: int, positions: int) -> None:
+def test_temporal_attention_equals_attention_over_frames(device: str, head: int, frames: int, positions: int) -> None:
     given, biases = inputs(device, 2, frames, positions, 2, head)
     for more in (None, biases):
         expected = reference(*(x.double() for x in given), 2, frames, None if more is None else more.double())
@@ -32,7 +29,7 @@ def test_it_is_attention_over_frames(device: str, head: int, frames: int, positi
         torch.testing.assert_close(result.double(), expected, rtol=0, atol=bound)
 
 
-def test_the_reference_attends_among_the_frames_of_one_position_alone() -> None:
+def test_the_reference_of_temporal_attention_attends_within_one_position() -> None:
     (q, k, v), _ = inputs("cpu", 2, 3, 4, 2, 8)
     before = reference(q, k, v, 2, 3, None)
     v[4, 2] += 1  # clip 1, frame 1, position 2
@@ -43,7 +40,9 @@ def test_the_reference_attends_among_the_frames_of_one_position_alone() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dim", [40, 80, 160])
 @pytest.mark.parametrize("frames", [16, 24])
-def test_half_precision_keeps_its_bound(device: str, dim: int, frames: int, dtype: torch.dtype) -> None:
+def test_temporal_attention_keeps_its_bound_in_half_precision(
+    device: str, dim: int, frames: int, dtype: torch.dtype
+) -> None:
     given, biases = inputs(device, 1, frames, 5, 2, dim, dtype)
     expected = reference(*(x.double() for x in given), 2, frames, biases.double())
     result = temporal_attention(*given, 2, frames, biases)
@@ -51,17 +50,16 @@ def test_half_precision_keeps_its_bound(device: str, dim: int, frames: int, dtyp
     torch.testing.assert_close(result.double(), expected, rtol=0, atol=BOUNDS[dtype] * float(expected.abs().max()))
 
 
-def test_the_reference_is_one_fused_attention() -> None:
+def test_the_reference_of_temporal_attention_is_one_fused_attention() -> None:
     (q, k, v), biases = inputs("cpu", 2, 5, 3, 2, 8)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # refuses what it would have to do one operation after the other
         fused = reference(q, k, v, 2, 5, biases)
     expected = reference(q.double(), k.double(), v.double(), 2, 5, biases.double())
-    torch.testing.assert_close(
-        fused.double(), expected, rtol=0, atol=BOUNDS[torch.float32] * float(expected.abs().max())
-    )
+    bound = BOUNDS[torch.float32] * float(expected.abs().max())
+    torch.testing.assert_close(fused.double(), expected, rtol=0, atol=bound)
 
 
-def test_slices_of_one_projection_need_no_copy(device: str) -> None:
+def test_temporal_attention_takes_slices_of_one_projection(device: str) -> None:
     together = torch.randn(2 * 3, 4, 3 * 16, generator=torch.Generator().manual_seed(0)).to(device)
     parts = together.chunk(3, dim=-1)
     result = temporal_attention(*parts, 2, 3)
@@ -69,7 +67,7 @@ def test_slices_of_one_projection_need_no_copy(device: str) -> None:
 
 
 @pytest.mark.parametrize("positions_a_program", [1, 2, 8])
-def test_any_number_of_positions_a_program_gives_the_same(device: str, positions_a_program: int) -> None:
+def test_temporal_attention_is_the_same_with_any_positions_a_program(device: str, positions_a_program: int) -> None:
     given, biases = inputs(device, 1, 6, 7, 1, 16)
     expected = reference(*(x.double() for x in given), 1, 6, biases.double())
     result = temporal_attention(*given, 1, 6, biases, positions_a_program=positions_a_program)
@@ -77,7 +75,7 @@ def test_any_number_of_positions_a_program_gives_the_same(device: str, positions
     assert torch.equal(result, temporal_attention(*given, 1, 6, biases, positions_a_program=positions_a_program))
 
 
-def test_what_it_cannot_take_is_refused(device: str) -> None:
+def test_temporal_attention_refuses_invalid_tensors(device: str) -> None:
     (q, k, v), biases = inputs(device, 1, 6, 4, 2, 8)
     with pytest.raises(ValueError, match="6 rows are not clips of 4 frames"):
         temporal_attention(q, k, v, 2, 4)

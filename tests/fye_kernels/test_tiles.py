@@ -10,9 +10,7 @@ from fye_rt.errors import OptionError
 MEASURED = {"reference_attention": {80: Tiles(128, 64, 8, 3)}}
 
 
-def test_tiles_that_measured_best_are_taken_for_the_head_dimension_they_are_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measured_tiles_are_used_for_their_head_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tiles.FILE, raising=False)
     before = {dim: best(dim) for dim in (40, 80, 160)}
     tiles.write(tmp_path / "tiles.json", MEASURED)
@@ -30,12 +28,8 @@ def test_tiles_that_measured_best_are_taken_for_the_head_dimension_they_are_of(
         "no JSON",
         "[]",
         '{"reference_attention": {"d": [64, 64, 4, 2]}}',
-        '{"reference_attention": {"80": 64}}',
-        '{"reference_attention": {"80": [64, 48, 4, 2]}}',
-        '{"reference_attention": {"80": [64, 8, 4, 2]}}',
-        '{"reference_attention": {"80": [64, 64, 0, 2]}}',
-        '{"reference_attention": {"80": [64, 64, 4, 0]}}',
-        '{"reference_attention": {"80": ["64", 64, 4, 2]}}',
+        *(f'{{"reference_attention": {{"80": {wrong}}}}}' for wrong in ("64", '["64", 64, 4, 2]', "[64, 48, 4, 2]")),
+        *(f'{{"reference_attention": {{"80": [64, {wrong}]}}}}' for wrong in ("8, 4, 2", "64, 0, 2", "64, 4, 0")),
     ],
 )
 def test_a_file_without_tiles_is_refused(content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

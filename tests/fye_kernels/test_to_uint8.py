@@ -7,7 +7,7 @@ from fye_rt import arrays
 
 
 @pytest.mark.parametrize("shape", [(1,), (2, 5, 7, 3), (4096,)])
-def test_it_is_what_the_host_makes(device: str, shape: tuple[int, ...]) -> None:
+def test_to_uint8_equals_the_conversion_of_the_host(device: str, shape: tuple[int, ...]) -> None:
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
     x.flatten()[0] = 1.0
     out, wrong = to_uint8(x.to(device))
@@ -15,7 +15,7 @@ def test_it_is_what_the_host_makes(device: str, shape: tuple[int, ...]) -> None:
     assert torch.equal(out, reference(x.to(device))[0]) and wrong.tolist() == [0]
 
 
-def test_every_level_is_reached_where_the_host_reaches_it(device: str) -> None:
+def test_to_uint8_rounds_at_every_level_as_the_host_does(device: str) -> None:
     near = torch.arange(256) / 255
     x = torch.cat([near, torch.nextafter(near, torch.tensor(2.0)), torch.nextafter(near, torch.tensor(-1.0))])
     out, _ = to_uint8(x.to(device))
@@ -24,7 +24,7 @@ def test_every_level_is_reached_where_the_host_reaches_it(device: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")  # 255 times as much is infinite, and clamped
-def test_the_largest_numbers_are_finite(device: str) -> None:
+def test_to_uint8_clamps_the_largest_finite_numbers(device: str) -> None:
     largest = torch.finfo(torch.float32).max
     out, wrong = to_uint8(torch.tensor([largest, -largest], device=device))
     assert out.tolist() == [255, 0] and wrong.tolist() == [0]
@@ -32,7 +32,7 @@ def test_the_largest_numbers_are_finite(device: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("place", [0, 1500, 2999])
-def test_what_is_not_finite_is_told(device: str, value: float, place: int) -> None:
+def test_to_uint8_reports_numbers_that_are_not_finite(device: str, value: float, place: int) -> None:
     x = torch.full((3000,), 0.5, device=device)
     x[place] = value
     out, wrong = to_uint8(x)
@@ -41,7 +41,7 @@ def test_what_is_not_finite_is_told(device: str, value: float, place: int) -> No
     assert (out[rest] == 127).all()
 
 
-def test_what_it_cannot_take_is_refused(device: str) -> None:
+def test_to_uint8_refuses_invalid_tensors(device: str) -> None:
     with pytest.raises(ValueError, match="contiguous float32"):
         to_uint8(torch.zeros(4, 6, device=device).mT)
     with pytest.raises(ValueError, match="float16"):

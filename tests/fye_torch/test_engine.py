@@ -36,6 +36,16 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.load(tiny_bundle)
 
 
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are opened anew, with PyTorch's own operations in the kernels' place."""
+    modules = pytest.importorskip("fye_torch.modules")
+    from fye_torch import engine as backend
+
+    monkeypatch.setattr(backend, "_shared", {})
+    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
+
+
 def inputs(bundle: Bundle, graph: str) -> dict[str, Any]:
     random, sizes = np.random.default_rng(0), dict(SIZES)
     height, width = SIZES["latent_height"], SIZES["latent_width"]
@@ -69,24 +79,19 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
 
 
-def test_so_do_networks_with_other_modules_around_their_weights(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, plain: None) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         assert_equals_onnx_runtime(bundle, graph)
         opened = backend.open_engine(bundle, graph, Settings())
         assert any(isinstance(module, modules.Norm) for module in opened.module.modules())
     denoiser = backend.open_engine(bundle, "denoiser", Settings())
-    assert isinstance(denoiser.module, modules.Denoiser)
-    assert denoiser.module.guided
+    assert isinstance(denoiser.module, modules.Denoiser) and denoiser.module.guided
 
 
-def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_is(
+def test_float32_is_not_rounded_to_tf32_and_half_precision_changes_no_setting(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -117,7 +122,7 @@ def test_float32_is_not_rounded_to_tf32_and_half_precision_leaves_pytorch_as_it_
 
 
 @pytest.mark.parametrize(("compute", "own"), [("fp16", True), ("bf16", True), ("fp32", False)])
-def test_attention_in_float32_is_pytorch_s_own_beside_the_other_kernels(compute: str, own: bool) -> None:
+def test_float32_attention_is_that_of_pytorch(compute: str, own: bool) -> None:
     import torch
 
     modules = pytest.importorskip("fye_torch.modules")
@@ -172,10 +177,9 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
     ],
     ids=["guided", "conditional", "forecast", "face", "adaptive", "solver", "windows", "progressive"],
 )
-def test_latents_that_stay_on_the_device_go_the_same_way(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+def test_latents_denoised_on_the_device_equal_those_of_the_host(
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
     from fye_torch import engine as backend
 
     random = np.random.default_rng(1)
@@ -183,8 +187,6 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
     face = random.random((7, 8, 8)) < 0.5
     options = Options(**{"steps": 6, **settings})
     latents, steps = [], []
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     for own in (True, False):
         if not own:
             monkeypatch.setattr(backend.TorchEngine, "workspace", Engine.workspace)
@@ -194,14 +196,8 @@ def test_latents_that_stay_on_the_device_go_the_same_way(
             for graph in ("denoiser", "denoiser_cond"):  # the random network multiplies what rounding differs by
                 monkeypatch.setattr(animator.graphs.engine(graph).module, "forward", partial(smooth, graph))
             told: list[tuple[str, int, int]] = []
-            latents.append(
-                animator.denoise(
-                    *states,
-                    options=options,
-                    on_step=lambda *step, seen=seen: seen.append(step),
-                    progress=lambda *count, told=told: told.append(count),
-                )
-            )
+            on_step, progress = lambda *step, to=seen: to.append(step), lambda *count, to=told: to.append(count)
+            latents.append(animator.denoise(*states, options=options, on_step=on_step, progress=progress))
         steps.append(([(number, timestep, x.shape) for number, timestep, x in seen], told))
         assert not seen[-1][2].flags.writeable
     np.testing.assert_allclose(*latents, rtol=0, atol=2e-5)
@@ -216,12 +212,10 @@ def network(latents: Any, timestep: Any, *_: Any) -> tuple[Any, Any]:
 class Ways:
     """A clip of random noise, on the device's workspace and on the host's, both with `network`."""
 
-    def __init__(self, windows: list[Window], frames: int, seen: dict[str, list[Any]] | None = None) -> None:
-        self.windows, self.seen = windows, seen if seen is not None else {"host": [], "device": []}
-        self.noise, self.face = (
-            np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32),
-            np.random.default_rng(2).random((frames, 5, 6)) < 0.5,
-        )
+    def __init__(self, windows: list[Window], frames: int) -> None:
+        self.windows, self.seen = windows, {"host": [], "device": []}
+        self.noise = np.random.default_rng(1).standard_normal((1, 4, frames, 5, 6), dtype=np.float32)
+        self.face = np.random.default_rng(2).random((frames, 5, 6)) < 0.5
 
     def host(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0) -> HostWorkspace:
         import torch
@@ -256,7 +250,7 @@ class Ways:
         return TorchWorkspace(buffers, whole, halves, step, lambda named: [], Denoising(*given), nullcontext)
 
 
-def test_the_only_window_may_show_frames_in_another_order() -> None:
+def test_the_device_denoises_a_window_of_permuted_frames_as_the_host_does() -> None:
     steps, order = schedule(3, SchedulerConfig()), np.array([2, 0, 1])
     ways = Ways([Window(order, np.ones(3))], 3)
     table = jump_table(steps)
@@ -284,13 +278,7 @@ def test_the_device_decides_adaptively_and_holds_pins_as_the_host_does(
     for way in (partial(ways.device, operations=modules.KERNELS if kernels else None), ways.host):
         shown: list[Any] = []
         counted: list[Any] = []
-
-        def on_step(*step: Any, shown: list[Any] = shown) -> None:
-            shown.append(step)
-
-        def progress(*count: Any, counted: list[Any] = counted) -> None:
-            counted.append(count)
-
+        on_step, progress = lambda *step, to=shown: to.append(step), lambda *count, to=counted: to.append(count)
         workspace = way(steps, adaptive, guidance=guidance)
         latents.append(denoise(workspace, steps, adaptive, ways.windows, ways.noise, on_step, progress, pins))
         steps_seen.append([(number, timestep) for number, timestep, _ in shown])
@@ -314,7 +302,7 @@ def test_a_prediction_of_the_device_is_blended_and_guided_as_on_the_host() -> No
         np.testing.assert_array_equal(made, expected)
 
 
-def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
+def test_a_restarted_clip_forgets_an_earlier_nan() -> None:
     steps = schedule(3, SchedulerConfig())
     ways, table = Ways([Window(np.arange(3), np.ones(3))], 3), jump_table(steps)
     for way in (ways.device, ways.host):
@@ -326,46 +314,30 @@ def test_a_clip_that_begins_anew_forgets_what_was_not_finite() -> None:
         np.testing.assert_array_equal(denoise(workspace, steps, table, ways.windows, ways.noise), first)
 
 
-@pytest.mark.parametrize("half", [0, 1], ids=["unconditional", "conditional"])
-def test_a_prediction_that_is_not_finite_is_named_on_the_device_too(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, half: int
+@pytest.mark.parametrize(
+    ("half", "failing", "frames", "place"),
+    [
+        (0, 1, 3, r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"),
+        (1, 1, 3, r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"),
+        (1, 4, 6, r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"),
+    ],
+    ids=["unconditional", "conditional", "window among others"],
+)
+def test_a_prediction_on_the_device_that_is_not_finite_is_named_with_its_window(
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, half: int, failing: int, frames: int, place: str
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
-    blank = np.zeros((3, 64, 64, 3), np.uint8)
-    with Animator(bundle, "torch", threads=1) as animator:
-        states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
-
-        def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
-            halves = [latents, latents]
-            halves[half] = latents / (latents.abs() < 0)
-            return halves[0], halves[1]
-
-        monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
-        with pytest.raises(NumericalError, match=r"step 0 \(timestep 999\), window 1 of 1 \(frames 0 to 2\)"):
-            animator.denoise(*states, options=Options(steps=3))
-
-
-def test_so_is_one_of_a_window_among_others(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
-    blank, calls = np.zeros((6, 64, 64, 3), np.uint8), 0
+    blank, calls = np.zeros((frames, 64, 64, 3), np.uint8), 0
     with Animator(bundle, "torch", threads=1) as animator:
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
 
         def forward(latents: Any, *_: Any) -> tuple[Any, Any]:
             nonlocal calls
             calls += 1
-            return latents, latents / (0 if calls == 4 else 1)
+            wrong = latents / (0 if calls == failing else 1)
+            return (wrong, latents) if half == 0 else (latents, wrong)
 
         monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", forward)
-        with pytest.raises(NumericalError, match=r"step 1 \(timestep 666\), window 2 of 2 \(frames 2 to 5\)"):
+        with pytest.raises(NumericalError, match=place):
             animator.denoise(*states, options=Options(steps=3, window_size=4, window_overlap=2))
 
 
@@ -380,7 +352,7 @@ def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
     assert id(other.module.unet) not in unets
 
 
-def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
+def test_constants_of_the_unconditional_half_come_from_the_bundle(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fye_torch import engine as backend
@@ -390,11 +362,10 @@ def test_constants_of_the_unconditional_half_are_those_of_the_bundle(
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | stored)
     denoiser = backend.open_engine(bundle, "denoiser", Settings(threads=1)).module
-    assert len(stored) == 16
-    assert all((denoiser.get_buffer(name) == 7).all() for name in stored)
+    assert len(stored) == 16 and all((denoiser.get_buffer(name) == 7).all() for name in stored)
 
 
-def test_equal_tensors_that_are_stored_once_are_found_under_each_of_their_names(tmp_path: Path) -> None:
+def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -403,9 +374,8 @@ def test_equal_tensors_that_are_stored_once_are_found_under_each_of_their_names(
     one, two = torch.ones(2), torch.full((3,), 2.0)
     save_file({"unet.one": one, "vae.two": two}, tmp_path / "weights.safetensors")
     shared = {"unet.again": "unet.one", "unet.two": "vae.two", "vae.one": "unet.one"}
-    stored: Any = SimpleNamespace(
-        path=tmp_path, weights="weights.safetensors", manifest={"weights": {"shared": shared}}
-    )
+    manifest = {"weights": {"shared": shared}}
+    stored: Any = SimpleNamespace(path=tmp_path, weights="weights.safetensors", manifest=manifest)
     found = backend._tensors(stored, ("unet.",))
     assert set(found) == {"unet.one", "unet.again", "unet.two"}
     assert torch.equal(found["unet.again"], one) and torch.equal(found["unet.two"], two)
@@ -419,9 +389,8 @@ def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pyte
     monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
     with pytest.raises(BackendError, match="weights don't fit the networks"):
         backend.open_engine(bundle, "guider", Settings())
-    monkeypatch.setattr(
-        backend, "_tensors", lambda *given: {**kept(*given), "lmk_guider.more": next(iter(kept(*given).values()))}
-    )
+    more = {"lmk_guider.more": next(iter(kept(bundle, ("lmk_guider.",)).values()))}
+    monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | more)
     with pytest.raises(BackendError, match="no network has more"):
         backend.open_engine(bundle, "guider", Settings())
 
@@ -457,7 +426,7 @@ def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch:
     assert torch.equal(replayed(*given, held), torch.full((3,), 30.0))
 
 
-def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from fye_torch.graphs import SHAPES, Memory, Replayed
@@ -482,18 +451,14 @@ def test_graphs_of_many_shapes_give_way_to_others(monkeypatch: pytest.MonkeyPatc
     ],
     ids=["guided", "conditional", "forecast", "face", "windows", "progressive"],
 )
-def test_a_clip_that_is_replayed_goes_the_same_way(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
+def test_a_clip_of_replayed_graphs_equals_one_without(
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
 ) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
     from fye_torch.graphs import Memory
 
     random = np.random.default_rng(1)
     portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
     options = Options(**{"steps": 6, **settings})
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     graphs = imitated_cuda.install(monkeypatch)
     made: dict[bool, list[Any]] = {False: [], True: []}
     for replayed in made:
@@ -506,11 +471,8 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
                 engine._call = engine._replayed(engine.module, 2)
             # two portraits, two lengths and then the first again: nothing is left of the clip before
             for portrait, frames in ((0, 9), (1, 9), (1, 7), (0, 9)):
-                motion = animator.encode_motion(images[:frames])
-                states = (
-                    animator.encode_portrait(portraits[portrait]),
-                    replace(motion, face=images[:frames, ::8, ::8, 0] > 99),
-                )
+                motion = replace(animator.encode_motion(images[:frames]), face=images[:frames, ::8, ::8, 0] > 99)
+                states = animator.encode_portrait(portraits[portrait]), motion
                 made[replayed].append(animator.denoise(*states, options=options))
     for one, other in zip(*made.values(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -519,13 +481,11 @@ def test_a_clip_that_is_replayed_goes_the_same_way(
     assert len(graphs) == len(lengths) and all(graph.replays > 1 for graph in graphs)
 
 
-def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
+def test_clips_of_one_shape_with_different_methods_share_an_engine(
+    bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fye_torch.graphs import SHAPES
 
-    monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
     methods = [
         Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
         for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
@@ -537,10 +497,8 @@ def test_clips_of_one_shape_may_take_turns_in_method(bundle: Bundle, monkeypatch
         for number, forecast in enumerate(methods):
             animator = animators[number % len(animators)]
             monkeypatch.setattr(animator.graphs.engine("denoiser").module, "forward", partial(smooth, "denoiser"))
-            states = (
-                animator.encode_portrait(images[0]),
-                replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99),
-            )
+            motion = replace(animator.encode_motion(images[:3]), face=images[:3, ::8, ::8, 0] > 99)
+            states = animator.encode_portrait(images[0]), motion
             clips.append(animator.denoise(*states, options=Options(steps=6, forecast=forecast)))
         for animator in animators:
             assert len(animator.graphs.engine("denoiser")._buffers) == (4 if together else 1)  # type: ignore[attr-defined]
@@ -582,7 +540,7 @@ def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkey
     assert [graph.replays for graph in graphs] == [3 * 7 - 1] and len(jumps) == 3 * 7
 
 
-def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_converted_to_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     imitated_cuda.install(monkeypatch)
     engine = backends.load("torch")(bundle, "vae_decoder", Settings(threads=1))
     given = inputs(bundle, "vae_decoder")
@@ -600,7 +558,6 @@ def test_frames_become_bytes_as_on_the_host(bundle: Bundle, monkeypatch: pytest.
 def test_a_piece_is_decoded_while_the_next_one_is_denoised(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool
 ) -> None:
-
     imitated_cuda.install(monkeypatch)
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (20, 64, 64, 3), "u1")
@@ -649,7 +606,7 @@ def test_a_piece_is_decoded_while_the_next_one_is_denoised(
         np.testing.assert_array_equal(one, other)
 
 
-def test_denoisers_alone_are_replayed_and_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_denoisers_on_a_gpu_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from fye_export.graphs import graph_specs

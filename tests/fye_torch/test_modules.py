@@ -32,7 +32,6 @@ def network(name: str, device: str) -> nn.Module:
 
 
 def given(device: str, frames: int) -> tuple[Tensor, ...]:
-    """Inputs of the denoiser."""
     unet = CONFIG.unet
     sizes = symbols(frames, 8 * HEIGHT, 8 * WIDTH)
     random = torch.Generator().manual_seed(1)
@@ -56,7 +55,9 @@ def close(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> None:
     [(PLAIN, True, 3), (PLAIN, False, 2), pytest.param(KERNELS, True, 1, marks=pytest.mark.slow)],
     ids=["plain, guided", "plain", "kernels, guided"],
 )
-def test_the_denoiser_is_the_same(device: str, operations: Operations, guided: bool, frames: int) -> None:
+def test_the_denoiser_with_kernels_computes_the_same(
+    device: str, operations: Operations, guided: bool, frames: int
+) -> None:
     unet, inputs = network("unet", device), given(device, frames)
     expected = graphs.Denoiser(unet, guided=guided)(*inputs)
     made = Denoiser(switched(unet, operations), guided=guided, operations=operations)(*inputs)
@@ -64,7 +65,7 @@ def test_the_denoiser_is_the_same(device: str, operations: Operations, guided: b
     close(made, expected)
 
 
-def test_clips_of_other_lengths_have_positions_of_their_own(device: str) -> None:
+def test_positional_encodings_follow_the_length_of_the_clip(device: str) -> None:
     unet = network("unet", device)
     plain, made = graphs.Denoiser(unet), Denoiser(switched(unet, PLAIN), operations=PLAIN)
     for frames in (2, 3):
@@ -73,7 +74,7 @@ def test_clips_of_other_lengths_have_positions_of_their_own(device: str) -> None
 
 
 @OPERATIONS
-def test_what_runs_once_is_the_same(device: str, operations: Operations) -> None:
+def test_the_reference_network_with_kernels_computes_the_same(device: str, operations: Operations) -> None:
     random = torch.Generator().manual_seed(2)
     latents = torch.randn(1, 4, HEIGHT, WIDTH, generator=random).to(device)
     tokens = torch.randn(1, CONFIG.image_encoder.tokens, CONFIG.unet.clip_dim, generator=random).to(device)
@@ -84,7 +85,7 @@ def test_what_runs_once_is_the_same(device: str, operations: Operations) -> None
 
 
 @OPERATIONS
-def test_the_vae_is_the_same(device: str, operations: Operations) -> None:
+def test_the_vae_with_kernels_computes_the_same(device: str, operations: Operations) -> None:
     random = torch.Generator().manual_seed(3)
     vae = network("vae", device)
     copied = switched(vae, operations)
@@ -104,7 +105,7 @@ def test_a_switched_network_shares_all_weights() -> None:
     assert switched(unet).get_submodule("mid_block.resnets.0").conv1.weight.data_ptr() in ours
 
 
-def test_nothing_is_left_that_a_kernel_should_do() -> None:
+def test_switched_networks_hold_no_module_that_a_kernel_replaces() -> None:
     unet, vae = switched(network("unet", "cpu")), switched(network("vae", "cpu"))
     kinds = [type(module) for net in (unet, vae) for module in net.modules()]
     assert {Norm, Pointwise, Resnet, Temporal} <= set(kinds)

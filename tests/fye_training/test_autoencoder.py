@@ -12,7 +12,7 @@ from fye_training.pool import Choice, Chunk, Order, Pool, draw_chunk
 from fye_training.presets import PRESETS
 
 
-def test_pieces_are_of_the_frame_with_their_weights_and_mostly_of_the_face() -> None:
+def test_crops_keep_their_weights_and_show_mostly_the_face() -> None:
     pixels = torch.arange(40 * 3 * 64 * 64).reshape(40, 3, 64, 64).float()
     expression = torch.zeros(40, 8, 8)
     expression[:, 1:3, 5:7] = 1
@@ -43,7 +43,7 @@ class OneChunk:
         return Choice(np.zeros_like(numbers), numbers, np.zeros_like(numbers), np.ones((portraits, targets), np.int64))
 
 
-def test_it_sees_pieces_until_the_learning_rate_falls_and_then_as_many_pixels_in_whole_frames(
+def test_the_autoencoder_trains_on_crops_first_and_whole_frames_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     preset = PRESETS["tiny"]

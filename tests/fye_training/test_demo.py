@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "engines" / "bundles" / "demo"
 
 
-def test_the_shipped_pictures_are_what_the_command_draws(tmp_path: Path) -> None:
+def test_the_shipped_pictures_equal_those_of_the_command(tmp_path: Path) -> None:
     assert demo.main([str(tmp_path)]) == 0
     drawn = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*.png"))
     assert drawn == sorted(file.relative_to(SHIPPED) for file in SHIPPED.rglob("*.png"))
@@ -21,12 +21,12 @@ def test_the_shipped_pictures_are_what_the_command_draws(tmp_path: Path) -> None
         assert np.abs(new - shipped).mean() < 0.1, file  # another machine may round a pixel otherwise
 
 
-def test_its_characters_are_held_out_one_of_each_family() -> None:
+def test_the_demo_shows_one_held_out_character_of_each_family() -> None:
     assert tuple(demo.CHARACTERS) == runtime.FAMILIES
     assert all(is_held_out(held_out(number)) for number in demo.CHARACTERS.values())
 
 
-def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_of_the_demo_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for arguments in ([], [str(tmp_path / "file")]):
         assert demo.main(arguments) == 2

@@ -47,7 +47,7 @@ def test_retargeting_a_face_to_itself_draws_the_same_landmark_images(shape: Shap
     np.testing.assert_array_equal(draw(retargeted, SIZE), draw(direct, SIZE))
 
 
-def test_depth_is_in_motions_unit() -> None:
+def test_the_depth_of_landmarks_has_the_unit_of_a_motion() -> None:
     shape = Shape(nose_length=0.5)
     motion = face.motion(shape, resting(1), SIZE)
     canonical = FaceGeometry(neutral_mesh(shape), np.ones(468))
@@ -77,7 +77,7 @@ def camera_frame(mesh: NDArray[np.float64], pose: NDArray[np.float64]) -> NDArra
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 160)])
-def test_landmarks_lead_back_to_the_face_as_a_videos_do(size: tuple[int, int], landmarker: Path) -> None:
+def test_landmarks_of_a_drawn_face_give_its_mesh_back(size: tuple[int, int], landmarker: Path) -> None:
     motion = face.motion(ANIMAL, resting(1) + poses(3, 20), size)
     geometry = load_geometry(landmarker)
     found = camera_frame(*recover(motion.points, size, geometry))
@@ -101,7 +101,7 @@ def test_a_real_head_moves_a_drawn_face_as_the_runtime_moves_it() -> None:
     np.testing.assert_array_equal(result.times, driving.times)
 
 
-def test_a_face_that_comes_through_the_camera_is_refused() -> None:
+def test_a_face_behind_the_camera_is_refused() -> None:
     near = Performance(resting(2).weights, np.zeros((2, 3)), np.array(((0.0, 0.0, 0.0), (0.0, 0.0, 60.0))))
     with pytest.raises(InputError, match="frame 1 of the motion moves the face through the camera"):
         face.motion(Shape(), near, SIZE)
@@ -127,7 +127,7 @@ def test_a_portrait_fills_its_picture(shape: Shape, size: tuple[int, int]) -> No
 
 @settings(max_examples=60, deadline=None)
 @given(shape=people, seed=st.integers(0, 2**31))
-def test_wherever_a_seed_places_it_the_face_lies_in_the_picture(shape: Shape, seed: int) -> None:
+def test_every_placement_of_a_face_lies_in_the_picture(shape: Shape, seed: int) -> None:
     points = face.motion(shape, resting(1), SIZE, face.placement(shape, SIZE, seed)).points[0, :468, :2]
     # the nearest and lowest of a thousand seeds cuts a hundredth off the chin
     assert points.min() > 0.0 and points[:, 0].max() < 1.0 and points[:, 1].max() < 1.02
@@ -142,7 +142,7 @@ def test_eyes_brows_and_mouth_stay_in_the_picture_while_the_face_moves(kind: str
         assert points.min() > 0.0 and points.max() < 1.0
 
 
-def test_a_seed_moves_the_head_nearer_and_farther_and_to_all_sides() -> None:
+def test_placements_vary_in_distance_and_direction() -> None:
     places = np.array([face.placement(Shape(), SIZE, seed).translation for seed in range(200)])
     plain = np.array(face.placement(Shape(), SIZE).translation)
     # +-12 % of the distance; +-6 % of the picture, which is 25 cm high where the face fills 70 % of it

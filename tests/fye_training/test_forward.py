@@ -50,7 +50,7 @@ def test_training_computes_what_the_exported_graphs_compute(animation: Animation
 
 
 @torch.no_grad()
-def test_a_dropped_portrait_changes_nothing(animation: Animation, inputs: tuple[Tensor, ...]) -> None:
+def test_the_prediction_without_portrait_ignores_the_portrait(animation: Animation, inputs: tuple[Tensor, ...]) -> None:
     other = [x.clone() for x in inputs]
     other[3][0] += 1
     other[4][0] += 1
@@ -61,7 +61,7 @@ def test_a_dropped_portrait_changes_nothing(animation: Animation, inputs: tuple[
 
 
 @torch.no_grad()
-def test_a_target_sees_no_other_portrait(animation: Animation, inputs: tuple[Tensor, ...]) -> None:
+def test_a_target_of_a_batch_sees_no_other_portrait(animation: Animation, inputs: tuple[Tensor, ...]) -> None:
     other = [x.clone() for x in inputs]
     other[3][1] += 1
     before, after = animation(*inputs, dropped=0), animation(*other, dropped=0)
@@ -70,9 +70,7 @@ def test_a_target_sees_no_other_portrait(animation: Animation, inputs: tuple[Ten
 
 
 @torch.no_grad()
-def test_without_motion_modules_frames_are_independent_and_with_them_they_are_not(
-    animation: Animation, inputs: tuple[Tensor, ...]
-) -> None:
+def test_only_motion_modules_make_frames_depend_on_each_other(animation: Animation, inputs: tuple[Tensor, ...]) -> None:
     pictures = Animation(TINY, motion=False)
     pictures.load_state_dict({k: v for k, v in animation.state_dict().items() if "motion_modules" not in k})
     other = [x.clone() for x in inputs]

@@ -13,7 +13,7 @@ SEEDS = range(200)
 pytestmark = pytest.mark.usefixtures("opencv")
 
 
-def test_a_seed_names_one_character_for_good() -> None:
+def test_a_seed_always_gives_the_same_character() -> None:
     assert [identity(seed) for seed in SEEDS] == [identity(seed) for seed in SEEDS]
     assert len(set(map(repr, map(identity, SEEDS)))) == len(SEEDS)
 
@@ -24,14 +24,14 @@ def test_training_and_held_out_seeds_never_meet() -> None:
     assert all(is_held_out(held_out(index)) for index in range(50))
 
 
-def test_seeds_take_the_families_evenly() -> None:
+def test_seeds_are_spread_evenly_over_the_families() -> None:
     for first in (0, 17, HELD_OUT_SEED):
         counted = Counter(identity(seed).family for seed in range(first, first + 40))
         assert counted == dict.fromkeys(FAMILIES, 10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_can_be_asked_for(family: str) -> None:
+def test_a_character_has_the_requested_family(family: str) -> None:
     assert all(identity(seed, family).family == family for seed in SEEDS)
 
 

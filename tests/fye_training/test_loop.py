@@ -35,13 +35,12 @@ def fit(task: loop.Task, folder: Path, **options: object) -> bool:
     return loop.fit("line", task, STAGE, run, lambda *_: None)
 
 
-def test_interrupted_and_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     assert fit(Line(), whole)
     for stop in (7, 40):
-        assert not fit(Line(), parts, stop_at_step=stop)
-        assert loop.read(parts / "line.pt")["step"] == stop
+        assert not fit(Line(), parts, stop_at_step=stop) and loop.read(parts / "line.pt")["step"] == stop
     assert fit(Line(), parts)
     first, second = (loop.read(folder / "line.pt") for folder in (whole, parts))
     for kind in ("module", "averaged"):
@@ -50,8 +49,7 @@ def test_interrupted_and_resumed_training_equals_uninterrupted_training_bit_for_
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     paces = [STAGE.pace(step) for step in range(STAGE.steps)]
-    assert paces[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
-    assert set(paces[5:48]) == {1}
+    assert paces[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1]) and set(paces[5:48]) == {1}
     assert paces[48:] == pytest.approx([left / 12 for left in range(12, 0, -1)])
     assert [step for step in range(STAGE.steps) if STAGE.cooling(step)] == list(range(49, 60))
     longer = replace(STAGE, steps=600)
@@ -62,12 +60,11 @@ def test_the_loss_falls_and_the_log_has_it(tmp_path: Path) -> None:
     fit(Line(), tmp_path)
     entries = [json.loads(line) for line in (tmp_path / "line.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
-    assert len(losses) == 2
-    assert losses[1] < losses[0]
+    assert len(losses) == 2 and losses[1] < losses[0]
     assert entries[0]["samples"] == 50 * 2 * 3
 
 
-def test_a_sheet_shows_averaged_weights_and_training_goes_on_with_the_current_ones(tmp_path: Path) -> None:
+def test_a_sample_sheet_uses_averaged_weights_and_leaves_training_unchanged(tmp_path: Path) -> None:
     task = Line()
     fit(task, tmp_path)
     state = loop.read(tmp_path / "line.pt")
@@ -78,8 +75,7 @@ def test_a_sheet_shows_averaged_weights_and_training_goes_on_with_the_current_on
 
 
 def test_training_stops_after_its_time_with_a_checkpoint(tmp_path: Path) -> None:
-    assert not fit(Line(), tmp_path, stop_after_seconds=0.0)
-    assert loop.read(tmp_path / "line.pt")["step"] == 0
+    assert not fit(Line(), tmp_path, stop_after_seconds=0.0) and loop.read(tmp_path / "line.pt")["step"] == 0
 
 
 def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_the_facial_loss_has_its_closed_form() -> None:
     assert loss.item() == pytest.approx(4 * (1 + 3.0 / 4 + 0.5 / 2))
 
 
-def test_an_error_outside_both_masks_counts_once_and_one_inside_both_counts_for_all() -> None:
+def test_the_facial_loss_weighs_errors_by_the_masks_around_them() -> None:
     target, mask = torch.zeros(2, 4, 1, 2), torch.tensor([[[1.0, 0]]]).expand(2, 1, 2)
     losses = []
     for pixel in (0, 1):
@@ -62,12 +62,10 @@ def test_a_ddim_step_with_the_true_v_leads_towards_the_clean_latents() -> None:
 
 def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
     powers = alpha_bars()
-    assert powers.shape == (1000,)
-    assert powers[-1] == 0
+    assert powers.shape == (1000,) and powers[-1] == 0
     clean, noise = torch.ones(4, 1, 1), torch.zeros(4, 1, 1)
     noisy, v = v_target(clean, noise, powers[-1])
-    assert not noisy.any()
-    assert torch.equal(v, -clean)
+    assert not noisy.any() and torch.equal(v, -clean)
 
 
 def test_the_reconstruction_loss_sees_blur_and_colour() -> None:

@@ -12,13 +12,11 @@ from fye_training.performance import FPS, KINDS, MOST_TURN, Performance, perform
 
 
 def same(one: Performance, other: Performance) -> bool:
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("weights", "rotation", "translation")
-    )
+    names = ("weights", "rotation", "translation")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def indices(*starts: str) -> list[int]:
-    """Expressions whose names start so."""
     return [index for name, index in INDEX.items() if name.startswith(starts)]
 
 
@@ -61,7 +59,7 @@ def test_a_performance_starts_neutral_and_comes_to_life(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_a_neutral_start_a_performance_is_in_full_swing_at_once(kind: str) -> None:
+def test_a_performance_without_neutral_start_moves_from_its_first_frame(kind: str) -> None:
     assert np.mean([np.abs(played.rotation[0]).max() for played in clips(kind)]) > 1.0
     whole, cut = perform(3, 50, kind), perform(3, 50, kind, start_neutral=False)
     assert same(whole[13:], cut[13:])  # after half a second both are the same
@@ -103,7 +101,7 @@ def test_a_performance_moves_smoothly(kind: str, quickest: float) -> None:
         assert np.abs(np.diff(played.translation, axis=0)).max() * FPS < 5.0  # centimetres a second
 
 
-def test_kinds_are_what_they_are_called() -> None:
+def test_each_kind_of_performance_moves_as_its_name_says() -> None:
     def most(kind: str, columns: list[int]) -> float:
         return float(together(kind)[:, columns].max(axis=1).mean())
 
@@ -128,7 +126,7 @@ def test_eyes_blink_every_few_seconds() -> None:
     assert perform(2, 60 * 25, "calm").weights[:, INDEX["eyeBlinkLeft"]][closed].max() > 0.95
 
 
-def test_whoever_talks_opens_the_mouth_three_to_five_times_a_second_and_pauses() -> None:
+def test_talking_opens_the_mouth_three_to_five_times_a_second_with_pauses() -> None:
     jaws = [played.weights[:, INDEX["jawOpen"]] for played in clips("talking")]
     # while the mouth is open; who does not talk holds it open for longer than a second
     speaking = sum(int((jaw > 0.05).sum()) for jaw in jaws) / FPS
@@ -138,21 +136,16 @@ def test_whoever_talks_opens_the_mouth_three_to_five_times_a_second_and_pauses()
     assert sum(map(syllables, still)) / (sum(int((jaw > 0.05).sum()) for jaw in still) / FPS) < 2.0
 
 
-def test_heads_turn_far_where_asked_to() -> None:
+def test_head_turns_reach_large_angles() -> None:
     turned = np.concatenate([perform(seed, 200, "head turns").rotation for seed in range(10)])
     calm = np.concatenate([perform(seed, 200, "calm").rotation for seed in range(10)])
-    assert (np.abs(turned).max(axis=0) > (15.0, 28.0, 12.0)).all()
-    assert np.abs(calm).max() < 20.0
+    assert (np.abs(turned).max(axis=0) > (15.0, 28.0, 12.0)).all() and np.abs(calm).max() < 20.0
 
 
 def test_both_eyes_look_the_same_way() -> None:
     weights = perform(4, 1500, "gaze").weights
-    for one, other in (
-        ("OutLeft", "InRight"),
-        ("InLeft", "OutRight"),
-        ("UpLeft", "UpRight"),
-        ("DownLeft", "DownRight"),
-    ):
+    pairs = (("OutLeft", "InRight"), ("InLeft", "OutRight"), ("UpLeft", "UpRight"), ("DownLeft", "DownRight"))
+    for one, other in pairs:
         np.testing.assert_array_equal(weights[:, INDEX[f"eyeLook{one}"]], weights[:, INDEX[f"eyeLook{other}"]])
         assert weights[:, INDEX[f"eyeLook{one}"]].max() > 0.5
 
@@ -188,7 +181,7 @@ def test_poses_cover_expressions_gazes_and_turns() -> None:
     assert abs(np.corrcoef(weights[:-1, INDEX["jawOpen"]], weights[1:, INDEX["jawOpen"]])[0, 1]) < 0.06
 
 
-def test_performances_follow_each_other_and_can_be_cut() -> None:
+def test_performances_can_be_joined_and_cut() -> None:
     both = resting(2) + perform(1, 10, "calm")
     assert len(both) == 12 and same(both[2:], perform(1, 10, "calm")) and len(both[::3]) == 4
 

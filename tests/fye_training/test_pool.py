@@ -30,14 +30,14 @@ def same(first: Chunk, second: Chunk) -> bool:
     return first.frames.tobytes() == second.frames.tobytes() and first.landmarks.tobytes() == second.landmarks.tobytes()
 
 
-def test_a_chunk_follows_from_its_order_and_number() -> None:
+def test_a_chunk_is_decided_by_its_order_and_number() -> None:
     assert same(draw_chunk(ORDER, 1), draw_chunk(ORDER, 1))
     assert not same(draw_chunk(ORDER, 1), draw_chunk(ORDER, 2))
     assert not same(draw_chunk(ORDER, 1), draw_chunk(replace(ORDER, seed=4), 1))
     assert not same(draw_chunk(ORDER, 1), draw_chunk(ORDER, 1, held_out=True))
 
 
-def test_a_chunk_holds_what_it_says() -> None:
+def test_a_chunk_has_frames_landmarks_masks_and_clip_pixels() -> None:
     chunk = draw_chunk(ORDER, 0)
     assert chunk.frames.shape == chunk.landmarks.shape == (4, 5, 32, 32, 3)
     assert chunk.expression.shape == chunk.face.shape == (4, 5, 4, 4)
@@ -57,11 +57,10 @@ def test_the_window_starts_with_two_chunks_grows_and_then_slides(pool: Pool) -> 
         chunks = pool.window(step)
         sizes.append(len(chunks))
         first.append(next(number for number in range(5) if same(chunks[0], draw_chunk(ORDER, number))))
-    assert sizes == [2, 2, 3, 3, 3, 3, 3, 3]
-    assert first == [0, 0, 0, 0, 1, 1, 2, 2]
+    assert sizes == [2, 2, 3, 3, 3, 3, 3, 3] and first == [0, 0, 0, 0, 1, 1, 2, 2]
 
 
-def test_a_pool_that_begins_later_has_the_window_of_one_that_ran(pool: Pool) -> None:
+def test_a_pool_started_later_has_the_window_of_a_running_one(pool: Pool) -> None:
     for step in range(6):
         running = pool.window(step)
     later = Pool(ORDER, WINDOW, STEPS, encode)
@@ -77,14 +76,13 @@ def test_latents_belong_to_their_frames(pool: Pool) -> None:
     np.testing.assert_array_equal(chunk.latents[2, 3], encode(chunk.frames[2, 3:4])[0])
 
 
-def test_a_batch_has_different_identities_and_targets_that_are_not_the_neutral_frame(pool: Pool) -> None:
+def test_a_batch_has_different_identities_and_no_neutral_targets(pool: Pool) -> None:
     for step in range(20):
         choice = pool.choose(step, 6, 3)
         assert len({*zip(choice.chunk.tolist(), choice.identity.tolist(), strict=True)}) == 6
         assert choice.targets.shape == (6, 3)
         assert all(len({*row}) == 3 and min(row) >= 1 for row in choice.targets.tolist())
-        assert choice.portrait.max() < SEATS
-        assert choice.chunk.max() < len(pool.window(step))
+        assert choice.portrait.max() < SEATS and choice.chunk.max() < len(pool.window(step))
     assert pool.choose(7, 6, 3).targets.tolist() == pool.choose(7, 6, 3).targets.tolist()
     assert pool.choose(7, 6, 3).targets.tolist() != pool.choose(8, 6, 3).targets.tolist()
 
@@ -95,5 +93,4 @@ def test_a_batch_of_clips_has_consecutive_frames_and_the_neutral_portrait() -> N
         choice = pool.choose(0, 2, 4)
     finally:
         pool.close()
-    assert choice.targets.tolist() == [[1, 2, 3, 4]] * 2
-    assert choice.portrait.tolist() == [0, 0]
+    assert choice.targets.tolist() == [[1, 2, 3, 4]] * 2 and choice.portrait.tolist() == [0, 0]

@@ -61,7 +61,7 @@ def test_the_same_character_and_motion_give_the_same_bytes(family: str) -> None:
     assert render(who, motion, SIZE).tobytes() == render(identity(3, family), motion, SIZE).tobytes()
 
 
-def test_a_frame_depends_on_itself_alone(family: str) -> None:
+def test_a_drawn_frame_depends_on_its_own_motion_alone(family: str) -> None:
     who = identity(11, family)
     played = poses(8, 5)
     whole, _ = drawn(who, played)
@@ -102,13 +102,7 @@ def test_extreme_turns_keep_the_head_in_one_piece(family: str, rotation: tuple[f
 def test_faces_partly_outside_the_picture_are_drawn(family: str) -> None:
     who = identity(4, family)
     played = acting({}, {"jawOpen": 1.0}, {}, {}, {})
-    played.translation[:] = (
-        (-14.0, 0.0, 0.0),
-        (14.0, 6.0, 0.0),
-        (0.0, 14.0, 10.0),
-        (0.0, -20.0, 0.0),
-        (60.0, 60.0, 0.0),
-    )
+    played.translation[:] = ((-14, 0, 0), (14, 6, 0), (0, 14, 10), (0, -20, 0), (60, 60, 0))  # centimetres
     frames, motion = drawn(who, played)
     assert (motion.points[:4, :, :2].min(axis=(1, 2)) < 0).any() and (motion.points[:4, :, :2] > 1).any()
     assert len({frame.tobytes() for frame in frames}) == 5

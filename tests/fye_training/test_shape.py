@@ -60,7 +60,7 @@ def test_at_rest_lips_are_closed_and_eyes_open_wider_than_mediapipes() -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Shape)])
-def test_each_parameter_does_what_its_name_says_evenly(name: str) -> None:
+def test_each_shape_parameter_moves_the_face_as_its_name_says(name: str) -> None:
     less, rest, more = (MEASURES[name](neutral_mesh(Shape(**{name: value}))) for value in (-2.0, 0.0, 2.0))
     assert more - rest > 0.2  # a pixel and a half at 128 pixels
     assert rest - less == pytest.approx(more - rest)
@@ -68,7 +68,7 @@ def test_each_parameter_does_what_its_name_says_evenly(name: str) -> None:
 
 @pytest.mark.parametrize("value", [-2.0, 2.0])
 @pytest.mark.parametrize("name", [field.name for field in fields(Shape)])
-def test_no_parameter_folds_the_face(name: str, value: float) -> None:
+def test_no_shape_parameter_folds_the_face(name: str, value: float) -> None:
     assert folded(neutral_mesh(Shape(**{name: value}))) == 0
 
 

@@ -96,8 +96,7 @@ def test_eyes_brows_and_mouth_are_those_that_landmark_images_show() -> None:
 
 def test_eyes_are_those_that_retargeting_keeps_the_irises_in() -> None:
     for eye, iris, (points, contour) in zip(EYES, IRISES, (RIGHT_EYE, LEFT_EYE), strict=True):
-        assert set(eye) == set(contour)
-        assert iris == points
+        assert set(eye) == set(contour) and iris == points
 
 
 def test_values_at_the_handles_stay_and_spread_evenly_between_them() -> None:
@@ -110,7 +109,7 @@ def test_values_at_the_handles_stay_and_spread_evenly_between_them() -> None:
     assert np.abs(interpolation()).max() < 1.5
 
 
-def test_spreading_treats_both_sides_alike() -> None:
+def test_spread_values_are_symmetric() -> None:
     mirror = canonical_face().mirror
     values = np.random.default_rng(0).normal(size=(3, 468, 1))
     np.testing.assert_allclose(spread(values[:, mirror]), spread(values)[:, mirror], atol=1e-12)  # sums in other orders

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,16 @@ def losses(run: Path, stage: str) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry]
 
 
+def continued(run: Path, folder: Path, *stages: str) -> list[str]:
+    """Arguments of a training in a new folder, which has these stages of another run."""
+    folder.mkdir()
+    for stage in stages:
+        shutil.copy(run / f"{stage}.pt", folder)
+    return [*TINY, "--run", str(folder)]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _small_sheets() -> Iterator[None]:
-    """Sheets of samples take most of the time otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "SHEET_IDENTITIES", 2)
         patch.setattr(animation, "SHEET_STEPS", 3)
@@ -31,7 +39,6 @@ def _small_sheets() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One training from nothing."""
     folder = tmp_path_factory.mktemp("train") / "run"
     assert train.main([*TINY, "--run", str(folder)]) == 0
     return folder
@@ -46,7 +53,6 @@ def test_one_command_trains_from_nothing_to_a_checkpoint_that_export_reads(run: 
 
 def test_the_released_latents_have_unit_scale(run: Path) -> None:
     factor = Checkpoint.open(run / "checkpoint").config.vae.scaling_factor
-    vae = torch.load(run / "vae.pt", weights_only=True)["averaged"]
     from fye_training.autoencoder import encode
     from fye_training.pool import Order, draw_chunk
 
@@ -56,10 +62,10 @@ def test_the_released_latents_have_unit_scale(run: Path) -> None:
     order = Order(7, 8, 3, side, preset.model.image_encoder.image_size)
     frames = draw_chunk(order, 0).frames.reshape(-1, side, side, 3)
     assert 0.7 < encode(network, frames).std() * factor < 1.4  # other frames than those it was measured on
-    assert vae.keys() == network.state_dict().keys()
+    assert loop.read(run / "vae.pt")["averaged"].keys() == network.state_dict().keys()
 
 
-def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in_the_motion_stage(run: Path) -> None:
+def test_the_motion_stage_keeps_image_weights_and_releases_averaged_ones(run: Path) -> None:
     released = Checkpoint.open(run / "checkpoint").tensors("unet")
     image, motion = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("image_96", "motion_96"))
     key = "down_blocks.0.resnets.0.conv1.weight"
@@ -69,14 +75,12 @@ def test_the_release_holds_the_averaged_weights_and_the_image_stage_is_frozen_in
     assert released[moved].any()
 
 
-def test_larger_frames_go_on_from_what_smaller_ones_taught(run: Path, tmp_path: Path) -> None:
+def test_training_on_larger_frames_starts_from_the_weights_of_smaller_ones(run: Path, tmp_path: Path) -> None:
     small, large = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("motion", "motion_96"))
     # at the first step, before anything is learnt, a stage is what it starts from
     folder = tmp_path / "run"
-    folder.mkdir()
-    for stage in ("vae", "image", "motion", "image_96"):
-        (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
-    assert train.main([*TINY, "--run", str(folder), "--stage", "motion_96", "--stop-at", "0"]) == 0
+    arguments = continued(run, folder, "vae", "image", "motion", "image_96")
+    assert train.main([*arguments, "--stage", "motion_96", "--stop-at", "0"]) == 0
     begun, image = (loop.read(folder / f"{stage}.pt")["averaged"] for stage in ("motion_96", "image_96"))
     for key, value in begun.items():
         assert torch.equal(value, (small if "motion_modules" in key else image)[key])
@@ -84,7 +88,7 @@ def test_larger_frames_go_on_from_what_smaller_ones_taught(run: Path, tmp_path: 
     assert changed and all("motion_modules" in key for key in changed)
 
 
-def test_the_decoder_learns_and_latents_stay_what_they_are(run: Path) -> None:
+def test_the_decoder_stage_trains_the_decoder_alone(run: Path) -> None:
     vae, later = (loop.read(run / f"{stage}.pt")["averaged"] for stage in ("vae", "decoder_96"))
     changed = {key.split(".")[0] for key, value in later.items() if not torch.equal(value, vae[key])}
     assert changed == {"decoder", "post_quant_conv"}
@@ -92,7 +96,7 @@ def test_the_decoder_learns_and_latents_stay_what_they_are(run: Path) -> None:
     assert torch.equal(released["decoder.conv_out.weight"], later["decoder.conv_out.weight"].half())
 
 
-def test_training_goes_on_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_starts_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, bundle = tmp_path / "run", Bundle.load(shipped_bundles() / "tiny")
     command = [*TINY, "--run", str(folder), "--start", str(bundle.path)]
     assert train.main(command) == 0
@@ -106,13 +110,11 @@ def test_training_goes_on_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFi
             assert torch.equal(known[f"{name}.{key}"], torch.from_numpy(value).float())
     assert image.keys() == {key for key in motion if "motion_modules" not in key}
     # a run that has begun is not written over
-    assert train.main(command) == 2
-    assert "--run" in capsys.readouterr().err
-    assert train.main([*command, "--preset", "mini"]) == 2
-    assert "--preset" in capsys.readouterr().err
+    assert train.main(command) == 2 and "--run" in capsys.readouterr().err
+    assert train.main([*command, "--preset", "mini"]) == 2 and "--preset" in capsys.readouterr().err
 
 
-def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+def test_stopped_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae"]
     for steps in (7, 23, 40):
         assert train.main([*arguments, "--stop-at", str(steps)]) == 0
@@ -121,70 +123,43 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(run: Path, tmp_pa
     assert all(torch.equal(whole["module"][key], parts["module"][key]) for key in whole["module"])
 
 
-def test_the_image_stage_too(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
+def test_the_stopped_image_stage_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
+    arguments = continued(run, tmp_path / "run", "vae")
     for steps in (11, 40):
-        assert train.main([*TINY, "--run", str(folder), "--stage", "image", "--stop-at", str(steps)]) == 0
-    whole, parts = (loop.read(path / "image.pt")["averaged"] for path in (run, folder))
+        assert train.main([*arguments, "--stage", "image", "--stop-at", str(steps)]) == 0
+    whole, parts = (loop.read(folder / "image.pt")["averaged"] for folder in (run, tmp_path / "run"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_the_facial_loss_can_be_left_out(run: Path, tmp_path: Path) -> None:
+def test_the_facial_loss_can_be_turned_off(run: Path, tmp_path: Path) -> None:
     means = {}
     for weights in (("0", "0"), ("3", "1")):
         folder = tmp_path / weights[0]
-        folder.mkdir()
-        (folder / "vae.pt").write_bytes((run / "vae.pt").read_bytes())
-        assert (
-            train.main([*TINY, "--run", str(folder), "--stage", "image", "--steps", "image=3", "--facial", *weights])
-            == 0
-        )
+        arguments = continued(run, folder, "vae")
+        assert train.main([*arguments, "--stage", "image", "--steps", "image=3", "--facial", *weights]) == 0
         entry = json.loads((folder / "image.jsonl").read_text().splitlines()[0])
         means[weights[0]] = entry["loss"] / entry["mse"]
-    assert means["0"] == pytest.approx(1)
-    assert means["3"] > 1.1
+    assert means["0"] == pytest.approx(1) and means["3"] > 1.1
 
 
 def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_path: Path) -> None:
     losses = set()
     for strides in (("1",), ("24",), ("1", "4")):
         folder = tmp_path / "".join(strides)
-        folder.mkdir()
-        for stage in ("vae", "image"):
-            (folder / f"{stage}.pt").write_bytes((run / f"{stage}.pt").read_bytes())
-        command = [*TINY, "--run", str(folder), "--stage", "motion", "--steps", "motion=1", "--strides", *strides]
-        assert train.main(command) == 0
+        arguments = continued(run, folder, "vae", "image")
+        assert train.main([*arguments, "--stage", "motion", "--steps", "motion=1", "--strides", *strides]) == 0
         losses.add(json.loads((folder / "motion.jsonl").read_text().splitlines()[0])["loss"])
     assert len(losses) == 3
-
-
-@pytest.mark.parametrize("wrong", [("--facial", "nan", "1"), ("--strides", "1", "0")])
-def test_bad_numbers_are_one_clear_line(
-    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
-    error = capsys.readouterr().err
-    assert wrong[0] in error and error.count("\n") == 1
 
 
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae", "--steps", "vae=150"]
     assert train.main(arguments) == 0
     falling = losses(tmp_path / "run", "vae")  # means of 50 steps
-    assert falling[0] > falling[1] > falling[2]
-    assert falling[2] < 0.85 * falling[0]
+    assert falling[0] > falling[1] > falling[2] and falling[2] < 0.85 * falling[0]
 
 
-def test_a_stage_whose_predecessor_is_missing_is_one_clear_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_stage_of_other_networks_is_one_clear_line(
+def test_a_stage_of_other_networks_is_refused_in_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "vae.pt").write_bytes((run / "image.pt").read_bytes())
@@ -193,13 +168,19 @@ def test_a_stage_of_other_networks_is_one_clear_line(
     assert "vae.pt" in error and error.count("\n") == 1
 
 
-def test_a_stage_that_the_preset_has_not_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--stage", "image_192"]) == 2
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--facial", "nan", "1"), "--facial"),
+        (("--strides", "1", "0"), "--strides"),
+        (("--stage", "image"), ""),  # its predecessor is missing
+        (("--stage", "image_192"), "image_96"),
+        *((("--steps", steps), "--steps") for steps in ("image", "image=", "image=-3", "other=4")),
+    ],
+)
+def test_a_wrong_option_of_training_is_refused_in_one_line(
+    wrong: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), *wrong]) == 2
     error = capsys.readouterr().err
-    assert "image_96" in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("steps", ["image", "image=", "image=-3", "other=4"])
-def test_bad_steps_are_one_clear_line(steps: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--steps", steps]) == 2
-    assert "--steps" in capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -32,6 +32,15 @@ MEASURED = {
     "temporal_error": (3.9, 1.2),
     "warp_error": (3.1, 0.9),
 }
+ENVIRONMENT = {
+    "date": "2026-01-02T03:04:05+00:00", "fye_rt": "0.1.0", "python": "3.11.7", "platform": "Linux-6.1-x86_64",
+    "cpu": {"model": "A processor", "cores": 2}, "memory_bytes": 16 * 10**9, "threads": 2, "commit": "0123456789abcdef",
+    "packages": {"numpy": "2.3.5", "onnxruntime": "1.31.1", "torch": None},
+}  # fmt: skip
+OPTIONS = {
+    "steps": 30, "guidance": 1.5, "seed": 0, "shared_noise": 1.0, "solver": "ddim", "compute": "fp32",
+    "windows": "progressive", "window_size": 24, "window_overlap": 4, "forecast": {"method": "off"},
+}  # fmt: skip
 WITHOUT_TRUTH = ("landmark_error", "blendshape_distance", "warp_error")
 MORE = ("psnr", "ssim", "face_psnr", "face_ssim", "mouth_correlation")
 
@@ -53,21 +62,10 @@ def write_run(
     seed: int = 0,
     **about: Any,
 ) -> Path:
-    """Write a run.
+    """Write a run into a new folder; its pair n is of family n mod 4 and kind n mod 5.
 
-    Args:
-        folder: it becomes.
-        pairs: how many; pair n is of family n mod 4 and kind n mod 5.
-        worse: by what share every metric is worse than in a run with 0.
-        noise: of each value, as a share, drawn from `seed`.
-        failed: error by number of the pair.
-        without_truth: numbers of pairs that have no true frames.
-        seconds: that a clip takes.
-        side: of the frames, pixels.
-        frames: of a clip.
-        pictures: whether clips and sheets are kept.
-        seed: of the noise; the pairs' own numbers are the same for all.
-        about: replaces what results.json says of the run, by name.
+    Every metric is worse by the share `worse`, and has a share `noise` of it drawn from `seed`; what else pairs have is
+    the same in all runs. `failed` has errors by number of the pair; `about` replaces what results.json says of the run.
     """
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
@@ -75,17 +73,7 @@ def write_run(
     found = {"format": "fye-eval", "version": 1, **_found(rows, about, side, frames)}
     (folder / "results.json").write_text(json.dumps(found))
     performance = {
-        "environment": {
-            "date": "2026-01-02T03:04:05+00:00",
-            "fye_rt": "0.1.0",
-            "python": "3.11.7",
-            "platform": "Linux-6.1-x86_64",
-            "cpu": {"model": "A processor", "cores": 2},
-            "memory_bytes": 16 * 10**9,
-            "packages": {"numpy": "2.3.5", "onnxruntime": "1.31.1", "torch": None},
-            "threads": 2,
-            "commit": "0123456789abcdef",
-        },
+        "environment": ENVIRONMENT,
         "pairs": {row["pair"]: _cost(n, seconds) for n, row in enumerate(rows) if row["error"] is None},
         "summary": {},
         "seconds": seconds * pairs,
@@ -100,7 +88,6 @@ def write_run(
 
 
 def edit(folder: Path, change: Any, name: str = "results.json") -> None:
-    """Change a run's JSON by a function of it."""
     path = folder / name
     found = json.loads(path.read_text())
     change(found)
@@ -112,18 +99,7 @@ def _found(rows: list[dict[str, Any]], about: dict[str, Any], side: int, frames:
         "suite": {"name": "drawn faces", "digest": "5" * 64, "pairs": len(rows)},
         "bundle": {"digest": "b" * 64, "precision": "fp16", "name": "mini"},
         "backend": "onnxruntime",
-        "options": {
-            "steps": 30,
-            "guidance": 1.5,
-            "seed": 0,
-            "shared_noise": 1.0,
-            "solver": "ddim",
-            "windows": "progressive",
-            "window_size": 24,
-            "window_overlap": 4,
-            "compute": "fp32",
-            "forecast": {"method": "off"},
-        },
+        "options": OPTIONS,
         "frames": frames,
         "size": [side, side],
         "metrics": {"identity_model": None, "lpips": "1" * 64, "fvd": None},

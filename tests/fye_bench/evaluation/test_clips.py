@@ -19,7 +19,7 @@ def noise(*shape: int) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (5, 37, 53), (2, 64, 48)])
-def test_what_is_read_is_what_was_written(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_written_clip_is_read_back_unchanged(shape: tuple[int, ...], tmp_path: Path) -> None:
     frames = noise(*shape)
     write_clip(tmp_path / "clip.mkv", frames, 25)
     np.testing.assert_array_equal(read_clip(tmp_path / "clip.mkv"), frames)
@@ -37,14 +37,14 @@ def test_equal_frames_make_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
 
 
-def test_frames_need_not_lie_in_one_piece(tmp_path: Path) -> None:
+def test_frames_of_a_noncontiguous_array_are_written(tmp_path: Path) -> None:
     frames = noise(3, 32, 40)[:, ::-1, ::2]
     write_clip(tmp_path / "clip.mkv", frames, 25)
     np.testing.assert_array_equal(read_clip(tmp_path / "clip.mkv"), frames)
 
 
 @pytest.mark.parametrize("part", ["changed", "cut"])
-def test_damage_is_refused(part: str, tmp_path: Path) -> None:
+def test_a_damaged_clip_is_refused(part: str, tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     write_clip(path, noise(6, 32, 32), 25)
     content = bytearray(path.read_bytes())
@@ -74,7 +74,7 @@ def test_limits_hold_before_a_clip_is_decoded(tmp_path: Path, monkeypatch: pytes
         read_clip(tmp_path / "clip.mkv")
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     for frames in (noise(2, 32, 32).astype(np.float32), noise(0, 32, 32), noise(32, 32)):
         with pytest.raises(InputError, match="must be uint8"):
             write_clip(tmp_path / "clip.mkv", frames, 25)

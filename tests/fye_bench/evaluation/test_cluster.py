@@ -33,7 +33,7 @@ def busy_workers() -> list[int]:
 @pytest.mark.skipif(
     (os.cpu_count() or 1) < 2 or not Path("/proc/self/cmdline").exists(), reason="needs two cores, /proc"
 )
-def test_two_workers_one_killed_find_what_one_process_finds(tmp_path: Path) -> None:
+def test_two_workers_of_which_one_is_killed_give_the_results_of_one_process(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'fye-rt[cluster]'")
     draw_suite(tmp_path / "suite", portraits=4, motions=4, frames=2, size=(64, 64))
     assert main(["eval", str(tmp_path / "suite"), "-o", str(tmp_path / "one"), *FAST]) == 0

@@ -44,11 +44,10 @@ def test_a_run_equals_itself(first: Path) -> None:
             assert one["change"]["mean"] == one["change"]["low"] == one["change"]["high"] == 0.0
             assert one["verdict"] in ("no difference seen", "too few pairs")
     assert found["acceptance"]["accepted"] is True and found["acceptance"]["text"] == "accepted: B may replace A"
-    assert found["distance"]["mean"] == found["distance"]["least"] == 100.0
-    assert found["cost"]["speedup"] == 1.0
+    assert found["distance"]["mean"] == found["distance"]["least"] == 100.0 and found["cost"]["speedup"] == 1.0
 
 
-def test_differences_are_those_of_the_pairs_that_both_have(first: Path, worse: Path) -> None:
+def test_a_comparison_takes_the_pairs_that_both_runs_have(first: Path, worse: Path) -> None:
     found = compare(first, worse)
     a, b = ({pair.name: pair for pair in SavedRun.load(run).made} for run in (first, worse))
     both = [name for name in a if name in b]
@@ -61,11 +60,10 @@ def test_differences_are_those_of_the_pairs_that_both_have(first: Path, worse: P
     assert one["change"]["low"] < off.mean() < one["change"]["high"] < 0
     assert one["worse"]["mean"] == pytest.approx(-off.mean() / one["a"])
     assert one["b"] - one["a"] == pytest.approx(off.mean())
-    assert set(found["change"]) == {"all", *FAMILIES, *KINDS}
-    assert found["cost"]["speedup"] == pytest.approx(4.0)
+    assert set(found["change"]) == {"all", *FAMILIES, *KINDS} and found["cost"]["speedup"] == pytest.approx(4.0)
 
 
-def test_worse_is_said_whichever_way_a_metric_points(first: Path, worse: Path) -> None:
+def test_a_worse_metric_is_reported_whether_higher_or_lower_is_better(first: Path, worse: Path) -> None:
     for name, one in compare(first, worse)["change"]["all"].items():
         assert one["verdict"] == "worse", name
         assert one["worse"]["low"] > 0, name
@@ -81,7 +79,7 @@ def test_flicker_is_judged_by_its_distance_to_one(tmp_path: Path) -> None:
     assert one["change"]["mean"] == pytest.approx(0.12) and one["verdict"] == "better"
 
 
-def test_what_speaks_against_a_run_is_named(first: Path, worse: Path, tmp_path: Path) -> None:
+def test_a_refused_run_is_reported_with_the_metrics_that_got_worse(first: Path, worse: Path, tmp_path: Path) -> None:
     judged = compare(first, worse)["acceptance"]
     assert judged["accepted"] is False and "% worse" in judged["text"]
     # one family alone: 4 of 20 pairs, so that the average over all hardly moves
@@ -95,12 +93,11 @@ def test_what_speaks_against_a_run_is_named(first: Path, worse: Path, tmp_path: 
 
     edit(bent, bend)
     against = compare(plain, bent)["acceptance"]["against"]
-    assert {"ssim"} == {one["metric"] for one in against}
-    assert "people" in {one["group"] for one in against}
+    assert {"ssim"} == {one["metric"] for one in against} and "people" in {one["group"] for one in against}
     assert next(one["relative"] for one in against if one["group"] == "people") == pytest.approx(0.035, rel=1e-6)
 
 
-def test_without_truth_or_with_few_pairs_nothing_is_accepted(tmp_path: Path) -> None:
+def test_a_run_without_truth_or_with_few_pairs_is_not_accepted(tmp_path: Path) -> None:
     a, b = (write_run(tmp_path / name, pairs=8, without_truth=range(8), pictures=False) for name in "ab")
     found = compare(a, b)
     assert found["acceptance"]["accepted"] is None and "0 of the pairs have true frames" in found["acceptance"]["text"]
@@ -138,7 +135,7 @@ def test_pairs_of_one_run_alone_are_listed(first: Path, tmp_path: Path) -> None:
     assert found["compared"] == 11 and len(found["only_a"]) == 8 and found["only_b"] == []
 
 
-def test_the_worst_pairs_come_first(first: Path, worse: Path, tmp_path: Path) -> None:
+def test_a_comparison_lists_the_worst_pairs_first(first: Path, worse: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", pairs=PAIRS, pictures=False)
     name = SavedRun.load(other).pairs[5].name
 
@@ -157,32 +154,29 @@ def test_the_worst_pairs_come_first(first: Path, worse: Path, tmp_path: Path) ->
         compare(first, other, by="fvd")
 
 
-def test_numbers_of_all_clips_together_stand_beside_each_other(tmp_path: Path) -> None:
+def test_a_comparison_shows_metrics_of_whole_sets_of_both_runs(tmp_path: Path) -> None:
     a, b = (write_run(tmp_path / name, pairs=6, pictures=False) for name in "ab")
     for n, folder in enumerate((a, b)):
         value = {"mean": 100.0 + n, "low": 100.0 + n, "high": 100.0 + n, "n": 6}
         edit(folder, lambda found, v=value: found["summary"]["all"].update(fvd=v))
     found = compare(a, b)
-    assert [found["of_sets"]["fvd"][run]["mean"] for run in "ab"] == [100.0, 101.0] and "fvd" not in found["change"][
-        "all"
-    ]
+    assert [found["of_sets"]["fvd"][run]["mean"] for run in "ab"] == [100.0, 101.0]
+    assert "fvd" not in found["change"]["all"]
 
 
-def test_the_fastest_accepted_run_is_the_one_to_use(first: Path, worse: Path, same: Path) -> None:
+def test_an_overview_recommends_the_fastest_accepted_run(first: Path, worse: Path, same: Path) -> None:
     found = overview([first, worse, same])
     assert [row["acceptance"] and row["acceptance"]["accepted"] for row in found["rows"]] == [None, False, True]
     assert found["use"].startswith("Use onnxruntime, fp32, balanced, mini: 2.00 times as fast")
-    assert [row["distance"] for row in found["rows"]] == [
-        None,
-        *(compare(first, run)["distance"] for run in (worse, same)),
-    ]
+    distances = [compare(first, run)["distance"] for run in (worse, same)]
+    assert [row["distance"] for row in found["rows"]] == [None, *distances]
     # labels that are the same are told apart by their folders
     assert found["rows"][0]["label"] == "onnxruntime, fp32, no forecast, mini (first)"
     assert overview([same, first])["use"].startswith("Use onnxruntime, fp32, balanced, mini: no run")
     assert "no other run is accepted" in overview([first, worse])["use"]
 
 
-def test_the_command_writes_what_it_says(
+def test_fye_compare_writes_its_json_and_its_page(
     first: Path, worse: Path, same: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html"), "--quiet"]

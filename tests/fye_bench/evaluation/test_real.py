@@ -35,7 +35,6 @@ def suite(talking_head: Path, opencv: None, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def said(suite: Path, landmarker: Path) -> str:
-    """What `fye suite init` says of it."""
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("fye_rt.cli.terminal.note", lines.append)
@@ -46,7 +45,6 @@ def said(suite: Path, landmarker: Path) -> str:
 
 @pytest.fixture(scope="module")
 def found(said: str, suite: Path, landmarker: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Its pairs' results by name."""
     run = tmp_path_factory.mktemp("runs") / "real"
     options = ["--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64"]
     arguments = ["--frames", "2", "--landmarker", str(landmarker), "--quiet"]
@@ -61,14 +59,14 @@ def test_a_cat_without_a_face_is_reported_and_left_out(said: str, suite: Path) -
     assert {pair.portrait.name for pair in made.pairs} == {"astronaut", "film", "grace_hopper"}
 
 
-def test_a_film_of_the_portrait_is_its_truth(found: dict[str, Any]) -> None:
+def test_a_video_of_the_portrait_itself_is_its_truth(found: dict[str, Any]) -> None:
     own = found["film--film"]
     assert (own["mode"], own["truth"], own["error"]) == ("self", "driving", None)
     known = {name for name, value in own["metrics"].items() if value is not None}
     assert {"psnr", "ssim", "face_psnr", "identity_error", "flicker", "true_warp_error", "warp_error"} <= known
 
 
-def test_without_a_truth_faces_are_looked_for(found: dict[str, Any]) -> None:
+def test_an_evaluation_without_truth_detects_faces(found: dict[str, Any]) -> None:
     for name in ("astronaut--film", "grace_hopper--film"):
         one = found[name]
         assert (one["mode"], one["truth"], one["error"]) == ("cross", "none", None)

@@ -1,5 +1,6 @@
 """A run's page is one file that shows what went wrong first, and trusts no text that it shows."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,8 +22,6 @@ FAILED = {3: EVIL, 11: "no face in 3 of 16 frames: 2, 3, 9"}
 
 
 class Page(HTMLParser):
-    """What a page is made of."""
-
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.text = path.read_text()
@@ -62,7 +61,6 @@ def page(run: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def pages(run: Path, page: Page, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
-    """Of all three kinds."""
     folder = tmp_path_factory.mktemp("pages")
     others = [
         write_run(folder / name, pairs=24, failed=FAILED, worse=worse, seconds=1.0, seed=1)
@@ -75,7 +73,7 @@ def pages(run: Path, page: Page, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 @pytest.mark.parametrize("name", ["report", "comparison", "overview"])
-def test_nothing_comes_from_elsewhere(name: str, pages: dict[str, Page]) -> None:
+def test_a_report_loads_nothing_from_the_network(name: str, pages: dict[str, Page]) -> None:
     page = pages[name]
     for tag, attributes in page.tags:
         for attribute in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
@@ -88,14 +86,14 @@ def test_nothing_comes_from_elsewhere(name: str, pages: dict[str, Page]) -> None
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
-def test_text_of_strangers_is_text(name: str, pages: dict[str, Page]) -> None:
+def test_a_report_escapes_text_from_files(name: str, pages: dict[str, Page]) -> None:
     page = pages[name]
     assert sum(tag == "script" for tag, _ in page.tags) == 1  # the page's own
     assert EVIL in page.shown and EVIL not in page.text
     assert not [attributes for tag, attributes in page.tags if tag == "img" and attributes.get("src") == "x"]
 
 
-def test_names_of_groups_and_of_the_run_are_text_too(tmp_path: Path) -> None:
+def test_a_report_escapes_names_of_groups_and_of_the_run(tmp_path: Path) -> None:
     about = {"suite": {"name": EVIL, "digest": EVIL}, "bundle": {"name": EVIL, "digest": "b", "precision": EVIL}}
     folder = write_run(tmp_path / "run", pairs=8, pictures=False, backend=EVIL, **about)
     edit(folder, lambda found: [row.update(family=EVIL, kind=EVIL, mode=EVIL) for row in found["pairs"]])
@@ -104,13 +102,13 @@ def test_names_of_groups_and_of_the_run_are_text_too(tmp_path: Path) -> None:
     assert sum(tag == "script" for tag, _ in page.tags) == 1 and EVIL not in page.text and "onerror" in page.shown
 
 
-def test_every_failure_is_listed(page: Page) -> None:
+def test_a_report_lists_every_failed_pair(page: Page) -> None:
     assert "2 of 24 pairs failed" in page.shown
     for error in FAILED.values():
         assert error in page.shown
 
 
-def test_the_worst_pairs_come_first_with_their_pictures(tmp_path: Path) -> None:
+def test_a_report_shows_the_worst_pairs_first_with_their_pictures(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs=20)
     names = [pair.name for pair in SavedRun.load(folder).pairs]
     bad = {"psnr": 8.0, "ssim": 0.1, "l1": 60.0, "lpips": 0.9, "face_psnr": 7.0, "landmark_error": 40.0}
@@ -123,30 +121,27 @@ def test_the_worst_pairs_come_first_with_their_pictures(tmp_path: Path) -> None:
     assert "8.00" in worst  # its numbers
 
 
-def test_each_family_shows_what_is_typical_of_it(run: Path) -> None:
+def test_a_report_shows_typical_pairs_of_each_family(run: Path) -> None:
     found = typical(SavedRun.load(run).made)
     assert sorted(pair.family for pair in found) == sorted([*FAMILIES, *FAMILIES])
 
 
-def test_a_page_is_the_same_each_time(run: Path, page: Page) -> None:
+def test_a_run_gives_the_same_report_each_time(run: Path, page: Page) -> None:
     assert write_report(run).read_text() == page.text
 
 
-def test_costs_stand_beside_every_group(page: Page) -> None:
+def test_a_report_shows_the_costs_of_every_group(page: Page) -> None:
     results = page.text[page.text.index('id="results"') : page.text.index('id="distributions"')]
     rows = [row for row in results.split("<tr")[1:] if "<small>" in row and "<td" in row]
     assert len(rows) >= 10 and all("2.0" in row.split('class="cost')[2] for row in rows)
     assert all("500 MB" in row for row in rows)
 
 
-def test_a_page_of_five_hundred_pairs_stays_small(tmp_path: Path) -> None:
+def test_a_report_of_five_hundred_pairs_stays_small(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs=50, pictures=False)
-    edit(
-        folder,
-        lambda found: found.update(
-            pairs=[row | {"pair": f"{row['pair']}-{n}"} for n in range(10) for row in found["pairs"]]
-        ),
-    )
+    rows = json.loads((folder / "results.json").read_text())["pairs"]
+    many = [row | {"pair": f"{row['pair']}-{n}"} for n in range(10) for row in rows]
+    edit(folder, lambda found: found.update(pairs=many))
     # noise that just fits into a picture's budget
     noise = np.random.default_rng(0).integers(0, 256, (150, 300, 3), np.uint8)
     sheet = tmp_path / "sheet.jpg"
@@ -156,36 +151,35 @@ def test_a_page_of_five_hundred_pairs_stays_small(tmp_path: Path) -> None:
     assert 1_000_000 < write_report(folder).stat().st_size < 3_000_000
 
 
-def test_a_picture_keeps_its_budget(tmp_path: Path) -> None:
+def test_a_picture_of_a_report_stays_within_its_budget(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 2000, 3), np.uint8)
     found = pictures.embed(noise)
     assert len(found.uri) < pictures.MAX_BYTES * 4 / 3 + 100 and found.width <= pictures.MAX_WIDTH
     assert found.width / found.height == pytest.approx(2000 / 300, rel=0.02)
 
 
-def test_a_run_that_kept_nothing_has_a_page_too(tmp_path: Path) -> None:
+def test_a_run_without_clips_and_sheets_has_a_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs=4, failed=dict.fromkeys(range(4), "out of memory"), pictures=False)
     edit(folder, lambda found: found.update(summary={}))
     (folder / "performance.json").unlink()
     assert "4 of 4 pairs failed" in Page(write_report(folder)).shown
 
 
-def test_the_comparison_shows_both_runs_frames(pages: dict[str, Page]) -> None:
+def test_a_comparison_page_shows_frames_of_both_runs(pages: dict[str, Page]) -> None:
     page = pages["comparison"]
     assert page.text.count("data:image/webp") == 10
     assert "Not accepted" in page.shown and "worse" in page.shown
 
 
-def test_the_overview_says_which_run_to_use(pages: dict[str, Page]) -> None:
+def test_an_overview_page_names_the_run_to_use(pages: dict[str, Page]) -> None:
     assert "Use onnxruntime, fp32, no forecast, mini (same): 2.00 times as fast" in pages["overview"].shown
 
 
-def test_the_command_prints_where_the_page_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main_report([str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.html")
+def test_fye_report_prints_the_path_of_its_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_report([str(run)]) == 0 and capsys.readouterr().out.strip() == str(run / "report.html")
 
 
-def test_one_pair_has_no_interval(run: Path, page: Page, tmp_path: Path) -> None:
+def test_a_report_of_one_pair_shows_no_interval(run: Path, page: Page, tmp_path: Path) -> None:
     numbers = r"\d[\d.]* to \d"
     alone = Page(write_report(write_run(tmp_path / "alone", pairs=1)))
     assert re.search(numbers, page.shown.split("Worst cases")[-2])

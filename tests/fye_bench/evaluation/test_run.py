@@ -23,6 +23,7 @@ from fye_rt import media
 from fye_rt.cli.main import main
 from tests.fye_rt.command_line import ROOT, TINY
 
+Evaluate = Callable[..., tuple[int, Path]]
 FAST = ("--bundle", str(TINY), "--steps", "1", "--forecast", "off", "--threads", "1", "--size", "64x64", "--quiet")
 
 
@@ -43,7 +44,7 @@ def run(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(suite: Path, tmp_path: Path) -> Callable[..., tuple[int, Path]]:
+def evaluate(suite: Path, tmp_path: Path) -> Evaluate:
     """Evaluates a suite, by default the drawn one, into a folder."""
 
     def call(*arguments: str, of: Path = suite, into: str = "run") -> tuple[int, Path]:
@@ -78,7 +79,7 @@ def test_summaries_are_means_over_their_groups(run: Path) -> None:
     assert {"all", "people", "cartoons", "sculptures", "animals", "calm", "gaze"} <= found["summary"].keys()
 
 
-def test_times_are_kept_apart_from_results(run: Path) -> None:
+def test_results_hold_no_times(run: Path) -> None:
     text = (run / "results.json").read_text()
     assert "seconds" not in text and "environment" not in text and str(ROOT) not in text
     performance = json.loads((run / "performance.json").read_text())
@@ -87,7 +88,7 @@ def test_times_are_kept_apart_from_results(run: Path) -> None:
         assert {"read", "denoise", "decode", "measure"} <= cost["seconds"].keys() and cost["peak_memory_bytes"] > 0
 
 
-def test_the_same_command_evaluates_nothing_again(
+def test_a_repeated_evaluation_evaluates_no_pair_again(
     run: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
@@ -97,7 +98,7 @@ def test_the_same_command_evaluates_nothing_again(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_result(run: Path, suite: Path, tmp_path: Path) -> None:
+def test_a_killed_evaluation_resumes_with_the_same_result(run: Path, suite: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     command = [sys.executable, "-m", "fye_rt", "eval", str(suite), "-o", str(cut), *FAST, "--workers", "2"]
     paths = os.pathsep.join(str(ROOT / name) for name in (".", "export", "bench", "training"))
@@ -114,37 +115,36 @@ def test_a_killed_run_goes_on_with_the_same_result(run: Path, suite: Path, tmp_p
     assert json.loads((cut / "performance.json").read_text())["evaluated_now"] < 8
 
 
-@pytest.mark.parametrize("fault", ["missing", "changed", "corrupt"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+        lambda path: path.write_bytes(b"no picture"),
+    ],
+    ids=["missing", "changed", "corrupt"],
+)
 def test_a_bad_file_fails_its_own_pairs(
-    fault: str,
+    spoil: Callable[[Path], object],
     suite: Path,
-    evaluate: Callable[..., tuple[int, Path]],
+    evaluate: Evaluate,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     bad = Suite.load(tmp_path / "suite").pairs[0].portrait
-    match fault:
-        case "missing":
-            bad.path.unlink()
-        case "changed":
-            bad.path.write_bytes(bad.path.read_bytes() + b"\0")
-        case "corrupt":
-            bad.path.write_bytes(b"no picture")
+    spoil(bad.path)
     code, folder = evaluate("--pairs", "4", of=tmp_path / "suite")
     assert code == 1
     found = results(folder)
     failed = [one for one in found["pairs"] if one["error"]]
     assert [one["portrait"] for one in failed] == [bad.name] and len(found["pairs"]) == 4
-    assert bad.path.name in failed[0]["error"]
-    assert found["summary"]["all"]["psnr"]["n"] == 3
+    assert bad.path.name in failed[0]["error"] and found["summary"]["all"]["psnr"]["n"] == 3
     assert failed[0]["error"][:40] in capsys.readouterr().err
     assert failed[0]["pair"] in (folder / "report.html").read_text()
 
 
-def test_a_pair_that_failed_is_tried_again(
-    suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path
-) -> None:
+def test_a_pair_that_failed_is_tried_again(suite: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     path = Suite.load(tmp_path / "suite").pairs[0].portrait.path
     content = path.read_bytes()
@@ -155,7 +155,7 @@ def test_a_pair_that_failed_is_tried_again(
     assert code == 0 and not any(one["error"] for one in results(folder)["pairs"])
 
 
-def test_all_pairs_may_fail(suite: Path, evaluate: Callable[..., tuple[int, Path]], tmp_path: Path) -> None:
+def test_an_evaluation_whose_pairs_all_fail_has_results(suite: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     shutil.rmtree(tmp_path / "suite" / "motions")
     code, folder = evaluate(of=tmp_path / "suite")
@@ -172,7 +172,7 @@ def test_all_pairs_may_fail(suite: Path, evaluate: Callable[..., tuple[int, Path
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_another_run_does_not_go_on_in_the_folder(
+def test_an_evaluation_with_other_options_is_refused_in_the_folder_of_a_run(
     change: list[str], said: str, run: Path, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
@@ -180,13 +180,12 @@ def test_another_run_does_not_go_on_in_the_folder(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_with_other_things_is_left_alone(
-    evaluate: Callable[..., tuple[int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_evaluation_leaves_a_folder_with_other_files_alone(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("keep me")
-    assert evaluate()[0] == 2
-    assert "holds other files than a run's" in capsys.readouterr().err
+    assert evaluate()[0] == 2 and "holds other files than a run's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,10 +201,10 @@ def test_a_folder_with_other_things_is_left_alone(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line(
+def test_a_wrong_option_of_fye_eval_is_one_line(
     arguments: list[str],
     said: str,
-    evaluate: Callable[..., tuple[int, Path]],
+    evaluate: Evaluate,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
@@ -215,7 +214,7 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_landmarks_of_another_shape_are_refused(suite: Path, evaluate: Callable[..., tuple[int, Path]]) -> None:
+def test_landmarks_of_another_shape_are_refused(suite: Path, evaluate: Evaluate) -> None:
     code, folder = evaluate("--pairs", "1", "--size", "64x72")
     assert code == 1
     assert "belongs to a picture of 64x64; give a size of the same shape" in results(folder)["pairs"][0]["error"]
@@ -239,5 +238,4 @@ def test_fvd_is_one_number_of_all_clips() -> None:
     true = generator.normal(size=(40, 2))
     apart = np.array((3.0, 0.0))
     records = [{"metrics": {}, "features": {"made": (row + apart).tolist(), "true": row.tolist()}} for row in true]
-    assert summarise(records)["fvd"]["mean"] == pytest.approx(9.0)
-    assert "fvd" not in summarise(records[:1])
+    assert summarise(records)["fvd"]["mean"] == pytest.approx(9.0) and "fvd" not in summarise(records[:1])

@@ -56,13 +56,8 @@ def test_a_stage_that_fails_dies_or_hangs_stops_no_other(tmp_path: Path, monkeyp
     monkeypatch.setattr(first.subprocess, "Popen", Popen)
     assert first.run(commands, tmp_path, 3600, BUDGETS, {"b": 20.0}) == 1
     whole = {line["stage"]: line for line in lines(tmp_path) if line["part"] is None}
-    assert {name: line["status"] for name, line in whole.items()} == {
-        "a": "failed",
-        "b": "timeout",
-        "c": "failed",
-        "d": "failed",
-        "e": "ok",
-    }
+    statuses = {name: line["status"] for name, line in whole.items()}
+    assert statuses == {"a": "failed", "b": "timeout", "c": "failed", "d": "failed", "e": "ok"}
     assert whole["a"]["said"] == "so far" and whole["a"]["error"] == "exit code 3"
     assert whole["b"]["error"] == "stopped after 20.0 s" and "ZeroDivisionError" in whole["d"]["said"]
     (early,) = (line for line in lines(tmp_path) if line["part"] == "early")
@@ -75,7 +70,7 @@ def test_a_stage_is_stopped_when_its_time_is_over(tmp_path: Path) -> None:
     assert line["status"] == "timeout" and line["limit"] == 0.1
 
 
-def test_what_a_stage_started_ends_with_it(tmp_path: Path) -> None:
+def test_a_stage_takes_its_child_processes_with_it(tmp_path: Path) -> None:
     code = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
@@ -91,7 +86,7 @@ open(sys.argv[1], "w").write(str(child.pid))
     pytest.fail(f"process {pid} outlived its stage")
 
 
-def test_time_that_is_left_goes_to_later_stages_and_time_that_lacks_is_taken_from_all(
+def test_spare_time_goes_to_later_stages_and_missing_time_is_taken_from_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, limits = [0.0], []
@@ -114,7 +109,7 @@ def test_time_that_is_left_goes_to_later_stages_and_time_that_lacks_is_taken_fro
     assert limits == [10, 0, 0]
 
 
-def test_tiles_that_were_measured_hold_for_later_stages(tmp_path: Path) -> None:
+def test_measured_tiles_are_used_by_later_stages(tmp_path: Path) -> None:
     write = python("import sys; open(sys.argv[1], 'w').write('{}')", tmp_path / first.TILES)
     ask = python("import os, sys; sys.exit(os.environ.get('FYE_TILES') != sys.argv[1])", tmp_path / first.TILES)
     assert first.run({"a": ask}, tmp_path, 3600, BUDGETS) == 1
@@ -147,7 +142,7 @@ def test_a_part_that_fails_is_one_line_and_the_next_one_runs(tmp_path: Path) -> 
         (["--limit", "mini=long"], "--limit mini=long is not valid; allowed: STAGE=SECONDS"),
     ],
 )
-def test_what_it_cannot_do_is_refused(
+def test_an_unknown_stage_or_limit_is_refused(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -156,7 +151,7 @@ def test_what_it_cannot_do_is_refused(
     assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_no_stage_needs_what_a_bare_machine_lacks() -> None:
+def test_every_stage_imports_without_optional_packages() -> None:
     code = f"""
 import builtins, importlib, sys
 from importlib.machinery import PathFinder

@@ -45,7 +45,7 @@ def dry_run(out: Path, *arguments: str) -> tuple[int, dict[str, str], dict[tuple
 
 
 @pytest.mark.slow
-def test_machine_cubins_and_tests(tmp_path: Path) -> None:
+def test_the_stages_environment_cubins_and_suite_record_their_results(tmp_path: Path) -> None:
     code, stages, parts = dry_run(tmp_path, "--only", "environment,cubins,suite")
     assert stages == dict.fromkeys(("environment", "cubins", "suite"), "ok") and code == 0
     assert parts["environment", "versions"]["installed"]["torch"] == torch.__version__
@@ -58,7 +58,7 @@ def test_machine_cubins_and_tests(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
+def test_the_stages_correctness_and_kernels_check_and_time_every_kernel(tmp_path: Path) -> None:
     code, stages, parts = dry_run(tmp_path, "--only", "correctness,kernels")
     assert stages == {"correctness": "ok", "kernels": "ok"} and code == 0
     checked = {part: line for (stage, part), line in parts.items() if stage == "correctness"}
@@ -74,7 +74,7 @@ def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_model_is_checked_timed_and_profiled(tmp_path: Path) -> None:
+def test_the_stages_model_profile_and_mini_check_time_and_profile_the_model(tmp_path: Path) -> None:
     code, stages, parts = dry_run(tmp_path, "--only", "model,profile,mini")
     assert stages == {"model": "ok", "profile": "ok", "mini": "ok"} and code == 0
     assert not parts["model", "against float32"]["strayed"]
@@ -90,7 +90,7 @@ def test_the_model_is_checked_timed_and_profiled(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
+def test_a_failed_stage_or_a_timeout_does_not_stop_a_dry_run(tmp_path: Path) -> None:
     (tmp_path / "tiles.json").write_text("no tiles")  # which attention needs, and nothing else
     arguments = ("--only", "environment,correctness,suite", "--limit", "environment=0.01")
     code, stages, parts = dry_run(tmp_path, *arguments)
@@ -110,7 +110,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pat
     return Gpu()
 
 
-def test_kernels_that_were_compiled_ahead_are_launched_and_compared(gpu: Gpu, tmp_path: Path) -> None:
+def test_precompiled_kernels_are_launched_and_compared(gpu: Gpu, tmp_path: Path) -> None:
     compiled = Kernels.load(tmp_path, gpu.device)
     record = Record(tmp_path, "cubins")
     cubins.launches(record, gpu, compiled, small=True)
@@ -120,7 +120,7 @@ def test_kernels_that_were_compiled_ahead_are_launched_and_compared(gpu: Gpu, tm
     assert found["to_uint8"]["flags"] == [0, 1, 1]
 
 
-def test_a_kernel_that_computes_something_else_is_found(gpu: Gpu, tmp_path: Path) -> None:
+def test_a_precompiled_kernel_with_wrong_results_fails(gpu: Gpu, tmp_path: Path) -> None:
     class Idle:
         def launch(self, stream: Any, arguments: Any) -> None:
             """Nothing."""
@@ -130,15 +130,11 @@ def test_a_kernel_that_computes_something_else_is_found(gpu: Gpu, tmp_path: Path
     record = Record(tmp_path, "cubins")
     wrong = {"to_uint8": Idle(), "forecast_step_guided_fp32": Idle(), "forecast_step_plain_masked_fp32": other}
     cubins.launches(record, gpu, compiled | wrong, small=True)
-    assert record.failed == [
-        "to_uint8",
-        "forecast_step, guided",
-        "forecast_step, plain_masked",
-        "forecast_step in a captured graph",
-    ]
+    steps = [f"forecast_step{part}" for part in (", guided", ", plain_masked", " in a captured graph")]
+    assert record.failed == ["to_uint8", *steps]
 
 
-def test_kernels_that_lie_ready_are_taken_if_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precompiled_kernels_are_reused_if_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cubins, "_READY", tmp_path)
     asked: list[list[str]] = []
 
@@ -170,7 +166,7 @@ def test_the_fastest_tiles_are_those_of_all_levels_together() -> None:
     assert fastest(levels, {160: (one, other, broken), 80: (one,)}) == {160: other}
 
 
-def test_tiles_that_are_wrong_or_do_not_run_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_with_wrong_results_or_errors_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = reference_attention.reference_attention
     good, wrong, large = Tiles(32, 16, 1, 1), Tiles(16, 16, 1, 1), Tiles(64, 16, 1, 1)
 
@@ -188,7 +184,7 @@ def test_tiles_that_are_wrong_or_do_not_run_are_not_chosen(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("unconditional", [0, 1, 2])
-def test_attention_in_two_parts_is_attention(unconditional: int) -> None:
+def test_attention_merged_from_two_parts_equals_attention(unconditional: int) -> None:
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 10, 2 * 16, generator=random) for _ in range(3))
     rk, rv = (torch.randn(1, 7, 2 * 16, generator=random) for _ in range(2))

@@ -11,7 +11,7 @@ SIZES = [(128, 128), (96, 160)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_iris_is_where_it_is_seen(size: tuple[int, int]) -> None:
+def test_the_gaze_of_an_iris_is_found_from_its_position(size: tuple[int, int]) -> None:
     for case in cases(8):
         one = draw(case, size, frames=3, stride=6)
         found = np.concatenate([gaze_of(one.who.shape, shown) for shown in (one.portrait_face, one.face)])

@@ -23,21 +23,20 @@ def drawn() -> list[Drawn]:
     return [draw(case, (128, 128), frames=5, stride=6) for case in cases(4)]
 
 
-def test_nobody_is_in_two_sets_of_characters() -> None:
+def test_the_sets_of_characters_of_the_reader_are_disjoint() -> None:
     # sample sheets of training, suite, calibration, reader
     starts = [0, FIRST_IDENTITY, FIRST_CALIBRATION, FIRST_READER]
-    assert all(after - before >= 5000 for before, after in pairwise(starts))
-    assert IDENTITIES < HELD_OUT_SEED
+    assert all(after - before >= 5000 for before, after in pairwise(starts)) and IDENTITIES < HELD_OUT_SEED
     assert {case.identity_seed for case in cases(1000)} & {
         HELD_OUT_SEED + FIRST_READER + number for number in range(IDENTITIES)
     } == set()
 
 
-def test_its_weights_are_small() -> None:
+def test_the_weights_of_the_reader_are_small() -> None:
     assert WEIGHTS.stat().st_size <= 300_000
 
 
-def test_its_error_on_true_frames_is_small(drawn: list[Drawn]) -> None:
+def test_the_error_of_the_reader_on_true_frames_is_small(drawn: list[Drawn]) -> None:
     reader, errors, moves = ExpressionReader.load(), [], []
     for one in drawn:
         truth = expression(one.who.shape, one.acting)
@@ -51,7 +50,7 @@ def test_its_error_on_true_frames_is_small(drawn: list[Drawn]) -> None:
     assert (floor < 0.05).all(), dict(zip(QUANTITIES, floor.round(3), strict=True))
 
 
-def test_quantities_are_what_they_are_called() -> None:
+def test_each_quantity_of_the_reader_responds_to_its_expression() -> None:
     acting = resting(7)
     for frame, names in enumerate(
         (

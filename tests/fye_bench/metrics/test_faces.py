@@ -48,12 +48,14 @@ def found_in(motion: Motion, found: NDArray[np.bool_] | None = None) -> Faces:
     return Faces(found, shown, (0.3 + motion.blendshapes - 0.05)[found])
 
 
-def test_a_clip_that_does_what_was_asked_has_no_error(driving: Motion, rest: Motion, asked: NDArray) -> None:
+def test_a_clip_that_follows_its_motion_has_no_error(driving: Motion, rest: Motion, asked: NDArray) -> None:
     assert landmark_error(found_in(driving), asked, rest) == pytest.approx(0, abs=1e-6)
     assert blendshape_distance(found_in(driving), rest, driving) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_landmark_error_is_a_part_of_the_eyes_distance(driving: Motion, rest: Motion, asked: NDArray) -> None:
+def test_the_landmark_error_is_relative_to_the_distance_of_the_eyes(
+    driving: Motion, rest: Motion, asked: NDArray
+) -> None:
     right, left = Shown.of(rest, SIZE).points[0, [33, 263]]
     eyes = float(np.linalg.norm(right - left))
     assert landmark_error(found_in(driving), asked + np.array((3, 4)), rest) == pytest.approx(100 * 5 / eyes, rel=0.02)
@@ -64,7 +66,9 @@ def test_the_landmark_error_is_a_part_of_the_eyes_distance(driving: Motion, rest
     assert landmark_error(found_in(driving, found), off, rest) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_eyes_distance_is_that_of_a_face_from_the_front(rest: Motion, asked: NDArray, driving: Motion) -> None:
+def test_the_distance_of_the_eyes_is_measured_as_seen_from_the_front(
+    rest: Motion, asked: NDArray, driving: Motion
+) -> None:
     def turned(degrees: float) -> Motion:
         """Seen by a camera far away, as MediaPipe's depth is in units of the width."""
         angle = np.radians(degrees)
@@ -78,7 +82,7 @@ def test_the_eyes_distance_is_that_of_a_face_from_the_front(rest: Motion, asked:
     assert two < 0.6 * np.linalg.norm(np.diff(rest.points[0, OUTER_CORNERS, :2], axis=0))
 
 
-def test_expressions_are_changes_and_a_rest_of_its_own_costs_nothing(driving: Motion, rest: Motion) -> None:
+def test_the_blendshape_distance_compares_changes_from_the_resting_face(driving: Motion, rest: Motion) -> None:
     faces = found_in(driving)
     one = faces.blendshapes.copy()
     one[:, 24] += 0.1
@@ -102,16 +106,17 @@ def test_the_portraits_own_texture_is_no_error(driving: Motion, rest: Motion) ->
     assert portrait_error(pictures, faces, portrait, rest) < 0.5 * portrait_error(other, faces, portrait, rest)
 
 
-def test_without_any_face_only_their_number_is_known(driving: Motion, rest: Motion, asked: NDArray) -> None:
+def test_a_clip_without_any_face_has_no_face_metrics_but_their_number(
+    driving: Motion, rest: Motion, asked: NDArray
+) -> None:
     faces, made = found_in(driving, np.zeros(FRAMES, np.bool_)), np.zeros((FRAMES, *SIZE, 3), np.uint8)
     numbers = module.measure_faces(made, faces, asked, made[0], rest, driving)
     assert numbers.pop("faces_found") == 0
     assert numbers.keys() == {"landmark_error", "blendshape_distance", "portrait_error"}
-    assert np.isnan(list(numbers.values())).all()
-    assert np.array_equal(faces.points_or(asked), asked)
+    assert np.isnan(list(numbers.values())).all() and np.array_equal(faces.points_or(asked), asked)
 
 
-def test_faces_are_kept_by_the_frames_they_were_found_in(
+def test_detected_faces_keep_the_numbers_of_their_frames(
     driving: Motion, asked: NDArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def detect(frames: Iterator[tuple[float, NDArray]], fps: float, *_: object) -> Iterator[Motion | None]:

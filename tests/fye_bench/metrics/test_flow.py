@@ -24,7 +24,7 @@ def moving(frames: int, speed: int) -> Image:
     return np.stack([wide[:, speed * k : speed * k + 128] for k in range(frames)])
 
 
-def test_a_flow_leads_to_where_things_went() -> None:
+def test_a_flow_points_to_the_new_place_of_a_moved_object() -> None:
     first, second = moving(2, 3)
     inner = flow(first, second)[16:-16, 16:-16]
     assert np.abs(np.median(inner, axis=(0, 1)) - (-3, 0)).max() < 0.1
@@ -32,7 +32,7 @@ def test_a_flow_leads_to_where_things_went() -> None:
     assert np.abs(shown.astype(int) - first[16:-16, 16:-16]).mean() < 1
 
 
-def test_movement_costs_little_and_flicker_what_it_is() -> None:
+def test_the_warp_error_ignores_movement_and_counts_flicker() -> None:
     clip = moving(5, 2)
     assert warp_error(clip) < 0.1
     assert warp_error(moving(5, 8)) < 0.1  # what comes in at the edge is left out
@@ -42,7 +42,7 @@ def test_movement_costs_little_and_flicker_what_it_is() -> None:
         assert warp_error(restless) == pytest.approx(levels, abs=1)
 
 
-def test_more_noise_is_more_error_without_an_end() -> None:
+def test_the_warp_error_grows_with_noise_without_bound() -> None:
     clip, random = moving(4, 1), np.random.default_rng(0)
     noise = random.standard_normal(clip.shape)
     found = [warp_error(np.clip(clip + level * noise, 0, 255).astype(np.uint8)) for level in (0, 5, 10, 20, 40)]
@@ -50,7 +50,7 @@ def test_more_noise_is_more_error_without_an_end() -> None:
     assert found[4] > 1.5 * found[3] > 2 * found[2]  # a limit on the error itself would hold it below the limit
 
 
-def test_what_comes_into_view_is_no_flicker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occluded_areas_are_left_out_of_the_warp_error(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = np.repeat(moving(1, 0), 4, axis=0)
     for k in range(4):  # something slides over it
         clip[k, 24:72, 20 + 8 * k : 68 + 8 * k] = 255 - moving(1, 0)[0, 24:72, 20:68]
@@ -60,10 +60,10 @@ def test_what_comes_into_view_is_no_flicker(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("side", [16, 64])
-def test_a_picture_that_stands_still_has_no_error(side: int) -> None:
+def test_a_still_picture_has_no_warp_error(side: int) -> None:
     clip = np.repeat(np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8), 3, axis=0)
     assert warp_error(clip) == 0
 
 
-def test_a_single_frame_has_none_to_be_compared_with() -> None:
+def test_a_single_frame_has_no_warp_error() -> None:
     assert np.isnan(warp_error(moving(1, 0)))

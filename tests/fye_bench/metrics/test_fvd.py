@@ -24,18 +24,18 @@ def samples(mean: Array, root: Array, count: int = 40) -> Array:
     return white @ root + mean
 
 
-def test_equal_sets_are_at_no_distance() -> None:
+def test_equal_sets_have_the_frechet_distance_zero() -> None:
     for count, length in ((50, 8), (5, 400), (2, 3)):
         one = np.random.default_rng(0).normal(3, 2, (count, length))
         assert frechet(one, one) == pytest.approx(0, abs=1e-9 * length)
 
 
-def test_a_shift_counts_its_square() -> None:
+def test_a_shift_adds_its_square_to_the_frechet_distance() -> None:
     one = np.random.default_rng(0).standard_normal((9, 20))
     assert frechet(one, one + 0.5) == pytest.approx(20 * 0.25)
 
 
-def test_two_gaussians_with_common_axes_have_the_closed_form() -> None:
+def test_the_frechet_distance_of_gaussians_with_common_axes_has_its_closed_form() -> None:
     first, second = np.array((1.0, 2.0, 3.0)), np.array((2.0, 2.0, 0.5))
     apart = np.array((1.0, -2.0, 0.0))
     expected = np.square(apart).sum() + np.square(first - second).sum()
@@ -44,7 +44,7 @@ def test_two_gaussians_with_common_axes_have_the_closed_form() -> None:
     assert frechet(samples(apart, np.diag(second), 60), samples(np.zeros(3), np.diag(first))) == pytest.approx(expected)
 
 
-def test_any_two_gaussians_have_the_distance_by_a_matrix_root() -> None:
+def test_the_frechet_distance_of_any_gaussians_equals_the_matrix_root_formula() -> None:
     random = np.random.default_rng(1)
     roots = random.standard_normal((2, 6, 6))
     one, other = samples(np.zeros(6), roots[0], 100), samples(np.ones(6), roots[1], 30)
@@ -54,20 +54,20 @@ def test_any_two_gaussians_have_the_distance_by_a_matrix_root() -> None:
     assert frechet(one, other) == pytest.approx(expected)
 
 
-def test_fewer_clips_than_features_are_no_trouble() -> None:
+def test_the_frechet_distance_is_exact_with_fewer_clips_than_features() -> None:
     # covariances 2 uu' and 2 vv' of rank one: the root of their product has the trace 2 |u.v|
     u, v = np.random.default_rng(2).standard_normal((2, 500))
     expected = 2 * (u @ u + v @ v - 2 * abs(u @ v))
     assert frechet(np.stack((u, -u)), np.stack((v, -v))) == pytest.approx(expected)
 
 
-def test_few_clips_of_one_kind_seem_farther_apart_than_many() -> None:
+def test_the_frechet_distance_of_equal_distributions_falls_with_more_clips() -> None:
     random = np.random.default_rng(3)
     found = [frechet(*random.standard_normal((2, count, 16))) for count in (4, 20, 100, 1000)]
     assert found == sorted(found, reverse=True) and found[0] > 10 * found[3]
 
 
-def test_what_has_no_distance_is_refused() -> None:
+def test_features_without_a_frechet_distance_are_refused() -> None:
     rows = np.zeros((4, 3))
     with pytest.raises(InputError, match="needs two clips"):
         frechet(rows[:1], rows)
@@ -78,7 +78,6 @@ def test_what_has_no_distance_is_refused() -> None:
 
 
 def clip(frames: int) -> NDArray[np.uint8]:
-    """Frames of one colour each."""
     colours = np.random.default_rng(0).integers(0, 256, (frames, 1, 1, 3), np.uint8)
     return np.broadcast_to(colours, (frames, 40, 72, 3))
 
@@ -105,7 +104,7 @@ def test_frames_are_resized_bilinearly(tmp_path: Path) -> None:
     assert np.allclose((row + 1) * 127.5, 2 * np.clip(middles, 0, 55), atol=1e-3)
 
 
-def test_what_is_no_network_of_videos_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_video_network_is_refused(tmp_path: Path) -> None:
     for shape in ((1, 3, 224, 224), (1, 224, 224, 16, 3), (1, 3, 16, 112, 112), (4, 3, 16, 224, 224)):
         with pytest.raises(InputError, match=r"expected one input float32 \(1, 3, any, 224, 224\)"):
             VideoFeatures(networks.mean_colour(tmp_path / "other.onnx", shape))

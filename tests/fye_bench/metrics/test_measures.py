@@ -10,7 +10,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from fye_bench.metrics.measures import NAMES, Seen, ToolFiles, Tools, measure
 from fye_bench.metrics.models import Identity, Lpips
@@ -30,8 +29,6 @@ NO_FACE = {"portrait_error", "landmark_error", "blendshape_distance", "faces_fou
 NETWORKS = {"lpips", "identity_cosine"}
 FACE = {"face_l1", "face_psnr", "face_ssim", "identity_error"}
 TRUTH = {"l1", "psnr", "ssim", "flicker", "temporal_error", "true_warp_error"}
-
-Image = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +51,16 @@ def known(numbers: dict[str, float]) -> set[str]:
     return {name for name, value in numbers.items() if math.isfinite(value)}
 
 
-def test_the_truth_itself_is_perfect(seen: Seen) -> None:
+def test_the_truth_itself_has_perfect_measures(seen: Seen) -> None:
     numbers = measure(seen, seen.truth, Tools())
     assert known(numbers) == set(NAMES) - NO_FACE - NETWORKS
     for name in ("l1", "face_l1", "identity_error", "temporal_error"):
         assert numbers[name] == 0, name
     assert numbers["psnr"] == numbers["face_psnr"] == 100
-    assert [numbers["ssim"], numbers["face_ssim"]] == pytest.approx([1, 1])
-    assert numbers["flicker"] == 1
+    assert [numbers["ssim"], numbers["face_ssim"]] == pytest.approx([1, 1]) and numbers["flicker"] == 1
 
 
-def test_only_what_is_known_is_measured(seen: Seen) -> None:
+def test_measures_of_unknown_truth_are_left_out(seen: Seen) -> None:
     assert known(measure(replace(seen, truth=None, truth_motion=None), seen.truth, Tools())) == {"warp_error"}
     assert known(measure(replace(seen, truth_motion=None), seen.truth, Tools())) == TRUTH | {"warp_error"}
     one = Seen(seen.portrait, seen.portrait_landmarks, seen.driving[:1], seen.truth[:1], seen.truth_motion[:1])
@@ -72,7 +68,7 @@ def test_only_what_is_known_is_measured(seen: Seen) -> None:
     assert known(measure(one, seen.truth[:1], Tools())) == (TRUTH | FACE) - still
 
 
-def test_the_face_counts_where_the_truths_was_found(seen: Seen) -> None:
+def test_face_metrics_take_the_frames_in_which_the_truth_has_a_face(seen: Seen) -> None:
     valid = np.array([True, False, True, True])
     made = seen.truth.copy()
     made[1] = 255 - made[1]
@@ -116,7 +112,6 @@ def test_the_portraits_own_face_has_the_cosine_one(seen: Seen, tmp_path: Path) -
 
 
 def still_motion(motion: Motion) -> Motion:
-    """Its first frame for as long."""
     names = ("points", "mesh", "pose", "blendshapes")
     return replace(motion, **{name: np.repeat(getattr(motion, name)[:1], len(motion), axis=0) for name in names})
 
@@ -162,7 +157,7 @@ def test_the_files_of_a_run_are_recorded_by_their_hashes(tmp_path: Path, monkeyp
         ("fvd", "--fvd"),
     ],
 )
-def test_a_file_that_was_named_must_be_there(name: str, said: str, tmp_path: Path) -> None:
+def test_a_named_tool_file_that_does_not_exist_is_refused(name: str, said: str, tmp_path: Path) -> None:
     files = ToolFiles(**{name: tmp_path / "none"})
     for use in (ToolFiles.digests, Tools.open):
         with pytest.raises(InputError, match=said):
@@ -170,9 +165,7 @@ def test_a_file_that_was_named_must_be_there(name: str, said: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["landmarker", "identity_model", "fvd"])
-def test_a_file_that_is_something_else_is_refused_when_tools_are_opened(
-    name: str, tmp_path: Path, opencv: None
-) -> None:
+def test_a_damaged_tool_file_is_refused_when_tools_are_opened(name: str, tmp_path: Path, opencv: None) -> None:
     pytest.importorskip("mediapipe")
     path = tmp_path / "damaged"
     path.write_bytes(b"something else")
@@ -180,7 +173,7 @@ def test_a_file_that_is_something_else_is_refused_when_tools_are_opened(
         Tools.open(ToolFiles(**{name: path}))
 
 
-def test_without_files_there_are_no_tools() -> None:
+def test_tools_without_files_are_empty() -> None:
     tools = Tools.open(ToolFiles())
     assert tools.landmarker is tools.identity is tools.lpips is tools.features is None
 
@@ -245,7 +238,7 @@ def true(talking: Seen, tools: Tools) -> dict[str, float]:
     return measure(talking, talking.truth, tools)
 
 
-def test_a_real_face_that_drives_itself_is_perfect(true: dict[str, float]) -> None:
+def test_a_real_face_that_drives_itself_has_perfect_measures(true: dict[str, float]) -> None:
     assert known(true) == set(NAMES) - NETWORKS
     assert true["faces_found"] == 1 and true["psnr"] == 100 and true["identity_error"] == 0
     assert true["landmark_error"] < 0.1  # per cent: retargeting drops the scale in MediaPipe's pose
@@ -257,14 +250,14 @@ def test_the_same_clip_has_the_same_numbers(talking: Seen, tools: Tools, true: d
     assert {name: repr(value) for name, value in again.items()} == {name: repr(value) for name, value in true.items()}
 
 
-def test_a_face_in_another_place_is_as_far_off_as_it_is_moved(talking: Seen, tools: Tools) -> None:
+def test_a_moved_face_has_its_displacement_as_landmark_error(talking: Seen, tools: Tools) -> None:
     corners = talking.driving.points[0, [33, 263]] * (192, 144, 192)
     numbers = measure(talking, np.roll(talking.truth, 6, axis=2), tools)
     assert numbers["landmark_error"] == pytest.approx(600 / np.linalg.norm(corners[1] - corners[0]), rel=0.15)
     assert numbers["portrait_error"] < 0.5 * numbers["identity_error"]  # the face is the portrait's, elsewhere
 
 
-def test_a_face_that_does_not_move_is_the_portraits_and_misses_what_was_asked(
+def test_a_frozen_real_face_keeps_the_portrait_and_misses_the_motion(
     talking: Seen, tools: Tools, true: dict[str, float]
 ) -> None:
     frozen = measure(talking, np.repeat(talking.portrait[None], 5, axis=0), tools)
@@ -274,18 +267,17 @@ def test_a_face_that_does_not_move_is_the_portraits_and_misses_what_was_asked(
     assert frozen["blendshape_distance"] == pytest.approx(wanted)
 
 
-def test_frames_without_a_face_are_no_error_however_many(talking: Seen, tools: Tools, true: dict[str, float]) -> None:
+def test_frames_without_a_face_add_no_error(talking: Seen, tools: Tools, true: dict[str, float]) -> None:
     made = talking.truth.copy()
     made[1:4] = 128  # 0.6 s: more than a driving video may miss
     numbers = measure(talking, made, tools)
     assert numbers["faces_found"] == pytest.approx(2 / 5)
     assert numbers["landmark_error"] < 0.1 and numbers["blendshape_distance"] < 1e-6
     noise = measure(talking, np.random.default_rng(0).integers(0, 256, made.shape, np.uint8), tools)
-    assert noise["faces_found"] == 0
-    assert known(noise) == set(NAMES) - NETWORKS - (NO_FACE - {"faces_found"})
+    assert noise["faces_found"] == 0 and known(noise) == set(NAMES) - NETWORKS - (NO_FACE - {"faces_found"})
 
 
-def test_identity_is_looked_for_where_the_face_is(talking: Seen, tools: Tools, tmp_path: Path) -> None:
+def test_the_identity_is_compared_where_the_face_is_detected(talking: Seen, tools: Tools, tmp_path: Path) -> None:
     found = replace(tools, identity=Identity(networks.pixels(tmp_path / "pixels.onnx", (1, 3, 112, 112))))
     elsewhere = np.roll(talking.truth, 16, axis=2)
     here = measure(talking, elsewhere, found)["identity_cosine"]

@@ -227,8 +227,7 @@ def test_evaluation_stays_in_the_networks_precision(small: Mapping[str, nn.Modul
     baseline = Baseline({**small, "unet": half}, SchedulerConfig())
     narrow = Portrait(tuple(rows.bfloat16() for rows in portrait.reference), portrait.clip_tokens.bfloat16())
     v = baseline.evaluate(random_latents(2).bfloat16(), 500, random_features(2).bfloat16(), narrow)
-    assert v.dtype == torch.bfloat16
-    assert v.isfinite().all()
+    assert v.dtype == torch.bfloat16 and v.isfinite().all()
 
 
 class HalfMasks(TorchFunctionMode):
@@ -242,13 +241,8 @@ class HalfMasks(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("guided", "gigaflops"),
-    [
-        (True, 2718.8),  # the public code's count at 512 x 512, per frame
-        (False, 1272.6),  # the conditional half's own
-    ],
-)
+# per frame at 512 x 512: the reference implementation's count, and the conditional half's own
+@pytest.mark.parametrize(("guided", "gigaflops"), [(True, 2718.8), (False, 1272.6)])
 def test_full_size_evaluation_costs_what_the_public_codes_costs(guided: bool, gigaflops: float) -> None:
     frames = 16
     with torch.device("meta"):

@@ -34,7 +34,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield measured
 
 
-def test_every_chunk_is_measured_once_a_round_another_one_first_and_compared_with_the_first_of_its_round(
+def test_each_round_measures_every_chunk_in_rotated_order(
     order: list[int],
 ) -> None:
     rows = list(measure(Path("bundle"), [("onnxruntime", "fp32")], [(64, 72)], (1, 2, 4), rounds=3))
@@ -48,7 +48,7 @@ def test_every_chunk_is_measured_once_a_round_another_one_first_and_compared_wit
 
 
 @pytest.mark.slow
-def test_a_result_says_what_was_decoded_and_a_larger_chunk_takes_more_memory(
+def test_a_larger_decode_chunk_takes_more_memory(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(decode_chunks.backends, "installed", lambda: ["onnxruntime"])
@@ -65,7 +65,7 @@ def test_a_result_says_what_was_decoded_and_a_larger_chunk_takes_more_memory(
     assert "128x136        8" in capsys.readouterr().out
 
 
-def test_seconds_are_those_of_a_frame(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_times_are_seconds_for_each_frame(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter((10.0, 22.0))
     monkeypatch.setattr(decode_chunks.time, "perf_counter", lambda: next(ticks))
     # two calls of three frames are the fewest that decode four
@@ -80,7 +80,7 @@ def test_seconds_are_those_of_a_frame(tiny_bundle: Path, monkeypatch: pytest.Mon
         (["--json", "none/chunks.json"], OutputError, "choose a folder"),
     ],
 )
-def test_a_size_and_a_file_that_will_not_do_are_refused(
+def test_an_invalid_size_or_output_of_the_decode_benchmark_is_refused(
     arguments: list[str], error: type[Exception], message: str, tiny_bundle: Path
 ) -> None:
     with pytest.raises(error, match=message):

@@ -10,7 +10,7 @@ from fye_export.random_checkpoint import PRESETS
 TINY = PRESETS["tiny"]
 
 
-def test_the_guider_s_operations_are_those_of_its_convolutions() -> None:
+def test_counted_operations_of_the_guider_are_those_of_its_convolutions() -> None:
     channels = TINY.lmk_guider.block_out_channels
     side, frames = 64, 3
     expected = 3 * channels[0] * side**2

@@ -26,19 +26,17 @@ def no_export(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
-def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_step_of_the_full_size_run_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "result.json"
     assert full_size.main(["--work", str(tmp_path / "work"), "--config", "tiny", "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert list(result["steps"]) == ["write", "export", "verify", "animate", "evaluate", "compare"]
     for name in ("write", "verify", "animate", "evaluate", "compare"):
         step = result["steps"][name]
-        assert step["seconds"] > 0
-        assert step["peak_memory_bytes"] > 20e6
+        assert step["seconds"] > 0 and step["peak_memory_bytes"] > 20e6
         assert step["peak_anonymous_bytes"] > 10e6
     assert result["peak_memory_bytes"] < result["memory_limit_bytes"] == 20_000_000_000
-    assert result["disk_bytes"]["checkpoint"] > 1e6
-    assert result["disk_bytes"]["bundle"] > 1e6
+    assert result["disk_bytes"]["checkpoint"] > 1e6 and result["disk_bytes"]["bundle"] > 1e6
     animated = result["steps"]["animate"]["report"]
     assert (animated["frames"], animated["size"], animated["network_evaluations"]) == (2, [256, 256], 2)
     evaluated = result["steps"]["evaluate"]
@@ -48,19 +46,19 @@ def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert printed == [*result["steps"], "checkpoint", "torch"]
 
 
-def test_a_step_that_fails_ends_the_run_and_is_named(tmp_path: Path) -> None:
+def test_a_failed_step_ends_the_full_size_run_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"fye_rt export .* is not a complete checkpoint.*; see .*export\.log"):
         full_size.main(["--work", str(tmp_path), "--checkpoint", str(tmp_path)])
 
 
-def test_too_much_memory_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_size_run_beyond_its_memory_limit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("export", _facts(19)), ("compare", _facts(21))]))
     assert full_size.main(["--work", str(tmp_path)]) == 1
     monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("compare", _facts(19))]))
     assert full_size.main(["--work", str(tmp_path)]) == 0
 
 
-def test_backends_that_disagree_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_size_run_with_disagreeing_backends_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size, "_steps", lambda *_: iter([("compare", _facts(1, difference=2e-4))]))
     assert full_size.main(["--work", str(tmp_path)]) == 1
 
@@ -71,5 +69,5 @@ def _facts(gigabytes: int, difference: float = 1e-6) -> dict[str, float]:
 
 
 @pytest.mark.full
-def test_full_size_model_is_exported_verified_and_run_within_20_gigabytes(tmp_path: Path) -> None:
+def test_the_full_size_model_is_exported_and_run_within_20_gigabytes(tmp_path: Path) -> None:
     assert full_size.main(["--work", str(tmp_path)]) == 0

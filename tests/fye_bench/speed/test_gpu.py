@@ -14,14 +14,13 @@ SCRIPT = Path(__file__).parents[3] / "bench" / "gpu.sh"
 
 
 def script(out: Path, *arguments: str, python: str = "echo") -> subprocess.CompletedProcess[str]:
-    """Of what it would run, echo shows the arguments."""
     environment = os.environ | {"PYTHON": python, "OUT": str(out)}
     return subprocess.run(
         ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
     )
 
 
-def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
+def test_gpu_sh_without_a_command_prints_its_commands(tmp_path: Path) -> None:
     run = script(tmp_path)
     assert run.returncode == 2 and not run.stdout
     for command in ("train", "first", "kernels", "model", "dry-run"):
@@ -29,7 +28,7 @@ def test_the_script_says_what_it_can_do(tmp_path: Path) -> None:
     assert run.stderr.splitlines()[-1].startswith("taken from .whl")  # the whole of its head
 
 
-def test_the_script_passes_arguments_on(tmp_path: Path) -> None:
+def test_gpu_sh_passes_arguments_on(tmp_path: Path) -> None:
     tests, kernels = script(tmp_path, "kernels", "--only", "geglu").stdout.splitlines()
     assert tests.endswith("tests/fye_kernels")
     assert kernels == f"-m fye_bench.speed.kernels --json {tmp_path}/kernels.json --only geglu"
@@ -43,7 +42,7 @@ def test_the_first_run_has_what_is_left_of_590_seconds(tmp_path: Path) -> None:
     assert found is not None and int(found[1]) <= 590
 
 
-def test_tests_that_fail_do_not_keep_kernels_from_being_timed(tmp_path: Path) -> None:
+def test_gpu_sh_times_kernels_although_their_tests_fail(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho $2 $4; [ $2 != pytest ]\n")
     python.chmod(0o755)
@@ -53,7 +52,7 @@ def test_tests_that_fail_do_not_keep_kernels_from_being_timed(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_all_of_it_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gpu_benchmark_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", "tiny", "--size", "64x64", "--frames", "3", "--steps", "7", "--compute", "fp32"]
     assert gpu.main([*arguments, "--rounds", "1", "--json", str(tmp_path / "gpu.json")]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
@@ -61,12 +60,8 @@ def test_all_of_it_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureF
         assert difference["relative_rms"] < 2e-3 and difference["cosine"] > 0.99999, name
     assert list(found["stages"]) == ["evaluation", "decode", "encode"]
     assert all(set(stage["median"]) == {"baseline", "runtime"} for stage in found["stages"].values())
-    assert [(clip["way"], clip["evaluations"]) for clip in found["clips"]] == [
-        ("baseline", 7),
-        ("runtime", 7),
-        ("runtime", 6),
-        ("runtime", 5),
-    ]
+    clips = [(clip["way"], clip["evaluations"]) for clip in found["clips"]]
+    assert clips == [("baseline", 7), ("runtime", 7), ("runtime", 6), ("runtime", 5)]
     counted, rate = found["operations"], found["matrix_flop_per_second"]
     for clip in found["clips"]:
         floor = (clip["evaluations"] * counted["denoiser"] + counted["vae_decoder"]) / rate
@@ -79,26 +74,17 @@ def test_all_of_it_runs_on_a_small_model(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_runtime_that_strays_from_float32_is_named() -> None:
-    checks = {
-        "runtime, frames": 3e-3,
-        "runtime, v_conditional": 1e-3,
-        "runtime, v_unconditional": 1e-3,
-        "runtime, replayed": 1e-3,
-        "baseline, frames": 1.6e-3,
-        "baseline, v_conditional": 1e-3,
-        "baseline, v_unconditional": 1e-3,
-    }
+    small = [f"{way}, {half}" for way in ("runtime", "baseline") for half in ("v_conditional", "v_unconditional")]
+    checks = {"runtime, frames": 3e-3, "baseline, frames": 1.6e-3} | dict.fromkeys((*small, "runtime, replayed"), 1e-3)
 
     def strayed(**changed: float) -> list[str]:
         errors = checks | {f"runtime, {name}": error for name, error in changed.items()}
         return gpu.strayed({name: {"relative_rms": error, "cosine": 1.0} for name, error in errors.items()})
 
-    assert strayed() == []
-    assert strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
+    assert strayed() == [] and strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
     assert strayed(frames=3.4e-3, replayed=float("nan")) == ["runtime, frames", "runtime, replayed"]
 
 
 def test_the_full_size_needs_a_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert gpu.main([]) == 2
-    assert "--config tiny" in capsys.readouterr().err
+    assert gpu.main([]) == 2 and "--config tiny" in capsys.readouterr().err

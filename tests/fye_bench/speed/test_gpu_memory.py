@@ -12,7 +12,7 @@ from fye_export.random_checkpoint import PRESETS
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_count_is_the_most_that_lives_at_once() -> None:
+def test_counted_memory_is_the_peak_of_live_tensors() -> None:
     x = torch.empty(1000, device="meta")  # 4 kB
     with Allocations() as allocations:
         allocations.know([x])
@@ -43,7 +43,7 @@ def test_activations_grow_with_the_frames_and_weights_do_not() -> None:
     assert few.peaks["reference"] == many.peaks["reference"]  # once per portrait
 
 
-def test_low_memory_holds_neither_the_reference_network_nor_clip_while_it_denoises() -> None:
+def test_low_memory_frees_the_reference_network_and_clip_before_denoising() -> None:
     weights = dict.fromkeys(("unet", "referencenet", "lmk_guider", "vae", "image_encoder"), 100)
     peaks = dict.fromkeys(("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder"), 10)
     needs = Needs(weights, 0, peaks)
@@ -67,7 +67,7 @@ def test_the_committed_result_has_the_table_s_clips_and_the_released_weights() -
             assert f"{clip[total] / 2**30:.1f} GiB" in row
 
 
-def test_the_readme_s_table_is_that_result() -> None:
+def test_the_memory_table_of_the_readme_shows_the_committed_result() -> None:
     result = json.loads((ROOT / "bench/results/gpu_memory.json").read_text())
     lines = (ROOT / "README.md").read_text().splitlines()
     clips = [clip for clip in result["clips"] if clip["size"] == "512x512"]

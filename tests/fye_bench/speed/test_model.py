@@ -56,7 +56,9 @@ def making(exported: Path, golden_checkpoint: Path, tmp_path: Path, monkeypatch:
     return making
 
 
-def test_the_second_call_exports_nothing(making: Making, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_reuses_the_exported_model(
+    making: Making, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = making.find()
     monkeypatch.chdir(tmp_path)  # the place of the call makes no difference
     assert making.find() == first and first.bundle.is_relative_to(tmp_path / "cache" / "fye-rt" / "bench")
@@ -65,9 +67,8 @@ def test_the_second_call_exports_nothing(making: Making, tmp_path: Path, monkeyp
     assert all(str(first.bundle.parent) in text for text in making.said)
 
 
-def test_fresh_exports_again(making: Making) -> None:
-    assert making.find() == making.find(fresh=True)
-    assert making.made == 2 * ["checkpoint", "bundle"]
+def test_fresh_exports_the_model_again(making: Making) -> None:
+    assert making.find() == making.find(fresh=True) and making.made == 2 * ["checkpoint", "bundle"]
 
 
 @pytest.mark.parametrize("change", ["sources", "libraries", "config", "seed", "precision"])
@@ -88,7 +89,7 @@ def test_a_model_made_from_something_else_is_exported_again(
     assert second != first and making.made == 2 * ["checkpoint", "bundle"]
 
 
-def test_the_name_covers_the_exporter_and_itself() -> None:
+def test_the_name_of_a_model_covers_the_sources_of_its_exporter() -> None:
     assert {"export.py", "networks.py", "bundle.py", "model.py"} <= {file.name for file in model._sources()}
 
 
@@ -120,7 +121,7 @@ def test_an_export_that_was_cut_short_goes_on_with_its_checkpoint(
     assert making.made == ["checkpoint", "bundle"]
 
 
-def test_two_that_ask_at_once_make_it_once(making: Making) -> None:
+def test_two_concurrent_calls_export_the_model_once(making: Making) -> None:
     threads = [threading.Thread(target=making.find) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -146,6 +147,6 @@ def test_a_model_that_is_being_made_is_not_removed(making: Making, monkeypatch: 
     assert first.bundle.exists()
 
 
-def test_fresh_is_of_the_model_that_is_kept(exported: Path, golden_checkpoint: Path) -> None:
+def test_fresh_is_refused_together_with_a_bundle(exported: Path, golden_checkpoint: Path) -> None:
     with pytest.raises(OptionError, match="--fresh makes the mid-size model again"):
         main(["--fresh", "--bundle", str(exported), "--checkpoint", str(golden_checkpoint)])

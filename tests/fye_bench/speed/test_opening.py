@@ -76,9 +76,7 @@ def layers() -> onnx_graph.Graph:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_opening_a_graph_adds_at_most_1_15_times_its_weights_to_anonymous_memory(
-    tmp_path: Path, precision: str
-) -> None:
+def test_opening_a_graph_takes_at_most_1_15_times_its_weights_of_memory(tmp_path: Path, precision: str) -> None:
     bundle = write_bundle(tmp_path / "bundle", precision)
     with Worker() as worker:
         seen = measure_opening(Candidate(bundle, "onnxruntime", "fp32"), worker, ["denoiser"])
@@ -89,7 +87,7 @@ def test_opening_a_graph_adds_at_most_1_15_times_its_weights_to_anonymous_memory
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_openvino_holds_its_weights_once_after_the_first_run_and_those_stored_in_float16_once_more(
+def test_openvino_holds_float32_weights_once_and_float16_weights_twice(
     tmp_path: Path, precision: str, compute: str
 ) -> None:
     pytest.importorskip("openvino")

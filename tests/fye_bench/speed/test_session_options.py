@@ -8,19 +8,13 @@ from fye_bench.speed.session_options import CHANGES, THREADS
 from fye_rt.backends.onnxruntime import session_options
 
 ATTRIBUTES = ("intra_op_num_threads", "enable_cpu_mem_arena", "enable_mem_pattern", "graph_optimization_level")
-ENTRIES = (
-    "session.disable_prepacking",
-    "session.dynamic_block_base",
-    "session.force_spinning_stop",
-    "session.intra_op.allow_spinning",
-    "session.set_denormal_as_zero",
-    "session.use_device_allocator_for_initializers",
-)
+ENTRIES = ("disable_prepacking", "dynamic_block_base", "force_spinning_stop", "intra_op.allow_spinning")
+ENTRIES += ("set_denormal_as_zero", "use_device_allocator_for_initializers")
 
 
 def entry(options: Any, key: str) -> str | None:
     try:
-        return options.get_session_config_entry(key)
+        return options.get_session_config_entry(f"session.{key}")
     except RuntimeError:  # it is not set
         return None
 

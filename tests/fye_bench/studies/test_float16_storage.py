@@ -13,7 +13,7 @@ from fye_rt import Bundle
 from fye_rt.errors import BundleError
 
 
-def test_every_value_rounds_to_what_it_was_and_lies_anywhere_around_it() -> None:
+def test_a_value_before_rounding_is_drawn_around_its_float16_value() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     # beyond the largest, a half step up is infinity
     values = every[np.abs(every) < np.finfo(np.float16).max]
@@ -26,7 +26,7 @@ def test_every_value_rounds_to_what_it_was_and_lies_anywhere_around_it() -> None
     assert np.abs(steps).max() <= 0.5
 
 
-def test_float32_stays() -> None:
+def test_float32_weights_are_not_changed() -> None:
     values = np.float32([0.1, -3])
     assert float16_storage.unrounded(values, np.random.default_rng(0)) is values
 
@@ -41,13 +41,12 @@ def test_the_twins_checkpoint_rounds_to_the_bundle(tiny_bundle: Path, tmp_path: 
         if key not in twin.tensors(network):
             continue  # derived
         made = twin.tensors(network)[key].numpy()
-        assert made.dtype == np.float32
-        assert np.array_equal(made.astype(stored.dtype), stored)
+        assert made.dtype == np.float32 and np.array_equal(made.astype(stored.dtype), stored)
         changed += np.count_nonzero(made != stored)
     assert changed > 100_000
 
 
-def test_nothing_was_rounded_in_a_bundle_of_float32(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_float32_bundle_has_no_weights_before_rounding(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = replace(Bundle.load(tiny_bundle), precision="fp32")
     with pytest.raises(BundleError, match="stored in fp32: nothing of it was rounded"):
         float16_storage.write(bundle, tmp_path / "twin")

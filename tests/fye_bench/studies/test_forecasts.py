@@ -36,19 +36,18 @@ def judged(**more: Any) -> dict[str, Any]:
     return row
 
 
-def test_what_is_as_good_is_lossless_and_what_is_a_little_worse_is_not() -> None:
+def test_a_forecast_is_lossless_only_if_no_metric_is_worse() -> None:
     assert judged(ssim=0.8)["lossless"]
     assert judged(ssim=0.795)["lossless"]  # 0.6 %
     worse = judged(ssim=0.79)
     assert not worse["lossless"] and worse["worst"]["metric"] == "ssim"
     assert worse["worst"]["relative"] == pytest.approx(0.0125)
     assert not judged(ssim=0.8, error=0.102)["lossless"]  # errors are better small
-    assert judged(ssim=0.8, error=0.05)["lossless"]
-    assert not judged(ssim=0.8, distance=34.0)["lossless"]
+    assert judged(ssim=0.8, error=0.05)["lossless"] and not judged(ssim=0.8, distance=34.0)["lossless"]
     assert judged(ssim=0.8)["clips"] == 10 and judged(ssim=0.8)["speedup"] == 5.0
 
 
-def test_one_family_that_is_worse_is_enough() -> None:
+def test_a_forecast_that_is_worse_for_one_family_is_not_lossless() -> None:
     clips = [(case, seed) for case in range(40) for seed in range(1)]
     full = [measured(*clip, FULL, 0.8) for clip in clips]
     found = [measured(*clip, "some @ 6", 0.77 if clip[0] % 4 == 2 else 0.82) for clip in clips]
@@ -57,7 +56,7 @@ def test_one_family_that_is_worse_is_enough() -> None:
     assert row["worst_subset"]["metric"] == "ssim, sculptures"
 
 
-def test_a_line_of_the_log_comes_back_as_it_was() -> None:
+def test_a_logged_measurement_is_read_back_unchanged() -> None:
     one = measured(3, 1, "some @ 6", 0.7)
     again = Measured.parse(one.line())
     assert again.key == one.key and again.evaluations == 6 and again.distance == 50.0
@@ -65,7 +64,7 @@ def test_a_line_of_the_log_comes_back_as_it_was() -> None:
     np.testing.assert_allclose(again.scores.read, one.scores.read, atol=1e-5)
 
 
-def test_every_way_to_a_budget_evaluates_that_often() -> None:
+def test_every_forecast_keeps_its_budget_of_evaluations() -> None:
     config = SchedulerConfig()
     found = list(ways(Options(), (4, 8, 12)))
     assert len({str(way) for way in found}) == len(found) > 40
@@ -84,18 +83,17 @@ def log(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "log.jsonl"
 
 
-def test_the_command_measures_every_way_and_draws_them(log: Path) -> None:
+def test_the_forecast_study_measures_and_plots_every_method(log: Path) -> None:
     expected = [*map(str, ways(Options(steps=6), (3,))), FULL]
     lines = log.read_text().splitlines()
     assert sorted(json.loads(line)["way"] for line in lines[1:]) == sorted(expected)
     result = json.loads((log.parent / "r.json").read_text())
-    assert result["clips"] == 1
-    assert result["methods"]["calibrated"][0]["evaluations"] == 3
+    assert result["clips"] == 1 and result["methods"]["calibrated"][0]["evaluations"] == 3
     assert len(list(table(result["methods"]))) == len(expected)
     assert media.read_image(log.parent / "r.png").std() > 5
 
 
-def test_it_goes_on_with_what_is_missing(log: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_resumed_forecast_study_measures_the_missing_methods(log: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     whole = log.read_text().splitlines(keepends=True)
     (tmp_path / "part.jsonl").write_text("".join(whole[:5]))
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(tmp_path / "part.jsonl")]
@@ -107,7 +105,7 @@ def test_it_goes_on_with_what_is_missing(log: Path, tiny_bundle: Path, tmp_path:
         assert one.scores.numbers["psnr"] == theirs[one.way].scores.numbers["psnr"]
 
 
-def test_only_the_methods_asked_for_are_measured(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_forecast_study_measures_only_the_requested_methods(tiny_bundle: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     chosen = ["--log", str(log), "--methods", "UniPC 2", "calibrated"]
     assert main(["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, *chosen]) == 0
@@ -115,11 +113,12 @@ def test_only_the_methods_asked_for_are_measured(tiny_bundle: Path, tmp_path: Pa
     assert {json.loads(line)["way"] for line in lines} == {FULL, "UniPC 2 @ 3", "calibrated @ 3"}
 
 
-def test_a_log_of_another_run_is_refused(log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_forecast_study_refuses_the_log_of_another_run(
+    log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(log), "--guidance", "2"]
-    assert main(arguments) == 2
-    assert "another run" in capsys.readouterr().err
+    assert main(arguments) == 2 and "another run" in capsys.readouterr().err
 
 
-def test_a_way_says_what_it_is() -> None:
+def test_a_forecast_is_printed_with_its_settings() -> None:
     assert str(Way("calibrated", 6, replace(Options(), seed=1))) == "calibrated @ 6"

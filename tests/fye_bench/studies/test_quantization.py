@@ -37,7 +37,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "load", load_once)
 
 
-def test_errors_and_clips_of_each_precision_are_written(
+def test_the_quantization_study_writes_errors_and_clips_of_each_precision(
     short: None, tiny_bundle: Path, tmp_path: Path, opencv: None
 ) -> None:
     file = tmp_path / "quantization.json"
@@ -62,6 +62,6 @@ def test_errors_and_clips_of_each_precision_are_written(
     assert result["workload"]["cases"] == 1 and result["workload"]["models"][0]["digest"]
 
 
-def test_a_file_that_cannot_be_written_is_told_before_the_work(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_the_study(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose a folder that exists"):
         quantization.main(["--bundle", str(tiny_bundle), "--json", str(tmp_path / "missing" / "made.json")])

@@ -25,14 +25,14 @@ def test_a_long_clip_is_in_motion_from_its_first_frame_to_its_last() -> None:
 
 
 @pytest.mark.parametrize(("kind", "most"), [("reference", 1.2), ("context", 1.23), ("progressive", 1.15)])
-def test_evaluations_of_a_frame(kind: str, most: float) -> None:
+def test_the_evaluations_of_a_frame_are_counted_over_all_windows(kind: str, most: float) -> None:
     landmarks = np.zeros((300, *SIZE, 3), np.uint8)
     borders, evaluations = windows.layout(landmarks, Options(), kind)
     assert borders.shape == (299,) and 10 < borders.sum() < 100
     assert 1 <= evaluations / 300 <= most
 
 
-def test_the_command_measures_every_kind_and_what_a_forecast_costs_there(
+def test_the_window_study_measures_every_kind_with_and_without_forecast(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--json", str(tmp_path / "windows.json"), "--picture", str(tmp_path / "windows.png")]
@@ -40,8 +40,7 @@ def test_the_command_measures_every_kind_and_what_a_forecast_costs_there(
     forecast = ["--steps", "4", "--forecast", "reuse", "--evaluations", "2", "--full"]
     assert main(["bench", "windows", "--bundle", str(tiny_bundle), *small, *forecast, *files]) == 0
     result = json.loads((tmp_path / "windows.json").read_text())
-    assert result["workload"]["size"] == [64, 72]
-    assert tuple(result["windows"]) == windows.KINDS
+    assert result["workload"]["size"] == [64, 72] and tuple(result["windows"]) == windows.KINDS
     for row in result["windows"].values():
         assert row["first_frame_seconds"] <= row["seconds"]
         assert row["error"]["mean"] > 0 and row["evaluations_per_frame"] >= 1
@@ -56,7 +55,9 @@ def test_the_command_measures_every_kind_and_what_a_forecast_costs_there(
 
 
 @pytest.mark.parametrize("wrong", [("--frames", "20"), ("--full",), ("--size", "64")])
-def test_a_wrong_argument_is_one_line(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_of_the_window_study_is_one_line(
+    wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", "windows", *wrong]) == 2
     error = capsys.readouterr().err
     assert wrong[0] in error and error.count("\n") == 1 and len(error) < 200

@@ -16,7 +16,6 @@ def digest(path: Path) -> str:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """A valid manifest; its files are written, and hold anything."""
     for name in ("a.png", "b.png", "b.npz", "talk.mp4", "nod.npz"):
         (folder / name).write_bytes(f"{name} of a test".encode())
 
@@ -44,7 +43,6 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def written(folder: Path, change: Change = lambda manifest: None) -> Path:
-    """A folder with a suite, changed."""
     manifest = content(folder)
     change(manifest)
     (folder / "suite.json").write_text(json.dumps(manifest))

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def pairs(suite: Suite, mode: str) -> list[str]:
     return [pair.name for pair in suite.pairs if pair.mode == mode]
 
 
-def test_a_folder_becomes_a_suite_of_what_lies_in_it(folder: Path, report: list[str]) -> None:
+def test_a_folder_becomes_a_suite_of_its_portraits_and_motions(folder: Path, report: list[str]) -> None:
     suite = collect(folder, licence="CC0", report=report.append)
     assert suite == Suite.load(folder) and suite.name == "My faces" and not list(faults(suite))
     assert {name: one.family for name, one in suite.portraits.items()} == {
@@ -85,7 +84,7 @@ def test_a_folder_becomes_a_suite_of_what_lies_in_it(folder: Path, report: list[
     assert len(report) == 1 and report[0].startswith(NOBODY)
 
 
-def test_nothing_else_is_written_or_changed(folder: Path) -> None:
+def test_collecting_a_suite_writes_only_its_manifest(folder: Path) -> None:
     def state() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
 
@@ -102,12 +101,14 @@ def test_nothing_else_is_written_or_changed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "own", "cross"), [("self", 2, 0), ("cross", 0, 12), ("all", 2, 14), (5, 2, 3), (1, 1, 0), (99, 2, 14)]
 )
-def test_pairs_are_as_many_as_asked_for(wanted: str | int, own: int, cross: int, folder: Path) -> None:
+def test_a_collected_suite_has_the_requested_number_of_pairs(
+    wanted: str | int, own: int, cross: int, folder: Path
+) -> None:
     suite = collect(folder, pairs=wanted)
     assert (len(pairs(suite, "self")), len(pairs(suite, "cross"))) == (own, cross)
 
 
-def test_what_cannot_be_used_is_said_and_left_out(folder: Path, report: list[str], tmp_path: Path) -> None:
+def test_unusable_files_are_reported_and_left_out(folder: Path, report: list[str], tmp_path: Path) -> None:
     portraits, motions = folder / "portraits", folder / "motions"
     (portraits / "empty.png").touch()
     (portraits / "cut.png").write_bytes((portraits / "people" / "anna.png").read_bytes()[:1500])
@@ -131,7 +132,7 @@ def test_what_cannot_be_used_is_said_and_left_out(folder: Path, report: list[str
     assert len(report) == 12  # and that nobody looked for faces
 
 
-def test_files_are_what_they_hold_whatever_they_are_called(folder: Path, report: list[str]) -> None:
+def test_files_are_recognised_by_content_and_not_by_name(folder: Path, report: list[str]) -> None:
     portraits, motions = folder / "portraits", folder / "motions"
     for name in ("photo", "photo2.jfif", "photo3.mp4"):
         picture(portraits / "made.png", 7).rename(portraits / name)
@@ -149,7 +150,7 @@ def test_files_are_what_they_hold_whatever_they_are_called(folder: Path, report:
     ]
 
 
-def test_names_are_valid_and_unique(tmp_path: Path) -> None:
+def test_names_of_a_collected_suite_are_valid_and_unique(tmp_path: Path) -> None:
     for seed, stem in enumerate(("Ä b--c", "Ä_b-c", "a B", "A_b", "--", "日本", "x" * 90, "x" * 91, "a" * 40 + "--b")):
         picture(tmp_path / "portraits" / f"{stem}.png", seed)
     video(tmp_path / "videos" / "_-m.mp4")
@@ -160,7 +161,7 @@ def test_names_are_valid_and_unique(tmp_path: Path) -> None:
     assert not any("--" in name for name in suite.portraits)
 
 
-def test_groups_of_a_report_are_told_apart(tmp_path: Path) -> None:
+def test_families_and_kinds_of_one_name_are_renamed(tmp_path: Path) -> None:
     picture(tmp_path / "portraits" / "anna" / "one.png")
     picture(tmp_path / "portraits" / "all" / "two.png", 1)
     video(tmp_path / "motions" / "anna" / "hello.mp4")
@@ -170,7 +171,7 @@ def test_groups_of_a_report_are_told_apart(tmp_path: Path) -> None:
     assert {one.kind for one in suite.motions.values()} == {"anna motions", "nods"}
 
 
-def test_two_portraits_of_one_name_own_no_video(folder: Path, report: list[str]) -> None:
+def test_a_video_whose_name_fits_two_portraits_belongs_to_neither(folder: Path, report: list[str]) -> None:
     picture(folder / "portraits" / "cartoons" / "anna.png", 9)
     suite = collect(folder, report=report.append)
     assert pairs(suite, "self") == ["ben--ben"]
@@ -185,20 +186,16 @@ def test_a_text_beside_a_file_names_its_source(folder: Path) -> None:
     assert suite.portraits["ben"].source == "the web"
 
 
-def looks(seen: Callable[[Path], bool]) -> Callable[..., None]:
-    def detect(image: object, model: Path, name: str) -> None:
-        if name and not seen(Path(name)):
-            raise FaceNotFoundError("no face")
-
-    return detect
-
-
-def test_a_portrait_without_a_face_is_in_no_pair_until_its_landmarks_are_there(
+def test_a_portrait_without_a_face_is_in_no_pair_without_landmarks(
     folder: Path, report: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    def detect(image: object, model: Path, name: str) -> None:
+        if name and Path(name).stem == "wolf":
+            raise FaceNotFoundError("no face")
+
     model = tmp_path / "face_landmarker.task"
     model.touch()
-    monkeypatch.setattr(probe, "detect_image", looks(lambda path: path.stem != "wolf"))
+    monkeypatch.setattr(probe, "detect_image", detect)
     suite = collect(folder, landmarker=model, report=report.append)
     assert "wolf" in suite.portraits and "wolf" not in {pair.portrait.name for pair in suite.pairs}
     assert len(report) == 1 and "wolf.png is in no pair" in report[0] and "wolf.landmarks.npz" in report[0]
@@ -215,13 +212,13 @@ def test_a_portrait_without_a_face_is_in_no_pair_until_its_landmarks_are_there(
     assert any("lost.npz belongs to no portrait" in line for line in report)
 
 
-def test_a_landmarker_that_was_named_must_be_there(folder: Path) -> None:
+def test_a_named_landmarker_that_does_not_exist_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="the given landmarker"):
         collect(folder, landmarker=folder / "none.task")
     assert not (folder / "suite.json").exists()
 
 
-def test_a_real_landmarker_sees_a_face_and_none(
+def test_collecting_with_a_real_landmarker_finds_the_faces(
     talking_head: Path, landmarker: Path, tmp_path: Path, report: list[str]
 ) -> None:
     (tmp_path / "videos").mkdir()
@@ -245,7 +242,7 @@ def test_a_folder_with_nothing_to_use_is_refused(what: str, tmp_path: Path) -> N
     assert not (tmp_path / "suite.json").exists()
 
 
-def test_portraits_and_motions_without_a_pair_are_no_suite(tmp_path: Path) -> None:
+def test_a_folder_whose_files_make_no_pair_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "portraits" / "a.png")
     video(tmp_path / "motions" / "b.mp4")
     with pytest.raises(InputError, match="make no pair"):

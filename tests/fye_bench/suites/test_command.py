@@ -23,7 +23,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
     return code, out.splitlines(), err.splitlines()
 
 
-def test_drawn_check_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_drawn_suite_is_checked_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "suite"
     sizes = ("--portraits", 3, "--motions", 2, "--frames", 2, "--size", "64x72", "--quiet")
     code, out, err = run(capsys, "drawn", folder, *sizes)
@@ -40,7 +40,7 @@ def test_drawn_check_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert shown["licences"] == "Apache-2.0 5"
 
 
-def test_check_says_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fye_suite_check_prints_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(tmp_path)
     (tmp_path / "a.png").unlink()
     (tmp_path / "nod.npz").write_bytes(b"another")
@@ -49,7 +49,7 @@ def test_check_says_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.C
     assert "a.png does not exist" in err[0] and "nod.npz is not the file" in err[1]
 
 
-def test_show_of_a_stranger_needs_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fye_suite_show_needs_no_files_of_the_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(tmp_path)
     (tmp_path / "a.png").unlink()
     code, out, _ = run(capsys, "show", tmp_path)
@@ -65,7 +65,7 @@ def make(folder: Path) -> None:
     media.write_video(folder / "videos" / "a.mp4", [image, image], 25.0)
 
 
-def test_init_says_what_is_left_out_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fye_suite_init_prints_the_files_that_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path)
     (tmp_path / "portraits" / "c.png").write_text("none")
     landmarks = ("--family", "people", "--kind", "talking", "--source", "here", "--licence", "CC0", "--pairs", "all")
@@ -76,7 +76,7 @@ def test_init_says_what_is_left_out_and_where(tmp_path: Path, capsys: pytest.Cap
     assert suite.portraits["b"].family == "people" and suite.motions["a"].kind == "talking"
 
 
-def test_init_and_check_need_no_torch(tmp_path: Path) -> None:
+def test_fye_suite_needs_no_torch(tmp_path: Path) -> None:
     make(tmp_path)
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -91,22 +91,21 @@ def test_init_and_check_need_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
-        ["burn"],
-        ["init"],
-        ["init", "none"],
-        ["init", ".", "--pairs", "0"],
-        ["init", ".", "--pairs", "some"],
-        ["init", ".", "--licence", "a\nb"],
-        ["drawn", "new", "--size", "large"],
-        ["drawn", "new", "--portraits", "0"],
-        ["drawn", "."],
-        ["check", "none"],
-        ["show", "none", "--pairs", "all"],
+        *(
+            [],
+            ["burn"],
+            ["init"],
+            ["init", "none"],
+            ["drawn", "."],
+            ["check", "none"],
+            ["show", "none", "--pairs", "all"],
+        ),
+        *(["init", ".", *wrong] for wrong in (["--pairs", "0"], ["--pairs", "some"], ["--licence", "a\nb"])),
+        *(["drawn", "new", *wrong] for wrong in (["--size", "large"], ["--portraits", "0"])),
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_line_and_code_2(
+def test_a_wrong_argument_of_fye_suite_is_one_line_and_code_2(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -117,7 +116,7 @@ def test_a_mistake_is_one_line_and_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["something"]
 
 
-def test_the_page_has_every_option_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documentation_of_fye_suite_has_every_option_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     page = PAGE.read_text()
     for command in ("init", "drawn", "check", "show"):
         assert main(["suite", command, "--help"]) == 0

@@ -37,7 +37,7 @@ def drawn(pair: Pair, size: tuple[int, int] = SIZE) -> Truth:
     return pair.truth.draw(size, Motion.load(pair.motion.path))
 
 
-def test_its_files_are_what_it_says(suite: Suite) -> None:
+def test_the_files_of_a_drawn_suite_match_its_manifest(suite: Suite) -> None:
     assert (len(suite.portraits), len(suite.motions)) == (24, 6)
     assert not list(faults(suite)) and not list(notes(suite)) and not list(drawn_otherwise(suite))
     assert Suite.load(suite.folder) == suite
@@ -50,7 +50,7 @@ def test_its_files_are_what_it_says(suite: Suite) -> None:
         assert found.times[1] == pytest.approx(3 / 25)
 
 
-def test_the_same_command_gives_the_same_bytes(suite: Suite, tmp_path: Path) -> None:
+def test_a_suite_drawn_twice_has_the_same_bytes(suite: Suite, tmp_path: Path) -> None:
     again = draw_suite(tmp_path / "again", portraits=24, motions=6, frames=4, size=SIZE)
     names = sorted(path.relative_to(suite.folder) for path in suite.folder.rglob("*") if path.is_file())
     assert len(names) == 24 * 2 + 6 + 1
@@ -58,7 +58,7 @@ def test_the_same_command_gives_the_same_bytes(suite: Suite, tmp_path: Path) -> 
     assert again.digest == suite.digest
 
 
-def test_another_seed_shows_other_characters(suite: Suite, tmp_path: Path) -> None:
+def test_a_suite_drawn_with_another_seed_shows_other_characters(suite: Suite, tmp_path: Path) -> None:
     other = draw_suite(tmp_path / "other", portraits=1, motions=1, frames=2, size=SIZE, seed=1)
     first, second = (next(iter(one.portraits.values())).sha256 for one in (suite, other))
     assert first != second
@@ -66,13 +66,13 @@ def test_another_seed_shows_other_characters(suite: Suite, tmp_path: Path) -> No
     assert isinstance(truth, DrawnTruth) and truth.identity == HELD_OUT_SEED + FIRST_CHARACTER + CHARACTERS
 
 
-def test_nobody_in_it_is_known_from_elsewhere(suite: Suite) -> None:
+def test_the_characters_of_a_drawn_suite_are_used_nowhere_else(suite: Suite) -> None:
     seeds = {pair.truth.identity for pair in suite.pairs if isinstance(pair.truth, DrawnTruth)}
     least = min(seeds) - HELD_OUT_SEED
     assert least == FIRST_CHARACTER and least - max(*demo.CHARACTERS.values(), FIRST_READER, FIRST_IDENTITY) > 50_000
 
 
-def test_every_motion_drives_its_performer_and_every_portrait_is_driven_by_another(suite: Suite) -> None:
+def test_every_motion_drives_its_performer_and_another_portrait(suite: Suite) -> None:
     own = [pair for pair in suite.pairs if pair.mode == "self"]
     cross = [pair for pair in suite.pairs if pair.mode == "cross"]
     assert {pair.motion.name for pair in own} == set(suite.motions)
@@ -85,7 +85,7 @@ def test_every_motion_drives_its_performer_and_every_portrait_is_driven_by_anoth
     assert [motion.kind for motion in suite.motions.values()] == [KINDS[m % 5] for m in range(6)]
 
 
-def test_any_first_pairs_of_the_papers_size_are_spread_evenly() -> None:
+def test_any_first_pairs_of_a_full_suite_cover_families_and_kinds_evenly() -> None:
     cast = [drawing._truth(number, 0) for number in range(500)]
     content = {
         "portraits": {f"p{i:04d}": {"family": truth.family} for i, truth in enumerate(cast)},
@@ -104,7 +104,7 @@ def test_any_first_pairs_of_the_papers_size_are_spread_evenly() -> None:
         assert abs(own - n * 40 / 540) <= 2
 
 
-def test_the_truth_is_the_portrait_moved_as_the_runtime_moves_landmarks(suite: Suite) -> None:
+def test_the_truth_of_a_drawn_pair_is_the_portrait_moved_by_retargeting(suite: Suite) -> None:
     for pair in suite.pairs[:8]:
         truth = drawn(pair)
         assert pair.portrait.landmarks is not None
@@ -116,7 +116,7 @@ def test_the_truth_is_the_portrait_moved_as_the_runtime_moves_landmarks(suite: S
         assert truth.frames.shape == (4, *SIZE, 3) and truth.frames.dtype == np.uint8 and len(truth) == 4
 
 
-def test_a_performer_moves_as_it_performed(suite: Suite) -> None:
+def test_a_performer_driven_by_its_own_motion_moves_as_it_performed(suite: Suite) -> None:
     for pair in [pair for pair in suite.pairs if pair.mode == "self"][:4]:
         assert isinstance(pair.truth, DrawnTruth)
         motion, truth = Motion.load(pair.motion.path), drawn(pair)
@@ -154,7 +154,7 @@ def test_the_judge_reads_the_true_expressions_in_the_true_frames(tmp_path: Path)
         judge.compare(truths[0], truths[0].frames[:1])
 
 
-def test_portraits_of_another_version_are_found(suite: Suite, tmp_path: Path) -> None:
+def test_portraits_drawn_by_another_version_are_reported(suite: Suite, tmp_path: Path) -> None:
     content = json.loads((suite.folder / "suite.json").read_text())
     for pair in content["pairs"]:
         if pair["portrait"] == suite.pairs[0].portrait.name:
@@ -173,7 +173,7 @@ def test_portraits_of_another_version_are_found(suite: Suite, tmp_path: Path) ->
         ({"size": (60, 64)}, "multiples of 8"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_the_work(
+def test_invalid_arguments_are_refused_before_a_suite_is_drawn(
     arguments: dict[str, int], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawing, "_draw_portraits", lambda *_: pytest.fail("work has begun"))
@@ -181,7 +181,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_work(
         draw_suite(tmp_path / "suite", **arguments)
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_drawing_a_suite_leaves_a_folder_with_other_files_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("keep me")
     with pytest.raises(OutputError, match="choose a new or an empty folder"):
         draw_suite(tmp_path, portraits=1, motions=1, frames=1, size=SIZE)

@@ -15,7 +15,7 @@ def uneven(count: Counter[str], of: int) -> int:
     return max(count.values()) - (min(count.values()) if len(count) == of else 0)
 
 
-def test_crossings_are_every_pair_once_but_the_own_ones() -> None:
+def test_crossings_are_all_pairs_of_different_faces() -> None:
     own = [("p0", "m0"), ("p3", "m7")]
     found = list(crossings(FOUR, FIVE, own))
     assert {(plan.portrait, plan.motion) for plan in found} == set(product(FOUR, FIVE)) - set(own)
@@ -31,7 +31,7 @@ def test_every_portrait_has_one_crossing_before_any_has_two() -> None:
 
 
 @pytest.mark.parametrize("kinds", [4, 5, 7])
-def test_any_first_pairs_are_spread_evenly(kinds: int) -> None:
+def test_any_first_crossings_are_spread_evenly(kinds: int) -> None:
     motions = {f"m{i}": f"kind {i % kinds}" for i in range(2 * kinds)}
     own = [Plan(portrait, motion, "self") for portrait, motion in zip(FOUR, motions, strict=False)]
     every = [*own, *crossings(FOUR, motions, [plan[:2] for plan in own])]
@@ -45,14 +45,12 @@ def test_any_first_pairs_are_spread_evenly(kinds: int) -> None:
         assert abs(sum(plan.mode == "self" for plan in some) - share * n) <= 2
 
 
-def test_a_small_family_comes_first_until_it_is_used_up() -> None:
+def test_crossings_begin_with_the_smallest_family() -> None:
     portraits = {"wolf": "animals"} | {f"p{i}": "people" for i in range(20)}
     plans = list(crossings(portraits, {"m": "talking"}))
     ordered = spread(plans, portraits, {"m": "talking"})
-    assert sorted(ordered) == sorted(plans)
-    assert "wolf" in {plan.portrait for plan in ordered[:2]}
+    assert sorted(ordered) == sorted(plans) and "wolf" in {plan.portrait for plan in ordered[:2]}
 
 
-def test_one_face_with_its_own_motion_alone_crosses_nobody() -> None:
-    assert list(crossings({"p": "people"}, {"m": "talking"}, [("p", "m")])) == []
-    assert spread([], {}, {}) == []
+def test_a_single_face_with_its_own_motion_has_no_crossings() -> None:
+    assert list(crossings({"p": "people"}, {"m": "talking"}, [("p", "m")])) == [] and spread([], {}, {}) == []

@@ -15,11 +15,11 @@ from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.errors import InputError, OptionError
 from tests.fye_bench.suites.suite_files import Change, content, digest, loaded, written
 
+DRAWN = ("pairs", 0, "truth", "drawn")  # where a manifest says how a truth is drawn
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "development" / "suites.md"
 
 
 def setter(*path: Any, value: Any) -> Change:
-    """Puts a value at a place of the manifest."""
 
     def change(found: Any) -> None:
         for key in path[:-1]:
@@ -46,7 +46,7 @@ def refused(folder: Path) -> str:
     return message
 
 
-def test_a_suite_is_what_its_manifest_says(tmp_path: Path) -> None:
+def test_a_suite_has_the_entries_of_its_manifest(tmp_path: Path) -> None:
     suite = loaded(tmp_path)
     assert (suite.folder, suite.name, suite.note) == (tmp_path.resolve(), "two faces", "")
     assert [pair.name for pair in suite.pairs] == ["b--nod", "a--talk", "b--talk"]
@@ -57,11 +57,10 @@ def test_a_suite_is_what_its_manifest_says(tmp_path: Path) -> None:
     b = suite.portraits["b"]
     assert (b.family, b.source, b.licence, suite.motions["nod"].kind) == ("animals", "here", "CC0", "head turns")
     assert b.landmarks and b.landmarks.path == tmp_path.resolve() / "b.npz" and b.landmarks.path.is_absolute()
-    assert suite.portraits["a"].landmarks is None
-    assert len(suite.files()) == 5
+    assert suite.portraits["a"].landmarks is None and len(suite.files()) == 5
 
 
-def test_the_digest_is_of_what_is_said_and_not_of_how(tmp_path: Path) -> None:
+def test_the_digest_of_a_suite_ignores_the_formatting_of_its_manifest(tmp_path: Path) -> None:
     suite = loaded(tmp_path)
     canonical = json.dumps(content(tmp_path), sort_keys=True, separators=(",", ":"))
     assert suite.digest == hashlib.sha256(canonical.encode()).hexdigest()
@@ -73,7 +72,7 @@ def test_the_digest_is_of_what_is_said_and_not_of_how(tmp_path: Path) -> None:
     assert swapped.digest != suite.digest
 
 
-def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) -> None:
+def test_the_first_pairs_of_a_suite_keep_its_digest(tmp_path: Path) -> None:
     suite = loaded(tmp_path)
     few = suite.first(2)
     assert few.pairs == suite.pairs[:2] and few.digest == suite.digest
@@ -113,35 +112,26 @@ def test_the_first_pairs_are_the_first_ones_of_the_same_suite(tmp_path: Path) ->
             setter("pairs", 1, "portrait", value="c"),
             "portrait of pair 2 is 'c'; the suite has no such portrait: add it",
         ),
-        (
-            setter("pairs", 1, "motion", value=["talk"]),
-            "motion of pair 2 is ['talk']; the suite has no such",
-        ),
+        (setter("pairs", 1, "motion", value=["talk"]), "motion of pair 2 is ['talk']; the suite has no such"),
         (setter("pairs", 1, "mode", value="both"), "the mode of pair 2 is 'both'; give 'self' or 'cross'"),
         (setter("pairs", 1, "mode", value="cross"), "pair 'a--talk' is driven by another face"),
         (setter("pairs", 1, "motion", value="nod"), "'nod' is no video"),
         (setter("pairs", 1, "truth", value=None), "the truth of pair 2 is None; give 'driving'"),
-        (
-            setter("pairs", 0, "truth", "drawn", "family", value="robots"),
-            "of the truth of pair 1 is 'robots'; give one of people",
-        ),
-        (setter("pairs", 0, "truth", "drawn", "identity", value=-1), "identity of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=1.5), "placement of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=True), "placement of the truth of pair 1"),
-        (
-            setter("pairs", 0, "truth", "drawn", "placement", value=float("nan")),
-            "placement of the truth of pair 1 is nan",
-        ),
-        (setter("pairs", 0, "truth", "drawn", "placement", value=2**63), "placement of the truth of pair 1"),
-        (setter("pairs", 0, "truth", "drawn", "placement", value="3"), "placement of the truth of pair 1 is '3'"),
-        (setter("pairs", 0, "truth", "drawn", value=None), "the truth of pair 1 is None; give an object"),
-        (dropper("pairs", 0, "truth", "drawn", "identity"), "the truth of pair 1 has no 'identity'; add it"),
+        (setter(*DRAWN, "family", value="robots"), "of the truth of pair 1 is 'robots'; give one of people"),
+        (setter(*DRAWN, "identity", value=-1), "identity of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=1.5), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=True), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value=float("nan")), "placement of the truth of pair 1 is nan"),
+        (setter(*DRAWN, "placement", value=2**63), "placement of the truth of pair 1"),
+        (setter(*DRAWN, "placement", value="3"), "placement of the truth of pair 1 is '3'"),
+        (setter(*DRAWN, value=None), "the truth of pair 1 is None; give an object"),
+        (dropper(*DRAWN, "identity"), "the truth of pair 1 has no 'identity'; add it"),
         (setter("pairs", 0, "_portrait", value="a"), "'_portrait', which is not known"),
         (setter("portraits", "a", "_name", value="b"), "'_name', which is not known"),
         (setter("portraits", "a", "path", value="b.png"), "'path', which is not known"),
     ],
 )
-def test_an_entry_that_is_not_valid_is_named(change: Change, said: str, tmp_path: Path) -> None:
+def test_an_invalid_entry_of_a_manifest_is_named(change: Change, said: str, tmp_path: Path) -> None:
     assert said in refused(written(tmp_path, change))
 
 
@@ -158,12 +148,10 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     secret.write_bytes(b"secret")
     written(folder)
     Suite.load(folder)
-    (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to(secret)
-    assert "a link that leaves the suite's folder" in refused(folder)
-    (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to("a.png")
-    assert "a link that leaves" in refused(folder)
+    for target, said in ((secret, "a link that leaves the suite's folder"), ("a.png", "a link that leaves")):
+        (folder / "a.png").unlink()
+        (folder / "a.png").symlink_to(target)
+        assert said in refused(folder)
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to("b.png")
     Suite.load(folder)
@@ -184,16 +172,16 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     ],
     ids=["empty", "cut", "list", "bytes", "deep", "double", "double inside", "nan", "endless"],
 )
-def test_what_is_no_manifest_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_manifest_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "suite.json").write_bytes(text.encode("latin-1"))
     assert said in refused(tmp_path)
 
 
-def test_a_folder_without_a_manifest_is_told_how_to_get_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     assert "make one with: fye suite init" in refused(tmp_path)
 
 
-def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_beyond_its_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path)
     monkeypatch.setattr(suite_module, "MAX_PAIRS", 2)
     assert "it has 3 pairs; give 1 to 2" in refused(tmp_path)
@@ -203,7 +191,7 @@ def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "the limit is 100" in refused(tmp_path)
 
 
-def test_every_fault_of_a_file_is_found(tmp_path: Path) -> None:
+def test_missing_changed_and_empty_files_of_a_suite_are_reported(tmp_path: Path) -> None:
     suite = loaded(tmp_path)
     calls: list[tuple[int, int]] = []
     assert list(faults(suite, lambda _, done, total: calls.append((done, total)))) == []
@@ -218,7 +206,7 @@ def test_every_fault_of_a_file_is_found(tmp_path: Path) -> None:
         suite.portraits["a"].check()
 
 
-def test_what_is_there_twice_is_a_note_and_no_fault(tmp_path: Path) -> None:
+def test_a_file_listed_twice_is_a_note_and_no_fault(tmp_path: Path) -> None:
     def double(found: dict[str, Any]) -> None:
         (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes())
         found["portraits"]["c"] = found["portraits"]["a"] | {"file": "c.png", "sha256": digest(tmp_path / "c.png")}
@@ -229,7 +217,7 @@ def test_what_is_there_twice_is_a_note_and_no_fault(tmp_path: Path) -> None:
     assert list(notes(suite)) == ["portraits a, c are the same file", "portraits in no pair: c"]
 
 
-def test_the_example_of_the_page_is_a_suite(tmp_path: Path) -> None:
+def test_the_documented_example_of_a_manifest_is_valid(tmp_path: Path) -> None:
     example = re.search(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert example
     (tmp_path / "suite.json").write_text(example[1])
