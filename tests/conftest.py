@@ -1,14 +1,10 @@
 """Fixtures shared by all tests: the recorded numbers of the reference, and bundles to run."""
 
-import gc
-import hashlib
 import importlib
 import os
-import pickle
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +17,6 @@ from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError, InputError
-from fye_rt.files import atomic_folder, locked
 from fye_rt.landmarks import find_landmarker
 from fye_rt.landmarks.draw import load_cv2
 
@@ -154,59 +149,18 @@ def golden_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_export(golden_checkpoint: Path) -> Path:
-    """A folder with `golden_bundle` and the graphs it was made of, cut once for all workers of pytest-xdist.
+    """A folder with `golden_bundle` and the graphs it was made of. Not to be written to."""
+    from tests import golden_bundle
 
-    Cutting takes minutes. The folder is kept in build/, under a name that changes with all it is made from.
-    """
-    import onnx_ir as ir
-
-    from fye_export import export, onnx_graph
-    from fye_export.config import ModelConfig
-    from fye_export.graphs import GraphSpec
-
-    folder = ROOT / "build" / "tests" / f"golden-{_made_from()}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_suffix(".lock"), lambda: None):
-        if not folder.exists():
-            traces = {}
-            cut = onnx_graph.trace
-
-            def trace(spec: GraphSpec, config: ModelConfig) -> "Graph":
-                graph = cut(spec, config)
-                traces[spec.name] = replace(graph, model=ir.to_proto(graph.model).SerializeToString())
-                return graph
-
-            with pytest.MonkeyPatch.context() as patch, atomic_folder(folder) as temporary:
-                patch.setattr(onnx_graph, "trace", trace)
-                export.export(golden_checkpoint, temporary / "bundle", size=(128, 128))
-                (temporary / "traces.pickle").write_bytes(pickle.dumps(traces))
-            gc.freeze()  # tracing leaves a million objects in PyTorch's caches; later collections need not visit them
-    return folder
-
-
-def _made_from() -> str:
-    """A hash of what decides the golden bundle: the exporter, the checkpoint, and the libraries that trace it."""
-    whole = hashlib.sha256()
-    sources = ("export/fye_export/*.py", "fye_rt/bundle.py", "fye_rt/schedule.py", "tests/golden_files.py")
-    for pattern in (*sources, "tests/data/golden/**/*", "tests/conftest.py"):
-        for path in sorted(filter(Path.is_file, ROOT.glob(pattern))):
-            whole.update(path.read_bytes())
-    for library in ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "onnxruntime"):
-        whole.update(f"{library} {machine.installed_version(library)}".encode())
-    return whole.hexdigest()[:16]
+    return golden_bundle.exported(golden_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def golden_traces(golden_export: Path) -> "dict[str, Graph]":
     """The graphs of `golden_bundle` by name: tracing them takes most of an export's time."""
-    import onnx
-    import onnx_ir as ir
+    from tests import golden_bundle
 
-    traces = pickle.loads((golden_export / "traces.pickle").read_bytes())
-    return {
-        name: replace(graph, model=ir.from_proto(onnx.ModelProto.FromString(graph.model)))
-        for name, graph in traces.items()
-    }
+    return golden_bundle.traces(golden_export)
 
 
 @pytest.fixture(scope="session")
