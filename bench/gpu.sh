@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, from a source checkout, without network:
-#   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; again: go on where it stopped
-#   bench/gpu.sh first     all that a GPU alone can show, in one run of at most 590 seconds: one line of JSON after the
-#                          other in $OUT/results.jsonl; further arguments go to fye_bench.first
-#   bench/gpu.sh kernels   every kernel: its tests on the GPU, then its times against PyTorch's; further arguments go to
+# Run what needs an NVIDIA GPU, from a source checkout, without network:
+#   bench/gpu.sh train [VAE_MINUTES] [IMAGE_MINUTES] [MOTION_MINUTES]   train mini at 256x256; a second call continues
+#   bench/gpu.sh first     run all checks and times that need a GPU, in at most 590 seconds, and write lines of JSON to
+#                          $OUT/results.jsonl; further arguments go to fye_bench.first
+#   bench/gpu.sh kernels   test every kernel on the GPU, then time it against PyTorch's; further arguments go to
 #                          fye_bench.speed.kernels
-#   bench/gpu.sh model     the full-size model with random weights: the torch backend against float32, then its times
-#                          against the public code's way; further arguments go to fye_bench.speed.gpu
-#   bench/gpu.sh dry-run   as first, on a CPU, with small shapes and a small model: does everything run?
-# Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks are
-# taken from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
+#   bench/gpu.sh model     compare the full-size model with random weights in the torch backend with float32, then time
+#                          it against the reference implementation; further arguments go to fye_bench.speed.gpu
+#   bench/gpu.sh dry-run   try `first` on a CPU, with small shapes and a small model
+# Results go to $OUT (default build/gpu/out), checkpoints to build/gpu/run. Python packages that the machine lacks come
+# from .whl/ (diffusers and importlib_metadata, if it has PyTorch, transformers and OpenCV).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-build/gpu/out}
@@ -33,7 +33,7 @@ train() {
     done
     rm -rf "$RUN/checkpoint"
     "$PYTHON" -m fye_training.train --preset "$preset" --run "$RUN" --release
-    # in pieces of 15 MB: cat checkpoint.tar.* | tar x
+    # parts of 15 MB; unpack them with: cat checkpoint.tar.* | tar x
     tar -C "$RUN" -cf - checkpoint | split -b 15000000 - "$OUT/checkpoint.tar."
     for stage in "${stages[@]}"; do
         cp "$(ls "$RUN/$stage"-*.png | tail -n 1)" "$OUT/$stage.png"

@@ -1,8 +1,8 @@
-"""Retake the committed results, on a machine that does nothing else.
+"""Measure the committed results again, on an otherwise idle machine.
 
-Writes latency.json, session_options.json and decode_chunks.json within half an hour on two cores; part of that goes
-into making the mid-size model on first use. With --full it also writes full_size.json, for which it makes the full-size
-model below DIR, and decode_chunks_full.json of that model.
+It writes latency.json, session_options.json and decode_chunks.json within half an hour on two cores, which includes
+making the mid-size model on first use. With --full it also makes the full-size model below DIR and writes its
+full_size.json and decode_chunks_full.json.
 """
 
 from pathlib import Path
@@ -19,21 +19,17 @@ def main(
     results: Annotated[Path, option("DIR", "Folder of the results.")] = Path("bench/results"),
     full: Annotated[Path | None, option("DIR", "Also measure the full-size model, made below DIR.")] = None,
 ) -> int:
-    """Retake the committed results, on a machine that does nothing else."""
-
-    def result(name: str) -> list[str]:
-        return ["--json", str(results / name)]
-
+    """Measure the committed results again, on an otherwise idle machine."""
     fp32 = find_model(None, None, terminal.note).bundle
     fp16 = find_model(None, None, terminal.note, precision="fp16").bundle
-    latency.main(["--rounds", "20", "--profile", *result("latency.json")])
-    session_options.main(["--bundle", str(fp32), "--bundle", str(fp16), *result("session_options.json")])
-    decode_chunks.main(["--bundle", str(fp32), *result("decode_chunks.json")])
+    latency.main(["--rounds", "20", "--profile", "--json", f"{results}/latency.json"])
+    session_options.main(["--bundle", str(fp32), "--bundle", str(fp16), "--json", f"{results}/session_options.json"])
+    decode_chunks.main(["--bundle", str(fp32), "--json", f"{results}/decode_chunks.json"])
     if full is None:
         return 0
-    exceeded = full_size.main(["--work", str(full), *result("full_size.json")])
-    decode_chunks.main(["--bundle", str(full / "bundle"), *result("decode_chunks_full.json")])
-    return exceeded
+    code = full_size.main(["--work", str(full), "--json", f"{results}/full_size.json"])
+    decode_chunks.main(["--bundle", f"{full}/bundle", "--json", f"{results}/decode_chunks_full.json"])
+    return code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a measurement was taken on, and what disturbed it."""
+"""Environment of a measurement: machine, versions, commit, and other processes' load."""
 
 import os
 import subprocess
@@ -14,10 +14,10 @@ _BUSY = 0.1  # cores
 
 
 def environment(threads: int = 0) -> dict[str, Any]:
-    """Machine, versions and commit.
+    """Describe the machine, versions and commit.
 
     Args:
-        threads: that the measured code uses; 0: as many as engines take by themselves (`fye_rt.machine.cores`).
+        threads: threads of the measured code; 0: as many as engines take by default (`fye_rt.machine.cores`).
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -28,7 +28,7 @@ def environment(threads: int = 0) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this checkout, with "-dirty" if files differ from it; None outside a checkout."""
+    """Return the git commit of this checkout, with "-dirty" if files differ from it; None outside a checkout."""
     if not (_CHECKOUT / ".git").exists():
         return None
     command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
@@ -39,21 +39,21 @@ def commit() -> str | None:
 
 
 class OtherLoad:
-    """Counts what other processes compute, from its making on. Two engines do not suffer alike from a busy machine."""
+    """Counts what other processes compute since its creation. A busy machine slows some engines more than others."""
 
     def __init__(self) -> None:
         self._start = _usage()
 
     def cores(self) -> float | None:
-        """Cores that other processes used on average; children count as other until they have ended. None: unknown.
+        """Return the mean number of cores that other processes used; None: unknown. Running children count as others.
 
-        Says so on stderr if that is enough to spoil a measurement.
+        A note on stderr reports a load that spoils measurements.
         """
         now = _usage()
         if self._start is None or now is None:
             return None
-        wall, everyone, own = (after - before for before, after in zip(self._start, now, strict=True))
-        cores = max(0.0, everyone - own) / wall
+        wall, total, ours = (after - before for before, after in zip(self._start, now, strict=True))
+        cores = max(0.0, total - ours) / wall
         if cores > _BUSY:
             from fye_rt.cli import terminal  # needs packages that a machine with a GPU may lack
 
@@ -62,11 +62,10 @@ class OtherLoad:
 
 
 def _usage() -> tuple[float, float, float] | None:
-    """Seconds: of the clock, computed by all processes, computed by this one and its children that have ended."""
+    """Return seconds of the clock, and CPU seconds of all processes and of this one with its ended children."""
     try:
         _, user, nice, system, _, _, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[:9]
     except OSError:  # not Linux
         return None
-    everyone = sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return time.monotonic(), everyone, sum(own[:4])
+    total = sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), total, sum(os.times()[:4])

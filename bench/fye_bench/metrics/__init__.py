@@ -1,1 +1,1 @@
-"""What clips are measured with: pictures, motion, faces, seams."""
+"""Metrics of clips: pictures, motion, faces, seams."""

@@ -1,4 +1,4 @@
-"""Whether a number grows along clips."""
+"""Drift: whether a number grows along clips."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,31 @@ from numpy.typing import NDArray
 
 from fye_bench.metrics.statistics import LEVEL, RESAMPLES, Estimate
 
-BLOCK = 25  # frames, a second: what happens in one is hardly related to the next
+BLOCK = 25  # frames of one second, which is hardly related to the next
 
 Array = NDArray[np.float64]
 
 
 def drift(values: Sequence[Array], against: Sequence[Array] | None = None) -> Estimate:
-    """How much a number changes from the first frame to the last, along straight lines, as a share of its mean.
+    """Fit straight lines to a number, and return its change from the first frame to the last as a share of its mean.
 
-    The interval is from clips of resampled seconds: what follows the lines stays, what scatters around them is drawn
-    again in blocks.
+    The interval comes from clips of resampled seconds: the lines stay, and the scatter around them is drawn again in
+    blocks.
 
     Args:
-        values: of each clip, one number a frame; clips of one length, longer than a second.
-        against: the same numbers of the same clips made in another way. How the difference changes is then returned, as
-            a share of these: what makes single frames hard is in both.
+        values: one number a frame of each clip; all clips have the same length, more than a second.
+        against: the same numbers of the same clips, made in another way. The result is then the change of the
+            difference, as a share of these numbers: both contain what makes single frames hard.
 
     Returns:
-        mean, low, high: of the change from first to last frame, over the mean; n: clips.
+        mean, low and high of the change from first to last frame, over the mean; n: number of clips.
     """
     table, mean = np.array(values), float(np.mean(values))
     if against is not None:
         table, mean = table - np.array(against), float(np.mean(against))
-    lines, rest = _fit(table)
+    time = np.linspace(-0.5, 0.5, table.shape[1])
+    lines = table.mean(axis=1, keepdims=True) + (table @ time / (time @ time))[:, None] * time
+    rest = table - lines
     random = np.random.default_rng(0)
     blocks = -(-table.shape[1] // BLOCK)
     changes = np.empty(RESAMPLES)
@@ -41,15 +43,7 @@ def drift(values: Sequence[Array], against: Sequence[Array] | None = None) -> Es
     return {"mean": _change(table) / mean, "low": float(low), "high": float(high), "n": len(table)}
 
 
-def _fit(table: Array) -> tuple[Array, Array]:
-    """Straight lines through the rows of (clips, frames), and what is left."""
-    time = np.linspace(-0.5, 0.5, table.shape[1])
-    slope = table @ time / (time @ time)
-    lines = table.mean(axis=1, keepdims=True) + slope[:, None] * time
-    return lines, table - lines
-
-
 def _change(table: Array) -> float:
-    """From first to last frame, on average over the rows."""
+    """Return the change from first to last frame, averaged over the rows."""
     time = np.linspace(-0.5, 0.5, table.shape[1])
     return float((table @ time / (time @ time)).mean())

@@ -1,4 +1,4 @@
-"""What a face's expression is in numbers, and where in a picture it is read."""
+"""A face's expression in numbers, and the crops of a picture from which it is read."""
 
 from dataclasses import dataclass
 
@@ -25,37 +25,31 @@ from fye_training.topology import (
     Array,
 )
 
-# right is the person's right, at the picture's left; gaze_right is towards the picture's right
+# eye_right and brow_right are the person's, at the picture's left; gaze_right points to the picture's right
 QUANTITIES = (
-    "eye_right",
-    "eye_left",
-    "gaze_right",
-    "gaze_up",
-    "brow_right",
-    "brow_left",
-    "mouth",
-    "mouth_width",
-    "smile",
+    *("eye_right", "eye_left", "gaze_right", "gaze_up", "brow_right", "brow_left"),
+    *("mouth", "mouth_width", "smile"),
 )
 GROUPS = {"eyes": slice(0, 2), "gaze": slice(2, 4), "brows": slice(4, 6), "mouth": slice(6, 7), "lips": slice(7, 9)}
-CORNERS = ((33, 133), (263, 362))  # of the eyes, the outer one first
+CORNERS = ((33, 133), (263, 362))  # corners of the eyes, the outer one first
 MOUTH_POINTS = np.concatenate((LIPS, NOSE, CHIN))
-OPEN = 0.12  # eye widths; below, the gaze cannot be seen
-FACING = 0.4  # least cosine between an eye's plane and the line of sight; below, it is not read
+OPEN = 0.12  # eye widths; the gaze of an eye less open is invisible
+FACING = 0.4  # least cosine between an eye's plane and the line of sight; below, the eye is not read
 
 EYE_CROP = (48, 40)  # height and width in pixels
 MOUTH_CROP = (48, 48)
-# (left, top) and side lengths of a crop around its centre: eye widths, distances between the eyes
-EYE_FRAME = ((-0.9, 1.6), (1.8, 2.16))
-MOUTH_FRAME = ((-0.75, 0.45), (1.5, 1.5))
+# (left, top) and side lengths of a crop around its centre: in eye widths; in distances between the eyes
+Rectangle = tuple[tuple[float, float], tuple[float, float]]
+EYE_FRAME: Rectangle = ((-0.9, 1.6), (1.8, 2.16))
+MOUTH_FRAME: Rectangle = ((-0.75, 0.45), (1.5, 1.5))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """What a reader sees of F pictures.
+    """Crops of F pictures, as the expression reader sees them.
 
     Attributes:
-        eyes: uint8 (F, 2, 48, 40, 3): the right eye with its brow, and the left one mirrored.
+        eyes: uint8 (F, 2, 48, 40, 3): the right eye with its brow, then the left one mirrored.
         mouth: uint8 (F, 48, 48, 3).
     """
 
@@ -64,23 +58,23 @@ class Regions:
 
 
 def expression(shape: Shape, acting: Performance) -> Array:
-    """The expression of an identity that acts, float64 (F, 9): see `expression_of`."""
+    """Return the expression of an identity's performance, float64 (F, 9); see `expression_of`."""
     return expression_of(shape, deform(shape, acting.weights), irises(shape, acting.weights)[:, ::5, :2])
 
 
 def expression_of(shape: Shape, mesh: Array, gaze: Array) -> Array:
-    """The expression of an identity's true mesh.
+    """Return the expression of an identity's true mesh.
 
     Args:
-        shape: the identity.
+        shape: the identity's shape.
         mesh: float64 (F, 468, 3), centimetres.
         gaze: float64 (F, 2, 2), as `Truth.gaze`.
 
     Returns:
-        float64 (F, 9), in the order of QUANTITIES. In widths of the eye: the mean opening of its lids, the place of
-        the irises from the middle of the eyes (mean of both), the height of the brow above the eye. In distances
-        between the eyes: the mean opening of the lips, the distance of the mouth's corners, and how far they are
-        above the closed mouth's middle at rest.
+        float64 (F, 9), in the order of QUANTITIES. In eye widths: the mean opening of the lids, the offset of the
+        irises from the middle of the eyes (mean of both), the height of the brow above the eye. In distances between
+        the eyes: the mean opening of the lips, the distance between the mouth's corners, and their height above the
+        middle of the closed mouth at rest.
     """
     neutral = neutral_mesh(shape)
     columns = np.empty((len(mesh), len(QUANTITIES)))
@@ -101,15 +95,15 @@ def expression_of(shape: Shape, mesh: Array, gaze: Array) -> Array:
 
 
 def gaze_of(shape: Shape, face: Shown) -> Array:
-    """Where irises lie on their eyeballs that are seen at known pixels, as `Truth.gaze`: float64 (F, 2, 2).
+    """Locate irises on their eyeballs from the pixels that show them; returns float64 (F, 2, 2), as `Truth.gaze`.
 
-    A line of sight that misses the eyeball, as of a gaze beyond what the eye can do, is taken where it comes nearest.
+    A line of sight that misses the eyeball (a gaze beyond what the eye can do) counts where it comes nearest.
 
     Args:
-        shape: the identity.
-        face: where the face is in F pictures; its pose doesn't scale.
+        shape: the identity's shape.
+        face: face in F pictures; its pose doesn't scale.
     """
-    neutral, found = neutral_mesh(shape), np.empty((len(face.points), 2, 2))
+    neutral, gaze = neutral_mesh(shape), np.empty((len(face.points), 2, 2))
     to_face = np.linalg.inv(face.pose)
     camera = to_face[:, :3, 3]
     for side, iris in enumerate(IRISES):
@@ -120,17 +114,17 @@ def gaze_of(shape: Shape, face: Shown) -> Array:
         along = (away * sight).sum(axis=1)
         beside = np.square(away).sum(axis=1) - along**2 - (EYEBALL_RADIUS * width) ** 2
         distance = -along - np.sqrt(np.maximum(-beside, 0.0))
-        found[:, side] = (camera + distance[:, None] * sight)[:, :2]
-    return found
+        gaze[:, side] = (camera + distance[:, None] * sight)[:, :2]
+    return gaze
 
 
 def readable(shape: Shape, truth: Array, face: Shown) -> NDArray[np.bool_]:
-    """Which quantities can be seen, (F, 9): not those of an eye that is turned away, nor the gaze of closed eyes.
+    """Mark the visible quantities, bool (F, 9): not those of an eye turned away, nor the gaze of closed eyes.
 
     Args:
-        shape: the identity.
+        shape: the identity's shape.
         truth: float64 (F, 9), from `expression`.
-        face: where the face is in F pictures.
+        face: face in F pictures.
     """
     neutral = neutral_mesh(shape)
     seen = np.ones(truth.shape, np.bool_)
@@ -148,15 +142,15 @@ def readable(shape: Shape, truth: Array, face: Shown) -> NDArray[np.bool_]:
 
 
 def regions(frames: Image, shape: Shape, face: Shown) -> Regions:
-    """Cut eyes and mouth out, upright and seen from the front.
+    """Crop eyes and mouth, upright and seen from the front.
 
-    An affine map fitted to the neutral mesh under the frame's pose places them: it knows where the head is, and
-    nothing of its expression.
+    An affine map places them. It is fitted to the neutral mesh under the frame's pose, so it depends on the head's
+    position and not on its expression.
 
     Args:
         frames: uint8 (F, H, W, 3).
-        shape: the identity.
-        face: where the face is in them.
+        shape: the identity's shape.
+        face: face in the frames.
     """
     neutral = neutral_mesh(shape)
     posed = project(np.broadcast_to(neutral, (len(frames), *neutral.shape)), face.pose, face.size)
@@ -175,12 +169,12 @@ def regions(frames: Image, shape: Shape, face: Shown) -> Regions:
 
 
 def eye_distance(neutral: Array) -> float:
-    """Between the middles of the eyes, centimetres."""
+    """Return the distance between the middles of the eyes, centimetres."""
     return float(np.linalg.norm(_eye(neutral, 1)[0] - _eye(neutral, 0)[0]))
 
 
 def _sight(pixels: Array, size: tuple[int, int]) -> Array:
-    """Unit vectors (F, 3) from the camera to pixels (F, 2): the inverse of `fye_rt.landmarks.retarget.project`."""
+    """Return unit vectors (F, 3) from the camera to pixels (F, 2); it inverts `fye_rt.landmarks.retarget.project`."""
     height, width = size
     right = (2.0 * pixels[:, 0] / width - 1.0) * (width / height)
     up = 1.0 - 2.0 * pixels[:, 1] / height
@@ -190,25 +184,19 @@ def _sight(pixels: Array, size: tuple[int, int]) -> Array:
 
 
 def _eye(neutral: Array, side: int) -> tuple[Array, float]:
-    """Middle between an eye's corners, and their distance."""
+    """Return the middle of an eye's corners, and their distance."""
     outer, inner = neutral[list(CORNERS[side])]
     return (outer + inner) / 2.0, float(np.linalg.norm(outer - inner))
 
 
 def _mouth(neutral: Array) -> Array:
-    """Middle of the closed mouth."""
+    """Return the middle of the closed mouth."""
     return (neutral[13] + neutral[14]) / 2.0
 
 
-def _cut(
-    frame: Image,
-    local: Array,
-    pixels: Array,
-    frame_of_crop: tuple[tuple[float, float], tuple[float, float]],
-    size: tuple[int, int],
-) -> Image:
-    """The part of a frame that shows a rectangle of local coordinates (N, 2), y up, found at pixels (N, 2)."""
-    (left, top), (wide, high) = frame_of_crop
+def _cut(frame: Image, local: Array, pixels: Array, rectangle: Rectangle, size: tuple[int, int]) -> Image:
+    """Crop the part of a frame that shows a rectangle of local coordinates (N, 2), y up, visible at pixels (N, 2)."""
+    (left, top), (wide, high) = rectangle
     place = np.stack(((local[:, 0] - left) / wide * size[1], (top - local[:, 1]) / high * size[0]), axis=-1) - 0.5
     solution = np.linalg.lstsq(np.column_stack((place, np.ones(len(place)))), pixels - 0.5, rcond=None)[0]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

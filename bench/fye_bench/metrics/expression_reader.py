@@ -1,11 +1,10 @@
-"""Read a face's expression from a picture, with two small networks that were trained on true drawn frames only.
+"""Read a face's expression from a picture with two small networks, trained on true drawn frames only.
 
-`python -m fye_bench.metrics.expression_reader` trains them again, in minutes on one core, on characters that neither
-the suite nor the mini model's training has. The same seed gives the same reader up to rounding.
+`python -m fye_bench.metrics.expression_reader` trains them again, in minutes on one core, on characters of neither the
+suite nor the mini model's training. The same seed gives the same reader up to rounding.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,14 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fye_bench.arguments import command, option, run
-from fye_bench.metrics.expression import (
-    EYE_CROP,
-    MOUTH_CROP,
-    QUANTITIES,
-    expression,
-    readable,
-    regions,
-)
+from fye_bench.metrics.expression import EYE_CROP, MOUTH_CROP, QUANTITIES, expression, readable, regions
 from fye_bench.metrics.truth import FIRST_MOTION, FIRST_READER, Image, Shown
 from fye_rt.cli import terminal
 from fye_rt.cli.terminal import Bars
@@ -37,10 +29,10 @@ from fye_training.shape import Shape
 from fye_training.topology import Array
 
 WEIGHTS = Path(__file__).with_name("expression_reader.npz")
-# columns of QUANTITIES that the eye network returns for each eye, and the mouth network for the mouth
+# columns of QUANTITIES: outputs of the eye network for each eye, and of the mouth network
 RIGHT, LEFT, MOUTH = [0, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]
 MIRRORED = np.array((1.0, -1.0, 1.0, 1.0))  # a mirrored eye looks the other way
-# centre and spread of the quantities in training: the networks' zero and unit
+# centre and spread of the quantities in training, which are the networks' zero and unit
 MIDDLE = np.array((0.3, 0.3, 0.0, 0.0, 0.85, 0.85, 0.1, 0.8, 0.0))
 SPREAD = np.array((0.12, 0.12, 0.08, 0.08, 0.15, 0.15, 0.12, 0.12, 0.08))
 
@@ -56,7 +48,7 @@ class ExpressionReader:
         weights: weights of both networks, by name.
 
     Raises:
-        InputError: the weights are another network's.
+        InputError: the weights belong to another network.
     """
 
     def __init__(self, weights: Mapping[str, NDArray[np.floating]]) -> None:
@@ -69,18 +61,17 @@ class ExpressionReader:
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> "ExpressionReader":
-        """Load the package's reader, or another one from a file.
+        """Load the package's reader, or one from another file.
 
         Raises:
-            InputError: the file is missing, or holds something else.
+            InputError: the file is missing or holds something else.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(dict(file))
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{path}: {error}; run: python -m fye_bench.metrics.expression_reader -o {path}"
-            ) from error
+            command = f"python -m fye_bench.metrics.expression_reader -o {path}"
+            raise InputError(f"{path}: {error}; run: {command}") from error
 
     @torch.inference_mode()
     def read(self, frames: Image, shape: Shape, shown: Shown) -> Array:
@@ -88,15 +79,15 @@ class ExpressionReader:
 
         Args:
             frames: uint8 (F, H, W, 3).
-            shape: identity in the pictures.
-            shown: where its face is in them.
+            shape: shape of the identity in the pictures.
+            shown: its face in the pictures.
 
         Returns:
             float64 (F, 9), in the order of QUANTITIES; the gaze is the mean of both eyes.
         """
-        seen = regions(frames, shape, shown)
-        eyes = self._networks["eye"](_normal(seen.eyes.reshape(-1, *EYE_CROP, 3)))
-        mouth = self._networks["mouth"](_normal(seen.mouth))
+        crops = regions(frames, shape, shown)
+        eyes = self._networks["eye"](_normal(crops.eyes.reshape(-1, *EYE_CROP, 3)))
+        mouth = self._networks["mouth"](_normal(crops.mouth))
         right, left = eyes.double().numpy().reshape(-1, 2, 4).transpose(1, 0, 2)
         left = left * MIRRORED
         result = np.empty((len(frames), len(QUANTITIES)))
@@ -108,7 +99,7 @@ class ExpressionReader:
 
 
 def networks() -> nn.ModuleDict:
-    """Build a network for the eyes, which sees the left one mirrored, and one for the mouth."""
+    """Build the network of the eyes, which sees the left one mirrored, and the network of the mouth."""
 
     def network(size: tuple[int, int], outputs: int) -> nn.Sequential:
         cells = (size[0] // 8) * (size[1] // 8)
@@ -121,23 +112,18 @@ def networks() -> nn.ModuleDict:
 
 
 def _normal(crops: Image) -> Tensor:
-    """Scale uint8 (N, H, W, 3) to (N, 3, H, W) of mean 0 and deviation 1 each: neither light nor skin matters."""
+    """Scale each crop of uint8 (N, H, W, 3) to mean 0, deviation 1, as (N, 3, H, W): neither light nor skin matters."""
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
     deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
     return (pixels - mean) / (deviation + 4.0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Examples:
-    """Training data of a network: N crops, their quantities in the networks' units, and which of them are visible."""
-
-    crops: Image
-    truth: NDArray[np.float32]
-    seen: NDArray[np.float32]
+# N crops, their quantities in the network's units, and which ones are visible
+Examples = tuple[Image, NDArray[np.float32], NDArray[np.float32]]
 
 
 def examples(identities: int, bars: Bars) -> dict[str, Examples]:
-    """Draw true frames of the reader's own characters, for each network."""
+    """Draw true frames of the reader's own characters, as training data of each network."""
     columns: dict[str, list[tuple[Image, Array, NDArray[np.bool_]]]] = {"eye": [], "mouth": []}
     for number in range(identities):
         bars("draw", number, identities)
@@ -155,31 +141,26 @@ def examples(identities: int, bars: Bars) -> dict[str, Examples]:
         columns["eye"].append((crops.eyes[:, 1], truth[:, LEFT] * MIRRORED, seen[:, LEFT]))
         columns["mouth"].append((crops.mouth, truth[:, MOUTH], seen[:, MOUTH]))
     bars("draw", identities, identities)
-    return {
-        name: Examples(
-            np.concatenate([row[0] for row in rows]),
-            np.concatenate([row[1] for row in rows]).astype(np.float32),
-            np.concatenate([row[2] for row in rows]).astype(np.float32),
-        )
-        for name, rows in columns.items()
-    }
+    data = {}
+    for name, rows in columns.items():
+        cut, quantities, visible = map(np.concatenate, zip(*rows, strict=True))
+        data[name] = cut, quantities.astype(np.float32), visible.astype(np.float32)
+    return data
 
 
 def train(identities: int = IDENTITIES, epochs: int = EPOCHS, bars: Bars | None = None) -> dict[str, Any]:
-    """Train both networks; returns their weights by name, in float16."""
+    """Train both networks and return their weights by name, in float16."""
     bars = bars or Bars(shown=False)
     torch.manual_seed(SEED)
     reader = networks()
-    for name, data in examples(identities, bars).items():
+    for name, (crops, truth, seen) in examples(identities, bars).items():
         network = reader[name]
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
-        steps = epochs * (len(data.crops) // BATCH)
+        steps = epochs * (len(crops) // BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
-        for step, chosen in enumerate(_batches(len(data.crops), epochs)):
-            pixels = _varied(_normal(data.crops[chosen]))
-            error = F.smooth_l1_loss(
-                network(pixels), torch.from_numpy(data.truth[chosen]), reduction="none", beta=0.3
-            ) * torch.from_numpy(data.seen[chosen])
+        for step, chosen in enumerate(_batches(len(crops), epochs)):
+            outputs, target = network(_varied(_normal(crops[chosen]))), torch.from_numpy(truth[chosen])
+            error = F.smooth_l1_loss(outputs, target, reduction="none", beta=0.3) * torch.from_numpy(seen[chosen])
             optimizer.zero_grad()
             error.mean().backward()
             optimizer.step()
@@ -196,7 +177,7 @@ def _batches(count: int, epochs: int) -> Iterator[NDArray[np.intp]]:
 
 
 def _varied(pixels: Tensor) -> Tensor:
-    """Soften half of the crops a little, add a little noise to all: generated frames are less crisp than drawn ones."""
+    """Soften half of the crops and add a little noise to all: generated frames are less crisp than drawn ones."""
     amount = torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
     soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return pixels + amount * (soft - pixels) + 0.05 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
@@ -205,7 +186,7 @@ def _varied(pixels: Tensor) -> Tensor:
 @command("python -m fye_bench.metrics.expression_reader")
 def main(
     output: Annotated[
-        Path, option("NPZ", "File to write.", "-o", "--output", show_default="the package's own")
+        Path, option("NPZ", "Output file.", "-o", "--output", show_default="the package's own")
     ] = WEIGHTS,
 ) -> None:
     """Train the expression reader on true drawn frames and write its weights."""

@@ -1,4 +1,4 @@
-"""What MediaPipe sees in made frames, against what they were asked to show: measures that need no true frames."""
+"""Compare what MediaPipe sees in made frames with what drove them; these metrics need no true frames."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,16 @@ from fye_rt.landmarks.retarget import neutral_frame
 from fye_training.topology import LOWER_LID, Array
 
 NAN = float("nan")
-OUTER_CORNERS = [int(lid[0]) for lid in LOWER_LID]  # of the eyes
+OUTER_CORNERS = [int(lid[0]) for lid in LOWER_LID]  # landmarks of the eyes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
-    """The faces that were found in a clip of F frames, in N of them.
+    """Faces that MediaPipe finds in N of a clip's F frames.
 
     Attributes:
-        found: bool (F,).
-        shown: where they are, in the N frames.
+        found: bool (F,), frames with a face.
+        shown: faces in the N frames.
         blendshapes: float64 (N, 51).
     """
 
@@ -33,11 +33,11 @@ class Faces:
 
     @classmethod
     def find(cls, frames: Image, driving: Motion, landmarker: Path) -> Self:
-        """Search every frame for its largest face; equal frames give equal faces.
+        """Find the largest face of every frame; equal frames give equal faces.
 
         Args:
             frames: uint8 (F, H, W, 3).
-            driving: F frames, for the times.
+            driving: F frames, whose times are used.
             landmarker: MediaPipe's face_landmarker.task.
 
         Raises:
@@ -45,7 +45,7 @@ class Faces:
             BackendError: MediaPipe is not installed.
         """
         timed = zip(driving.times.tolist(), frames, strict=True)
-        # one by one: what finds a driving video's landmarks refuses a video without a face, and bridges gaps
+        # one by one: detection in a driving video refuses a video without a face, and bridges gaps
         motions = list(detect_live(timed, driving.fps, landmarker, "the made clip"))
         faces = [motion for motion in motions if motion is not None]
 
@@ -58,7 +58,7 @@ class Faces:
         return cls(np.array([motion is not None for motion in motions]), shown, joined("blendshapes", (51,)))
 
     def points_or(self, asked: Array) -> Array:
-        """Where the face is in all frames, (F, 478, 2): where it was found, else where it was asked for."""
+        """Return the landmarks of all frames, (F, 478, 2): the detected ones, else those `asked` for."""
         points = asked.copy()
         points[self.found] = self.shown.points
         return points
@@ -67,18 +67,15 @@ class Faces:
 def measure_faces(
     made: Image, faces: Faces, asked: Array, portrait: Image, rest: Motion, driving: Motion
 ) -> dict[str, float]:
-    """All that is measured of the faces found.
+    """Return all metrics of the detected faces, by name; without a face, all but `faces_found` are NaN.
 
     Args:
         made: uint8 (F, H, W, 3).
-        faces: found in it.
+        faces: faces detected in `made`.
         asked: float64 (F, 478, 2), pixels: the landmarks that drove the clip.
         portrait: uint8 (H, W, 3).
         rest: the portrait's landmarks, one frame.
         driving: F frames.
-
-    Returns:
-        By name; where no face is found, NaN for all but `faces_found`.
     """
     return {
         "faces_found": float(faces.found.mean()),
@@ -89,16 +86,13 @@ def measure_faces(
 
 
 def landmark_error(faces: Faces, asked: Array, rest: Motion) -> float:
-    """Normalised mean error: distance of the landmarks found to those asked for, per cent of the eyes' distance.
+    """Return the normalised mean error of the landmarks: their distance to those asked for, per cent of the eyes'.
 
-    That is the distance of the outer corners of the eyes (C. Sagonas et al., "300 faces in-the-wild challenge", Image
-    and Vision Computing 47, 2016), here those of the portrait, in three dimensions: in each frame's picture it would
-    shrink as the head turns, and a clip would seem the worse for it.
+    The eyes' distance is that of their outer corners (C. Sagonas et al., "300 faces in-the-wild challenge", Image and
+    Vision Computing 47, 2016), here the portrait's, in three dimensions. In each frame's picture it would shrink as the
+    head turns, and the clip would seem worse.
 
-    Args:
-        faces: found in F frames.
-        asked: float64 (F, 478, 2), pixels.
-        rest: the portrait's landmarks, one frame.
+    See `measure_faces` for the arguments.
     """
     if not faces.found.any():
         return NAN
@@ -109,16 +103,11 @@ def landmark_error(faces: Faces, asked: Array, rest: Motion) -> float:
 
 
 def blendshape_distance(faces: Faces, rest: Motion, driving: Motion) -> float:
-    """Mean absolute difference of MediaPipe's 51 expression weights, of made and of driving frames, in [0, 2].
+    """Return the mean absolute difference of MediaPipe's 51 expression weights of made and driving frames, in [0, 2].
 
-    Both are taken as changes: the made frames' since the portrait's, the driving frames' since the most neutral one of
-    them, because that is the change that retargeting puts onto the portrait. So neither a mouth that is always a little
-    open nor what MediaPipe misreads in a drawn face at rest counts.
-
-    Args:
-        faces: found in F frames.
-        rest: the portrait's landmarks, one frame.
-        driving: F frames.
+    Both are changes: the made frames' from the portrait, the driving frames' from the most neutral one of them, which
+    is the change that retargeting puts onto the portrait. So neither a mouth that is always a little open nor
+    MediaPipe's misreading of a drawn face at rest counts. See `measure_faces` for the arguments.
     """
     if not faces.found.any():
         return NAN
@@ -127,16 +116,10 @@ def blendshape_distance(faces: Faces, rest: Motion, driving: Motion) -> float:
 
 
 def portrait_error(made: Image, faces: Faces, portrait: Image, rest: Motion) -> float:
-    """Difference of the texture under the faces found to the portrait's, mean absolute levels of 255.
+    """Return the difference of the detected faces' texture from the portrait's, mean absolute levels of 255.
 
-    It says whether the face stays the portrait's, without a network's opinion; light that changes as the head turns
-    counts too.
-
-    Args:
-        made: uint8 (F, H, W, 3).
-        faces: found in it.
-        portrait: uint8 (H, W, 3).
-        rest: its landmarks, one frame.
+    It tells, without a network, whether the face stays the portrait's. Light that changes as the head turns counts too.
+    See `measure_faces` for the arguments.
     """
     if not faces.found.any():
         return NAN

@@ -1,6 +1,6 @@
-"""Optical flow between the frames of a clip, and how far a clip is from what its own flow makes of it.
+"""Optical flow between the frames of a clip, and the clip's error under its own flow.
 
-Flow is that of T. Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016, as OpenCV has it.
+The flow is OpenCV's implementation of T. Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016.
 """
 
 from itertools import pairwise
@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# two flows agree if they miss each other by a tenth of their length and 0.7 pixels: the constants of Sundaram et al.
+# two flows agree if they differ by at most a tenth of their length and 0.7 pixels: constants of Sundaram et al.
 _RELATIVE, _ABSOLUTE = 0.01, 0.5
 
 
 def flow(frame: Image, other: Image) -> Floats:
-    """Where each pixel of a frame lies in another one, relative to itself.
+    """Return the offset of each pixel of a frame in another one, float32 (H, W, 2): x and y in pixels.
 
     Args:
         frame: uint8 (H, W, 3).
-        other: the same.
-
-    Returns:
-        float32 (H, W, 2): x and y in pixels.
+        other: uint8 (H, W, 3).
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey, other_grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (frame, other))
@@ -33,31 +30,31 @@ def flow(frame: Image, other: Image) -> Floats:
 
 
 def moved(other: NDArray[Any], by: Floats) -> NDArray[Any]:
-    """What a flow finds in `other`, at the place of the pixels that it was looked for.
+    """Warp `other` back onto the frame from which the flow starts.
 
     Args:
-        other: uint8 or float32 (H, W, C), the second frame that `flow` was given.
-        by: float32 (H, W, 2), of `flow`.
+        other: uint8 or float32 (H, W, C), the second frame of `flow`.
+        by: float32 (H, W, 2), from `flow`.
     """
     x, y = _places(by)
     return cv2.remap(other, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def warp_error(clip: Image) -> float:
-    """How far each frame is from the one before, moved by the clip's own flow: mean absolute levels of 255.
+    """Return the mean distance of each frame to the one before, moved by the clip's own flow: levels of 255.
 
-    W.-S. Lai et al., "Learning blind video temporal consistency", ECCV 2018, measure so where no truth is known.
-    Pixels that were hidden in the frame before are left out: those whose flow leads out of the picture, or not back by
-    the opposite flow (N. Sundaram et al., "Dense point trajectories by GPU-accelerated large displacement optical
-    flow", ECCV 2010, equation 5). A limit on the error itself would leave out the flicker that is looked for: noise
-    of 40 levels a pixel then costs no more than noise of 20.
+    W.-S. Lai et al., "Learning blind video temporal consistency", ECCV 2018, use this measure where no truth is known.
+    It ignores pixels that were hidden in the frame before: their flow leads out of the picture, or the opposite flow
+    does not lead back (N. Sundaram et al., "Dense point trajectories by GPU-accelerated large displacement optical
+    flow", ECCV 2010, equation 5). A limit on the error itself would ignore the very flicker to be measured: noise of 40
+    levels a pixel would then cost no more than noise of 20.
 
     Args:
         clip: uint8 (F, H, W, 3).
 
     Returns:
-        The mean over frames; NaN for a single frame, or where no flow leads back. 0 for a picture that stands still,
-        so a clip that doesn't do what drives it may have less than one that does.
+        The mean over frames; NaN for a single frame, or where no flow leads back. A still picture has 0, so a clip
+        that ignores what drives it may score better than one that follows.
     """
     errors = []
     for before, frame in pairwise(clip):
@@ -69,7 +66,7 @@ def warp_error(clip: Image) -> float:
 
 
 def _leads_back(by: Floats, opposite: Floats) -> NDArray[np.bool_]:
-    """Pixels (H, W) whose flow stays in the picture and is undone by the opposite one."""
+    """Mark the pixels (H, W) whose flow stays in the picture and is undone by the opposite one."""
     returned = moved(opposite, by)
     lengths = np.square(by).sum(axis=-1) + np.square(returned).sum(axis=-1)
     x, y = _places(by)

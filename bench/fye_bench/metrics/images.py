@@ -1,4 +1,4 @@
-"""How far a clip's pictures are from the true ones, and how steady it is."""
+"""Distance of a clip's pictures to the true ones, and the clip's steadiness."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,54 +6,45 @@ from skimage.metrics import structural_similarity
 
 from fye_rt.errors import InputError
 
-MOST_DECIBEL = 100.0  # of identical pictures
+MOST_DECIBEL = 100.0  # PSNR of identical pictures
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.float32]
 
 
-def psnr(made: Image, true: Image, mask: Mask | None = None) -> float:
-    """Peak signal-to-noise ratio of a clip, decibels: of the mean squared error over all frames, at most 100.
+def psnr(made: Image, true: Image) -> float:
+    """Return the peak signal-to-noise ratio of two clips uint8 (F, H, W, 3), decibels, at most 100.
 
-    Args:
-        made: uint8 (F, H, W, 3).
-        true: the same.
-        mask: float32 (F, H, W), weights of the pixels.
+    It is that of the mean squared error over all frames.
 
     Raises:
-        InputError: two clips of different shapes.
+        InputError: the clips differ in shape.
     """
     _check(made, true)
-    total = weight = 0.0
-    for k, (one, other) in enumerate(zip(made, true, strict=True)):  # in float64 one frame at a time
-        error = np.square(one.astype(np.float64) - other).mean(axis=-1)
-        weights = np.ones_like(error) if mask is None else mask[k]
-        total, weight = total + float((error * weights).sum()), weight + float(weights.sum(dtype=np.float64))
-    return _decibels(total / max(weight, 1.0))
+    # in float64 one frame at a time
+    squares = [np.square(a.astype(np.float64) - b).mean(axis=-1).sum() for a, b in zip(made, true, strict=True)]
+    return _decibels(float(sum(squares)) / max(made[..., 0].size, 1))
 
 
 def distances(made: Image, true: Image, face: Mask) -> dict[str, float]:
-    """L1 in levels of 255, PSNR and SSIM, of whole frames and of the face.
+    """Return L1 in levels of 255, PSNR and SSIM of whole frames and of the face; NaN without a face.
 
-    SSIM is that of Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
-    TIP 13(4), 2004: Gaussian windows of standard deviation 1.5, mean over the channels.
+    SSIM follows Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP
+    13(4), 2004: Gaussian windows of standard deviation 1.5, mean over the channels.
 
     Args:
         made: uint8 (F, H, W, 3).
-        true: the same.
+        true: uint8 (F, H, W, 3).
         face: float32 (F, H, W), 1 in the face.
 
-    Returns:
-        NaN for a face that is nowhere.
-
     Raises:
-        InputError: two clips of different shapes.
+        InputError: the clips differ in shape.
     """
     _check(made, true)
     whole, inside, area = np.zeros(3), np.zeros(3), 0.0
-    for one, other, mask in zip(made, true, face, strict=True):  # in float64 one frame at a time
-        error = one.astype(np.float64) - other
-        maps = np.stack((np.abs(error), np.square(error), _similarity(one, other))).mean(axis=-1)
+    for a, b, mask in zip(made, true, face, strict=True):  # in float64 one frame at a time
+        error = a.astype(np.float64) - b
+        maps = np.stack((np.abs(error), np.square(error), _similarity(a, b))).mean(axis=-1)
         whole += maps.mean(axis=(1, 2))
         inside += (maps * mask).sum(axis=(1, 2))
         area += float(mask.sum(dtype=np.float64))
@@ -70,18 +61,12 @@ def distances(made: Image, true: Image, face: Mask) -> dict[str, float]:
 
 
 def steadiness(made: Image, true: Image) -> dict[str, float]:
-    """How much a clip changes from frame to frame, against the truth.
+    """Compare the changes from frame to frame with the true ones, in two clips uint8 (F, H, W, 3).
 
-    `flicker` is the mean absolute change of the made frames over that of the true ones: 1 for the truth, 0 for a
-    picture that stands still, above 1 where what should stand still does not. `temporal_error` is the mean absolute
-    difference of the two changes, in levels of 255: 0 for the truth, and a steady error costs nothing.
-
-    Args:
-        made: uint8 (F, H, W, 3).
-        true: the same.
-
-    Returns:
-        NaN where there is no change to compare with: a single frame, or a truth that stands still.
+    `flicker` is the mean absolute change of the made frames over that of the true ones: 1 for the truth, 0 for a still
+    picture, above 1 where things move that should stand still. `temporal_error` is the mean absolute difference of the
+    two changes, in levels of 255: 0 for the truth, and a steady error costs nothing. Both are NaN for a single frame,
+    and `flicker` is NaN for a truth that stands still.
     """
     _check(made, true)
     if len(true) < 2:
@@ -95,14 +80,14 @@ def steadiness(made: Image, true: Image) -> dict[str, float]:
 
 
 def _similarity(made: Image, true: Image) -> NDArray[np.float64]:
-    """SSIM of each pixel and channel, (H, W, 3)."""
+    """Return the SSIM of each pixel and channel, (H, W, 3)."""
     return structural_similarity(
         made, true, data_range=255, channel_axis=-1, gaussian_weights=True, use_sample_covariance=False, full=True
     )[1]
 
 
 def _decibels(squared: float) -> float:
-    """PSNR of a mean squared error; NaN stays NaN."""
+    """Return the PSNR of a mean squared error; NaN stays NaN."""
     return float(min(20 * np.log10(255) - 10 * np.log10(np.maximum(squared, 1e-12)), MOST_DECIBEL))
 
 

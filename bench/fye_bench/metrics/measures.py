@@ -1,4 +1,4 @@
-"""What is measured of a clip, with whatever is known of it: its truth, or only what was asked for."""
+"""Metrics of a clip, with or without a truth."""
 
 import os
 from collections.abc import Mapping
@@ -24,36 +24,23 @@ from fye_training.masks import face_mask
 
 SMALLEST = 16  # pixels: optical flow and SSIM need windows of about a dozen
 NAMES = (
-    "l1",
-    "psnr",
-    "ssim",
-    "face_l1",
-    "face_psnr",
-    "face_ssim",
-    "lpips",
-    "identity_error",
-    "portrait_error",
-    "identity_cosine",
-    "landmark_error",
-    "blendshape_distance",
-    "faces_found",
-    "flicker",
-    "temporal_error",
-    "true_warp_error",
-    "warp_error",
+    *("l1", "psnr", "ssim", "face_l1", "face_psnr", "face_ssim", "lpips"),
+    *("identity_error", "portrait_error", "identity_cosine"),
+    *("landmark_error", "blendshape_distance", "faces_found"),
+    *("flicker", "temporal_error", "true_warp_error", "warp_error"),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What is known of a pair, for a clip of F frames.
+    """A pair's portrait, driving motion and, where known, truth, for a clip of F frames.
 
     Attributes:
         portrait: uint8 (H, W, 3), fitted to the clip's size.
         portrait_landmarks: one frame.
         driving: F frames, the landmarks that drove the clip.
-        truth: uint8 (F, H, W, 3), what the clip ought to show, if that is known.
-        truth_motion: F frames, where the face is in it, if that is known.
+        truth: uint8 (F, H, W, 3), the true frames, if known.
+        truth_motion: F frames, the landmarks of the truth, if known.
     """
 
     portrait: Image
@@ -65,11 +52,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class ToolFiles:
-    """The files that some measures need.
+    """Files that some metrics need.
 
     Attributes:
-        landmarker: MediaPipe's face_landmarker.task; None: the one that FYE_LANDMARKER names or that lies in the
-            user's cache, and none if it isn't there.
+        landmarker: MediaPipe's face_landmarker.task; None: the file named by FYE_LANDMARKER or in the user's cache,
+            if any.
         identity_model: see `fye_bench.metrics.models.Identity`.
         lpips: see `fye_bench.metrics.models.Lpips`.
         fvd: see `fye_bench.metrics.fvd.VideoFeatures`.
@@ -81,40 +68,37 @@ class ToolFiles:
     fvd: Path | None = None
 
     def found(self) -> dict[str, Path | None]:
-        """The files by name, each of them there.
+        """Return the files by name.
 
         Raises:
-            InputError: one that was named is not.
+            InputError: a file does not exist.
         """
-        files = {"landmarker": self._landmarker()}
+        named = self.landmarker is not None or os.environ.get(LANDMARKER_VARIABLE) or cached_landmarker().is_file()
+        files = {"landmarker": find_landmarker(self.landmarker) if named else None}
         for name in ("identity_model", "lpips", "fvd"):
             files[name] = path = getattr(self, name)
             if path is not None and not path.is_file():
-                raise InputError(f"{path}: no such file; give another with --{name.replace('_', '-')}, or leave it out")
+                raise InputError(f"{path}: no such file; give another {name}, or leave {name} out")
         return files
 
     def digests(self) -> dict[str, str | None]:
-        """Their SHA-256 by name, for the record of a run.
+        """Return the files' SHA-256 by name, for the record of a run.
 
         Raises:
-            InputError: one that was named is not there or cannot be read.
+            InputError: a file does not exist or cannot be read.
         """
         return {name: None if path is None else _digest(path) for name, path in self.found().items()}
-
-    def _landmarker(self) -> Path | None:
-        named = self.landmarker is not None or os.environ.get(LANDMARKER_VARIABLE)
-        return find_landmarker(self.landmarker) if named or cached_landmarker().is_file() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tools:
-    """What measures with somebody else's weights, of each whatever there is.
+    """Optional tools that measure with third-party weights.
 
     Attributes:
         landmarker: MediaPipe's face_landmarker.task.
-        identity: who a face is.
+        identity: face-recognition network.
         lpips: perceptual distance.
-        features: of videos, for FVD, which is a number of many clips: `measure` has no use for them.
+        features: video features for FVD, a number of many clips; `measure` does not use them.
     """
 
     landmarker: Path | None = None
@@ -127,11 +111,10 @@ class Tools:
         """Open the files.
 
         Raises:
-            InputError: one that was named is missing, damaged or something else.
-            BackendError: what runs it is not installed.
+            InputError: a file is missing, damaged or something else.
+            BackendError: the package that runs a file is not installed.
         """
-        found = files.found()
-        landmarker, identity, lpips, fvd = (found[name] for name in ("landmarker", "identity_model", "lpips", "fvd"))
+        landmarker, identity, lpips, fvd = files.found().values()
         if landmarker is not None:
             list(detect_live((), 1.0, landmarker))
         return cls(
@@ -143,19 +126,19 @@ class Tools:
 
 
 def measure(seen: Seen, made: Image, tools: Tools) -> dict[str, float]:
-    """Measure a clip; the same numbers every time.
+    """Measure a clip, deterministically.
 
     Args:
-        seen: what is known of it.
+        seen: portrait, motion and truth of the clip.
         made: uint8 (F, H, W, 3).
-        tools: what there is to measure with.
+        tools: available tools.
 
     Returns:
-        Every one of NAMES; NaN for what cannot be measured: without a truth, without its landmarks, without a tool,
-        where no face is found, or of a single frame's steadiness.
+        All of NAMES; NaN where a metric lacks the truth, its landmarks, a tool or a face, and for the steadiness of a
+        single frame.
 
     Raises:
-        InputError: frames, landmarks and truth of different numbers or sizes, or frames of less than 16 pixels.
+        InputError: frames, landmarks and truth differ in number or size, or a side is below 16 pixels.
     """
     _check(seen, made)
     numbers = dict.fromkeys(NAMES, NAN)
@@ -171,21 +154,21 @@ def measure(seen: Seen, made: Image, tools: Tools) -> dict[str, float]:
         numbers |= measure_faces(made, faces, asked, seen.portrait, seen.portrait_landmarks, seen.driving)
         points = faces.points_or(asked)
     if tools.identity is not None:
-        own = Shown.of(seen.portrait_landmarks, size).points[0]
-        numbers["identity_cosine"] = tools.identity.cosine(made, points, seen.portrait, own)
+        portrait_points = Shown.of(seen.portrait_landmarks, size).points[0]
+        numbers["identity_cosine"] = tools.identity.cosine(made, points, seen.portrait, portrait_points)
     return numbers
 
 
 def _against_truth(truth: Image, motion: Motion | None, made: Image) -> Mapping[str, float]:
-    """The face counts in the frames in which the truth's was found."""
+    """Measure against the truth; metrics of the face use the frames in which the truth's was detected."""
     size, face = (made.shape[1], made.shape[2]), np.zeros(made.shape[:3], np.float32)
     identity = NAN
     if motion is not None and motion.valid.any():
         known = motion.valid
-        where = Shown.of(motion, size)
-        there = Shown(where.mesh[known], where.pose[known], where.points[known], size)
-        face[known] = face_mask(there.points, size)
-        identity = texture_error(made[known], there, truth[known], there)
+        every = Shown.of(motion, size)
+        shown = Shown(every.mesh[known], every.pose[known], every.points[known], size)
+        face[known] = face_mask(shown.points, size)
+        identity = texture_error(made[known], shown, truth[known], shown)
     errors = warp_errors(made, truth)
     errors = errors[np.isfinite(errors)]
     return {

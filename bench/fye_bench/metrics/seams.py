@@ -1,7 +1,7 @@
-"""Where one window hands over to the next, and whether it shows.
+"""Seams: the borders between windows, and whether they are visible.
 
-A clip of F frames has F - 1 steps, from each frame to the next. A step is a border where the two frames were not made
-by the same windows with the same weights.
+A clip of F frames has F - 1 steps, from each frame to the next. A step is a border if its two frames come from
+different windows or from different weights of them.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ Image = NDArray[np.uint8]
 Array = NDArray[np.float64]
 Borders = NDArray[np.bool_]
 
-_OCCLUDED = 12.0  # levels of 255 by which the truth itself misses, where the flow is wrong or something appears
+_OCCLUDED = 12.0  # levels of 255; the truth itself is off by more where the flow is wrong or something appears
 
 
 def blended_borders(windows: Sequence[Window], frames: int) -> Borders:
-    """Borders of overlapping windows, bool (F - 1,): the whole of a cross-fade is one."""
+    """Return the borders of overlapping windows, bool (F - 1,); a whole cross-fade is one border."""
     shares = np.zeros((len(windows), frames))
     for share, window in zip(shares, windows, strict=True):
         share[window.frames] = window.weights
@@ -30,7 +30,7 @@ def blended_borders(windows: Sequence[Window], frames: int) -> Borders:
 
 
 def piece_borders(pieces: Sequence[Piece], frames: int) -> Borders:
-    """Borders of pieces that are made one after another, bool (F - 1,)."""
+    """Return the borders of pieces that are made one after another, bool (F - 1,)."""
     maker = np.empty(frames, np.int64)
     for number, piece in enumerate(pieces):
         maker[piece.frames[~piece.pinned]] = number
@@ -38,7 +38,7 @@ def piece_borders(pieces: Sequence[Piece], frames: int) -> Borders:
 
 
 def steps(made: Image, true: Image) -> Array:
-    """How far each change from frame to frame is from the true one, mean absolute levels of 255, (F - 1,)."""
+    """Return the distance of each change between frames to the true one, mean absolute levels of 255, (F - 1,)."""
     return np.array(
         [
             np.abs(np.subtract(b, a, dtype=np.int16) - np.subtract(d, c, dtype=np.int16)).mean()
@@ -48,10 +48,10 @@ def steps(made: Image, true: Image) -> Array:
 
 
 def warp_errors(made: Image, true: Image) -> Array:
-    """How far each frame is from the one before, moved as the truth moves, mean absolute levels of 255, (F - 1,).
+    """Return the distance of each frame to the one before, moved as the truth, mean absolute levels of 255, (F - 1,).
 
-    The movement is the true frames' optical flow; pixels where it doesn't explain the truth itself are left out
-    (W.-S. Lai et al., "Learning blind video temporal consistency", ECCV 2018, measure so).
+    The movement is the true frames' optical flow; pixels where it doesn't explain the truth itself are left out, as in
+    W.-S. Lai et al., "Learning blind video temporal consistency", ECCV 2018.
     """
     errors = []
     for k in range(len(true) - 1):
@@ -66,14 +66,14 @@ def warp_errors(made: Image, true: Image) -> Array:
 
 
 def ratio(values: Sequence[Array], borders: Sequence[Borders]) -> float:
-    """How much larger values are at borders than beside them.
+    """Return the ratio of values at borders to values beside them.
 
     Every border is compared with the steps up to the borders before and after it, because borders may lie where more
     happens.
 
     Args:
-        values: one number a step, of each clip.
-        borders: of each clip.
+        values: one number per step of each clip.
+        borders: borders of each clip.
 
     Returns:
         1 where borders are as good as the rest; NaN without a border that has steps beside it.
@@ -82,7 +82,7 @@ def ratio(values: Sequence[Array], borders: Sequence[Borders]) -> float:
     for clip, marks in zip(values, borders, strict=True):
         if clip.shape != marks.shape:
             raise InputError(f"{clip.shape} values have {marks.shape} marks; give one for each step")
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]])))  # begin and end, by turns
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], marks, [False]])))  # begin and end alternate
         bounds = [0, *edges.tolist(), len(marks)]
         for i in range(0, len(edges), 2):
             last, start, end, following = bounds[i : i + 4]

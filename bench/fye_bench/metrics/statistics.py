@@ -1,7 +1,7 @@
 """Means and correlations over cases, with intervals from resampled cases.
 
-A case's numbers are sums: a mean of cases is a ratio of two of them, a correlation over all frames of all cases follows
-from six. So a resampled suite is one product of matrices.
+A case's numbers are sums. A mean of cases is a ratio of two of them, and a correlation over all frames of all cases
+follows from six; so a resampled suite is one sum over rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +12,14 @@ import numpy as np
 from fye_training.topology import Array
 
 RESAMPLES, LEVEL = 2000, 95.0
-STILL = 0.01**2  # variance of an expression below which nobody sees it move
-FLAT = 1e-12  # variance of what is read that is rounding
+STILL = 0.01**2  # variance of an expression; a smaller movement is invisible
+FLAT = 1e-12  # variance of read values that is rounding alone
 
 Estimate = dict[str, Any]  # mean, low, high, n
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Mean over cases with its 95 % bootstrap interval; cases without the number (NaN) are left out."""
+    """Return the mean over cases with its 95 % bootstrap interval; cases without the number (NaN) are left out."""
     column = np.array(values, np.float64)
     known = np.isfinite(column)
     sums = np.stack((known, np.where(known, column, 0.0)), axis=-1)
@@ -27,25 +27,25 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def correlation(truth: Sequence[Array], read: Sequence[Array]) -> Estimate:
-    """Pearson's correlation over all frames of all cases, with its 95 % bootstrap interval over cases.
+    """Return Pearson's correlation over all frames of all cases, with its 95 % bootstrap interval over cases.
 
     Args:
-        truth: for each case, its values; there is no correlation where they stand still.
-        read: for each case, as many values. Where they never vary, they follow nothing: 0.
+        truth: true values of each case; constant ones have no correlation.
+        read: as many values of each case; the correlation of constant ones is 0.
     """
     moving = sum(len(x) > 1 and float(np.var(x)) > STILL for x in truth)
     return _estimate(_sums(truth, read), _pearson, moving)
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> Estimate:
-    """Change of a metric from another run to this one, case by case, with its 95 % interval.
+    """Return the change of a metric from another run to this one, case by case, with its 95 % interval.
 
     Args:
-        values: of this run.
-        others: of the other one, of the same cases.
+        values: values of this run.
+        others: values of the other run, of the same cases.
 
     Returns:
-        As `mean`, of the differences, and `of`, the other run's mean over the same cases.
+        `mean` of the differences, and `of`, the other run's mean over the same cases.
     """
     difference = np.array(values, np.float64) - np.array(others, np.float64)
     known = np.array(others, np.float64)[np.isfinite(difference)]
@@ -53,7 +53,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Estimate:
 
 
 def paired_correlation(truth: Sequence[Array], read: Sequence[Array], others: Sequence[Array]) -> Estimate:
-    """As `paired`, for the correlation over all frames of all cases; see `correlation` for the arguments."""
+    """Return the change of `correlation` (truth, read) from that of (truth, others), in the form of `paired`."""
     sums, other_sums = _sums(truth, read), _sums(truth, others)
     change = _estimate(
         np.concatenate((sums, other_sums), axis=1),
@@ -64,12 +64,12 @@ def paired_correlation(truth: Sequence[Array], read: Sequence[Array], others: Se
 
 
 def groups(cases: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:
-    """Which cases are reported together: all, each family, each kind of motion; each case has `family` and `kind`."""
-    found: dict[str, list[int]] = {"all": list(range(len(cases)))}
+    """Group cases, which have `family` and `kind`: all, each family, each kind of motion."""
+    members: dict[str, list[int]] = {"all": list(range(len(cases)))}
     for key in ("family", "kind"):
         for index, case in enumerate(cases):
-            found.setdefault(case[key], []).append(index)
-    return found
+            members.setdefault(case[key], []).append(index)
+    return members
 
 
 def _sums(truth: Sequence[Array], read: Sequence[Array]) -> Array:
@@ -86,7 +86,7 @@ def _pearson(total: Array) -> Array:
 
 
 def _estimate(sums: Array, statistic: Callable[[Array], Array], count: int) -> Estimate:
-    """Of the sum of all rows, and of resampled rows: the same resamples for every metric and every run."""
+    """Estimate a statistic of the sum of all rows; the resamples are the same for every metric and every run."""
     if not count:
         return {"mean": None, "low": None, "high": None, "n": 0}
     random = np.random.default_rng(0)

@@ -1,8 +1,9 @@
-"""What is measured of a clip: one table of all metrics, for everything that reports them."""
+"""The table of all metrics of a clip: names, labels, units and explanations for every report."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 LEVELS = "of 255"
 # metrics are reported in these groups, in this order
@@ -13,6 +14,7 @@ SECTIONS = {
     "expression": "Expression",
     "steadiness": "Steadiness",
 }
+_ACRONYMS = ("l1", "psnr", "ssim", "lpips", "fvd")
 _EXPRESSIONS = {
     "eyes": "how far the lids are open",
     "gaze": "where the eyes look",
@@ -27,13 +29,13 @@ class Metric:
     """One number about a clip.
 
     Attributes:
-        name: in files.
-        label: for people.
+        name: name in files.
+        label: name in reports.
         section: one of SECTIONS.
-        unit: of its values; empty for a plain number.
-        decimals: that mean something.
-        better: "less", "more", or "one": the truth has 1, and either side of it is worse.
-        explanation: in one sentence.
+        unit: unit of the values; empty for a plain number.
+        decimals: significant decimals.
+        better: "less", "more", or "one": the truth has 1, and values on either side are worse.
+        explanation: one sentence.
     """
 
     name: str
@@ -51,22 +53,22 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """Which way is better, in words."""
+        """The better direction, in words."""
         return "nearer to 1 is better" if self.better == "one" else f"{self.better} is better"
 
     def badness(self, value: float) -> float:
-        """A number that grows as the metric gets worse, in the metric's unit; NaN stays NaN."""
+        """Return a number that grows as the metric gets worse, in the metric's unit; NaN stays NaN."""
         if self.better == "one":
             return abs(value - 1)
         return -value if self.better == "more" else value
 
     def text(self, value: float | None, sign: str = "", more: int = 0) -> str:
-        """A value as it is printed; "-" if there is none.
+        """Format a value for print; "-" stands for a missing one.
 
         Args:
-            value: in the metric's unit.
-            sign: "+" to print that of positive numbers too.
-            more: decimals than of the metric itself: differences need them.
+            value: value in the metric's unit.
+            sign: "+" to sign positive numbers too.
+            more: decimals beyond the metric's own, which differences need.
         """
         if value is None or not math.isfinite(value):
             return "-"
@@ -74,126 +76,81 @@ class Metric:
         return shown.replace("-", "+" if sign else "", 1) if float(shown) == 0 else shown
 
 
+def _metric(name: str, section: str, explanation: str, unit: str, decimals: int, better: str) -> Metric:
+    label = " ".join(word.upper() if word in _ACRONYMS else word for word in name.split("_"))
+    return Metric(name, label, section, unit, decimals, better, explanation)
+
+
+_levels = partial(_metric, unit=LEVELS, decimals=2, better="less")
+_score = partial(_metric, unit="", decimals=3, better="more")
+_loss = partial(_metric, unit="", decimals=3, better="less")
 _ALL = (
-    Metric("l1", "L1", "picture", LEVELS, 2, "less", "Mean absolute difference to the true frames."),
-    Metric("psnr", "PSNR", "picture", "dB", 2, "more", "Peak signal-to-noise ratio to the true frames."),
-    Metric("ssim", "SSIM", "picture", "", 3, "more", "Structural similarity to the true frames."),
-    Metric("face_l1", "face L1", "picture", LEVELS, 2, "less", "L1 inside of the face."),
-    Metric("face_psnr", "face PSNR", "picture", "dB", 2, "more", "PSNR inside of the face."),
-    Metric("face_ssim", "face SSIM", "picture", "", 3, "more", "SSIM inside of the face."),
-    Metric("lpips", "LPIPS", "picture", "", 3, "less", "Perceptual distance to the true frames, by AlexNet."),
-    Metric("fvd", "FVD", "picture", "", 1, "less", "Fréchet distance between the features of made and true videos."),
-    Metric(
-        "identity_error",
-        "identity error",
-        "identity",
-        LEVELS,
-        2,
-        "less",
-        "Difference of the textures under the true face in the made and in the true frames.",
+    _levels("l1", "picture", "Mean absolute difference from the true frames."),
+    _metric("psnr", "picture", "Peak signal-to-noise ratio to the true frames.", "dB", 2, "more"),
+    _score("ssim", "picture", "Structural similarity to the true frames."),
+    _levels("face_l1", "picture", "L1 inside the face."),
+    _metric("face_psnr", "picture", "PSNR inside the face.", "dB", 2, "more"),
+    _score("face_ssim", "picture", "SSIM inside the face."),
+    _loss("lpips", "picture", "Perceptual distance to the true frames, by AlexNet."),
+    _metric("fvd", "picture", "Fréchet distance between the features of made and true videos.", "", 1, "less"),
+    _levels(
+        "identity_error", "identity", "Difference of the texture under the true face from that of the true frames."
     ),
-    Metric(
-        "portrait_error",
-        "portrait error",
-        "identity",
-        LEVELS,
-        2,
-        "less",
-        "Difference of the face's texture to the portrait's.",
+    _levels("portrait_error", "identity", "Difference of the face's texture from the portrait's."),
+    _score(
+        "identity_cosine", "identity", "Cosine between face-recognition features of the made frames and the portrait."
     ),
-    Metric(
-        "identity_cosine",
-        "identity cosine",
-        "identity",
-        "",
-        3,
-        "more",
-        "Cosine between a face-recognition network's features of the made frames and of the portrait.",
-    ),
-    Metric(
+    _metric(
         "landmark_error",
-        "landmark error",
         "motion",
+        "Distance of the landmarks found in the made frames to those that drive them, relative to the distance "
+        "between the eyes' outer corners in the portrait.",
         "%",
         2,
         "less",
-        "Distance of the landmarks found in the made frames to those that drive them, of the distance of the "
-        "eyes' outer corners in the portrait.",
     ),
-    Metric(
+    _loss(
         "blendshape_distance",
-        "blendshape distance",
         "motion",
-        "",
-        3,
-        "less",
         "Mean difference of the changes of MediaPipe's expression weights in the made and in the driving frames.",
     ),
-    Metric("faces_found", "faces found", "motion", "", 3, "more", "Share of the made frames in which a face is found."),
+    _score("faces_found", "motion", "Share of the made frames in which a face is found."),
     *(
-        Metric(
-            f"{group}_error",
-            f"{group} error",
-            "expression",
-            "",
-            3,
-            "less",
-            f"Mean error of what is read of the expression: {what}.",
-        )
+        _loss(f"{group}_error", "expression", f"Mean error of the expression read from the frames: {what}.")
         for group, what in _EXPRESSIONS.items()
     ),
     *(
-        Metric(
+        _score(
             f"{group}_correlation",
-            f"{group} correlation",
             "expression",
-            "",
-            3,
-            "more",
-            f"Correlation over the frames of what is read with the truth: {what}.",
+            f"Correlation over the frames of the expression read with the true one: {what}.",
         )
         for group, what in _EXPRESSIONS.items()
     ),
-    Metric(
-        "flicker",
+    _metric(
         "flicker",
         "steadiness",
+        "Change between frames over the true frames' change: 0 stands still, above 1 flickers.",
         "truth 1",
         2,
         "one",
-        "Change from frame to frame over the true frames' change: 0 stands still, above 1 flickers.",
     ),
-    Metric(
-        "temporal_error",
-        "temporal error",
-        "steadiness",
-        LEVELS,
-        2,
-        "less",
-        "Difference of the changes from frame to frame of the made and of the true frames.",
+    _levels(
+        "temporal_error", "steadiness", "Difference of the frame-to-frame changes of the made and the true frames."
     ),
-    Metric(
+    _levels(
         "true_warp_error",
-        "true warp error",
         "steadiness",
-        LEVELS,
-        2,
-        "less",
-        "Difference of each made frame to the one before it, moved as the true frames move.",
+        "Difference of each made frame from the one before, moved as the true frames move.",
     ),
-    Metric(
+    _levels(
         "warp_error",
-        "warp error",
         "steadiness",
-        LEVELS,
-        2,
-        "less",
-        "Difference of each made frame to the one before it, moved by its own optical flow; a picture that "
-        "stands still has 0.",
+        "Difference of each made frame from the one before it, moved by its own optical flow; 0 for a still picture.",
     ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
-# what a report opens with: the first of each row that was measured
+# metrics at the top of a report: the first measured one of each row
 HEADLINES = (
     ("psnr",),
     ("lpips", "ssim"),

@@ -1,8 +1,8 @@
-"""The clips that quality is measured on: drawn portraits whose true frames are known, fixed by seeds.
+"""The drawn suite: portraits and motions fixed by seeds, whose true frames are known.
 
-Case n is held-out identity FIRST_IDENTITY + n of family n mod 4 in a motion of kind n mod 5, so that 20 cases show
-every family in every kind and any number of first cases is spread evenly. Neither identities nor motions are in the
-training data: its identities have seeds below `HELD_OUT_SEED`, its motions seeds below 2**31.
+Case n is held-out identity FIRST_IDENTITY + n of family n mod 4 in a motion of kind n mod 5. So 20 cases show every
+family in every kind, and any number of first cases is spread evenly. Neither identities nor motions are in the training
+data: its identities have seeds below `HELD_OUT_SEED`, its motions seeds below 2**31.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from fye_training.performance import KINDS, Performance, perform
 from fye_training.portrait import render
 from fye_training.topology import Array
 
-# held-out identities by what they are for; sample sheets of training show the first hundreds
+# first held-out identity of each purpose; sample sheets of training show the first hundreds
 FIRST_IDENTITY = 10_000
 FIRST_CALIBRATION = 100_000
 FIRST_READER = 200_000
@@ -35,11 +35,11 @@ class Case:
     """One clip of the suite.
 
     Attributes:
-        number: its place in the suite.
-        family: of the character.
-        kind: of the motion.
-        identity_seed: of the character.
-        motion_seed: of the motion and of where the head stands.
+        number: position in the suite.
+        family: family of the character.
+        kind: kind of motion.
+        identity_seed: seed of the character.
+        motion_seed: seed of the motion and of the head's position.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """Where a face is in F pictures.
+    """A face in F pictures.
 
     Attributes:
         mesh: float64 (F, 468, 3), centimetres.
@@ -70,25 +70,25 @@ class Shown:
 
     @classmethod
     def of(cls, motion: Motion, size: tuple[int, int]) -> "Shown":
-        """Where a motion has it."""
+        """Return the face of a motion, in pictures of a size."""
         return cls(motion.mesh, motion.pose, motion.points[..., :2] * (size[1], size[0]), size)
 
     def still(self, frames: int) -> "Shown":
-        """The first picture's, that many times."""
+        """Repeat the first picture's face."""
         mesh, pose, points = (np.repeat(array[:1], frames, axis=0) for array in (self.mesh, self.pose, self.points))
         return Shown(mesh, pose, points, self.size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What a clip ought to show: F frames after the portrait.
+    """The true content of a clip: a portrait and F frames.
 
     Attributes:
         who: the character.
         portrait: uint8 (H, W, 3), a neutral face that looks straight ahead.
         frames: uint8 (F, H, W, 3).
-        portrait_face: where the portrait's face is.
-        face: where it is in the frames.
+        portrait_face: face in the portrait.
+        face: face in the frames.
         gaze: float64 (F + 1, 2, 2), portrait first: x and y of the right and of the left iris's middle in the
             canonical frame, centimetres.
     """
@@ -112,9 +112,9 @@ class Drawn(Truth):
     """A case with its truth.
 
     Attributes:
-        case: which.
+        case: the case.
         landmarks: uint8 (F, H, W, 3), as the runtime retargets and draws them.
-        acting: expressions and head, portrait first: F + 1 frames.
+        acting: expressions and head poses, portrait first: F + 1 frames.
     """
 
     case: Case
@@ -126,15 +126,15 @@ class Drawn(Truth):
 
 
 def cases(count: int = CASES, first_identity: int = FIRST_IDENTITY) -> tuple[Case, ...]:
-    """The first `count` cases.
+    """List the first `count` cases.
 
     Args:
         count: at least 1.
-        first_identity: another one gives another suite, of other characters and motions: `FIRST_CALIBRATION` for
-            whatever is fitted and then measured on the suite.
+        first_identity: first character of the suite. `FIRST_CALIBRATION` gives other characters and motions, for
+            fitting what is then measured on the suite.
 
     Raises:
-        OptionError: no case at all.
+        OptionError: count is below 1.
     """
     if count < 1:
         raise OptionError(f"{count} cases are not a suite; give 1 or more")
@@ -154,11 +154,11 @@ def draw(case: Case, size: tuple[int, int], frames: int = FRAMES, stride: int = 
     """Draw a case.
 
     Args:
-        case: which.
+        case: the case.
         size: height and width in pixels.
-        frames: how many, without the portrait.
-        stride: frames of 25 a second that one frame stands for. Three, because a motion comes to life over half a
-            second: 16 frames are then almost two seconds.
+        frames: number of frames, without the portrait.
+        stride: frames at 25 a second per drawn frame. With three, 16 frames are almost two seconds; a motion comes to
+            life over half a second.
     """
     who = identity(case.identity_seed, case.family)
     acting = perform(case.motion_seed, frames * stride + 1, case.kind)[::stride]
@@ -178,13 +178,13 @@ def draw(case: Case, size: tuple[int, int], frames: int = FRAMES, stride: int = 
 
 
 def suite(count: int, size: tuple[int, int], frames: int = FRAMES) -> Iterator[Drawn]:
-    """The first `count` cases, drawn one after another."""
+    """Draw the first `count` cases, one after another."""
     for case in cases(count):
         yield draw(case, size, frames)
 
 
 def calibration_clips(count: int, size: tuple[int, int], frames: int = FRAMES) -> Iterator[tuple[Image, Image]]:
-    """Portraits and landmark images of characters and motions that the suite never shows."""
+    """Draw portraits and landmark images of characters and motions that the suite never shows."""
     for case in cases(count, FIRST_CALIBRATION):
         drawn = draw(case, size, frames)
         yield drawn.portrait, drawn.landmarks

@@ -1,1 +1,1 @@
-"""How long things take, and what memory they need."""
+"""Measurements of time and memory."""

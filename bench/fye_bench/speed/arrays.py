@@ -1,4 +1,4 @@
-"""Time the array operations of the loop on a CPU: numpy, and C++ with each instruction set of this processor.
+"""Time the loop's array operations on a CPU: numpy, and C++ with each instruction set of this processor.
 
 They are the CPU's twins of the kernels `forecast_step` and `to_uint8`. Times are medians of interleaved rounds.
 """
@@ -22,7 +22,7 @@ NUMPY = "numpy"
 
 @contextmanager
 def twin(name: str) -> Iterator[None]:
-    """Let `fye_rt.arrays` be numpy, or C++ with the named instruction set, within a block."""
+    """Run a block with the named twin of `fye_rt.arrays`: numpy, or C++ with an instruction set."""
     native = arrays.native
     before = None if native is None else native.instruction_set()
     try:
@@ -38,12 +38,7 @@ def twin(name: str) -> Iterator[None]:
 
 
 def operations(frames: int, size: tuple[int, int]) -> dict[str, Callable[[], Any]]:
-    """Return one call of each operation, by name.
-
-    Args:
-        frames: frames of the clip.
-        size: (height, width) in pixels.
-    """
+    """Return one call of each operation, by name, for a clip of `size` (height, width) in pixels."""
     random = np.random.default_rng(0)
     height, width = size
     x, newest, before = random.standard_normal((3, 1, 4, frames, height // 8, width // 8), np.float32)
@@ -61,7 +56,7 @@ def operations(frames: int, size: tuple[int, int]) -> dict[str, Callable[[], Any
 def measure(
     runs: Mapping[str, Callable[[], Any]], twins: Sequence[str], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Return seconds of each operation by each twin, round by round, after a round that does not count."""
+    """Return seconds of each operation with each twin, round by round, after one warm-up round."""
     seconds: dict[str, dict[str, list[float]]] = {name: {each: [] for each in twins} for name in runs}
     for turn in range(rounds + 1):
         for name, operation in runs.items():
@@ -81,7 +76,7 @@ def main(
     frames: Annotated[int, option("N", "Frames of the clip.", min=1)] = 16,
     size: Size = "512x512",
 ) -> dict[str, Any]:
-    """Time the array operations of the loop: numpy, and C++ with each instruction set of this processor."""
+    """Time the loop's array operations: numpy, and C++ with each instruction set of this processor."""
     twins = [NUMPY, *([] if arrays.native is None else reversed(arrays.native.instruction_sets()))]
     load = OtherLoad()
     seconds = measure(operations(frames, options.parse_size(size)), twins, rounds)

@@ -1,24 +1,23 @@
-"""The reference as its public code runs it, in plain PyTorch: the control for every speed-up.
+"""The reference implementation in plain PyTorch: the control for every speed-up.
 
-Same networks, same weights and, up to rounding, the same frames as the exported graphs, but all of the work that the
-graphs leave out is done here, evaluation by evaluation:
+It has the networks, weights and, up to rounding, the frames of the exported graphs, but does all of the work that the
+graphs leave out, in every evaluation:
 
 - Guidance is a batch of two through the whole network: latents, landmark features and timestep are duplicated.
-- Self-attention with the reference is computed for both halves, over the concatenation of a frame's tokens with the
-  portrait's, which are repeated for every frame and projected to K and V again. The unconditional half's result is then
-  thrown away: plain self-attention is computed for it and written over it through a boolean mask that is built on the
-  host, with two copies of all tokens.
-- Cross-attention repeats the CLIP tokens for every frame and projects them to K and V again, for the unconditional half
-  as well, whose tokens are all equal. `clip_fc` is part of every evaluation.
+- Self-attention with the portrait runs for both halves, over the concatenation of a frame's tokens with the portrait's,
+  which are repeated for every frame and projected to K and V again. The unconditional half's result is then thrown
+  away: plain self-attention overwrites it through a boolean mask built on the host, with two copies of all tokens.
+- Cross-attention repeats the CLIP tokens for every frame and projects them to K and V again, even for the unconditional
+  half, whose tokens are all equal. `clip_fc` is part of every evaluation.
 - Between layers the tensors are (B, C, F, h, w). Every "inflated" convolution and group norm, every spatial
-  transformer and every motion module folds the frames into the batch and unfolds them after it; inside a motion module
-  each of the two attentions brings the frames to the token axis and back. As in the public code these are
+  transformer and every motion module folds the frames into the batch and unfolds them after it. Inside a motion module
+  each of the two attentions brings the frames to the token axis and back. As in the reference implementation these are
   reshapes of transposed views: PyTorch copies where the strides leave it no choice.
-- Spatial attention is fused (scaled_dot_product_attention, the memory class of the public code's xformers); temporal
-  attention is two batched matrix products around a softmax.
+- Spatial attention is fused (scaled_dot_product_attention, the memory class of the reference implementation's
+  xformers); temporal attention is two batched matrix products around a softmax.
 
-Once per clip: the reference network runs with both halves, the guider runs on all frames, and the VAE decodes one frame
-at a time. Divisions by scale factors that are 1 and dropout are left out; they would only make the control slower.
+Once per clip, the reference network runs with both halves, the guider runs on all frames, and the VAE decodes one frame
+at a time. Divisions by scale factors of 1 and dropout are left out; they would only slow the control down.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,10 +40,10 @@ from fye_rt.windows import blended_windows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Portrait:
-    """What the denoiser is told of a portrait; row 0 of each tensor is the unconditional half's.
+    """The denoiser's inputs from a portrait; row 0 of each tensor belongs to the unconditional half.
 
     Attributes:
-        reference: for each of the 16 spatial transformers (down, mid, up) the reference network's tokens (2, h*w, C).
+        reference: the reference network's tokens (2, h*w, C) for each of the 16 spatial transformers (down, mid, up).
         clip_tokens: (2, L, D); the unconditional row is zero.
     """
 
@@ -53,10 +52,10 @@ class Portrait:
 
 
 class Baseline:
-    """The four stages of the animation with PyTorch, on the device and in the dtype of the networks.
+    """The four stages of an animation in PyTorch, on the device and in the dtype of the networks.
 
     Args:
-        networks: the modules of `fye_export.networks` by name: unet, referencenet, lmk_guider, vae, image_encoder.
+        networks: modules of `fye_export.networks` by name: unet, referencenet, lmk_guider, vae, image_encoder.
         scheduler: the model's noise schedule.
     """
 
@@ -83,14 +82,14 @@ class Baseline:
 
     @torch.inference_mode()
     def reference_tokens(self, latents: Tensor, clip_tokens: Tensor) -> tuple[Tensor, ...]:
-        """The reference network's part of `encode_portrait`, once for each half.
+        """Run the reference network's part of `encode_portrait`, once for each half.
 
         Args:
-            latents: of the portrait, (1, 4, h, w).
+            latents: latents of the portrait, (1, 4, h, w).
             clip_tokens: (2, L, D), the first row zero.
 
         Returns:
-            `Portrait.reference`: what comes out of the first layer norm of each transformer block.
+            `Portrait.reference`: the output of the first layer norm of each transformer block.
         """
         net = self.networks["referencenet"]
         context = net.clip_fc(clip_tokens)
@@ -111,7 +110,7 @@ class Baseline:
 
     @torch.inference_mode()
     def encode_motion(self, landmark_images: NDArray[np.uint8]) -> Tensor:
-        """Landmark images, uint8 (F, H, W, 3) -> the guider's features (1, C, F, H/8, W/8)."""
+        """Encode landmark images, uint8 (F, H, W, 3), as the guider's features (1, C, F, H/8, W/8)."""
         guider = self.networks["lmk_guider"]
         x = self._tensor(landmark_images.transpose(3, 0, 1, 2)[None].astype(np.float32) / 255)
         x = F.silu(_inflated(guider.conv_in, x))
@@ -123,14 +122,14 @@ class Baseline:
     def evaluate(
         self, latents: Tensor, timestep: int, features: Tensor, portrait: Portrait, *, guided: bool = True
     ) -> Tensor:
-        """One network evaluation: the work of one step for one window.
+        """Evaluate the network once: one step for one window.
 
         Args:
             latents: (1, 4, f, h, w), f <= 32.
             timestep: 0 to 999.
-            features: from `encode_motion`, of the same frames.
+            features: `encode_motion` of the same frames.
             portrait: from `encode_portrait`.
-            guided: both halves, or the conditional one alone.
+            guided: evaluate both halves instead of the conditional one alone.
 
         Returns:
             v-predictions (2, 4, f, h, w), unconditional first; (1, 4, f, h, w) when not guided.
@@ -151,21 +150,21 @@ class Baseline:
         options: Options,
         on_step: OnStep | None = None,
     ) -> NDArray[np.float32]:
-        """All steps of a clip, every one of them evaluated; latents have the networks' dtype between steps.
+        """Denoise a clip, evaluating every step; latents have the networks' dtype between steps.
 
         Args:
             portrait: from `encode_portrait`.
-            features: from `encode_motion`, of all frames.
+            features: `encode_motion` of all frames.
             noise: float32 (1, 4, F, H/8, W/8).
-            options: steps, guidance and windows count; the public code's windows are "reference". Noise and compute
-                precision are those of the arguments and the networks.
-            on_step: called with (index, timestep, latents float32, not to be written to) after every step.
+            options: only steps, guidance and windows count; the reference implementation's windows are "reference".
+                `noise` and the networks decide noise and compute precision.
+            on_step: called with (index, timestep, latents) after every step; the latents are float32 and read-only.
 
         Returns:
             Latents, float32 (1, 4, F, H/8, W/8).
 
         Raises:
-            OptionError: a forecast or another solver is asked for.
+            OptionError: the options have a forecast or another solver.
         """
         for name, value, allowed in (
             ("forecast", options.forecasting.method, "off"),
@@ -181,7 +180,7 @@ class Baseline:
             for window in blended_windows(frames, options.windows, options.window_size, options.window_overlap):
                 index = window.frames.tolist()
                 v = self.evaluate(latents[:, :, index], timestep, features[:, :, index], portrait, guided=guided)
-                # with guidance of 1 or below the public code forgets these weights
+                # the reference implementation forgets these weights with guidance of 1 or below
                 prediction[:, :, index] += v * self._tensor(window.weights)[:, None, None]
             if guided:
                 unconditional, conditional = prediction.chunk(2)
@@ -193,14 +192,14 @@ class Baseline:
 
     @torch.inference_mode()
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Latents, float32 (1, 4, F, h, w) -> frames, float32 (F, 8h, 8w, 3) in [0, 1]."""
+        """Decode latents, float32 (1, 4, F, h, w), to frames, float32 (F, 8h, 8w, 3) in [0, 1]."""
         vae = self.networks["vae"]
         z = self._tensor(latents)[0].transpose(0, 1) / vae.config.scaling_factor
         video = torch.cat([vae.decode(z[i : i + 1]).sample for i in range(len(z))])
         return (video / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().contiguous().numpy(force=True)
 
     def _tensor(self, array: NDArray[np.floating]) -> Tensor:
-        # copied, because PyTorch warns of arrays that are read-only
+        # copied because PyTorch warns of read-only arrays
         return torch.from_numpy(np.array(array)).to(self.device, self.dtype)
 
 
@@ -256,7 +255,7 @@ def _unfold(x: Tensor, frames: int) -> Tensor:
 
 
 def _inflated(operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A convolution or group norm of single frames on (B, C, F, h, w)."""
+    """Apply a convolution or group norm of single frames to (B, C, F, h, w)."""
     return _unfold(operation(_fold(x)), x.shape[2])
 
 

@@ -1,4 +1,4 @@
-"""`fye bench batch`: measure clips an hour with one worker and with several, and the cost of handing out a job."""
+"""`fye bench batch`: measure clips per hour with one worker and with several, and the overhead of a job."""
 
 import json
 import pickle
@@ -26,12 +26,13 @@ from fye_rt.cli.arguments import BundleFolder, Quiet
 from fye_rt.cli.demo import FAMILIES
 from fye_rt.errors import OptionError
 
-CHORES = 1000  # tasks that do nothing
+CHORES = 1000
+Way = tuple[int, int | None, str | None]  # threads, processes and Ray cluster, as for `open_workers`
 
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """A task that does nothing, and is as large as its job."""
+    """A task that does nothing and is as large as its job."""
 
     job: Job
 
@@ -55,12 +56,12 @@ def main(
     bundle: BundleFolder = None,
     jobs: Annotated[int, option("N", "Number of clips.", min=4, max=1000)] = 24,
     frames: Annotated[int, option("N", "Frames of a clip.", min=1, max=16)] = 16,
-    ray: Annotated[str | None, option("ADDRESS|local", "Also time the actors of a Ray cluster, one a core.")] = None,
+    ray: Annotated[str | None, option("ADDRESS|local", "Also time a Ray cluster with one actor per core.")] = None,
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Time batches with one worker and with several."""
     cores = machine.cores() or 1
-    ways: dict[str, tuple[int, int | None, str | None]] = {
+    ways: dict[str, Way] = {
         "one process, one thread": (1, None, None),
         "one process, all cores": (0, None, None),
         f"{cores} processes": (1, cores, None),
@@ -68,7 +69,7 @@ def main(
     if ray is not None:
         ways[f"Ray, {cores} workers"] = (1, cores, ray)
     if cores == 1:
-        raise OptionError("one core has no room for two workers; run this on a machine with more")
+        raise OptionError("one core has no room for two workers; run this on a machine with more cores")
     model = Bundle.load(bundle or shipped_bundle())
     load = OtherLoad()
     with tempfile.TemporaryDirectory() as folder, terminal.working(quiet) as bars:
@@ -113,7 +114,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
 
 
 def _jobs(folder: Path, count: int, frames: int, bundle: Bundle) -> list[Job]:
-    """List jobs: the shipped portraits in turn, with their own motions and other noise each time."""
+    """List jobs: the shipped portraits by turns, with their own motions and different noise."""
     lines = []
     for number in range(count):
         inputs = shipped_bundles() / "demo" / FAMILIES[number % len(FAMILIES)]
@@ -124,37 +125,28 @@ def _jobs(folder: Path, count: int, frames: int, bundle: Bundle) -> list[Job]:
     return [job for job in jobs if isinstance(job, Job)]
 
 
-def _clips(
-    folder: Path, jobs: Sequence[Job], engine: AnimatorSpec, way: tuple[int, int | None, str | None]
-) -> dict[str, float]:
-    """Make all clips. The rate counts from the first clip of the worker that begins last, to the last clip."""
-    start, times = time.perf_counter(), []
-    with Folder(folder) as kept:
-
-        def maker(threads: int) -> Make:
-            return partial(ClipWorker, replace(engine, threads=threads), folder)
-
-        crew = open_workers(maker, *way)
-        size, workers = crew.size, set()
-        warm = 0
-        for _, record in work(crew, jobs):
-            kept.keep(record)
+def _clips(folder: Path, jobs: Sequence[Job], engine: AnimatorSpec, way: Way) -> dict[str, float]:
+    """Make all clips. The rate counts from the first clip of the worker that begins last to the last clip."""
+    start, times, active, warm = time.perf_counter(), [], set(), 0
+    with Folder(folder) as records:
+        workers = open_workers(lambda threads: partial(ClipWorker, replace(engine, threads=threads), folder), *way)
+        for _, record in work(workers, jobs):
+            records.keep(record)
             times.append(time.perf_counter() - start)
-            workers.add(record["worker"])
-            if len(workers) == size and not warm:
+            active.add(record["worker"])
+            if len(active) == workers.size and not warm:
                 warm = len(times)
-    steady = (len(times) - warm) / (times[-1] - times[warm - 1])
     return {
-        "workers": size,
+        "workers": workers.size,
         "seconds": times[-1],
         "first_clip_seconds": times[0],
-        "clips_per_hour": 3600 * steady,
+        "clips_per_hour": 3600 * (len(times) - warm) / (times[-1] - times[warm - 1]),
         "clips_in_the_rate": len(times) - warm,
     }
 
 
-def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> dict[str, float]:
-    """Time tasks that do nothing, once all workers have begun."""
+def _overhead(jobs: Sequence[Job], way: Way) -> dict[str, float]:
+    """Time tasks that do nothing; the second half counts, when all workers have begun."""
     chores = [Chore(jobs[i % len(jobs)]) for i in range(CHORES)]
     start, times = time.perf_counter(), []
     for _ in work(open_workers(idle, *way), chores):
@@ -165,9 +157,9 @@ def _overhead(jobs: Sequence[Job], way: tuple[int, int | None, str | None]) -> d
 
 def _records(folder: Path, jobs: Sequence[Job]) -> float:
     times = []
-    with Folder(folder) as kept:
+    with Folder(folder) as records:
         for job in jobs:
             start = time.perf_counter()
-            kept.keep(_nothing(Chore(job)))
+            records.keep(_nothing(Chore(job)))
             times.append(time.perf_counter() - start)
     return statistics.median(times)

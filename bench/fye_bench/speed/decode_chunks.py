@@ -1,11 +1,11 @@
 """Measure how many frames the VAE should decode at a time: seconds and memory by engine, size and chunk.
 
-Each measurement has a process of its own, which opens `vae_decoder`, decodes one chunk to warm up, and then at least
-four frames. Every round measures each chunk once, in rotated order.
+Each measurement has its own process, which opens `vae_decoder`, decodes one chunk to warm up, and then at least four
+frames. Every round measures each chunk once, in rotated order.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -14,13 +14,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from fye_bench.arguments import Rounds, benchmark, option, run
-from fye_bench.environment import OtherLoad, environment
-from fye_bench.speed.summary import ratio, summary
+from fye_bench.speed.summary import measure_rows, ratio, spread, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
 from fye_rt import backends, options
 from fye_rt.bundle import Bundle
-from fye_rt.cli import terminal
 from fye_rt.engine import Settings
 from fye_rt.options import check_sides
 
@@ -28,7 +26,7 @@ THREADS = 2
 SIZES = ("128x128", "256x256")
 CHUNKS = (1, 2, 4, 8, 16)
 GRAPH = "vae_decoder"
-_FRAMES = 4  # at least: decoding one small frame is too short to time
+_FRAMES = 4  # fewest frames to decode: one small frame is too short to time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Decoding:
 
 
 def decode(bundle: Path, decoding: Decoding) -> float:
-    """In a worker: open the decoder, warm it up, decode, and return seconds per frame."""
+    """Open the decoder, warm it up, decode, and return seconds per frame (in a worker)."""
     opened = Bundle.load(bundle, verify=False)
     engine = backends.load(decoding.backend)(opened, GRAPH, Settings(decoding.compute, THREADS))
     height, width = decoding.size
@@ -73,7 +71,7 @@ def measure(
                 first = number % len(row)
                 for decoding in row[first:] + row[:first]:
                     with Worker() as worker:
-                        worker.call(backends.load, backend)  # libraries are no part of decoding
+                        worker.call(backends.load, backend)  # importing libraries is no part of decoding
                         taken, growth = worker.watch(decode, bundle, decoding)
                     seconds[decoding].append(taken)
                     peaks[decoding].append(growth.peak)
@@ -98,26 +96,19 @@ def main(
         check_sides(sides, "a frame")
     model = Bundle.load(bundle)
     engines = [(backend, compute) for backend in backends.installed() for compute in backends.computes(backend)]
-    result: dict[str, Any] = {
-        "environment": environment(THREADS),
-        "workload": {"graph": GRAPH, "model": describe_bundle(model)},
-        "chunks": [],
-    }
-    others = OtherLoad()
-    terminal.say(
+    header = (
         f"{'engine':<13}{'compute':<9}{'size':<11}{'chunk':>5}{'s a frame':>11}{'relative speed':>21}{'memory':>12}"
     )
-    for row in measure(model.path, engines, sizes, chunk or CHUNKS, rounds):
-        result["chunks"].append(row)
-        speedup = row["speedup"]
-        terminal.say(
+
+    def line(row: Mapping[str, Any]) -> str:
+        return (
             f"{row['backend']:<13}{row['compute']:<9}{'{}x{}'.format(*row['size']):<11}{row['chunk']:>5}"
-            f"{row['seconds_per_frame']['p50']:>11.4f}"
-            f"{speedup['median']:>9.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"
+            f"{row['seconds_per_frame']['p50']:>11.4f}{spread(row['speedup']):>21}"
             f"{row['peak_anonymous_bytes'] / 1e6:>9,.0f} MB"
         )
-    result["environment"]["other_processes_cores"] = others.cores()
-    return result
+
+    rows = measure(model.path, engines, sizes, chunk or CHUNKS, rounds)
+    return measure_rows("chunks", rows, header, line, THREADS, {"graph": GRAPH, "model": describe_bundle(model)})
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Count the operations of the model, and derive from data sheets how fast a GPU could be at best.
+"""Count the model's operations, and derive the best possible speed of a GPU from its data sheet.
 
     python -m fye_bench.speed.floor [--config full] [--size 512x512] [--frames 16] [--evaluations 6] [--json FILE]
 
-Useful work counts two operations for each multiply-add of convolutions, linear layers and attention, on tensors without
-storage. Divided by the GPU's dense float16 rate with float32 sums, it is the floor of measured times: nothing beats it.
+It counts two operations for each multiply-add of convolutions, linear layers and attention, on tensors without storage.
+Divided by the GPU's dense float16 rate with float32 sums, they are the floor of measured times.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,28 +21,13 @@ from fye_export.random_checkpoint import PRESETS
 from fye_rt import files, options
 from fye_rt.bundle import symbols
 
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU's data sheet.
-
-    Attributes:
-        architecture: architecture to compile kernels for.
-        flops: dense float16 operations per second with float32 sums.
-        bandwidth: bytes per second.
-    """
-
-    architecture: str
-    flops: float
-    bandwidth: float
-
-
+# architecture to compile kernels for, and dense float16 operations per second with float32 sums, by data sheet
 GPUS = {
-    "A100 SXM 80 GB": Gpu("sm_80", 312e12, 2.04e12),
-    "RTX 4090": Gpu("sm_89", 165e12, 1.01e12),
-    "L40S": Gpu("sm_89", 362e12, 0.86e12),
-    "H100 SXM": Gpu("sm_90a", 989e12, 3.35e12),
-    "H200": Gpu("sm_90a", 989e12, 4.8e12),
+    "A100 SXM 80 GB": ("sm_80", 312e12),
+    "RTX 4090": ("sm_89", 165e12),
+    "L40S": ("sm_89", 362e12),
+    "H100 SXM": ("sm_90a", 989e12),
+    "H200": ("sm_90a", 989e12),
 }
 
 
@@ -74,36 +58,35 @@ def operations(config: ModelConfig, size: tuple[int, int], frames: int) -> dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print operations and floors; returns the exit code."""
+    """Print operations and floors, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fye_bench.speed.floor", description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=PRESETS, default="full")
     parser.add_argument("--size", default="512x512", metavar="HxW")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--evaluations", type=int, default=6, help="network evaluations for the clip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    given = parser.parse_args(argv)
-    counted = operations(PRESETS[given.config], options.parse_size(given.size), given.frames)
+    arguments = parser.parse_args(argv)
+    counted = operations(PRESETS[arguments.config], options.parse_size(arguments.size), arguments.frames)
     for name, number in counted.items():
         print(f"{name:<16}{number / 1e12:>9.3f} T operations")
-    clip = given.evaluations * counted["denoiser"] + counted["guider"] + counted["vae_decoder"]
+    clip = arguments.evaluations * counted["denoiser"] + counted["guider"] + counted["vae_decoder"]
     floors = {}
-    for name, gpu in GPUS.items():
+    for name, (architecture, flops) in GPUS.items():
+        evaluation, seconds, rate = counted["denoiser"] / flops, clip / flops, arguments.frames * flops / clip
         floors[name] = {
-            "architecture": gpu.architecture,
-            "evaluation_seconds": counted["denoiser"] / gpu.flops,
-            "clip_seconds": clip / gpu.flops,
-            "frames_per_second": given.frames * gpu.flops / clip,
+            "architecture": architecture,
+            "evaluation_seconds": evaluation,
+            "clip_seconds": seconds,
+            "frames_per_second": rate,
         }
         print(
-            f"{name:<16}{1e3 * counted['denoiser'] / gpu.flops:>9.1f} ms an evaluation{clip / gpu.flops:>9.2f} s a clip"
-            f"{given.frames * gpu.flops / clip:>9.1f} frames/s at most"
+            f"{name:<16}{1e3 * evaluation:>9.1f} ms an evaluation{seconds:>9.2f} s a clip{rate:>9.1f} frames/s at most"
         )
-    if given.json is not None:
-        workload = {key: getattr(given, key) for key in ("config", "size", "frames", "evaluations")}
+    if arguments.json is not None:
+        workload = {key: getattr(arguments, key) for key in ("config", "size", "frames", "evaluations")}
         command = ["python", "-m", "fye_bench.speed.floor", *(sys.argv[1:] if argv is None else argv)]
-        files.write_json(
-            given.json, {"command": command, "workload": workload, "operations": counted, "floors": floors}
-        )
+        result = {"command": command, "workload": workload, "operations": counted, "floors": floors}
+        files.write_json(arguments.json, result)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Export, verify and run the full-size model on this machine, with time, memory and disk of every step.
+"""Export, verify and run the full-size model on this machine, and measure time, memory and disk of every step.
 
 Weights are random, so the frames are noise. It needs 20 GB of memory, 12 GB of disk below --work, and half an hour on
-two cores. Each step is a process of its own, one after another; files in --work are made again.
+two cores. Each step has its own process, one after another; files in --work are replaced.
 """
 
 import json
@@ -45,16 +45,11 @@ def main(
     ] = "full",
     json: arguments.Json = None,
 ) -> int:
-    """Export, verify and run the full-size model, with time, memory and disk of every step.
+    """Export, verify and run the full-size model, and measure time, memory and disk of every step.
 
-    Exit code 1 if a step took more memory than 20 GB, or two backends disagree.
+    The exit code is 1 if a step took more than 20 GB of memory, or two backends disagree.
     """
-    result: dict[str, Any] = {
-        "command": context.obj,
-        "environment": environment(),
-        "config": config,
-        "steps": {},
-    }
+    result: dict[str, Any] = {"command": context.obj, "environment": environment(), "config": config, "steps": {}}
     for name, facts in _steps(work, checkpoint, config):
         result["steps"][name] = facts
         terminal.say(
@@ -62,7 +57,10 @@ def main(
             f"{facts['peak_anonymous_bytes'] / 1e9:>8.2f} GB of it anonymous"
         )
     folders = {"checkpoint": checkpoint or work / "checkpoint", "bundle": work / "bundle"}
-    result["disk_bytes"] = {name: _bytes(folder) for name, folder in folders.items()}
+    result["disk_bytes"] = {
+        name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for name, folder in folders.items()
+    }
     result["peak_memory_bytes"] = max(facts["peak_memory_bytes"] for facts in result["steps"].values())
     result["memory_limit_bytes"] = LIMIT
     terminal.say(", ".join(f"{name} {size / 1e9:.2f} GB on disk" for name, size in result["disk_bytes"].items()))
@@ -111,7 +109,7 @@ def _pictures(work: Path) -> tuple[Path, Path]:
 
 
 def _evaluate(bundle: Path) -> dict[str, Any]:
-    """Evaluate the denoiser once, as `fye_rt.Animator` does: two halves of guidance."""
+    """Evaluate the denoiser once, with both halves of guidance."""
     inputs = denoiser_inputs(Bundle.load(bundle, verify=False), EVALUATED)
     candidate = Candidate(bundle, "onnxruntime", "fp32")
     with Worker() as worker:
@@ -129,7 +127,7 @@ def _evaluate(bundle: Path) -> dict[str, Any]:
 
 
 def _compare(bundle: Path) -> dict[str, Any]:
-    """Compare one evaluation by two backends, one process after the other."""
+    """Compare one evaluation with two backends, one process after the other."""
     inputs = denoiser_inputs(Bundle.load(bundle, verify=False), COMPARED)
     predictions, seconds, resident, anonymous = [], 0.0, 0, 0
     for backend in ("onnxruntime", "torch"):
@@ -151,10 +149,6 @@ def _compare(bundle: Path) -> dict[str, Any]:
             float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs
         ),
     }
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`fye bench`: time the baseline and the runtime, interleaved in one run.
 
-Each variant has a process of its own, and only one works at a time. In every round each variant runs every stage once,
-and ratios compare times of the same round. Whole clips are timed likewise.
+Each variant has its own process, and only one works at a time. In every round each variant runs every stage once, and
+ratios compare times of the same round. Whole clips are timed likewise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from fye_bench.speed.memory import peak_resident
 from fye_bench.speed.model import Model, find_model
 from fye_bench.speed.operators import profile
 from fye_bench.speed.pipeline import BASELINE, STAGES, Array, TimedClip, Variant
-from fye_bench.speed.summary import ratio, summary
+from fye_bench.speed.summary import ratio, spread, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, describe_bundle
 from fye_rt import backends
@@ -30,7 +30,7 @@ from fye_rt.cli.arguments import Quiet
 from fye_rt.options import parse_size
 
 DEFAULT = Workload()
-_CLIPS = 3  # whole clips of each variant
+_CLIPS = 3  # clips of each variant
 _CLIP = "end_to_end"
 
 
@@ -55,13 +55,13 @@ def main(
     fresh: Annotated[bool, typer.Option("--fresh", help="Make the seeded model again.")] = False,
     checkpoint: Annotated[Path | None, option("DIR", "Checkpoint that the bundle was exported from.")] = None,
     backend: Annotated[list[str] | None, option("NAME", "Backend; repeatable, by default all installed.")] = None,
-    compute: Annotated[str | None, option("NAME", "Precision; by default every one of a backend here.")] = None,
+    compute: Annotated[str | None, option("NAME", "Precision; by default all that a backend has here.")] = None,
     frames: Annotated[int, option("N", "Frames of the clip.")] = DEFAULT.frames,
     size: Size = f"{DEFAULT.size[0]}x{DEFAULT.size[1]}",
     steps: Annotated[int, option("N", "Steps of a whole clip.")] = DEFAULT.steps,
     threads: Annotated[int, option("N", "CPU threads.", min=1, max=256)] = DEFAULT.threads,
     rounds: Rounds = 10,
-    profile: Annotated[bool, typer.Option("--profile", help="Also tell where an evaluation's time goes.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Also profile an evaluation's operators.")] = False,
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Time the baseline and the runtime, interleaved.
@@ -71,8 +71,8 @@ def main(
     workload = Workload(frames=frames, size=parse_size(size), steps=steps, threads=threads)
     variants = [Variant(BASELINE)]
     for name in backend or backends.installed():
-        able = backends.computes(name) if compute is None else (backends.resolve_compute(name, compute),)
-        variants += [Variant(name, precision) for precision in able]
+        precisions = backends.computes(name) if compute is None else (backends.resolve_compute(name, compute),)
+        variants += [Variant(name, precision) for precision in precisions]
     result: dict[str, Any] = {"environment": environment(threads)}
     with terminal.working(quiet) as bars:
         model = find_model(checkpoint, bundle, terminal.note, fresh=fresh)
@@ -114,7 +114,7 @@ def _measure(
 
 
 def _rotated(variants: Sequence[Variant], turn: int) -> list[Variant]:
-    """Let another variant go first in every turn, so that not always the same one follows a long pause."""
+    """Start every turn with another variant, so that not always the same one follows a long pause."""
     start = turn % len(variants)
     return [*variants[start:], *variants[:start]]
 
@@ -153,31 +153,29 @@ def _describe(bundle: Bundle, workload: Workload, measured: Mapping[Variant, Mea
             str(variant): {
                 "backend": variant.backend,
                 "compute": variant.compute,
-                "stages": {stage: summary(seconds) for stage, seconds in seen.stages.items()},
-                "end_to_end": summary(seen.seconds(_CLIP)),
-                "frames_per_second": workload.frames / summary(seen.seconds(_CLIP))["p50"],
-                "first_frame": summary([clip.first_frame_seconds for clip in seen.clips]),
-                "cold_start_seconds": seen.cold_start_seconds,
-                "peak_memory_bytes": seen.peak_resident_bytes,
-                "peak_anonymous_bytes": seen.peak_anonymous_bytes,
-                "speedup": {name: ratio(baseline.seconds(name), seen.seconds(name)) for name in (*STAGES, _CLIP)},
+                "stages": {stage: summary(seconds) for stage, seconds in times.stages.items()},
+                "end_to_end": summary(times.seconds(_CLIP)),
+                "frames_per_second": workload.frames / summary(times.seconds(_CLIP))["p50"],
+                "first_frame": summary([clip.first_frame_seconds for clip in times.clips]),
+                "cold_start_seconds": times.cold_start_seconds,
+                "peak_memory_bytes": times.peak_resident_bytes,
+                "peak_anonymous_bytes": times.peak_anonymous_bytes,
+                "speedup": {name: ratio(baseline.seconds(name), times.seconds(name)) for name in (*STAGES, _CLIP)},
                 "difference": {
-                    name: _difference(getattr(seen.clips[0], name), getattr(baseline.clips[0], name))
+                    name: _difference(getattr(times.clips[0], name), getattr(baseline.clips[0], name))
                     for name in ("latents", "frames")
                 },
             }
-            for variant, seen in measured.items()
+            for variant, times in measured.items()
         },
     }
 
 
-def _difference(got: Array, want: Array) -> dict[str, float]:
+def _difference(actual: Array, expected: Array) -> dict[str, float]:
     """Return the difference from the baseline's result, which is as well rounded as any in fp32."""
-    error = got.astype(np.float64) - want
-    return {
-        "max_abs": float(np.abs(error).max()),
-        "relative_rms": float(np.sqrt(np.mean(error**2) / np.mean(np.square(want, dtype=np.float64)))),
-    }
+    error = actual.astype(np.float64) - expected
+    rms = float(np.sqrt(np.mean(error**2) / np.mean(np.square(expected, dtype=np.float64))))
+    return {"max_abs": float(np.abs(error).max()), "relative_rms": rms}
 
 
 def _table(variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -185,15 +183,11 @@ def _table(variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         f"{'seconds (median)':<18}{'portrait':>9}{'motion':>8}{'step':>8}{'decode':>8}{'first frame':>13}"
         f"{'frames/s':>10}{'memory':>10}{'step speed-up':>21}{'clip speed-up':>21}"
     )
-    for name, seen in variants.items():
-        stages = [seen["stages"][stage]["p50"] for stage in STAGES]
+    for name, row in variants.items():
+        stages = [row["stages"][stage]["p50"] for stage in STAGES]
         yield (
             f"{name:<18}{stages[0]:>9.3f}{stages[1]:>8.3f}{stages[2]:>8.3f}{stages[3]:>8.3f}"
-            f"{seen['first_frame']['p50']:>13.2f}{seen['frames_per_second']:>10.3f}"
-            f"{seen['peak_memory_bytes'] / 1e6:>7,.0f} MB"
-            f"{_spread(seen['speedup']['denoise_step']):>21}{_spread(seen['speedup'][_CLIP]):>21}"
+            f"{row['first_frame']['p50']:>13.2f}{row['frames_per_second']:>10.3f}"
+            f"{row['peak_memory_bytes'] / 1e6:>7,.0f} MB"
+            f"{spread(row['speedup']['denoise_step']):>21}{spread(row['speedup'][_CLIP]):>21}"
         )
-
-
-def _spread(speedup: Mapping[str, float]) -> str:
-    return f"{speedup['median']:.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"

@@ -1,4 +1,4 @@
-"""Time a step outside of the network, in two checkouts: the host's loop with a network that costs nothing.
+"""Time a step without its network evaluation, in two checkouts: the host's loop with a network that costs nothing.
 
 Processes of the two checkouts take turns, in random order within a round.
 """
@@ -17,7 +17,7 @@ from fye_rt.cli import terminal
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES, SIDE, STEPS = 16, 512, 30
-# prints seconds of a step; the second call is the loop of checkouts without workspaces
+# it prints the seconds of a step; the last `denoise` is that of checkouts without workspaces
 CHILD = f"""
 import sys, time
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__.lower()]
@@ -54,7 +54,7 @@ print((time.perf_counter() - start) / {STEPS})
 def main(
     other: Annotated[Path, option("CHECKOUT", "Checkout to compare with.")], rounds: Rounds = 15
 ) -> dict[str, Any]:
-    """Time a step of the host's loop with a network that costs nothing, in this checkout and in another one."""
+    """Time a step of the host's loop with a network that costs nothing, in this checkout and in another."""
     checkouts = {"this": ROOT, "other": other.resolve()}
     seconds: dict[str, list[float]] = {name: [] for name in checkouts}
     for _ in range(rounds):
@@ -74,14 +74,8 @@ def main(
 
 
 def _step(checkout: Path) -> float:
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command, variables = [sys.executable, "-c", CHILD], os.environ | {"PYTHONPATH": str(checkout)}
+    child = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, text=True, check=True)
     return float(child.stdout)
 
 

@@ -1,6 +1,6 @@
-"""Memory of a process as Linux counts it, and the most that it was.
+"""Memory of a process as Linux counts it, now and at its peak.
 
-Anonymous memory is what a process cannot give back without swapping: heap and private mappings, but not files that are
+Anonymous memory is memory that a process cannot give back without swapping: heap and private mappings, but not files
 mapped for reading.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fye_rt.errors import BackendError
 
-_INTERVAL = 0.005  # seconds between two looks, each of which takes 30 us
+_INTERVAL = 0.005  # seconds between two readings, each of which takes 30 us
 
 
 @dataclass(slots=True)
@@ -20,9 +20,9 @@ class Growth:
     """Anonymous memory of a process around a block of code, bytes.
 
     Attributes:
-        before: held when the block began.
-        added: held when it ended, beyond `before`.
-        peak: most that was held in between, beyond `before`.
+        before: memory when the block began.
+        added: memory beyond `before` when the block ended.
+        peak: largest memory beyond `before`.
     """
 
     before: int
@@ -31,33 +31,33 @@ class Growth:
 
 
 def anonymous(pid: int) -> int:
-    """Anonymous resident memory, bytes (RssAnon).
+    """Return the anonymous resident memory of a process, bytes (RssAnon).
 
     Raises:
-        BackendError: the system does not say, or there is no such process.
+        BackendError: the system does not report it, or the process does not exist.
     """
     return _read(pid, "RssAnon")
 
 
 def peak_resident(pid: int) -> int:
-    """Largest resident memory so far, mapped files included, bytes (VmHWM).
+    """Return the largest resident memory so far, mapped files included, bytes (VmHWM).
 
     Raises:
-        BackendError: as `anonymous`.
+        BackendError: the system does not report it, or the process does not exist.
     """
     return _read(pid, "VmHWM")
 
 
 @contextmanager
 def growth(pid: int) -> Iterator[Growth]:
-    """Watch another process while a block runs; the result is complete when the block has ended.
+    """Measure another process while a block runs; the result is complete when the block has ended.
 
-    Another one, because a thread sees nothing of its own process while ONNX Runtime holds the interpreter's lock.
+    A thread cannot measure its own process, because ONNX Runtime may hold the interpreter's lock.
     """
     result, ended = Growth(anonymous(pid)), threading.Event()
 
     def watch() -> None:
-        with suppress(BackendError):  # the process has ended; what waits for it says why
+        with suppress(BackendError):  # the process has ended, and its caller reports why
             while not ended.wait(_INTERVAL):
                 result.peak = max(result.peak, anonymous(pid) - result.before)
 

@@ -1,4 +1,4 @@
-"""The model that is timed: one that is given, or the repository's own mid-size one, which is made once and kept."""
+"""The model to time: the caller's, or the repository's mid-size one, which is made once and cached."""
 
 import hashlib
 import os
@@ -20,81 +20,76 @@ from fye_rt.files import cache_folder, locked
 from fye_rt.machine import installed_version
 
 PRESET, SEED = "mid", 0
-KEPT = 4  # models, those that were used last
-_LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")  # what graphs and weights depend on
-
-Tell = Callable[[str], None]
+KEPT = 4  # most recently used models in the cache
+_LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy")  # graphs and weights depend on them
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model twice: the checkpoint for the baseline, and the bundle that was exported from it."""
+    """A checkpoint for the baseline, and the bundle exported from it."""
 
     checkpoint: Path
     bundle: Path
 
 
 def find_model(
-    checkpoint: Path | None, bundle: Path | None, tell: Tell, *, precision: str = "fp32", fresh: bool = False
+    checkpoint: Path | None,
+    bundle: Path | None,
+    say: Callable[[str], None],
+    *,
+    precision: str = "fp32",
+    fresh: bool = False,
 ) -> Model:
-    """The given model, or else the mid-size one with seeded weights; making that takes minutes, once.
+    """Return the caller's model, or else the mid-size one with seeded weights, which takes minutes to make, once.
 
-    It is kept in the user's cache, under a name that changes with all that it is made from: the exporter's sources,
-    libraries, configuration and size. One that is damaged is made again. Several processes may ask at once.
+    The user's cache keeps it under a name that changes with everything it is made from: the exporter's sources,
+    libraries, configuration and size. A damaged model is made again. Several processes may call this at once.
 
     Args:
-        checkpoint: of a model that is there, with `bundle`.
-        bundle: exported from `checkpoint`.
-        tell: called with what is done, and where the model lies.
-        precision: in which the weights of the mid-size bundle are stored.
+        checkpoint: checkpoint of an existing model; needs `bundle`.
+        bundle: bundle exported from `checkpoint`.
+        say: called with each action and the folder of the model.
+        precision: storage precision of the mid-size bundle's weights.
         fresh: make the mid-size model again.
 
     Raises:
-        OptionError: only one of the two is given, or the bundle was exported from another checkpoint.
-        BundleError, CheckpointError, OutputError: as their names say.
+        OptionError: bundle or checkpoint is missing, or the bundle was exported from another checkpoint.
+        BundleError: the bundle is damaged.
+        CheckpointError: the checkpoint is damaged.
+        OutputError: the model cannot be written.
     """
     if (checkpoint is None) != (bundle is None):
-        raise OptionError("--bundle and --checkpoint belong together: the baseline needs the weights of the bundle")
+        raise OptionError("bundle and checkpoint belong together: the baseline needs the bundle's weights; give both")
     if checkpoint is not None and bundle is not None:
         if fresh:
-            raise OptionError("--fresh makes the mid-size model again; leave out --bundle and --checkpoint")
+            raise OptionError("fresh makes the mid-size model again; leave out bundle and checkpoint")
         model = Model(checkpoint, bundle)
         if not _belong_together(model):
             raise OptionError(f"{bundle} was not exported from {checkpoint}; give the checkpoint it was exported from")
         return model
-    folder = cache() / _name(precision)
+    folder = cache_folder() / "bench" / _name(precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(_lock(folder), lambda: tell(f"wait for another process, which makes the model in {folder}")):
-        model = _made(folder, precision, tell, fresh)
+    with locked(_lock(folder), lambda: say(f"wait for another process, which makes the model in {folder}")):
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            model = _complete(folder, precision, say)
+        except (BundleError, CheckpointError) as error:
+            say(f"the model in {folder} is made again: {error}")
+            shutil.rmtree(folder, ignore_errors=True)
+            model = _complete(folder, precision, say)
         os.utime(folder)
     _prune(folder)
     return model
 
 
-def cache() -> Path:
-    """Where models are kept: bench in the user's cache."""
-    return cache_folder() / "bench"
-
-
-def _made(folder: Path, precision: str, tell: Tell, fresh: bool) -> Model:
-    """The model of a folder; what is damaged in it is made again."""
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        return _completed(folder, precision, tell)
-    except (BundleError, CheckpointError) as error:
-        tell(f"the model in {folder} is made again: {error}")
-        shutil.rmtree(folder, ignore_errors=True)
-        return _completed(folder, precision, tell)
-
-
-def _completed(folder: Path, precision: str, tell: Tell) -> Model:
-    """The model of a folder, with what was missing; each part appears whole or not at all."""
+def _complete(folder: Path, precision: str, say: Callable[[str], None]) -> Model:
+    """Make the missing parts of a folder's model; each part appears whole or not at all."""
     model = Model(folder / "checkpoint", folder / "bundle")
     if model.bundle.exists():
-        tell(f"reuse the model in {folder}; --fresh makes it again")
+        say(f"reuse the model in {folder}; fresh makes it again")
     else:
-        tell(f"make the model, which takes minutes; it is kept in {folder} for the next time")
+        say(f"make the model, which takes minutes; {folder} keeps it for the next time")
         if not model.checkpoint.exists():
             write(model.checkpoint, PRESETS[PRESET], seed=SEED)
         export(model.checkpoint, model.bundle, precision=precision, size=Workload().size)
@@ -104,23 +99,23 @@ def _completed(folder: Path, precision: str, tell: Tell) -> Model:
 
 
 def _belong_together(model: Model) -> bool:
-    """Whether a bundle, which is checked, was exported from a checkpoint."""
+    """Check the bundle, and return whether it was exported from the checkpoint."""
     source = Bundle.load(model.bundle).manifest["source"]["checkpoint_sha256"]
     return bool(source == Checkpoint.open(model.checkpoint).digest)
 
 
 def _name(precision: str) -> str:
-    """Of a model: a hash of all that it is made from."""
-    whole = hashlib.sha256()
+    """Name a model after a hash of everything it is made from."""
+    digest = hashlib.sha256()
     for file in _sources():
-        whole.update(file.read_bytes())
+        digest.update(file.read_bytes())
     versions = [(library, installed_version(library)) for library in _LIBRARIES]
-    whole.update(repr((asdict(PRESETS[PRESET]), SEED, Workload().size, precision, versions)).encode())
-    return f"{PRESET}-{whole.hexdigest()[:16]}"
+    digest.update(repr((asdict(PRESETS[PRESET]), SEED, Workload().size, precision, versions)).encode())
+    return f"{PRESET}-{digest.hexdigest()[:16]}"
 
 
 def _sources() -> Iterable[Path]:
-    """Files that decide what a bundle holds."""
+    """List the files that decide a bundle's content."""
     return [*sorted(Path(fye_export.__file__).parent.rglob("*.py")), Path(fye_rt.bundle.__file__), Path(__file__)]
 
 
@@ -129,7 +124,7 @@ def _lock(folder: Path) -> Path:
 
 
 def _prune(newest: Path) -> None:
-    """Remove the models that were used least recently, but for a few, and for those that are being made."""
+    """Remove the least recently used models beyond KEPT, except those being made."""
     with suppress(OSError):
         others = (path for path in newest.parent.iterdir() if path.is_dir() and path != newest)
         for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:

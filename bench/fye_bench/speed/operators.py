@@ -1,6 +1,6 @@
-"""Where the time of one evaluation of the denoiser goes, operator by operator.
+"""Profile one evaluation of the denoiser, operator by operator.
 
-`profile` runs in a worker process. Profilers slow an evaluation down a little: the shares are what counts.
+`profile` runs in a worker process. Profilers slow an evaluation down a little, so only the shares count.
 """
 
 import json
@@ -15,12 +15,12 @@ from fye_bench.speed.workload import Workload, denoiser_inputs
 from fye_rt.bundle import Bundle
 from fye_rt.engine import Arrays, Settings
 
-_RUNS = 5  # after one that is not counted
+_RUNS = 5  # evaluations, after one to warm up
 Profile = list[dict[str, Any]]
 
 
 def profile(variant: Variant, workload: Workload, bundle: Path, checkpoint: Path) -> Profile:
-    """Operators with {operator, seconds, share, calls} per evaluation, the largest first."""
+    """List operators as {operator, seconds, share, calls} per evaluation, the largest first."""
     if variant.backend == BASELINE:
         return _torch(Pipeline(variant, workload, bundle, checkpoint), workload)
     opened = Bundle.load(bundle, verify=False)
@@ -31,7 +31,7 @@ def profile(variant: Variant, workload: Workload, bundle: Path, checkpoint: Path
 
 
 def _table(events: Iterable[tuple[str, float, int]], evaluations: int) -> Profile:
-    """Sum up (operator, seconds, calls) of that many evaluations."""
+    """Sum up the (operator, seconds, calls) of some evaluations."""
     seconds: dict[str, float] = defaultdict(float)
     calls: dict[str, float] = defaultdict(float)
     for operator, duration, count in events:

@@ -1,6 +1,6 @@
-"""One way of making a clip, stage by stage: the baseline, or the runtime with a backend.
+"""A pipeline that makes a clip, stage by stage: the baseline, or the runtime with a backend.
 
-`open_pipeline`, `time_stages` and `make_clip` run in a worker process, which holds one pipeline.
+`open_pipeline`, `time_stages` and `make_clip` run in a worker process, which has one pipeline.
 """
 
 import time
@@ -39,8 +39,8 @@ class TimedClip:
     """A whole clip.
 
     Attributes:
-        seconds: from portrait and landmark images to all frames; nothing of it was computed before.
-        first_frame_seconds: the same to the first frame, decoded alone.
+        seconds: time from portrait and landmark images to all frames, nothing of it computed before.
+        first_frame_seconds: time to the first frame, decoded alone.
         latents: float32 (1, 4, F, H/8, W/8).
         frames: float32 (F, H, W, 3).
     """
@@ -52,47 +52,45 @@ class TimedClip:
 
 
 class Stages(Protocol):
-    """What `Baseline` and `fye_rt.Animator` have in common; a portrait and a motion are the affair of each."""
+    """Common stages of `Baseline` and `fye_rt.Animator`, each with its own types of portrait and motion."""
 
     def encode_portrait(self, image: NDArray[np.uint8], clip_pixels: Array) -> Any:
-        """Once per portrait."""
-        ...
+        """Encode a portrait."""
 
     def encode_motion(self, landmark_images: NDArray[np.uint8]) -> Any:
-        """Once per clip."""
-        ...
+        """Encode the motion of a clip."""
 
     def denoise(self, portrait: Any, motion: Any, noise: Array, options: Options) -> Array:
-        """All steps."""
-        ...
+        """Run all steps."""
 
     def decode(self, latents: Array) -> Array:
-        """Once per clip."""
-        ...
+        """Decode a clip."""
 
 
 class Pipeline:
-    """A variant with all its weights in memory, and what it is timed on.
+    """A variant with all its weights in memory, and its inputs.
 
     Attributes:
         stages: the baseline or an Animator.
-        inputs: of the first two stages.
+        inputs: inputs of the first two stages.
         noise: float32 (1, 4, F, H/8, W/8).
     """
 
     def __init__(self, variant: Variant, workload: Workload, bundle: Path, checkpoint: Path) -> None:
-        opened = Bundle.load(bundle, verify=False)  # by `find_model`
+        opened = Bundle.load(bundle, verify=False)  # `find_model` has verified it
         height, width = workload.size
         self.workload = workload
         self.inputs = Inputs.make(opened, workload)
         self.noise = frame_noise(0, range(workload.frames), height // 8, width // 8, opened.latent_channels())
         if variant.backend == BASELINE:
-            self.stages = _baseline(opened, checkpoint, workload.threads)
+            self.stages: Stages = _baseline(opened, checkpoint, workload.threads)
         else:
-            self.stages = _animator(opened, variant, workload.threads)
+            from fye_rt.animator import Animator  # the baseline's process does without
+
+            self.stages = Animator(opened, variant.backend, compute=variant.compute, threads=workload.threads)
 
     def time_stages(self) -> dict[str, float]:
-        """Seconds of each of `STAGES`; the step has all windows, guidance and the DDIM update."""
+        """Return the seconds of each of `STAGES`; the step has all windows, guidance and the DDIM update."""
         inputs, seconds = self.inputs, {}
 
         def timed(stage: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -109,7 +107,7 @@ class Pipeline:
         return seconds
 
     def make_clip(self) -> TimedClip:
-        """A clip from beginning to end."""
+        """Make a clip from beginning to end."""
         start = time.perf_counter()
         portrait = self.stages.encode_portrait(self.inputs.image, self.inputs.clip_pixels)
         motion = self.stages.encode_motion(self.inputs.landmark_images)
@@ -134,17 +132,11 @@ def _baseline(bundle: Bundle, checkpoint: Path, threads: int) -> Stages:
     return Baseline({name: opened.load(name) for name in NETWORKS}, bundle.scheduler)
 
 
-def _animator(bundle: Bundle, variant: Variant, threads: int) -> Stages:
-    from fye_rt.animator import Animator
-
-    return Animator(bundle, variant.backend, compute=variant.compute, threads=threads)
-
-
 _pipeline: Pipeline
 
 
 def open_pipeline(variant: Variant, workload: Workload, bundle: Path, checkpoint: Path) -> float:
-    """Load everything and run every stage once; seconds."""
+    """Load everything, run every stage once, and return seconds."""
     global _pipeline
     start = time.perf_counter()
     _pipeline = Pipeline(variant, workload, bundle, checkpoint)
@@ -153,10 +145,10 @@ def open_pipeline(variant: Variant, workload: Workload, bundle: Path, checkpoint
 
 
 def time_stages() -> dict[str, float]:
-    """See `Pipeline.time_stages`."""
+    """Call `Pipeline.time_stages` in a worker."""
     return _pipeline.time_stages()
 
 
 def make_clip() -> TimedClip:
-    """See `Pipeline.make_clip`."""
+    """Call `Pipeline.make_clip` in a worker."""
     return _pipeline.make_clip()

@@ -1,27 +1,28 @@
-"""A command with the time and the memory that it took."""
+"""Run a command and measure its time and memory."""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fye_bench.speed.memory import anonymous
 from fye_rt.errors import BackendError
 
-_INTERVAL = 0.02  # seconds between two looks at its memory
+_INTERVAL = 0.02  # seconds between two readings of its memory
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A command that succeeded.
+    """Measurements of a command that succeeded.
 
     Attributes:
         seconds: wall-clock time.
         peak_memory_bytes: largest resident memory, mapped files included.
-        peak_anonymous_bytes: largest anonymous memory that was seen.
+        peak_anonymous_bytes: largest anonymous memory among the readings.
     """
 
     seconds: float
@@ -30,10 +31,10 @@ class Run:
 
 
 def run(arguments: Sequence[str], log: Path) -> Run:
-    """Run `python ARGUMENTS`, its output going to `log`. Children of it are not counted.
+    """Run `python ARGUMENTS` with its output in `log`. Its child processes are not counted.
 
     Raises:
-        BackendError: it failed; the message has its last line.
+        BackendError: the command failed; the message has its last line.
     """
     start, peak = time.perf_counter(), 0
     with log.open("w") as output:
@@ -42,10 +43,8 @@ def run(arguments: Sequence[str], log: Path) -> Run:
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         if ended:
             break
-        try:
+        with suppress(BackendError):  # it has just ended
             peak = max(peak, anonymous(process.pid))
-        except BackendError:  # it has just ended
-            pass
         time.sleep(_INTERVAL)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

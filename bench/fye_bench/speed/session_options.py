@@ -1,25 +1,23 @@
-"""Measure how to open graphs: time and memory of engine options, one changed at a time.
+"""Measure how to open graphs: time and memory of engine options, changed one at a time.
 
-Each option has a process of its own, which opens the six graphs of a guided clip. The growth of its anonymous memory is
+Each option has its own process, which opens the six graphs of a guided clip. The growth of its anonymous memory is
 compared with the graphs' weights in float32. Then its evaluations alternate with those of the chosen options.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from fye_bench.arguments import Rounds, benchmark, option, run
-from fye_bench.environment import OtherLoad, environment
 from fye_bench.speed.memory import anonymous
-from fye_bench.speed.summary import ratio, summary
+from fye_bench.speed.summary import measure_rows, ratio, spread, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import Workload, denoiser_inputs, describe_bundle
 from fye_rt import backends
 from fye_rt.bundle import Bundle
-from fye_rt.cli import terminal
 from fye_rt.engine import Arrays, Engine, Settings
 
 GRAPHS = ("image_encoder", "vae_encoder", "reference", "guider", "denoiser", "vae_decoder")
@@ -38,10 +36,8 @@ def _attribute(name: str, value: object) -> Change:
 
 
 def _level(name: str) -> Change:
-    def change(options: Any) -> None:
-        options.graph_optimization_level = getattr(type(options.graph_optimization_level), name)
-
-    return change
+    level = "graph_optimization_level"
+    return lambda options: setattr(options, level, getattr(type(getattr(options, level)), name))
 
 
 # changes to `fye_rt.backends.onnxruntime.session_options`
@@ -77,7 +73,7 @@ _inputs: Arrays = {}
 
 
 def open_graph(candidate: Candidate, graph: str) -> float:
-    """In a worker: open a graph, keep it, and return seconds."""
+    """Open a graph, keep it, and return seconds (in a worker)."""
     bundle = Bundle.load(candidate.bundle, verify=False)
     start = time.perf_counter()
     if candidate.option == CHOSEN:
@@ -100,27 +96,27 @@ def _open_changed(file: Path, change: Change) -> Engine:
 
 
 def keep_inputs(inputs: Arrays) -> None:
-    """In a worker: keep inputs of the denoiser for `evaluate`, and warm it up."""
+    """Keep inputs of the denoiser for `evaluate`, and warm it up (in a worker)."""
     _inputs.update(inputs)
     evaluate()
 
 
 def evaluate() -> float:
-    """In a worker: evaluate the denoiser once and return seconds."""
+    """Evaluate the denoiser once and return seconds (in a worker)."""
     start = time.perf_counter()
     _engines["denoiser"].run(_inputs)
     return time.perf_counter() - start
 
 
 def predict(inputs: Arrays) -> Arrays:
-    """In a worker: evaluate the denoiser once and return its outputs."""
+    """Evaluate the denoiser once and return its outputs (in a worker)."""
     return _engines["denoiser"].run(inputs)
 
 
 def measure_opening(candidate: Candidate, worker: Worker, graphs: Sequence[str] = GRAPHS) -> dict[str, Any]:
     """Open graphs one after another, and compare the growth of anonymous memory with their weights in float32."""
     bundle = Bundle.load(candidate.bundle, verify=False)
-    worker.call(backends.load, candidate.backend)  # libraries are no part of a graph
+    worker.call(backends.load, candidate.backend)  # importing libraries is no part of opening
     seconds, added, peak, by_graph = 0.0, 0, 0, {}
     for graph in graphs:
         opening, growth = worker.watch(open_graph, candidate, graph)
@@ -145,59 +141,53 @@ def measure(candidates: Sequence[Candidate], rounds: int) -> Iterator[dict[str, 
     with ExitStack() as stack:
         for candidate in candidates:
             bundle = Bundle.load(candidate.bundle, verify=False)
-            with ExitStack() as own:
-                worker = own.enter_context(Worker())
+            with ExitStack() as closing:
+                worker = closing.enter_context(Worker())
                 row = measure_opening(candidate, worker)
                 inputs = denoiser_inputs(bundle, Workload())
                 before = anonymous(worker.pid)
                 worker.call(keep_inputs, inputs)
                 if reference is None:
                     reference = worker
-                    stack.push(own.pop_all())
+                    stack.push(closing.pop_all())
                 pairs = [(reference.call(evaluate), worker.call(evaluate)) for _ in range(rounds)]
                 row |= {
                     "evaluation": summary([seconds for _, seconds in pairs]),
                     "speedup": ratio(*zip(*pairs, strict=True)),
                     "added_by_running_bytes": anonymous(worker.pid) - before,
                 }
-            named = {"storage": bundle.precision, "backend": candidate.backend, "compute": candidate.compute}
-            yield named | {"option": candidate.option} | row
+            engine = {"storage": bundle.precision, "backend": candidate.backend, "compute": candidate.compute}
+            yield engine | {"option": candidate.option} | row
 
 
 @benchmark("python -m fye_bench.speed.session_options")
 def main(
     bundle: Annotated[list[Path], option("DIR", "Bundle to open; repeatable.")], rounds: Rounds = 7
 ) -> dict[str, Any]:
-    """Measure time and memory of engine options, one changed at a time."""
+    """Measure time and memory of engine options, changed one at a time."""
     candidates = []
     for path in bundle:
         candidates += [Candidate(path, "onnxruntime", "fp32", option) for option in (CHOSEN, *CHANGES)]
         candidates += [Candidate(path, "openvino", compute) for compute in backends.computes("openvino")]
-    result: dict[str, Any] = {
-        "environment": environment(THREADS),
-        "workload": {
-            "graphs": GRAPHS,
-            "evaluation": {"frames": Workload().frames, "size": Workload().size},
-            "models": [describe_bundle(Bundle.load(path)) for path in bundle],
-        },
-        "options": [],
+    workload = {
+        "graphs": GRAPHS,
+        "evaluation": {"frames": Workload().frames, "size": Workload().size},
+        "models": [describe_bundle(Bundle.load(path)) for path in bundle],
     }
-    others = OtherLoad()
-    terminal.say(
+    header = (
         f"{'storage':<8}{'engine':<12}{'compute':<8}{'option':<28}{'open':>7}{'added':>8}{'peak':>7}"
         f"{'run adds':>10}{'evaluation':>12}{'relative speed':>21}"
     )
-    for row in measure(candidates, rounds):
-        result["options"].append(row)
-        speedup = row["speedup"]
-        terminal.say(
+
+    def line(row: Mapping[str, Any]) -> str:
+        return (
             f"{row['storage']:<8}{row['backend']:<12}{row['compute']:<8}{row['option']:<28}"
             f"{row['open_seconds']:>5.1f} s{row['added']:>7.2f}x{row['peak']:>6.2f}x"
             f"{row['added_by_running_bytes'] / 1e6:>7.0f} MB{row['evaluation']['p50']:>10.3f} s"
-            f"{speedup['median']:>9.2f} ({speedup['min']:.2f}-{speedup['max']:.2f})"
+            f"{spread(row['speedup']):>21}"
         )
-    result["environment"]["other_processes_cores"] = others.cores()
-    return result
+
+    return measure_rows("options", measure(candidates, rounds), header, line, THREADS, workload)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A process of its own for each thing that is measured.
+"""A separate process for each measurement.
 
-Two engines in one process share its memory and disturb each other: threads of the one that has just run still spin on
-the cores when the other begins. An idle process waits for its next call without using the CPU.
+Two engines in one process share its memory and disturb each other: threads of the engine that has just run still spin
+on the cores when the other begins. An idle process waits for its next call without using the CPU.
 """
 
 import os
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from fye_bench.speed import memory
@@ -27,7 +26,7 @@ class Worker:
         self.pid = self.call(os.getpid)
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `function` there and return its result.
+        """Run `function` in the process and return its result.
 
         Raises:
             BackendError: the process was killed, for instance for want of memory.
@@ -40,7 +39,7 @@ class Worker:
             ) from error
 
     def watch(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> tuple[R, memory.Growth]:
-        """As `call`, and how the process's anonymous memory grew meanwhile."""
+        """Run `function` like `call`, and also return the growth of the process's anonymous memory meanwhile."""
         with memory.growth(self.pid) as growth:
             result = self.call(function, *args, **kwargs)
         return result, growth
@@ -48,7 +47,5 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown()

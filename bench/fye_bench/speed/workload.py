@@ -1,4 +1,4 @@
-"""The clip that is timed, fixed here so that numbers of different days can be compared."""
+"""The clip to time, fixed here so that numbers of different days are comparable."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,14 @@ class Workload:
     """A clip.
 
     Attributes:
-        frames: of the clip.
+        frames: number of frames.
         size: (height, width) in pixels.
         steps: DDIM steps, all of them evaluated.
-        threads: of the CPU.
+        threads: CPU threads.
 
     Raises:
-        OptionError, InputError: a number outside its range.
+        OptionError: a number is outside its range.
+        InputError: the size is outside its range.
     """
 
     frames: int = 8
@@ -32,25 +33,25 @@ class Workload:
 
     def __post_init__(self) -> None:
         check_sides(self.size, "the clip")
-        self.windows()  # what options and windows refuse
+        self.windows()  # checks the other numbers
 
     def options(self, steps: int | None = None) -> Options:
-        """What users get: guidance 3.5, windows of 24 frames. `steps` replaces the workload's."""
+        """Return the users' options: guidance 3.5, windows of 24 frames. `steps` replaces the workload's."""
         return Options(steps=self.steps if steps is None else steps, guidance=3.5, seed=0)
 
     def windows(self) -> int:
-        """Network evaluations of one step."""
+        """Return the number of network evaluations in one step."""
         options = self.options()
         return len(windows.blended_windows(self.frames, options.windows, options.window_size, options.window_overlap))
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Random numbers in the place of pictures, whose content costs no time.
+    """Random numbers in place of pictures, whose content does not affect time.
 
     Attributes:
         image: uint8 (H, W, 3), the portrait.
-        clip_pixels: float32 (3, S, S), of the portrait, normalised.
+        clip_pixels: float32 (3, S, S), the portrait, normalised for CLIP.
         landmark_images: uint8 (F, H, W, 3).
     """
 
@@ -60,7 +61,7 @@ class Inputs:
 
     @classmethod
     def make(cls, bundle: Bundle, workload: Workload) -> "Inputs":
-        """The same for every variant of a workload."""
+        """Make the inputs, equal for every variant of a workload."""
         rng = np.random.default_rng(0)
         side = int(bundle.graphs["image_encoder"].inputs[0].shape[-1])
         return cls(
@@ -71,7 +72,7 @@ class Inputs:
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What a result says of the model."""
+    """Describe the model in a result."""
     return {
         "digest": bundle.digest,
         "precision": bundle.precision,
@@ -81,7 +82,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def denoiser_inputs(bundle: Bundle, workload: Workload) -> dict[str, NDArray[Any]]:
-    """Random inputs of one evaluation of the denoiser, by name."""
+    """Return random inputs of one evaluation of the denoiser, by name."""
     rng = np.random.default_rng(0)
     sizes = symbols(min(workload.frames, workload.options().window_size), *workload.size)
     inputs: dict[str, NDArray[Any]] = {}

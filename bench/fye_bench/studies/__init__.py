@@ -1,1 +1,1 @@
-"""Questions that were answered once, each with the script that answers it again."""
+"""One-off studies, each with a script that repeats it."""

@@ -1,12 +1,12 @@
-"""Write a checkpoint in float32 whose weights round to those of a float16 bundle: what did storing in float16 cost?
+"""Measure the cost of float16 storage: write a float32 checkpoint whose weights round to those of a float16 bundle.
 
     python -m fye_bench.studies.float16_storage BUNDLE DIR [--seed 0]
     fye export DIR -o TWIN --precision fp32
     fye eval compare ...    (docs/measurements/backends.md)
 
-The weights that were rounded are often gone. Each lay somewhere between the two midpoints to its neighbours, and is
-drawn evenly from there. The bundle's distance to this twin then has the distribution of its distance to the lost
-weights. No training is involved.
+The original weights are often lost. Each lay between the midpoints to its two neighbours, and is drawn evenly from that
+interval. The bundle's distance to this twin then has the distribution of its distance to the lost weights. No training
+is involved.
 """
 
 from pathlib import Path
@@ -28,28 +28,30 @@ def write(bundle: Bundle, path: str | Path, *, seed: int = 0) -> None:
     """Write the twin's checkpoint, in the released layout.
 
     Args:
-        bundle: stored in float16.
-        path: a folder that does not exist yet, or is empty.
+        bundle: bundle stored in float16.
+        path: a new or empty folder.
         seed: random seed of the rounding errors.
 
     Raises:
         BundleError: the bundle is stored in float32.
-        OutputError: the folder has something in it, or cannot be written.
+        OutputError: the folder is not empty or cannot be written.
     """
     if bundle.precision != "fp16":
-        raise BundleError(f"{bundle.path} is stored in {bundle.precision}: its weights were not rounded")
+        raise BundleError(
+            f"{bundle.path} is stored in {bundle.precision}: its weights were not rounded; give a bundle in fp16"
+        )
     config = ModelConfig.from_dict(dict(bundle.model))
     generator = np.random.default_rng(seed)
 
-    def made(network: str) -> dict[str, Tensor]:
+    def read(network: str) -> dict[str, Tensor]:
         stored = weights.read(bundle, network)
         return {key: torch.from_numpy(unrounded(value, generator)) for key, value in stored.items()}
 
-    layout.write(path, config, made, torch.float32)
+    layout.write(path, config, read, torch.float32)
 
 
 def unrounded(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Numbers in float32 that round to these in float16, drawn evenly; float32 comes back as it is."""
+    """Draw numbers in float32 that round to these in float16, evenly; float32 values are returned unchanged."""
     if values.dtype != np.float16:
         return values
     exact = values.astype(np.float32)

@@ -1,7 +1,7 @@
 """`fye bench forecast`: compare all ways to fewer network evaluations, on drawn clips whose true frames are known.
 
-Each way makes every case with every seed, and so does the full run, which evaluates every step. Each measurement is
-appended to a log; the same command goes on where it stopped.
+Each way makes every case with every seed, and so does the full run, which evaluates every step. A log records each
+measurement, and the same command continues it.
 """
 
 import json
@@ -54,7 +54,7 @@ class Way:
 
     Attributes:
         method: name of its line in the plot.
-        budget: number of network evaluations, or a tolerance.
+        budget: number of network evaluations, or tolerance.
         options: steps, solver and forecast.
     """
 
@@ -67,7 +67,7 @@ class Way:
 
 
 def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
-    """Yield all ways that are compared with a full run with `options`, the controls first."""
+    """Yield all ways to compare with a full run of `options`, the controls of each budget first."""
     for budget in budgets:
         for name, solver in CONTROLS.items():
             yield Way(name, budget, replace(options, steps=budget, solver=solver))
@@ -80,7 +80,7 @@ def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
 @benchmark("fye bench forecast")
 @takes_request("windows", "forecast", "size", "frames", "landmarker", "portrait_landmarks")
 def main(
-    log: Annotated[Path, option("FILE", "Log, .jsonl; the same command goes on with it.", callback=writable(".jsonl"))],
+    log: Annotated[Path, option("FILE", "Log, .jsonl; the same command continues it.", callback=writable(".jsonl"))],
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     cases: Annotated[int, option("N", "Number of clips.", min=1, max=1000)] = 12,
@@ -91,7 +91,7 @@ def main(
     methods: Annotated[
         list[str] | None, option("NAME", f"Methods; by default {'; '.join(METHODS)}.", parser=one_of(METHODS))
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after that long; the same command goes on.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit; the same command continues the log.")] = None,
     backend: Backend = "auto",
     threads: Threads = 0,
     plot: Annotated[Path | None, option("FILE", "Also draw a .png or .svg.", callback=writable(".png", ".svg"))] = None,
@@ -153,7 +153,7 @@ def _measure(
     frames: int,
     done: Collection[Any],
 ) -> Iterator[Measured]:
-    """For every seed and case, measure the full run, then all ways in random order, except what is `done`."""
+    """Measure the full run, then all ways in random order, for every seed and case; skip the keys in `done`."""
     judge = Judge()
     for seed in seeds:
         for case in truth.cases(cases):
@@ -163,12 +163,11 @@ def _measure(
             drawn = truth.draw(case, animator.bundle.size, frames)
             states = animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks)
             full = make(animator, *states, replace(options, seed=seed))
-            pace = full.seconds
-            if (case.number, seed, FULL) not in done:
-                distance, scores = psnr(full.frames, full.frames), judge.compare(drawn, full.frames)
-                yield Measured(case.number, seed, FULL, full.evaluations, pace, pace, distance, scores)
-            for i in np.random.default_rng((case.number, seed)).permutation(len(todo)):
-                way = todo[int(i)]
-                made = make(animator, *states, replace(way.options, seed=seed))
-                distance, scores = psnr(made.frames, full.frames), judge.compare(drawn, made.frames)
-                yield Measured(case.number, seed, str(way), made.evaluations, made.seconds, pace, distance, scores)
+            order = np.random.default_rng((case.number, seed)).permutation(len(todo)).tolist()
+            for way in (None, *(todo[i] for i in order)):
+                key = case.number, seed, FULL if way is None else str(way)
+                if key in done:
+                    continue
+                clip = full if way is None else make(animator, *states, replace(way.options, seed=seed))
+                distance, scores = psnr(clip.frames, full.frames), judge.compare(drawn, clip.frames)
+                yield Measured(*key, clip.evaluations, clip.seconds, full.seconds, distance, scores)

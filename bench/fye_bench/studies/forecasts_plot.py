@@ -1,4 +1,4 @@
-"""Quality against evaluations and against time, drawn."""
+"""Plot of quality over network evaluations and over speed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 from fye_bench.studies.lossless import CONTROLS, MOST_WORSE
 
 _OURS = "calibrated"
-_LEAST = 5e-4  # what is better is not drawn lower: the axis has no zero
+_LEAST = 5e-4  # smaller values are drawn here: a logarithmic axis has no zero
 
 
 def draw_front(path: Path, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Distance to the full run, and the worst metric against the truth, over evaluations and over speed.
+    """Draw the distance to the full run, and the worst metric against the truth, over evaluations and over speed.
 
     Args:
         path: .png or .svg.
-        methods: by name, rows as `fye_bench.studies.lossless.summarise` gives them.
+        methods: rows of each method, from `fye_bench.studies.lossless.summarise`.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -37,11 +37,9 @@ def draw_front(path: Path, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -
             for number, (method, points) in enumerate(methods.items()):
                 style = "--" if method in CONTROLS else "-"
                 marker = "osD^v<>*PX"[number // 10 + number % 10]
-                values = [(x(row), y(row)) for row in points]
-                colour = colours[number % len(colours)]
                 width = 3 if method == _OURS else 1.3
-                look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": width}
-                axis.plot(*zip(*values, strict=True), style, label=method, **look)
+                look = {"color": colours[number % len(colours)], "marker": marker, "markersize": 4, "linewidth": width}
+                axis.plot([x(row) for row in points], [y(row) for row in points], style, label=method, **look)
             axis.set(xlabel=x_label, ylabel=y_label if j == 0 else "")
             axis.grid(alpha=0.3)
     for axis in axes[1]:

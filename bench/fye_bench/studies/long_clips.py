@@ -12,8 +12,8 @@ from fye_training.identity import identity
 from fye_training.performance import perform
 from fye_training.portrait import render
 
-FIRST_IDENTITY = 20_000  # characters that no suite shows
-LEAD = 25  # frames between the portrait and the clip, in which the face comes to life
+FIRST_IDENTITY = 20_000  # first of the characters that no suite shows
+LEAD = 25  # frames between the portrait and the clip, while the face comes to life
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,11 +21,11 @@ class Long:
     """A long clip, 25 frames a second.
 
     Attributes:
-        case: which.
+        case: character and motion.
         portrait: uint8 (H, W, 3), a neutral face.
         landmarks: uint8 (F, H, W, 3).
         frames: uint8 (F, H, W, 3), the truth.
-        face: where the face is in them.
+        face: face in the frames.
     """
 
     case: Case
@@ -36,7 +36,7 @@ class Long:
 
 
 def draw(case: Case, size: tuple[int, int], frames: int) -> Long:
-    """Draw a clip of so many frames, in which a face is in motion from the first to the last."""
+    """Draw a clip whose face moves from the first frame to the last."""
     who = identity(case.identity_seed, case.family)
     acting = perform(case.motion_seed, 1 + LEAD + frames, case.kind)
     acting = acting[:1] + acting[1 + LEAD :]
@@ -47,6 +47,6 @@ def draw(case: Case, size: tuple[int, int], frames: int) -> Long:
 
 
 def clips(count: int, size: tuple[int, int], frames: int) -> Iterator[Long]:
-    """The first `count` of them, drawn one after another."""
+    """Draw the first `count` clips, one after another."""
     for case in cases(count, FIRST_IDENTITY):
         yield draw(case, size, frames)

@@ -1,7 +1,8 @@
-"""What a way to fewer evaluations costs in quality, against the full run, which evaluates every step.
+"""Cost in quality of fewer network evaluations, against the full run, which evaluates every step.
 
-*Lossless*: no metric against the truth is more than 1 % worse than the full run's (95 % paired interval over cases),
-in no family and in no exaggerated expression more than 3 % on average, and the frames are at least 35 dB from its own.
+*Lossless* means: no metric against the truth is more than 1 % worse than the full run's (95 % paired interval over
+cases), nor more than 3 % worse on average in any family or in exaggerated expressions, and the frames have a PSNR of at
+least 35 dB to the full run's.
 """
 
 import json
@@ -13,29 +14,29 @@ from typing import Any
 import numpy as np
 
 from fye_bench.metrics.judge import Scores, change
-from fye_bench.metrics.statistics import Estimate, mean
+from fye_bench.metrics.statistics import mean
 from fye_bench.metrics.table import METRICS
 from fye_bench.metrics.truth import cases
 
 FULL = "full"
-# what anyone would try first, by name: solvers with as many steps as evaluations
+# the obvious alternatives: solvers with as many steps as evaluations
 CONTROLS = {"DDIM, fewer steps": "ddim", "DPM-Solver++ 2M": "dpm", "UniPC 2": "unipc"}
 MOST_WORSE, MOST_WORSE_SUBSET, LEAST_DISTANCE = 0.01, 0.03, 35.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """One clip, made in one way.
+    """Measurements of one clip, made in one way.
 
     Attributes:
-        case: its number.
-        seed: of the noise.
-        way: its name; `FULL` is the full run's.
-        evaluations: of the network.
-        seconds: the denoising loop took.
-        full_seconds: the full run's took, in the same run of the benchmark.
-        distance: to the frames of the full run, decibels.
-        scores: against the truth.
+        case: number of the case.
+        seed: random seed of the initial noise.
+        way: name of the way; `FULL` names the full run.
+        evaluations: number of network evaluations.
+        seconds: time of the denoising loop.
+        full_seconds: time of the full run's loop, in the same run of the benchmark.
+        distance: PSNR to the frames of the full run, decibels.
+        scores: metrics against the truth.
     """
 
     case: int
@@ -49,11 +50,11 @@ class Measured:
 
     @property
     def key(self) -> tuple[int, int, str]:
-        """What tells it from the others."""
+        """Unique key of the measurement."""
         return self.case, self.seed, self.way
 
     def line(self) -> str:
-        """For the log."""
+        """Format the measurement as a line of the log."""
         scores = self.scores
         fields: dict[str, Any] = {name: getattr(self, name) for name in ("case", "seed", "way", "evaluations")}
         fields |= {"seconds": round(self.seconds, 4), "full_seconds": round(self.full_seconds, 4)}
@@ -64,7 +65,7 @@ class Measured:
 
     @classmethod
     def parse(cls, line: str) -> "Measured":
-        """The inverse of `line`."""
+        """Parse a line of the log: the inverse of `line`."""
         fields = json.loads(line)
         scores = Scores(
             {name: math.nan if value is None else value for name, value in fields.pop("numbers").items()},
@@ -75,72 +76,69 @@ class Measured:
         return cls(**fields, scores=scores)
 
 
+Pair = tuple[Measured, Measured]  # a way's clip, and the full run's
+
+
 def summarise(found: Iterable[Measured]) -> dict[str, Any]:
-    """Each way against the full runs of the same cases and seeds."""
+    """Compare each way with the full runs of the same cases and seeds."""
     by_way: dict[str, list[Measured]] = {}
-    for one in found:
-        by_way.setdefault(one.way, []).append(one)
-    full = {one.key[:2]: one for one in by_way.pop(FULL, [])}
+    for clip in found:
+        by_way.setdefault(clip.way, []).append(clip)
+    full = {clip.key[:2]: clip for clip in by_way.pop(FULL, [])}
     summary: dict[str, Any] = {}
-    for name, ones in by_way.items():
+    for name, clips in by_way.items():
         method, _, budget = name.partition(" @ ")
-        ones = sorted(ones, key=lambda one: one.key)
-        pairs = [(one, full[one.key[:2]]) for one in ones]
-        summary.setdefault(method, []).append({"budget": float(budget)} | _compared(pairs))
+        by_case: dict[int, list[Pair]] = {}
+        for clip in sorted(clips, key=lambda clip: clip.key):
+            by_case.setdefault(clip.case, []).append((clip, full[clip.key[:2]]))
+        summary.setdefault(method, []).append({"budget": float(budget)} | _compare(by_case))
     return {method: sorted(rows, key=lambda row: row["evaluations"]) for method, rows in summary.items()}
 
 
-def _compared(pairs: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
-    changed = _change(pairs)
-    worst = max(((_worse(name, one, "high"), name) for name, one in changed.items()), default=(0.0, ""))
-    subsets = []
-    numbers = sorted({one.case for one, _ in pairs})
-    for key in ("family", "kind"):
-        for value in sorted({getattr(case, key) for case in cases(max(numbers) + 1) if case.number in numbers}):
-            if key == "kind" and value != "exaggerated":
-                continue
-            chosen = {case.number for case in cases(max(numbers) + 1) if getattr(case, key) == value}
-            for name, one in _change([pair for pair in pairs if pair[0].case in chosen]).items():
-                subsets.append((_worse(name, one, "mean"), f"{name}, {value}"))
-    distance = _distance(pairs)
-    lossless = worst[0] <= MOST_WORSE and max(subsets)[0] <= MOST_WORSE_SUBSET
+def _compare(by_case: Mapping[int, Sequence[Pair]]) -> dict[str, Any]:
+    changes = _change(by_case.values())
+    worst = max(((_worse(name, estimate, "high"), name) for name, estimate in changes.items()), default=(0.0, ""))
+    subsets: dict[str, list[Sequence[Pair]]] = {}
+    for case in cases(max(by_case) + 1):
+        if case.number in by_case:
+            subsets.setdefault(case.family, []).append(by_case[case.number])
+            if case.kind == "exaggerated":
+                subsets.setdefault(case.kind, []).append(by_case[case.number])
+    worst_subset = max(
+        (_worse(name, estimate, "mean"), f"{name}, {subset}")
+        for subset, members in subsets.items()
+        for name, estimate in _change(members).items()
+    )
+    clips = [clip for pairs in by_case.values() for clip, _ in pairs]
+    distance = mean([float(np.mean([clip.distance for clip, _ in pairs])) for pairs in by_case.values()])
+    lossless = worst[0] <= MOST_WORSE and worst_subset[0] <= MOST_WORSE_SUBSET
     return {
-        "evaluations": float(np.mean([one.evaluations for one, _ in pairs])),
-        "clips": len(pairs),
-        "speedup": float(np.median([one.full_seconds / one.seconds for one, _ in pairs])),
+        "evaluations": float(np.mean([clip.evaluations for clip in clips])),
+        "clips": len(clips),
+        "speedup": float(np.median([clip.full_seconds / clip.seconds for clip in clips])),
         "distance": distance,
-        "change": changed,
+        "change": changes,
         "worst": {"metric": worst[1], "relative": worst[0]},
-        "worst_subset": {"metric": max(subsets)[1], "relative": max(subsets)[0]},
+        "worst_subset": {"metric": worst_subset[1], "relative": worst_subset[0]},
         "lossless": bool(lossless and distance["mean"] >= LEAST_DISTANCE),
     }
 
 
-def _distance(pairs: Sequence[tuple[Measured, Measured]]) -> Estimate:
-    by_case: dict[int, list[float]] = {}
-    for one, _ in pairs:
-        by_case.setdefault(one.case, []).append(one.distance)
-    return mean([float(np.mean(values)) for values in by_case.values()])
-
-
-def _change(pairs: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
-    """Of every metric; a case's seeds are no cases of their own."""
-    by_case: dict[int, list[tuple[Measured, Measured]]] = {}
-    for pair in pairs:
-        by_case.setdefault(pair[0].case, []).append(pair)
-    merged = [tuple(_merged(column) for column in zip(*of_case, strict=True)) for of_case in by_case.values()]
+def _change(by_case: Iterable[Sequence[Pair]]) -> dict[str, Any]:
+    """Return the change of every metric; the seeds of a case are merged, for they are not independent cases."""
+    merged = [tuple(_merge(column) for column in zip(*pairs, strict=True)) for pairs in by_case]
     return change(*zip(*merged, strict=True))
 
 
-def _merged(ones: Sequence[Measured]) -> Scores:
-    scores = [one.scores for one in ones]
+def _merge(clips: Sequence[Measured]) -> Scores:
+    scores = [clip.scores for clip in clips]
     numbers = {name: float(np.mean([score.numbers[name] for score in scores])) for name in scores[0].numbers}
     arrays = (np.concatenate([getattr(score, name) for score in scores]) for name in ("truth", "read", "seen"))
     return Scores(numbers, *arrays)
 
 
 def _worse(metric: str, estimate: Mapping[str, Any], bound: str) -> float:
-    """By what share of the full run's value a metric is worse: on average, or at the worse end of its interval."""
+    """Return by what share of the full run's value a metric is worse: on average, or at its interval's worse end."""
     if estimate["mean"] is None or not estimate["of"]:
         return 0.0
     if METRICS[metric].better == "more":
@@ -149,7 +147,7 @@ def _worse(metric: str, estimate: Mapping[str, Any], bound: str) -> float:
 
 
 def table(methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
-    """Lines of text."""
+    """Yield the lines to print."""
     yield f"{'method':<20}{'evaluations':>12}{'speed':>8}{'to full run':>13}{'worst metric':>34}  lossless"
     for method, rows in methods.items():
         for row in rows:

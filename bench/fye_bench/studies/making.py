@@ -1,4 +1,4 @@
-"""A drawn clip, made by the runtime."""
+"""Make a drawn clip with the runtime."""
 
 import time
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from fye_rt.timings import Evaluations
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """A clip that was made.
+    """A clip from the runtime.
 
     Attributes:
         frames: uint8 (F, H, W, 3).
-        seconds: that the denoising loop took.
-        evaluations: of the denoising network.
+        seconds: time of the denoising loop.
+        evaluations: number of network evaluations.
     """
 
     frames: Image
@@ -26,7 +26,7 @@ class Made:
 
 
 def make(animator: Animator, portrait: PortraitState, motion: MotionState, options: Options) -> Made:
-    """Denoise a clip, timed, and decode it.
+    """Denoise and time a clip, and decode it.
 
     Raises:
         FyeError: see `Animator`.

@@ -1,8 +1,8 @@
-"""Measure what 8 bits cost: every graph's errors against float32, and quality on the suite with a quantised denoiser.
+"""Measure the cost of 8 bits: every graph's errors against float32, and quality on the suite with a quantised denoiser.
 
 Ranges are measured on drawn portraits that the suite never shows, errors on held-out ones among them, both while clips
 are made as users make them. Everything runs on the CPU with ONNX Runtime, which computes between QuantizeLinear and
-DequantizeLinear in floating point: the results hold the error of 8 bits, and say nothing about an engine's speed.
+DequantizeLinear in floating point. The results therefore show the error of 8 bits, and not an engine's speed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,20 +17,11 @@ import onnx_ir as ir
 
 from fye_bench.arguments import benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
+from fye_bench.metrics import truth
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.judge import Judge, Scores, change, summarise
 from fye_bench.metrics.statistics import mean
-from fye_bench.metrics.truth import (
-    CASES,
-    FIRST_CALIBRATION,
-    FIRST_IDENTITY,
-    FRAMES,
-    STRIDE,
-    Drawn,
-    Image,
-    calibration_clips,
-    suite,
-)
+from fye_bench.metrics.truth import CASES, Image, calibration_clips, suite
 from fye_bench.speed.workload import describe_bundle
 from fye_bench.studies.making import Made, make
 from fye_engines import quantize
@@ -45,9 +36,9 @@ from fye_rt.options import DEFAULT_FORECAST, Options
 
 THREADS = 1
 PRECISIONS = (BASE, *KINDS)
-MEASURED, HELD_OUT = 4, 2  # clips to measure ranges on, and errors
-CLIP_FRAMES, CLIP_STEPS = 8, 8  # of such a clip; every step is evaluated
-CALLS = 2 * CLIP_STEPS  # at most so many runs of a graph give its error
+MEASURED, HELD_OUT = 4, 2  # numbers of clips: for ranges, and for errors
+CLIP_FRAMES, CLIP_STEPS = 8, 8  # size of such a clip; every step is evaluated
+CALLS = 2 * CLIP_STEPS  # most runs of a graph from which its error is measured
 DENOISER = "denoiser"
 
 
@@ -63,9 +54,9 @@ class Simulated(Engine):
         self._outputs = [each.name for each in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
-        """See `fye_rt.engine.Engine`."""
-        given = {name: array.astype(np.float16) if name in self._low else array for name, array in inputs.items()}
-        return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
+        """Run the graph; see `fye_rt.engine.Engine`."""
+        cast = {name: array.astype(np.float16) if name in self._low else array for name, array in inputs.items()}
+        return dict(zip(self._outputs, self._session.run(self._outputs, cast), strict=True))
 
 
 class Mixed(Animator):
@@ -82,7 +73,7 @@ class Mixed(Animator):
 
 
 def lowered(bundle: Bundle, graph: str, precision: str, ranges: Ranges) -> tuple[bytes, dict[str, float]]:
-    """Return a graph in a precision of `PRECISIONS`, and its number of products and the part of weights in 8 bits."""
+    """Return a graph in one of PRECISIONS, with its number of products and the share of its weights in 8 bits."""
     model = ir.load(bundle.file(graph))
     set_precision(model, BASE)
     chosen = quantize.places(model) if precision in KINDS else []
@@ -103,42 +94,30 @@ def _numbers(products: Sequence[ir.Node]) -> int:
 
 
 def errors(bundle: Bundle, graph: str, ranges: Ranges, held: Sequence[Arrays]) -> Iterator[dict[str, Any]]:
-    """Yield the distance of each precision from float32, over all outputs of all calls."""
+    """Yield the distance of each precision to float32, over all outputs of all calls."""
     exact = exact_engine(bundle, graph)
-    height, width = bundle.size
-    noise = random_inputs(bundle, graph, symbols(CLIP_FRAMES, height, width))
-    given = [*held, noise]
-    right = [exact.run(inputs) for inputs in given]
+    calls = [*held, random_inputs(bundle, graph, symbols(CLIP_FRAMES, *bundle.size))]
+    expected = [exact.run(inputs) for inputs in calls]
     first = [number for number, inputs in enumerate(held) if inputs.get("timestep", [0])[0] == FIRST_TIMESTEP]
     for precision in PRECISIONS:
         onnx, facts = lowered(bundle, graph, precision, ranges)
         engine = Simulated(bundle, onnx)
-        found = [compare(engine.run(inputs), wanted) for inputs, wanted in zip(given, right, strict=True)]
+        distances = [compare(engine.run(inputs), outputs) for inputs, outputs in zip(calls, expected, strict=True)]
         yield {
             "graph": graph,
             "precision": precision,
             **facts,
             "calls": len(held),
-            **_summary(found[:-1]),
-            "first_step": _summary([found[number] for number in first]) if first else None,
-            "random_inputs": _summary(found[-1:]),
+            **_summary(distances[:-1]),
+            "first_step": _summary([distances[number] for number in first]) if first else None,
+            "random_inputs": _summary(distances[-1:]),
         }
 
 
-def _summary(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Summarise all outputs of some calls."""
-    each = [differences for call in found for differences in call.values()]
-    rms = [differences["relative_rms"] for differences in each]
-    return {
-        "relative_rms": {"median": median(rms), "most": max(rms)},
-        "cosine": {"least": min(differences["cosine"] for differences in each)},
-    }
-
-
-def clips(bundle: Bundle) -> tuple[list[tuple[Image, Image]], list[tuple[Image, Image]]]:
-    """Return the clips that ranges are measured on, and the held-out ones for errors."""
-    drawn = list(calibration_clips(MEASURED + HELD_OUT, bundle.size, CLIP_FRAMES))
-    return drawn[:MEASURED], drawn[MEASURED:]
+def _summary(calls: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Summarise the distances of all outputs of some calls."""
+    rms, cosines = ([output[name] for call in calls for output in call.values()] for name in ("relative_rms", "cosine"))
+    return {"relative_rms": {"median": median(rms), "most": max(rms)}, "cosine": {"least": min(cosines)}}
 
 
 def measure_graph(
@@ -156,29 +135,30 @@ def measure_graph(
 def quality(
     bundle: Bundle, ranges: Ranges, options: Options, cases: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score the suite in float32, and what changes, case by case, with the denoiser in another precision."""
+    """Score the suite in float32, and its change, case by case, with the denoiser in another precision."""
     drawn = list(suite(cases, bundle.size))
     judge = Judge()
-    with Animator(bundle, "onnxruntime", threads=THREADS) as animator:
-        made = [_make(animator, one, options) for one in drawn]
-    frames = [one.frames for one in made]
-    scores = [judge.compare(one, clip) for one, clip in zip(drawn, frames, strict=True)]
-    terminal.say(f"suite, fp32: {cases} cases, {made[0].evaluations} evaluations each")
-    found = []
+
+    def score(animator: Animator) -> tuple[list[Made], list[Scores]]:
+        with animator:
+            clips = [
+                make(animator, animator.encode_portrait(case.portrait), animator.encode_motion(case.landmarks), options)
+                for case in drawn
+            ]
+        return clips, [judge.compare(case, clip.frames) for case, clip in zip(drawn, clips, strict=True)]
+
+    exact, scores = score(Animator(bundle, "onnxruntime", threads=THREADS))
+    terminal.say(f"suite, fp32: {cases} cases, {exact[0].evaluations} evaluations each")
+    rows = []
     for precision in PRECISIONS:
-        with Mixed(bundle, Simulated(bundle, lowered(bundle, DENOISER, precision, ranges)[0])) as animator:
-            others = [_make(animator, one, options).frames for one in drawn]
-        theirs: list[Scores] = [judge.compare(one, clip) for one, clip in zip(drawn, others, strict=True)]
-        distances = [psnr(one, other) for one, other in zip(others, frames, strict=True)]
+        clips, others = score(Mixed(bundle, Simulated(bundle, lowered(bundle, DENOISER, precision, ranges)[0])))
+        distances = [psnr(clip.frames, full.frames) for clip, full in zip(clips, exact, strict=True)]
         distance = mean(distances)
-        differences = {"distance": distance, "distances": distances, "change": change(theirs, scores)}
-        found.append({"precision": precision, **differences})
+        rows.append(
+            {"precision": precision, "distance": distance, "distances": distances, "change": change(others, scores)}
+        )
         terminal.say(f"suite, {precision}: {distance['mean']:.1f} dB from fp32, least {min(distances):.1f} dB")
-    return {"network_evaluations": made[0].evaluations, "summary": summarise(scores)}, found
-
-
-def _make(animator: Animator, drawn: Drawn, options: Options) -> Made:
-    return make(animator, animator.encode_portrait(drawn.portrait), animator.encode_motion(drawn.landmarks), options)
+    return {"network_evaluations": exact[0].evaluations, "summary": summarise(scores)}, rows
 
 
 @benchmark("python -m fye_bench.studies.quantization")
@@ -187,7 +167,7 @@ def main(
     also: Annotated[list[Path] | None, option("DIR", "Bundle whose errors alone are measured; repeatable.")] = None,
     cases: Annotated[int, option("N", "Cases of the suite.", min=1, max=1000)] = CASES,
 ) -> dict[str, Any]:
-    """Measure what 8 bits cost: errors of every graph, and quality with the denoiser quantised."""
+    """Measure the cost of 8 bits: errors of every graph, and quality with a quantised denoiser."""
     model, *more = [Bundle.load(path) for path in (bundle, *(also or []))]
     options = model.resolve(Options(forecast=DEFAULT_FORECAST))
     result: dict[str, Any] = {
@@ -195,15 +175,15 @@ def main(
         "workload": {
             "models": [describe_bundle(each) for each in (model, *more)],
             "ranges": {
-                "first_identity": FIRST_CALIBRATION,
+                "first_identity": truth.FIRST_CALIBRATION,
                 "clips": MEASURED,
                 "held_out": HELD_OUT,
                 "frames": CLIP_FRAMES,
                 "steps": CLIP_STEPS,
             },
-            "suite": {"first_identity": FIRST_IDENTITY, "stride": STRIDE},
+            "suite": {"first_identity": truth.FIRST_IDENTITY, "stride": truth.STRIDE},
             "cases": cases,
-            "frames": FRAMES,
+            "frames": truth.FRAMES,
             "size": list(model.size),
             **options.as_dict(),
         },
@@ -212,9 +192,9 @@ def main(
     others = OtherLoad()
     terminal.say(f"{'graph':<15}{'precision':<11}{'8 bits':>10}{'RMS, median':>13}{'most':>9}{'cosine':>10}")
     for each in (model, *more):
-        measured, held = clips(each)
+        clips = list(calibration_clips(MEASURED + HELD_OUT, each.size, CLIP_FRAMES))
         for graph in GRAPHS:
-            ranges, rows = measure_graph(each, graph, measured, held)
+            ranges, rows = measure_graph(each, graph, clips[:MEASURED], clips[MEASURED:])
             if each is model and graph == DENOISER:
                 denoiser = ranges
             for row in rows:

@@ -31,7 +31,7 @@ def read(run: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         return {stage: [json.loads(line) for line in log.read_text().splitlines()] for stage, log in logs.items()}
     except ValueError as error:
-        raise InputError(f"a log in {run} is damaged ({error})") from error
+        raise InputError(f"a log in {run} is damaged ({error}); remove it or train again") from error
 
 
 def draw(path: Path, stages: dict[str, list[dict[str, Any]]]) -> None:
@@ -39,7 +39,7 @@ def draw(path: Path, stages: dict[str, list[dict[str, Any]]]) -> None:
 
     Args:
         path: .png or .svg.
-        stages: logs, by name.
+        stages: entries of the log of each stage.
     """
     from matplotlib.figure import Figure
 

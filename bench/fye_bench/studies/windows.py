@@ -39,39 +39,28 @@ LEAST = 50  # frames of a long clip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """A clip in one kind of windows.
+class Measured:
+    """A clip in one kind of windows, and its measurements.
 
     Attributes:
         frames: uint8 (F, H, W, 3).
         first: seconds until the first frame.
         seconds: seconds until the last frame.
         memory: bytes by which the process grew meanwhile.
+        borders: borders of the windows.
+        evaluations: frames that the network sees at each evaluated step.
+        error: mean absolute error of each frame, levels of 255.
+        identity: texture error of each frame under the true mesh.
+        change: `seams.steps` of the clip.
+        warp: `seams.warp_errors` of the clip.
+        flicker: see `fye_bench.metrics.images.steadiness`.
+        full: with --full, measurements of the clip in the same windows with every step evaluated.
     """
 
     frames: Image
     first: float
     seconds: float
     memory: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """Measurements of a clip.
-
-    Attributes:
-        made: the clip.
-        borders: borders of its windows.
-        evaluations: frames that the network sees at each evaluated step.
-        error: mean absolute error of each frame, levels of 255.
-        identity: texture error of each frame under the true mesh.
-        change: by step, see `seams.steps`.
-        warp: by step, see `seams.warp_errors`.
-        flicker: see `fye_bench.metrics.images.steadiness`.
-        full: with --full, measurements of the clip in the same windows with every step evaluated.
-    """
-
-    made: Made
     borders: Borders
     evaluations: int
     error: Array
@@ -90,7 +79,7 @@ def main(
     count: Annotated[int, option("N", "Number of clips.", "--clips", min=1, max=1000)] = 4,
     frames: Annotated[int, option("N", "Frames of a clip.", min=LEAST, max=MAX_FRAMES)] = 300,
     forecast: EveryStep = "off",
-    full: Annotated[bool, typer.Option("--full", help="Also evaluate every step: what does --forecast cost?")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also evaluate every step, to compare --forecast.")] = False,
     backend: Backend = "auto",
     threads: Threads = 0,
     plot: Annotated[Path | None, option("PNG", "Also draw pixels over time.", "--picture", callback=PICTURE)] = None,
@@ -117,7 +106,7 @@ def main(
                     runs = []
                     for each in (options, every_step) if full else (options,):
                         made, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)
-                        runs.append(_measure(clip, Made(*made, growth.peak), each, kind))
+                        runs.append(_measure(clip, *made, growth.peak, each, kind))
                     clips_of[kind].append(replace(runs[0], full=runs[1] if full else None))
         bars("windows", total, total)
     summary = {kind: summarise(measured, clips_of[KINDS[0]]) for kind, measured in clips_of.items()}
@@ -140,11 +129,11 @@ def main(
     }
 
 
-_animator: Animator  # of the measuring process
+_animator: Animator  # in the measuring process
 
 
 def _open(path: Path, backend: str, compute: str, threads: int, window: int) -> str:
-    """Open a bundle, keep it open, and return the backend."""
+    """Open a bundle, keep it open, and return the backend's name."""
     global _animator
     _animator = Animator(Bundle.load(path), backend, compute=compute, threads=threads)
     _animator.warm_up(frames=window)
@@ -155,33 +144,33 @@ def _make(portrait: Image, landmarks: Image, options: Options, kind: str) -> tup
     """Return the frames, seconds to the first one and seconds to the last one."""
     state = _animator.encode_portrait(portrait)
     start = time.perf_counter()
-    parts: Iterator[Image]
-    if kind == STREAM:
-        parts = live_frames(_animator, state, landmarks, options)
-    else:
-        parts = frames_of(_animator, state, landmarks, replace(options, windows=kind))
+    parts: Iterator[Image] = (
+        live_frames(_animator, state, landmarks, options)
+        if kind == STREAM
+        else frames_of(_animator, state, landmarks, replace(options, windows=kind))
+    )
     made = [next(parts)]
     first = time.perf_counter() - start
     made += parts
     return np.concatenate(made), first, time.perf_counter() - start
 
 
-def _measure(clip: Long, made: Made, options: Options, kind: str) -> Measured:
-    borders, evaluations = layout(clip.landmarks, options, kind)
+def _measure(
+    clip: Long, frames: Image, first: float, seconds: float, memory: int, options: Options, kind: str
+) -> Measured:
     return Measured(
-        made=made,
-        borders=borders,
-        evaluations=evaluations,
-        error=np.abs(np.subtract(made.frames, clip.frames, dtype=np.int16)).mean(axis=(1, 2, 3)),
-        identity=texture_errors(made.frames, clip.face, clip.frames, clip.face),
-        change=steps(made.frames, clip.frames),
-        warp=warp_errors(made.frames, clip.frames),
-        flicker=steadiness(made.frames, clip.frames)["flicker"],
+        *(frames, first, seconds, memory),
+        *layout(clip.landmarks, options, kind),
+        error=np.abs(np.subtract(frames, clip.frames, dtype=np.int16)).mean(axis=(1, 2, 3)),
+        identity=texture_errors(frames, clip.face, clip.frames, clip.face),
+        change=steps(frames, clip.frames),
+        warp=warp_errors(frames, clip.frames),
+        flicker=steadiness(frames, clip.frames)["flicker"],
     )
 
 
 def layout(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]:
-    """Return the borders of a clip's windows, and how many frames the network sees at each evaluated step."""
+    """Return the borders of a clip's windows, and the number of frames that the network sees at each evaluated step."""
     frames, size, overlap = len(landmarks), options.window_size, options.window_overlap
     if kind in ("progressive", STREAM):
         if kind == STREAM:
@@ -195,47 +184,41 @@ def layout(landmarks: Image, options: Options, kind: str) -> tuple[Borders, int]
 
 
 def summarise(clips_of: Sequence[Measured], independent: Sequence[Measured]) -> dict[str, Any]:
-    """Summarise one kind of windows.
-
-    Args:
-        clips_of: measurements of its clips.
-        independent: measurements of the same clips in independent windows, where nothing can drift.
-    """
+    """Summarise clips in one kind of windows; `independent` has the same clips in windows that cannot drift."""
     frames = len(clips_of[0].error)
-    borders = [clip.borders for clip in clips_of]
+    borders, errors = [clip.borders for clip in clips_of], [clip.error for clip in clips_of]
+    means = _means(clips_of)
     summary: dict[str, Any] = {
         "evaluations_per_frame": float(np.mean([clip.evaluations for clip in clips_of])) / frames,
         "borders_per_clip": float(np.mean([marks.sum() for marks in borders])),
-        "first_frame_seconds": float(np.median([clip.made.first for clip in clips_of])),
-        "seconds": float(np.median([clip.made.seconds for clip in clips_of])),
-        "memory_bytes": max(clip.made.memory for clip in clips_of),
-        **{name: mean(values) for name, values in _means(clips_of).items()},
+        "first_frame_seconds": float(np.median([clip.first for clip in clips_of])),
+        "seconds": float(np.median([clip.seconds for clip in clips_of])),
+        "memory_bytes": max(clip.memory for clip in clips_of),
+        **{name: mean(values) for name, values in means.items()},
         "at_borders": {
-            "error": ratio([(clip.error[:-1] + clip.error[1:]) / 2 for clip in clips_of], borders),
+            "error": ratio([(error[:-1] + error[1:]) / 2 for error in errors], borders),
             "temporal_error": ratio([clip.change for clip in clips_of], borders),
             "warp_error": ratio([clip.warp for clip in clips_of], borders),
         },
         "drift": {
-            "error": drift([clip.error for clip in clips_of]),
+            "error": drift(errors),
             "identity_error": drift([clip.identity for clip in clips_of]),
-            "error_against_independent_windows": drift(
-                [clip.error for clip in clips_of], [clip.error for clip in independent]
-            ),
+            "error_against_independent_windows": drift(errors, [clip.error for clip in independent]),
         },
     }
     full = [clip.full for clip in clips_of if clip.full is not None]
     if full:
-        others = _means(full)
+        pairs, others = list(zip(clips_of, full, strict=True)), _means(full)
         summary["against_full"] = {
-            "faster": float(np.median([b.made.seconds / a.made.seconds for a, b in zip(clips_of, full, strict=True)])),
-            "distance": mean([psnr(a.made.frames, b.made.frames) for a, b in zip(clips_of, full, strict=True)]),
-            **{name: paired(values, others[name]) for name, values in _means(clips_of).items()},
+            "faster": float(np.median([b.seconds / a.seconds for a, b in pairs])),
+            "distance": mean([psnr(a.frames, b.frames) for a, b in pairs]),
+            **{name: paired(values, others[name]) for name, values in means.items()},
         }
     return summary
 
 
 def _means(clips_of: Sequence[Measured]) -> dict[str, list[float]]:
-    """Return one number for each clip, by name."""
+    """Return the means of each clip, by metric."""
     return {
         "error": [float(clip.error.mean()) for clip in clips_of],
         "identity_error": [float(clip.identity.mean()) for clip in clips_of],
@@ -251,7 +234,7 @@ def picture(clip: Long, made: Mapping[str, Measured]) -> Image:
     rows, labels = [], []
     for name, frames, borders in (
         ("true frames", clip.frames, None),
-        *((f"{kind} windows", measured.made.frames, measured.borders) for kind, measured in made.items()),
+        *((f"{kind} windows", measured.frames, measured.borders) for kind, measured in made.items()),
     ):
         line = np.ascontiguousarray(frames[:, :, column].transpose(1, 0, 2))
         marks = np.full((4, line.shape[1], 3), 255, np.uint8)

@@ -152,9 +152,9 @@ def test_the_files_of_a_run_are_recorded_by_their_hashes(tmp_path: Path, monkeyp
     ("name", "said"),
     [
         ("landmarker", "none .* leave landmarker out"),
-        ("identity_model", "--identity-model"),
-        ("lpips", "--lpips"),
-        ("fvd", "--fvd"),
+        ("identity_model", "leave identity_model out"),
+        ("lpips", "leave lpips out"),
+        ("fvd", "leave fvd out"),
     ],
 )
 def test_a_named_tool_file_that_does_not_exist_is_refused(name: str, said: str, tmp_path: Path) -> None:

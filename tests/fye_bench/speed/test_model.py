@@ -148,5 +148,5 @@ def test_a_model_that_is_being_made_is_not_removed(making: Making, monkeypatch: 
 
 
 def test_fresh_is_refused_together_with_a_bundle(exported: Path, golden_checkpoint: Path) -> None:
-    with pytest.raises(OptionError, match="--fresh makes the mid-size model again"):
+    with pytest.raises(OptionError, match="fresh makes the mid-size model again; leave out bundle and checkpoint"):
         main(["--fresh", "--bundle", str(exported), "--checkpoint", str(golden_checkpoint)])

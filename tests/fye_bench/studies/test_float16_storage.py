@@ -48,5 +48,5 @@ def test_the_twins_checkpoint_rounds_to_the_bundle(tiny_bundle: Path, tmp_path: 
 
 def test_a_float32_bundle_has_no_weights_before_rounding(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = replace(Bundle.load(tiny_bundle), precision="fp32")
-    with pytest.raises(BundleError, match="stored in fp32: nothing of it was rounded"):
+    with pytest.raises(BundleError, match="stored in fp32: its weights were not rounded"):
         float16_storage.write(bundle, tmp_path / "twin")
