@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fye_bench.arguments import benchmark, one_of, option, run
 from fye_bench.environment import environment
+from fye_bench.speed.floor import random_inputs
 from fye_export import networks
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
-from fye_rt.bundle import symbols
 from fye_rt.cli import terminal
 from fye_rt.options import parse_size
 from fye_torch import engine
@@ -125,15 +125,7 @@ def needs(config: ModelConfig, size: tuple[int, int], frames: int) -> Needs:
             continue
         assembled = engine.assemble(spec, [parts[part] for part in spec.networks], META, "fp16", COUNTED)
         at_once = min(frames, max(1, assembled.pixels // (size[0] * size[1]))) if name == "vae_decoder" else frames
-        sizes = symbols(at_once, *size)
-        inputs = [
-            torch.empty(
-                [sizes[length] if isinstance(length, str) else length for length in tensor.shape],
-                dtype=torch.int64 if tensor.dtype == "int64" else DTYPE,
-                device=META,
-            )
-            for tensor in spec.inputs
-        ]
+        inputs = random_inputs(spec, at_once, size, META, DTYPE)
         peaks[name] = _peak(assembled.module, inputs)
         if name == "denoiser":
             latents, _, *constant = inputs
@@ -154,7 +146,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _peak(module: nn.Module, inputs: list[Tensor]) -> int:
-    with torch.inference_mode(), mock.patch.object(F, "scaled_dot_product_attention", _attended):
+    with torch.inference_mode(), mock.patch.object(F, "scaled_dot_product_attention", _alike):
         module(*inputs)  # what a first run prepares, such as biases of the positional encoding, stays
         with Allocations() as allocations:
             allocations.know([*inputs, *module.parameters(), *module.buffers()])
@@ -162,15 +154,7 @@ def _peak(module: nn.Module, inputs: list[Tensor]) -> int:
     return allocations.peak
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    return torch.empty_like(query)
-
-
-def _attended_to_portrait(query: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
-
-
-def _normed(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _alike(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -180,9 +164,9 @@ def _gated(x: Tensor) -> Tensor:
 
 COUNTED: Operations = replace(
     PLAIN,
-    reference_attention=_attended_to_portrait,
-    temporal_attention=_attended_to_portrait,
-    norm_silu=_normed,
+    reference_attention=_alike,
+    temporal_attention=_alike,
+    norm_silu=_alike,
     geglu=_gated,
 )
 
