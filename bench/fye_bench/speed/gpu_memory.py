@@ -140,7 +140,6 @@ def _network(config: ModelConfig, name: str) -> nn.Module:
 
 
 def _bytes(module: nn.Module) -> int:
-    """Count bytes of parameters and buffers, each storage once."""
     tensors = (*module.parameters(), *module.buffers())
     return sum({(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}.values())
 
@@ -183,7 +182,10 @@ def main(
         for count in frames or LENGTHS:
             counted = needs(PRESETS[config], parse_size(text), count)
             totals = {"all_open": counted.all_open(), "low_memory": counted.low_memory()}
-            cards = {str(card): _fitting(totals, card) for card in CARDS}
+            cards = {}
+            for card in CARDS:
+                fitting = [how for how, total in totals.items() if total <= USABLE * card * 2**30]
+                cards[str(card)] = fitting[0] if fitting else "no"
             clips.append(
                 {
                     "size": text,
@@ -196,19 +198,14 @@ def main(
                 }
             )
             needed = ", ".join(f"{name} {total / 2**30:.1f} GiB" for name, total in totals.items())
-            fitting = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
-            terminal.say(f"{text}, {count:>2} frames: {needed}; {fitting}")
+            shown = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
+            terminal.say(f"{text}, {count:>2} frames: {needed}; {shown}")
     return {
         "environment": environment(),
         "workload": {"config": config, "precision": "fp16", "guidance": True},
         "assumed": {"context_bytes": CONTEXT, "slack": SLACK, "usable": USABLE},
         "clips": clips,
     }
-
-
-def _fitting(totals: dict[str, int], card: int) -> str:
-    """Say how a clip fits into a card of so many GB."""
-    return next((how for how in ("all_open", "low_memory") if totals[how] <= USABLE * card * 2**30), "no")
 
 
 if __name__ == "__main__":
