@@ -116,6 +116,21 @@ class Engine:
         return finish
 
 
+class DeviceInput:
+    """An input of many runs, copied to the device on first use, when its type is known."""
+
+    def __init__(self, array: NDArray[np.float32]) -> None:
+        self.shape = array.shape
+        self._array: NDArray[np.float32] | None = array
+        self._value: Any = None
+
+    def value(self, copy: Callable[[NDArray[np.float32], Any], Any], dtype: Any) -> Any:
+        """Return the copy on the device, which `copy` makes from the array and its type there on first use."""
+        if self._array is not None:
+            self._value, self._array = copy(self._array, dtype), None
+        return self._value
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of an engine.

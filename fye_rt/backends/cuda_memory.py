@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError
 
+TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np.int64}  # by TensorRT's names
 INSTALL = "run: pip install 'fye-rt[tensorrt]'"
 
 
@@ -55,8 +56,9 @@ class Gpu:
             self.scratch = None  # frees the old memory first
             self.scratch = self.allocate(size)
 
-    def put(self, array: NDArray[Any]) -> Any:
-        """Copy an array to a new Buffer and wait for the copy; raises BackendError as `allocate`."""
+    def put(self, values: NDArray[np.float32], dtype: str) -> Any:
+        """Copy an array in a type of TensorRT to a new Buffer and wait for it; raises BackendError as `allocate`."""
+        array = as_tensorrt_dtype(values, dtype)
         buffer = self.allocate(array.nbytes)
         if self._staging is None or len(self._staging[1]) < buffer.size:
             self._staging = None
@@ -144,6 +146,6 @@ def part(buffer: Any, size: int) -> Any:
 def as_tensorrt_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     """Convert an array, unless it has the type already, to TensorRT's FLOAT, HALF, INT64, or BF16 (as uint16 bits)."""
     if dtype != "BF16":
-        return array.astype({"FLOAT": np.float32, "HALF": np.float16, "INT64": np.int64}[dtype], copy=False)
+        return array.astype(TYPES[dtype], copy=False)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # round to nearest, ties to even

@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from fye_rt.bundle import Graph
-from fye_rt.engine import GPU_PIXELS, Arrays, Engine, return_freed_memory
+from fye_rt.engine import GPU_PIXELS, Arrays, DeviceInput, Engine, return_freed_memory
 from fye_rt.errors import BackendError
 
 Shape = tuple[int, ...]
@@ -22,22 +22,6 @@ Shapes = tuple[tuple[str, Shape], ...]
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 logger = logging.getLogger("fye_rt")
-
-
-class DeviceInput:
-    """An input of many runs, copied to the device on first use, in the type that the graph reads."""
-
-    def __init__(self, array: NDArray[np.float32]) -> None:
-        self.shape = array.shape
-        self._array: NDArray[np.float32] | None = array
-        self._value: Any = None
-
-    def value(self, dtype: Any, device: str) -> Any:
-        """Return the OrtValue on the device."""
-        if self._array is not None:
-            array = np.ascontiguousarray(self._array, dtype)
-            self._value, self._array = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), None
-        return self._value
 
 
 class OnnxRuntimeGpuEngine(Engine):
@@ -158,5 +142,8 @@ class _Place:
             self.value.update_inplace(np.ascontiguousarray(array, self._dtype))
             self._holds = None
         elif self._holds is not array:
-            self.value.update_inplace(array.value(self._dtype, self._device))
+            self.value.update_inplace(array.value(self._copied, self._dtype))
             self._holds = array
+
+    def _copied(self, array: NDArray[np.float32], dtype: Any) -> Any:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, dtype), self._device, 0)

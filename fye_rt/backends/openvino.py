@@ -16,9 +16,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 # The denoiser runs hundreds of times at one shape, and is 1.3 times as fast when compiled for that shape alone;
 # compiling takes as long as about twenty evaluations. The other graphs run once or a few times.
 _STATIC = ("denoiser", "denoiser_cond")
-_SHORT_ROW = (
-    32  # keys: includes all temporal attention, at most 32 frames; its scores are about as large as its queries
-)
+_SHORT_ROW = 32  # keys: all temporal attention has at most 32 frames; its scores are about as large as its queries
 _SMALL_PLANE = 64  # positions
 
 

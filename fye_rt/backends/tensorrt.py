@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.backends import resolve_compute, tensorrt_kernels
-from fye_rt.backends.cuda_memory import INSTALL, Gpu, Place, as_tensorrt_dtype
+from fye_rt.backends.cuda_memory import INSTALL, TYPES, Gpu, Place, as_tensorrt_dtype
 from fye_rt.backends.tensorrt_messages import messages, quoted
 from fye_rt.bundle import Bundle
-from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
+from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, DeviceInput, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, lacking
 from fye_rt.plans import PlanCache, PlanKey, matching
 from fye_rt.plans.key import Shape
@@ -26,21 +26,6 @@ from fye_rt.plans.matching import Machine
 _OPENED_SHAPES = 16  # per graph, each with its own context; progressive windows have about a dozen lengths
 
 logger = logging.getLogger("fye_rt")
-
-
-class DeviceInput:
-    """An input of many runs, copied to the GPU on first use, when its type is known."""
-
-    def __init__(self, array: NDArray[np.float32]) -> None:
-        self.shape = array.shape
-        self._array: NDArray[np.float32] | None = array
-        self._buffer: Any = None
-
-    def buffer(self, gpu: Gpu, dtype: str) -> Any:
-        """Return the Buffer on the GPU."""
-        if self._array is not None:
-            self._buffer, self._array = gpu.put(as_tensorrt_dtype(self._array, dtype)), None
-        return self._buffer
 
 
 class TensorRTEngine(Engine):
@@ -110,7 +95,7 @@ class TensorRTEngine(Engine):
             if not isinstance(array, DeviceInput):
                 place.upload(as_tensorrt_dtype(array, dtype))
             elif place.holds is not array:
-                place.copy(array.buffer(self.gpu, dtype))
+                place.copy(array.value(self.gpu.put, dtype))
                 place.holds = array
         return bound
 
@@ -224,9 +209,6 @@ class BoundPlan:
         with suppress(Exception):  # close() repeats the error of a failed capture
             builder.close()
         return self._graph is not None
-
-
-TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np.int64}
 
 
 def computes() -> tuple[str, ...]:

@@ -38,15 +38,7 @@ def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int
 
 
 def temporal_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: int,
-    frames: int,
-    biases: Tensor | None = None,
-    *,
-    positions_a_program: int | None = None,
-    warps: int | None = None,
+    query: Tensor, key: Tensor, value: Tensor, heads: int, frames: int, biases: Tensor | None = None
 ) -> Tensor:
     """Attend from every frame to all frames of its clip, separately at each position.
 
@@ -58,8 +50,6 @@ def temporal_attention(
         heads: C / heads is the head dimension.
         frames: F, frames per clip, 1 to 32.
         biases: (3, F, C), added to query, key and value of each frame.
-        positions_a_program: positions per program, a power of two; by default as many as its registers hold.
-        warps: warps per program; the default likewise follows from the registers.
 
     Returns:
         (N F, L, C), contiguous.
@@ -84,20 +74,19 @@ def temporal_attention(
     dim = channels // heads
     first, second = split(dim)
     padded_frames = max(LEAST, triton.next_power_of_2(frames))
-    best_positions, best_warps = best(dim, padded_frames)
-    positions_a_program = positions_a_program or best_positions
+    positions_a_program, warps = best(dim, padded_frames)
     _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
         *tensors, biases if biases is not None else query, out,
         frames, positions, channels, row, math.log2(math.e) / math.sqrt(dim),
         DIM=dim, FIRST=first, SECOND=second, POSITIONS=positions_a_program, FRAMES=padded_frames,
         HAS_BIAS=biases is not None, UPCAST=upcast(query.dtype), PRECISION=precision(query.dtype),
-        num_warps=warps or best_warps,
+        num_warps=warps,
     )  # fmt: skip
     return out
 
 
 def best(dim: int, frames: int) -> tuple[int, int]:
-    """Return how many positions and warps a program takes so that registers hold its data; frames are 16 or 32."""
+    """Return how many positions (a power of two) and warps fit a program's registers; frames are 16 or 32."""
     return (4, 4) if dim * frames <= 2560 else (2, 8)
 
 

@@ -1,5 +1,6 @@
 """Kernels compiled ahead of time, launched as beside TensorRT's engines: by cuda-core, without Triton's launcher."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fye_bench.first.record import Record
 from fye_kernels import forecast_step
@@ -42,14 +44,10 @@ def run(record: Record, out: Path, small: bool) -> None:
 
 
 def compiled(architecture: str, result: dict[str, Any]) -> tuple[Path, bool]:
-    """A folder of the kernels for an architecture, and whether they were compiled for this run.
+    """Return a folder of the kernels for an architecture such as "sm_90a", and whether they were compiled for this run.
 
-    Args:
-        architecture: such as "sm_90a".
-        result: gets what the compiler says.
+    `result` receives the compiler's output.
     """
-    import json
-
     try:
         entries = json.loads((_READY / "manifest.json").read_text())["kernels"]
         if all(any(name.rstrip("a") == architecture.rstrip("a") for name in entries[each]) for each in NAMES):
@@ -67,14 +65,7 @@ def compiled(architecture: str, result: dict[str, Any]) -> tuple[Path, bool]:
 
 
 def launches(record: Record, gpu: Gpu, kernels: Mapping[str, Any], small: bool) -> None:
-    """Launch them and compare.
-
-    Args:
-        record: gets a part for each.
-        gpu: that runs them.
-        kernels: by name, `NAMES` among them.
-        small: whether arrays are.
-    """
+    """Launch the kernels in `NAMES`, each in a part of its own, on `small` or large arrays, and compare the results."""
     with record.part("pinned memory") as result:
         buffer, array = gpu.pinned(64)
         array[:] = 7
@@ -89,16 +80,22 @@ def launches(record: Record, gpu: Gpu, kernels: Mapping[str, Any], small: bool) 
         result |= _steps(gpu, kernels["forecast_step_guided_fp32"], "guided", small, captured=True)
 
 
+def _places(gpu: Gpu, *arrays: NDArray[Any]) -> list[Place]:
+    """Queue copies of arrays to memory of their own."""
+    places = [Place(gpu, array.dtype) for array in arrays]
+    for place, array in zip(places, arrays, strict=True):
+        place.reserve(array.shape)
+        place.upload(array)
+    return places
+
+
 def _frames(gpu: Gpu, kernel: Any, small: bool) -> dict[str, Any]:
     shape = (1, 16, 16, 3) if small else (8, 512, 512, 3)
     frames = np.random.default_rng(0).uniform(-0.1, 1.1, shape).astype(np.float32)
     right, flags = True, []
     for value in (0.5, np.nan, np.inf):
         frames[0, 3, 5, 1] = value
-        x, pixels, wrong = Place(gpu, np.float32), Place(gpu, np.uint8), Place(gpu, np.int32)
-        for place, array in ((x, frames), (pixels, np.full(shape, 77, np.uint8)), (wrong, np.zeros(1, np.int32))):
-            place.reserve(array.shape)
-            place.upload(array)
+        x, pixels, wrong = _places(gpu, frames, np.full(shape, 77, np.uint8), np.zeros(1, np.int32))
         addresses = {"x": x.address, "out": pixels.address, "wrong": wrong.address, "count": frames.size}
         kernel.launch(gpu.stream, addresses)
         pixels.download()
@@ -124,10 +121,7 @@ def _steps(gpu: Gpu, kernel: Any, kind: str, small: bool, captured: bool) -> dic
         "latents": latents, "unconditional": u, "conditional": c, "ring": ring, "slot": np.array([1], np.int32),
         "numbers": numbers.numpy(), "face": face.view(np.uint8),
     }  # fmt: skip
-    places = {name: Place(gpu, array.dtype) for name, array in given.items()}
-    for name, array in given.items():
-        places[name].reserve(array.shape)
-        places[name].upload(array)
+    places = dict(zip(given, _places(gpu, *given.values()), strict=True))
     gpu.wait()
     sizes = {"count": latents.size, "plane": face.size}
     arguments = {name: place.address for name, place in places.items()} | sizes

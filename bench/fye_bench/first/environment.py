@@ -1,13 +1,13 @@
 """What this machine is, and how fast it copies and multiplies."""
 
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fye_bench.environment import environment
 from fye_bench.first.record import Record
 from fye_rt.backends import gpu
+from fye_rt.machine import installed_version
 
 PACKAGES = (
     "torch", "triton", "numpy", "transformers", "diffusers", "safetensors", "onnxruntime", "cuda-core", "cuda-bindings",
@@ -27,7 +27,7 @@ _PROPERTIES = (
 def run(record: Record, out: Path, small: bool) -> None:
     """See `fye_bench.first`."""
     with record.part("versions") as result:
-        result |= environment() | {"installed": {name: _version(name) for name in PACKAGES}}
+        result |= environment() | {"installed": {name: installed_version(name) for name in PACKAGES}}
     with record.part("devices") as result:
         result["nodes"] = {name: Path(name).exists() for name in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")}
         found = gpu.gpus()
@@ -72,10 +72,3 @@ def _nvidia_smi() -> dict[str, str] | str:
         return str(error)
     values = said.stdout.strip().split(", ")
     return dict(zip(_ASKED, values, strict=True)) if len(values) == len(_ASKED) else said.stdout + said.stderr
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -64,12 +64,7 @@ def run(record: Record, out: Path, small: bool) -> None:
 
 
 def fastest(levels: list[dict[str, Any]], candidates: Candidates) -> dict[int, Tiles]:
-    """The tiles of each head dimension that take the least time on all of its levels together.
-
-    Args:
-        levels: of `fye_bench.speed.kernels.sweep`.
-        candidates: by head dimension.
-    """
+    """Choose for each head dimension the tiles that take the least time on all its levels together, from a `sweep`."""
     chosen = {}
     for dim, each in candidates.items():
         tables = [level["milliseconds"] for level in levels if level["dim"] == dim]
@@ -84,11 +79,7 @@ def fastest(levels: list[dict[str, Any]], candidates: Candidates) -> dict[int, T
 
 
 def _compile(candidates: Candidates) -> dict[str, str]:
-    """Have Triton's cache hold all candidates: in processes of their own, since it compiles one at a time.
-
-    Returns:
-        Errors of those that failed.
-    """
+    """Fill Triton's cache with all candidates, in several processes: each compiles one at a time. Return the errors."""
     workers = max(1, min(_WORKERS, (os.cpu_count() or 1) // 2))
     failed = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

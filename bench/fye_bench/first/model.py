@@ -1,6 +1,5 @@
 """The full-size model: is it right, and how long does it take."""
 
-import copy
 import gc
 import statistics
 from collections.abc import Callable, Iterator, Mapping
@@ -8,18 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fye_bench.first.record import Record
 from fye_bench.speed import gpu
-from fye_bench.speed.baseline import Baseline
 from fye_bench.speed.kernels import captured
 from fye_export import random_checkpoint
 from fye_rt.options import Options
-from fye_rt.schedule import SchedulerConfig
-from fye_torch.modules import KERNELS, PLAIN
+from fye_torch.modules import PLAIN
 
 Run = Callable[[], object]
 
@@ -39,14 +34,8 @@ def run(record: Record, out: Path, small: bool) -> None:
     with record.part("float32") as result:
         made["exact"] = gpu.exact(config, made["parts"], inputs)
     with record.part("rivals") as result:
-        parts = {name: part.to(gpu.DTYPES[compute]) for name, part in made.pop("parts").items()}
-        baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
-        on_gpu = KERNELS if device.type == "cuda" else PLAIN
-        fresh = partial(gpu.Runtime, config, parts, compute, on_gpu)
-        rivals = gpu.Rivals.meet(baseline, fresh(), inputs)
-        plain = rivals
-        if on_gpu is not PLAIN:
-            plain = gpu.Rivals.meet(baseline, gpu.Runtime(config, parts, compute, PLAIN), inputs)
+        rivals = gpu.Rivals.meet(config, made.pop("parts"), compute, inputs)
+        plain = rivals.renewed(operations=PLAIN) if device.type == "cuda" else rivals
         gc.collect()
     with record.part("against float32") as result:
         checks = rivals.checks(made["exact"])
@@ -66,22 +55,17 @@ def run(record: Record, out: Path, small: bool) -> None:
     with record.part("stages") as result:
         result |= {name: stage["median"] for name, stage in rivals.stages(None, 1 if small else 3).items()}
     with record.part("memory") as result:
-        result |= rivals.memory(Options(steps=2, guidance=3.5), fresh)
+        result |= rivals.memory(Options(steps=2, guidance=3.5))
 
 
 def _evaluations(rivals: gpu.Rivals, plain: gpu.Rivals) -> Mapping[str, Callable[[], Run]]:
     """Ways to evaluate the denoiser on tensors that lie on the device; each is prepared when it is its turn."""
-    latents = rivals.latents
 
     def ours(which: gpu.Rivals) -> Run:
-        held = which.network.inputs(np.arange(latents.shape[2]))
-        names = ("landmark_features", *(name for name in held if name != "landmark_features"))
-        tensors = [torch.as_tensor(held[name]).to(latents) for name in names]  # a graph copies nothing from the host
-        timestep = torch.full((1,), 500, device=latents.device)
-        return partial(_inferred, which.runtime.engines["denoiser"].module, latents, timestep, *tensors)
+        return which.evaluation(which.runtime.engines["denoiser"].module)
 
     def theirs() -> Run:
-        return partial(rivals.baseline.evaluate, latents, 500, rivals.features, rivals.portrait)
+        return partial(rivals.baseline.evaluate, rivals.latents, 500, rivals.features, rivals.portrait)
 
     return {
         "kernels, captured": lambda: _captured(ours(rivals)),
@@ -96,7 +80,7 @@ def _evaluations(rivals: gpu.Rivals, plain: gpu.Rivals) -> Mapping[str, Callable
 def _decodes(rivals: gpu.Rivals, lengths: tuple[int, ...]) -> Iterator[tuple[str, Mapping[str, Callable[[], Run]]]]:
     module = rivals.runtime.engines["vae_decoder"].module
     for frames in lengths:
-        decode = partial(_inferred, module, rivals.latents[:, :, :frames].contiguous())
+        decode = partial(gpu.inferred, module, rivals.latents[:, :, :frames].contiguous())
         theirs = partial(rivals.baseline.decode, rivals.inputs.noise[:, :, :frames])
         ways: dict[str, Callable[[], Run]] = {
             "eager": partial(_captured, decode, capture=False),
@@ -105,11 +89,6 @@ def _decodes(rivals: gpu.Rivals, lengths: tuple[int, ...]) -> Iterator[tuple[str
             "baseline": partial(_captured, theirs, capture=False),
         }
         yield f"decode of {frames}", ways
-
-
-@torch.inference_mode()
-def _inferred(module: Callable[..., object], *tensors: Tensor) -> object:
-    return module(*tensors)
 
 
 def _captured(each: Run, *, capture: bool = True, benchmark: bool = False) -> Run:

@@ -11,9 +11,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from fye_bench.first.record import Record
 from fye_bench.speed import gpu
+from fye_bench.speed.floor import random_inputs
 from fye_export import random_checkpoint
-from fye_export.graphs import GraphSpec, graph_specs
-from fye_rt.bundle import symbols
+from fye_export.graphs import graph_specs
 from fye_torch.engine import assemble, with_kernels
 from fye_torch.modules import KERNELS, PLAIN
 
@@ -31,22 +31,10 @@ def run(record: Record, out: Path, small: bool) -> None:
         with record.part(graph) as result, torch.inference_mode():
             network = gpu.random_networks(config, device, (name,), gpu.DTYPES[compute])[name]
             engine = assemble(specs[graph], [with_kernels(network, name, operations)], device, compute, operations)
-            inputs = _inputs(specs[graph], length, side, device, gpu.DTYPES[compute])
+            inputs = random_inputs(specs[graph], length, (side, side), device, gpu.DTYPES[compute])
             for _ in range(3):
                 engine.module(*inputs)
             result |= table(partial(engine.module, *inputs), device)
-
-
-def _inputs(spec: GraphSpec, frames: int, side: int, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
-    sizes = symbols(frames, side, side)
-    inputs = []
-    for tensor in spec.inputs:
-        shape = [sizes[each] if isinstance(each, str) else each for each in tensor.shape]
-        whole = tensor.dtype == "int64"
-        inputs.append(
-            torch.full(shape, 500, device=device) if whole else torch.randn(shape, device=device, dtype=dtype)
-        )
-    return inputs
 
 
 def table(call: Callable[[], object], device: torch.device) -> dict[str, Any]:

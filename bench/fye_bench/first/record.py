@@ -32,14 +32,7 @@ class Record:
         self._folder, self._stage = folder, stage
 
     def write(self, part: str, status: str, seconds: float, result: Mapping[str, Any]) -> None:
-        """Add a part's line.
-
-        Args:
-            part: its name.
-            status: "ok", "failed" or "skipped".
-            seconds: that it took.
-            result: whatever else is known.
-        """
+        """Add the line of a part whose status is "ok", "failed" or "skipped"."""
         if status == "failed":
             self.failed.append(part)
         line = {"stage": self._stage, "part": part, "status": status, "seconds": seconds}

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fye_export import networks
 from fye_export.config import ModelConfig
-from fye_export.graphs import graph_specs
+from fye_export.graphs import GraphSpec, graph_specs
 from fye_export.random_checkpoint import PRESETS
 from fye_rt import files, options
 from fye_rt.bundle import symbols
@@ -39,22 +40,30 @@ def operations(config: ModelConfig, size: tuple[int, int], frames: int) -> dict[
         size: (height, width) in pixels.
         frames: frames of the clip.
     """
-    sizes = symbols(frames, *size)
-    counted = {}
-    with torch.device("meta"), torch.inference_mode():
+    counted, meta = {}, torch.device("meta")
+    with meta, torch.inference_mode():
         for name, spec in graph_specs(config).items():
             module = spec.module(*(networks.build(config, part) for part in spec.networks))
-            inputs = [
-                torch.empty(
-                    [sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape],
-                    dtype=torch.int64 if tensor.dtype == "int64" else torch.float32,
-                )
-                for tensor in spec.inputs
-            ]
+            inputs = random_inputs(spec, frames, size, meta, torch.float32)
             with FlopCounterMode(display=False) as counter:
                 module(*inputs)
             counted[name] = int(counter.get_total_flops())
     return counted
+
+
+def random_inputs(
+    spec: GraphSpec, frames: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> list[Tensor]:
+    """Return random inputs of a graph, for frames of a size (height, width); timesteps are 500."""
+    sizes = symbols(frames, *size)
+    inputs = []
+    for tensor in spec.inputs:
+        shape = [sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape]
+        if tensor.dtype == "int64":
+            inputs.append(torch.full(shape, 500, device=device))
+        else:
+            inputs.append(torch.randn(shape, device=device, dtype=dtype))
+    return inputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

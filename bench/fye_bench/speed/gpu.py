@@ -56,6 +56,7 @@ EXCESS, ROUNDING = 2.0, 1e-4
 _WINDOWS = {"one window": (1.0, 0), "two windows": (0.75, 1)}  # parts of the frames, and the overlap
 
 Networks = Mapping[str, nn.Module]
+_say = partial(print, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Name the runtime's results whose error exceeds the reference implementation's: see `EXCESS`.
-
-    Args:
-        checks: errors from `Rivals.checks`, by "way, result".
-    """
+    """Name the results of `Rivals.checks` in which the runtime's error exceeds the reference's: see `EXCESS`."""
     wrong = []
     for name, found in checks.items():
         way, result = name.split(", ")
@@ -145,18 +142,14 @@ def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfig) -> dict[str, Any]:
-    from fye_torch.modules import KERNELS, PLAIN
-
-    dtype = DTYPES[given.compute]
     options = Options(steps=given.steps, guidance=given.guidance)
     inputs = random_inputs(config, parse_size(given.size), given.frames)
     parts = random_networks(config, device)
     exactly = exact(config, parts, inputs)
-    parts = {name: part.to(dtype) for name, part in parts.items()}
-    baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
-    plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"])) if given.compile else None
-    fresh = partial(Runtime, config, parts, given.compute, KERNELS if device.type == "cuda" else PLAIN)
-    rivals = Rivals.meet(baseline, fresh(), inputs)
+    dtype, plain = DTYPES[given.compute], None
+    if given.compile:  # before the runtime changes the layout of the weights
+        plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"]).to(dtype))
+    rivals = Rivals.meet(config, parts, given.compute, inputs)
 
     checks = rivals.checks(exactly)
     for name, found in checks.items():
@@ -176,7 +169,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
             f"(floor {clip['floor_seconds']:.2f} s) {clip['frames_per_second']:>7.2f} frames/s {clip['faster']:>6.2f}x"
         )
     weights = sum(tensor.nbytes for part in parts.values() for tensor in part.parameters())
-    memory = {way: {"weights": weights, "added": added} for way, added in rivals.memory(options, fresh).items()}
+    memory = {way: {"weights": weights, "added": added} for way, added in rivals.memory(options).items()}
     for way, taken in memory.items():
         _say(f"memory, {way:<20}weights {weights / 1e9:.2f} GB, and {taken['added'] / 1e9:.2f} GB at its peak")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "none"
@@ -234,22 +227,16 @@ def random_networks(
 def exact(config: ModelConfig, parts: Networks, inputs: Inputs) -> dict[str, Array]:
     """Run one evaluation and the decoder in float32, by PyTorch alone."""
     plain = Runtime(config, parts, "fp32", None)
-    held = plain.encode(inputs).inputs(np.arange(len(inputs.landmarks)))
-    predicted = _run(plain.engines["denoiser"].module, held, _at(parts, inputs.noise))
+    unconditional, conditional = plain.encode(inputs)(inputs.noise, 500, np.arange(len(inputs.landmarks)))
     frames = plain.engines["vae_decoder"].run({"latents": inputs.noise[:, :, :1].copy()})["frames"]
-    return {"v_unconditional": _numpy(predicted[0]), "v_conditional": _numpy(predicted[1]), "frames": frames}
+    assert unconditional is not None
+    return {"v_unconditional": unconditional, "v_conditional": conditional, "frames": frames}
 
 
 @torch.inference_mode()
-def _run(denoiser: Callable[..., Any], held: Mapping[str, Any], latents: Tensor) -> Any:
-    """Evaluate at timestep 500; `held` is in the order of the denoiser's last inputs."""
-    names = [name for name in held if name != "landmark_features"]
-    rest = (torch.as_tensor(held[name]).to(latents) for name in ("landmark_features", *names))
-    return denoiser(latents, torch.tensor([500], device=latents.device), *rest)
-
-
-def _compiled(denoiser: nn.Module, held: Mapping[str, Any], latents: Tensor) -> Callable[[], object]:
-    return partial(_run, torch.compile(denoiser), held, latents)
+def inferred(module: Callable[..., object], *tensors: Tensor) -> object:
+    """Call a module without gradients."""
+    return module(*tensors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,6 +245,7 @@ class Rivals:
 
     Attributes:
         baseline: the reference implementation.
+        fresh: makes a torch backend that shares nothing but the weights with others.
         runtime: the torch backend.
         inputs: inputs of the clip.
         portrait: the portrait as the baseline encodes it.
@@ -266,6 +254,7 @@ class Rivals:
     """
 
     baseline: Baseline
+    fresh: Callable[..., Runtime]
     runtime: Runtime
     inputs: Inputs
     portrait: Portrait
@@ -273,12 +262,22 @@ class Rivals:
     network: Network
 
     @classmethod
-    def meet(cls, baseline: Baseline, runtime: Runtime, inputs: Inputs, network: Network | None = None) -> "Rivals":
-        """Encode the clip in both ways, or for the baseline alone if the runtime's `network` is given."""
-        with torch.inference_mode():
-            portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
-            features = baseline.encode_motion(inputs.landmarks)
-        return cls(baseline, runtime, inputs, portrait, features, network or runtime.encode(inputs))
+    def meet(cls, config: ModelConfig, parts: Networks, compute: str, inputs: Inputs) -> "Rivals":
+        """Convert networks to the precision of `compute`, in place, and encode the clip in both ways."""
+        from fye_torch.modules import KERNELS, PLAIN
+
+        parts = {name: part.to(DTYPES[compute]) for name, part in parts.items()}
+        baseline = Baseline(copy.deepcopy(parts), SchedulerConfig())
+        operations = KERNELS if baseline.device.type == "cuda" else PLAIN
+        fresh = partial(Runtime, config, parts, compute, operations=operations)
+        encoded = _encoded(baseline, inputs)
+        runtime = fresh()
+        return cls(baseline, fresh, runtime, inputs, *encoded, runtime.encode(inputs))
+
+    def renewed(self, **changed: Any) -> "Rivals":
+        """Return the same clip with a fresh runtime, with some of its parameters changed."""
+        runtime = self.fresh(**changed)
+        return replace(self, runtime=runtime, network=runtime.encode(self.inputs))
 
     @property
     def latents(self) -> Tensor:
@@ -295,8 +294,9 @@ class Rivals:
         theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
         found = {f"runtime, {name}": difference(array, exact[name]) for name, array in made.items()}
         found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
-        for name, windows in _WINDOWS.items():  # latents on the GPU against latents on the host
-            found[f"runtime, {name}"] = difference(*(self._latents(windows, loop) for loop in (True, False)))
+        for name, (share, overlap) in _WINDOWS.items():  # latents on the GPU against latents on the host
+            denoised = partial(self._latents, Options(steps=4, guidance=3.5), 3, round(share * noise.shape[2]), overlap)
+            found[f"runtime, {name}"] = difference(denoised(), denoised(host=True))
         found["baseline, v_conditional"] = difference(theirs[1:], exact["v_conditional"])
         found["baseline, v_unconditional"] = difference(theirs[:1], exact["v_unconditional"])
         found["baseline, frames"] = difference(self.baseline.decode(first), exact["frames"])
@@ -310,16 +310,13 @@ class Rivals:
                 "baseline": lambda: baseline.evaluate(latents, 500, self.features, self.portrait),
                 "runtime": self.evaluate,
             }
-            | ({} if plain is None else {"compiled": _compiled(plain, self.network.inputs(self._all), latents)}),
+            | ({} if plain is None else {"compiled": self.evaluation(torch.compile(plain))}),
             "decode": {
                 "baseline": lambda: baseline.decode(inputs.noise),
                 "runtime": lambda: runtime.decode(inputs.noise),
             },
             "encode": {
-                "baseline": lambda: (
-                    baseline.encode_portrait(inputs.portrait, inputs.clip_pixels),
-                    baseline.encode_motion(inputs.landmarks),
-                ),
+                "baseline": lambda: _encoded(baseline, inputs),
                 "runtime": lambda: runtime.encode(inputs),
             },
         }
@@ -351,45 +348,35 @@ class Rivals:
             clips.append({"way": way, "evaluations": evaluations, "seconds": seconds})
         return clips
 
-    def memory(self, options: Options, fresh: Callable[[], Runtime]) -> dict[str, int]:
-        """Measure bytes of GPU memory of a clip beside the weights, encoding and CUDA graphs included.
-
-        Args:
-            options: options of the clip.
-            fresh: makes a runtime that shares nothing but the weights with this one.
-        """
+    def memory(self, options: Options) -> dict[str, int]:
+        """Measure bytes of GPU memory of a clip beside the weights, encoding and CUDA graphs included."""
 
         def first() -> None:
-            Rivals.meet(self.baseline, self.runtime, self.inputs, self.network)._first(options)
+            portrait, features = _encoded(self.baseline, self.inputs)
+            replace(self, portrait=portrait, features=features)._first(options)
 
-        def second() -> None:
-            runtime = fresh()
-            replace(self, runtime=runtime, network=runtime.encode(self.inputs))._second(options, None)
-
-        return {"baseline": _added(first), "runtime": _added(second)}
+        return {"baseline": _added(first), "runtime": _added(lambda: self.renewed()._second(options, None))}
 
     def _first(self, options: Options) -> NDArray[np.uint8]:
         latents = self.baseline.denoise(self.portrait, self.features, self.inputs.noise, options)
         return to_uint8(self.baseline.decode(latents))
 
     def _second(self, options: Options, evaluations: int | None) -> NDArray[np.uint8]:
+        return self.runtime.decode(self._latents(options, evaluations))
+
+    def _latents(
+        self, options: Options, evaluations: int | None, window: int = 32, overlap: int = 0, host: bool = False
+    ) -> Array:
+        noise, guidance = self.inputs.noise, float(options.guidance or 0)
         steps = schedule(options.steps, SchedulerConfig())
         evaluated = None if evaluations is None else even(len(steps), evaluations)
         table = jump_table(steps, evaluated, newton(1), "v" if evaluations is None else "epsilon")
-        noise = self.inputs.noise
-        windows = blended_windows(noise.shape[2], "context", 32, 0)
-        workspace = self.network.workspace(noise.shape, windows, steps, table, float(options.guidance or 0), None)
-        return self.runtime.decode(denoise(workspace, steps, table, windows, noise))
-
-    def _latents(self, sizes: tuple[float, int], own: bool) -> Array:
-        """Denoise four steps on the engine's device or the host; `sizes`: share of the frames in a window, overlap."""
-        noise, steps = self.inputs.noise, schedule(4, SchedulerConfig())
-        share, overlap = sizes
-        windows = blended_windows(noise.shape[2], "context", round(share * noise.shape[2]), overlap)
-        table = jump_table(steps, even(4, 3), newton(1), "epsilon")
-        workspace: Workspace = HostWorkspace(self.network, steps.timesteps.tolist(), windows, 3.5, table.ring)
-        if own:
-            workspace = self.network.workspace(noise.shape, windows, steps, table, 3.5, None)
+        windows = blended_windows(noise.shape[2], "context", window, overlap)
+        workspace: Workspace
+        if host:
+            workspace = HostWorkspace(self.network, steps.timesteps.tolist(), windows, guidance, table.ring)
+        else:
+            workspace = self.network.workspace(noise.shape, windows, steps, table, guidance, None)
         return denoise(workspace, steps, table, windows, noise)
 
     def evaluate(self) -> tuple[Array, Array]:
@@ -398,9 +385,20 @@ class Rivals:
         assert unconditional is not None
         return unconditional, conditional
 
+    def evaluation(self, denoiser: Callable[..., object]) -> Callable[[], object]:
+        """Return an evaluation by a module, on tensors that lie on the device: a graph copies nothing from the host."""
+        latents = self.latents
+        constant = [torch.as_tensor(tensor).to(latents) for tensor in self.network.inputs(self._all).values()]
+        return partial(inferred, denoiser, latents, torch.full((1,), 500, device=latents.device), *constant)
+
     @property
     def _all(self) -> NDArray[np.int64]:
         return np.arange(len(self.inputs.landmarks))
+
+
+def _encoded(baseline: Baseline, inputs: Inputs) -> tuple[Portrait, Tensor]:
+    portrait = baseline.encode_portrait(inputs.portrait, inputs.clip_pixels)
+    return portrait, baseline.encode_motion(inputs.landmarks)
 
 
 def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -458,10 +456,6 @@ def _at(parts: Networks, array: Array) -> Tensor:
 
 def _numpy(tensor: Tensor) -> Array:
     return tensor.float().cpu().numpy()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

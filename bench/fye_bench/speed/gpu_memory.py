@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fye_bench.arguments import benchmark, one_of, option, run
 from fye_bench.environment import environment
+from fye_bench.speed.floor import random_inputs
 from fye_export import networks
 from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
-from fye_rt.bundle import symbols
 from fye_rt.cli import terminal
 from fye_rt.options import parse_size
 from fye_torch import engine
@@ -125,15 +125,7 @@ def needs(config: ModelConfig, size: tuple[int, int], frames: int) -> Needs:
             continue
         assembled = engine.assemble(spec, [parts[part] for part in spec.networks], META, "fp16", COUNTED)
         at_once = min(frames, max(1, assembled.pixels // (size[0] * size[1]))) if name == "vae_decoder" else frames
-        sizes = symbols(at_once, *size)
-        inputs = [
-            torch.empty(
-                [sizes[length] if isinstance(length, str) else length for length in tensor.shape],
-                dtype=torch.int64 if tensor.dtype == "int64" else DTYPE,
-                device=META,
-            )
-            for tensor in spec.inputs
-        ]
+        inputs = random_inputs(spec, at_once, size, META, DTYPE)
         peaks[name] = _peak(assembled.module, inputs)
         if name == "denoiser":
             latents, _, *constant = inputs
@@ -148,13 +140,12 @@ def _network(config: ModelConfig, name: str) -> nn.Module:
 
 
 def _bytes(module: nn.Module) -> int:
-    """Count bytes of parameters and buffers, each storage once."""
     tensors = (*module.parameters(), *module.buffers())
     return sum({(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}.values())
 
 
 def _peak(module: nn.Module, inputs: list[Tensor]) -> int:
-    with torch.inference_mode(), mock.patch.object(F, "scaled_dot_product_attention", _attended):
+    with torch.inference_mode(), mock.patch.object(F, "scaled_dot_product_attention", _alike):
         module(*inputs)  # what a first run prepares, such as biases of the positional encoding, stays
         with Allocations() as allocations:
             allocations.know([*inputs, *module.parameters(), *module.buffers()])
@@ -162,15 +153,7 @@ def _peak(module: nn.Module, inputs: list[Tensor]) -> int:
     return allocations.peak
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    return torch.empty_like(query)
-
-
-def _attended_to_portrait(query: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
-
-
-def _normed(x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _alike(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -180,9 +163,9 @@ def _gated(x: Tensor) -> Tensor:
 
 COUNTED: Operations = replace(
     PLAIN,
-    reference_attention=_attended_to_portrait,
-    temporal_attention=_attended_to_portrait,
-    norm_silu=_normed,
+    reference_attention=_alike,
+    temporal_attention=_alike,
+    norm_silu=_alike,
     geglu=_gated,
 )
 
@@ -199,7 +182,10 @@ def main(
         for count in frames or LENGTHS:
             counted = needs(PRESETS[config], parse_size(text), count)
             totals = {"all_open": counted.all_open(), "low_memory": counted.low_memory()}
-            cards = {str(card): _fitting(totals, card) for card in CARDS}
+            cards = {}
+            for card in CARDS:
+                fitting = [how for how, total in totals.items() if total <= USABLE * card * 2**30]
+                cards[str(card)] = fitting[0] if fitting else "no"
             clips.append(
                 {
                     "size": text,
@@ -212,19 +198,14 @@ def main(
                 }
             )
             needed = ", ".join(f"{name} {total / 2**30:.1f} GiB" for name, total in totals.items())
-            fitting = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
-            terminal.say(f"{text}, {count:>2} frames: {needed}; {fitting}")
+            shown = ", ".join(f"{card} GB: {how}" for card, how in cards.items())
+            terminal.say(f"{text}, {count:>2} frames: {needed}; {shown}")
     return {
         "environment": environment(),
         "workload": {"config": config, "precision": "fp16", "guidance": True},
         "assumed": {"context_bytes": CONTEXT, "slack": SLACK, "usable": USABLE},
         "clips": clips,
     }
-
-
-def _fitting(totals: dict[str, int], card: int) -> str:
-    """Say how a clip fits into a card of so many GB."""
-    return next((how for how in ("all_open", "low_memory") if totals[how] <= USABLE * card * 2**30), "no")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from fye_rt.windows import blended_windows
 # tokens and head dimension of each level at 512x512
 LEVELS = ((4096, 40), (1024, 80), (256, 160), (64, 160))
 HEADS = 8
+NORMED = ((320, 64), (640, 32), (1280, 16), (960, 64), (2560, 8))  # channels and side
+GATED = ((4096, 1280), (1024, 2560), (256, 5120))  # tokens and channels
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -184,7 +186,6 @@ class Bench:
         mine, *others = runs
         result = runs[mine]()
         assert isinstance(result, Tensor)
-        error = float((result.float() - exact).abs().max() / exact.abs().max())
         failed: dict[str, str] = {}
         seconds = self.times(runs, failed)
         if mine in failed:
@@ -207,9 +208,14 @@ class Bench:
             padded_rate=work.padded / medians[mine] / 1e12,
             floor=1e3 * max(work.bytes / self.copy_rate, work.flop / self.matrix_rate),
             promised=promised,
-            error=error,
+            error=error_of_largest(result, exact),
             failed=failed,
         )
+
+
+def error_of_largest(result: Tensor, exact: Tensor) -> float:
+    """Return the largest difference from the exact result, over its largest value."""
+    return float((result.to(exact.dtype) - exact).abs().max() / exact.abs().max())
 
 
 def captured(run: Run) -> Run:
@@ -230,27 +236,28 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
     """Time both halves of guidance, against PyTorch's attention over concatenated K and V, concatenation included."""
     frames = 2 if small else 16
     for tokens, dim in ((24, 40), (16, 160)) if small else LEVELS:
-        channels = HEADS * dim
-        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
-        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
-        given = (q, k, v, rk, rv, HEADS, frames)
-
+        given, exact = _both_halves(bench, frames, tokens, dim)
         runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
         runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
         for name, attend in SUMMED[bench.device].items():
             runs[f"two parts, {name}"] = partial(in_two_parts, attend, *given)
-        exact = reference_attention.reference(
-            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
-        )
         best, columns = reference_attention.best(dim), sum(split(dim))
         rows, keys = (_whole(tokens, size) for size in (best.rows, best.columns))
         work = Work(
-            bytes=4 * q.nbytes + 2 * rk.nbytes,
-            flop=4 * frames * tokens * channels * (tokens + 2 * tokens),  # the unconditional half and the other one
+            bytes=4 * given[0].nbytes + 2 * given[3].nbytes,
+            flop=4 * frames * tokens * HEADS * dim * (tokens + 2 * tokens),  # the unconditional half and the other one
             padded=4 * frames * rows * HEADS * columns * 3 * keys,
         )
         promised = {"faster": 1.2} | ({"share": 0.35} if tokens == 4096 else {})
         yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, work, **promised)
+
+
+def _both_halves(bench: Bench, frames: int, tokens: int, dim: int) -> tuple[tuple[Any, ...], Tensor]:
+    """Return random arguments of reference_attention for both halves of guidance, and the result in float32."""
+    q, k, v = (bench.random(2 * frames, tokens, HEADS * dim) for _ in range(3))
+    rk, rv = (bench.random(1, tokens, HEADS * dim) for _ in range(2))
+    exact = reference_attention.reference(q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, frames)
+    return (q, k, v, rk, rv, HEADS, frames), exact
 
 
 def _whole(number: int, unit: int) -> int:
@@ -262,15 +269,8 @@ def in_two_parts(
 ) -> Tensor:
     """Merge attention to the frame with attention to the portrait, for which all frames are one query.
 
-    Args:
-        attend: a fused attention of PyTorch that also returns the logarithms of its sums.
-        q: see `fye_kernels.reference_attention.reference_attention`, as for all others.
-        k: see there.
-        v: see there.
-        rk: see there.
-        rv: see there.
-        heads: see there.
-        unconditional: see there.
+    `attend` is a fused attention of PyTorch that also returns the logarithms of its sums; the other arguments are those
+    of `fye_kernels.reference_attention.reference_attention`.
     """
     own, own_sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)))[:2]
     own, query = own.transpose(1, 2).flatten(2), q[unconditional:]
@@ -303,20 +303,14 @@ def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) 
     """
     frames = 1 if small else 16
     for tokens, dim in ((24, 40),) if small else LEVELS:
-        channels = HEADS * dim
-        q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
-        rk, rv = bench.random(1, tokens, channels), bench.random(1, tokens, channels)
-        given = (q, k, v, rk, rv, HEADS, frames)
-        exact = reference_attention.reference(
-            q.float(), k.float(), v.float(), rk.float(), rv.float(), HEADS, unconditional=frames
-        )
+        given, exact = _both_halves(bench, frames, tokens, dim)
         runs = {
             tiles: partial(reference_attention.reference_attention, *given, tiles=tiles) for tiles in candidates[dim]
         }
         failed = {}
         for tiles, run in list(runs.items()):
             try:
-                error = float((run().float() - exact).abs().max() / exact.abs().max())
+                error = error_of_largest(run(), exact)
             except Exception as problem:  # too little shared memory, or a compiler that gives up
                 failed[tiles] = f"{type(problem).__name__}: {problem}"
             else:
@@ -342,12 +336,7 @@ def named(tiles: Tiles) -> str:
 def _every_backend(device: str, attend: Run) -> dict[str, Run]:
     """Run attention by each of PyTorch's implementations, and by its default one."""
     backends = BACKENDS if device == "cuda" else {}
-    return {name: partial(_with, backend, attend) for name, backend in backends.items()} | {"default": attend}
-
-
-def _with(backend: SDPBackend, run: Run) -> object:
-    with sdpa_kernel(backend):
-        return run()
+    return {name: sdpa_kernel(backend)(attend) for name, backend in backends.items()} | {"default": attend}
 
 
 def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -399,7 +388,7 @@ def _moved(step: Callable[..., None], latents: Tensor, *given: Any) -> Tensor:
 
 def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
     """Time it with the time embedding, against PyTorch's three passes."""
-    for channels, side in ((64, 4),) if small else ((320, 64), (640, 32), (1280, 16), (960, 64), (2560, 8)):
+    for channels, side in ((64, 4),) if small else NORMED:
         x = bench.random(32 if not small else 2, channels, side, side).to(memory_format=torch.channels_last)
         weight, bias, time = bench.random(channels), bench.random(channels), bench.random(1, channels)
         given = (x, 32, weight, bias, 1e-5, time)
@@ -414,7 +403,7 @@ def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
 
 def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
     """Time it against PyTorch's two operations."""
-    for tokens, channels in ((8, 64),) if small else ((4096, 1280), (1024, 2560), (256, 5120)):
+    for tokens, channels in ((8, 64),) if small else GATED:
         x = bench.random(2 if small else 32, tokens, 2 * channels)
         runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
         moved = Work(x.nbytes * 3 / 2)

@@ -16,11 +16,10 @@ from onnx import helper, numpy_helper
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu, onnxruntime_gpu
-from fye_rt.backends.onnxruntime_bound import DeviceInput
 from fye_rt.backends.onnxruntime_gpu import CUDA, RTX, TENSORRT, Provider
 from fye_rt.backends.onnxruntime_norms import as_layer_norms
 from fye_rt.bundle import GRAPHS, shipped_bundle
-from fye_rt.engine import Settings
+from fye_rt.engine import DeviceInput, Settings
 from fye_rt.errors import BackendError
 from tests.fye_rt.networks import graph_inputs
 
@@ -79,9 +78,9 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, m
     copied: list[int] = []
     value = DeviceInput.value
 
-    def counted(self: DeviceInput, dtype: Any, device: str) -> Any:
+    def counted(self: DeviceInput, copy: Any, dtype: Any) -> Any:
         copied.append(1)
-        return value(self, dtype, device)
+        return value(self, copy, dtype)
 
     monkeypatch.setattr(DeviceInput, "value", counted)
 
