@@ -74,7 +74,7 @@ def _evaluate(
             return partial(Evaluator, replace(evaluation, engine=replace(engine, threads=threads)), folder.path)
 
         make_crew = partial(open_workers, crew, threads, workers, ray)
-        with folder.open():
+        with folder:
             _, failed = evaluate(chosen, folder, make_crew, threads, bars)
         page = write_report(folder.path) if len(failed) < len(chosen.pairs) else None
     for record in failed:

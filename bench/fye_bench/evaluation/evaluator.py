@@ -1,9 +1,7 @@
 """A worker of an evaluation, which makes a pair's clip and measures it."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from fye_bench.metrics.measures import Seen, ToolFiles, Tools, measure
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import File, Pair
 from fye_rt import machine, media
+from fye_rt.batch.folder import Record
 from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Clip, evenly
@@ -24,13 +23,12 @@ from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
 from fye_rt.options import ClipRequest, Options
-from fye_rt.timings import Evaluations
+from fye_rt.timings import Evaluations, Timings
 
 if TYPE_CHECKING:
     from fye_bench.metrics.judge import Judge, Scores
 
 Image = NDArray[np.uint8]
-Record = dict[str, Any]
 
 CLIPS, SHEETS = "clips", "sheets"
 SHEET_FRAMES = 6
@@ -84,6 +82,11 @@ class _Prepared:
     driving: Motion
 
 
+def unmeasured(pair: str, error: str) -> Record:
+    """Return the record of a pair that failed."""
+    return {"pair": pair, "frames": None, "evaluations": None, "metrics": {}, "error": error}
+
+
 class Evaluator:
     """Makes and measures pairs, one after another.
 
@@ -102,32 +105,31 @@ class Evaluator:
 
     def __call__(self, task: Task) -> Record:
         """Evaluate a pair. An error of the pair becomes part of its record."""
-        pair, seconds = task.pair, dict[str, float]()
-        record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
+        pair, timings = task.pair, Timings()
         try:
             with memory_for("the pair", "a smaller size"):
-                record |= self._evaluate(pair, seconds)
+                record = self._evaluate(pair, timings)
         except (FyeError, OSError) as error:
-            record["error"] = " ".join(str(error).split())
-        record["cost"] = {"seconds": seconds, "peak_memory_bytes": machine.peak_memory()}
-        return record
+            record = unmeasured(pair.name, " ".join(str(error).split()))
+        return record | {"cost": {"seconds": timings.seconds, "peak_memory_bytes": machine.peak_memory()}}
 
     def close(self) -> None:
         """Release the memory."""
         self._animator.close()
 
-    def _evaluate(self, pair: Pair, seconds: dict[str, float]) -> Record:
-        with _timed(seconds, "read"):
+    def _evaluate(self, pair: Pair, timings: Timings) -> Record:
+        with timings.stage("read"):
             prepared = self._prepare(pair)
         clip, evaluations = self._make(prepared)
-        seconds |= clip.timings
-        with _timed(seconds, "measure"):
+        timings.seconds |= clip.timings
+        with timings.stage("measure"):
             truth, metrics, more = self._measure(pair, prepared, clip)
         path = self._folder / CLIPS / f"{pair.name}.mkv"
         write_clip(path, clip.frames, clip.fps)
         media.write_image(self._folder / SHEETS / f"{pair.name}.jpg", sheet(clip, truth))
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        return {"frames": len(clip), "evaluations": evaluations, "metrics": known} | more
+        record = {"pair": pair.name, "frames": len(clip), "evaluations": evaluations, "metrics": known, "error": None}
+        return record | more
 
     def _prepare(self, pair: Pair) -> _Prepared:
         for file in (pair.portrait, pair.portrait.landmarks, pair.motion):
@@ -215,12 +217,3 @@ def sheet(clip: Clip, truth: Image | None) -> Image:
     blank = np.zeros_like(clip.portrait)
     first = [clip.portrait, *([blank] * (len(rows) - 1))]
     return np.concatenate([np.concatenate(first), np.concatenate(strips)], axis=1)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

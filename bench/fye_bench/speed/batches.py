@@ -138,7 +138,7 @@ def _clips(
         size, workers = crew.size, set()
         warm = 0
         for _, record in work(crew, jobs):
-            kept.keep(record)
+            kept.keep(record["name"], record)
             times.append(time.perf_counter() - start)
             workers.add(record["worker"])
             if len(workers) == size and not warm:
@@ -168,6 +168,6 @@ def _records(folder: Path, jobs: Sequence[Job]) -> float:
     with Folder(folder) as kept:
         for job in jobs:
             start = time.perf_counter()
-            kept.keep(_nothing(Chore(job)))
+            kept.keep(job.name, _nothing(Chore(job)))
             times.append(time.perf_counter() - start)
     return statistics.median(times)
