@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from fye_bench.arguments import Json, command, one_of, option, writable
-from fye_bench.evaluation.compare import compare_runs
-from fye_bench.evaluation.comparison import table, write_comparison
-from fye_bench.evaluation.overview import lines, overview, write_overview_of
+from fye_bench.evaluation.compare import compare, overview
+from fye_bench.evaluation.comparison import comparison_lines, overview_lines, write_comparison, write_overview
 from fye_bench.evaluation.ranking import COMBINED
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.saved import SavedRun
@@ -35,17 +34,17 @@ def main_compare(
     if len(runs) > 2:
         if by != COMBINED:
             raise OptionError(f"--by {by} chooses pairs of two runs; give two, or leave it out")
-        result = overview(runs)
+        result = overview([SavedRun.load(run) for run in runs])
         if html is not None:
-            write_overview_of(result, html)
-        text = lines(result)
+            write_overview(result, html)
+        text = overview_lines(result)
     else:
         a, b = map(SavedRun.load, runs)
         with terminal.working(quiet) as bars:
-            result = compare_runs(a, b, by, lambda done, total: bars("compare", done, total))
+            result = compare(a, b, by, bars)
         if html is not None:
             write_comparison(result, a, b, html)
-        text = table(result)
+        text = comparison_lines(result)
     if json is not None:
         files.write_json(json, result)
     tell = terminal.show if html is None and json is None else terminal.say

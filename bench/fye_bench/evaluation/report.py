@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from fye_bench.evaluation import pictures, plots
-from fye_bench.evaluation.cost import Cost
+from fye_bench.evaluation.cost import cost_of
 from fye_bench.evaluation.ranking import EXPLANATION, combined, standings, worst_first
 from fye_bench.evaluation.rendering import TIMES, memory, write_page
 from fye_bench.evaluation.saved import REPORT, SavedPair, SavedRun, grouped, line
@@ -51,11 +51,11 @@ def context(run: SavedRun) -> dict[str, Any]:
         "run": run,
         "facts": facts(run),
         "headlines": headlines(run),
-        "cost": Cost.of(run.pairs),
+        "cost": cost_of(run.pairs),
         "tables": tables(run.metrics),
         "single": [name for name in run.metrics if _values(run.made, name)],
         "groups": _groups(run),
-        "group_costs": {group: Cost.of(pairs) for group, pairs in grouped(run.pairs).items()},
+        "group_costs": {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()},
         "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
         "plots": _plots(run),
         "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
