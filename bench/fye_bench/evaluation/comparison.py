@@ -6,7 +6,7 @@ from typing import Any
 
 from fye_bench.evaluation import pictures, plots
 from fye_bench.evaluation.rendering import memory, seconds, write_page
-from fye_bench.evaluation.report import sections, tables
+from fye_bench.evaluation.report import parts, sections, tables
 from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.statistics import Estimate
 from fye_bench.metrics.table import METRICS, Metric
@@ -36,8 +36,7 @@ def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Pa
         "tables": tables(list(overall)),
         "effects": effects,
         "span": span,
-        "families": [group for group in dict.fromkeys(pair.family for pair in a.pairs) if group in found["change"]],
-        "kinds": [group for group in dict.fromkeys(pair.kind for pair in a.pairs) if group in found["change"]],
+        "groups": parts(a, found["change"]),
         "strips": {row["pair"]: pictures.strip(a, b, named[row["pair"]]) for row in found["worst"]["pairs"]},
     }
     write_page(out, "comparison.html", context)

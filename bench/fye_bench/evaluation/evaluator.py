@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +74,6 @@ class Task:
         return self.pair.portrait.name
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """The inputs of a pair's clip, read and fitted."""
-
-    portrait: Image
-    landmarks: Motion
-    driving: Motion
-
-
 def unmeasured(pair: str, error: str) -> Record:
     """Return the record of a pair that failed."""
     return {"pair": pair, "frames": None, "evaluations": None, "metrics": {}, "error": error}
@@ -101,7 +93,6 @@ class Evaluator:
         self._animator = settings.engine.animator()
         self._size = settings.size or self._animator.bundle.size
         self._cache = ClipCache()
-        self._judge: Judge | None = None
 
     def __call__(self, task: Task) -> Record:
         """Evaluate a pair. An error of the pair becomes part of its record."""
@@ -119,11 +110,11 @@ class Evaluator:
 
     def _evaluate(self, pair: Pair, timings: Timings) -> Record:
         with timings.stage("read"):
-            prepared = self._prepare(pair)
-        clip, evaluations = self._make(prepared)
+            seen = self._read(pair)
+        clip, evaluations = self._make(seen)
         timings.seconds |= clip.timings
         with timings.stage("measure"):
-            truth, metrics, more = self._measure(pair, prepared, clip)
+            truth, metrics, more = self._measure(pair, seen, clip)
         path = self._folder / CLIPS / f"{pair.name}.mkv"
         write_clip(path, clip.frames, clip.fps)
         media.write_image(self._folder / SHEETS / f"{pair.name}.jpg", sheet(clip, truth))
@@ -131,7 +122,8 @@ class Evaluator:
         record = {"pair": pair.name, "frames": len(clip), "evaluations": evaluations, "metrics": known, "error": None}
         return record | more
 
-    def _prepare(self, pair: Pair) -> _Prepared:
+    def _read(self, pair: Pair) -> Seen:
+        """Read and fit the inputs of a pair's clip."""
         for file in (pair.portrait, pair.portrait.landmarks, pair.motion):
             if file is not None:
                 file.check()
@@ -140,7 +132,7 @@ class Evaluator:
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
         driving = read_motion(pair.motion.path, self._settings.frames, landmarker, cache=self._cache)
-        return _Prepared(portrait, landmarks, driving)
+        return Seen(portrait=portrait, portrait_landmarks=landmarks, driving=driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
         if file is None:
@@ -153,30 +145,29 @@ class Evaluator:
             )
         return Motion.load(file.path)
 
-    def _make(self, prepared: _Prepared) -> tuple[Clip, int]:
+    def _make(self, seen: Seen) -> tuple[Clip, int]:
         evaluations = Evaluations()
         request = ClipRequest(
-            portrait=prepared.portrait,
-            motion=prepared.driving,
+            portrait=seen.portrait,
+            motion=seen.driving,
             options=self._settings.options,
             size=self._size,
-            portrait_landmarks=prepared.landmarks,
+            portrait_landmarks=seen.portrait_landmarks,
         )
         rendering = self._animator.render(request, progress=evaluations, cache=self._cache)
         return rendering.clip(), evaluations.number
 
-    def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
+    def _measure(self, pair: Pair, seen: Seen, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
         """Return the true frames if known, all metrics, and further fields that summaries need."""
-        seen = Seen(portrait=prepared.portrait, portrait_landmarks=prepared.landmarks, driving=prepared.driving)
         tools, more = self._tools, dict[str, Any]()
         scores: Scores | None = None
         if isinstance(pair.truth, DrawnTruth):
-            drawn = pair.truth.draw(self._size, prepared.driving)
-            scores = self._compare(drawn, clip.frames)
+            drawn = pair.truth.draw(self._size, seen.driving)
+            scores = self._judge.compare(drawn, clip.frames)
             seen = replace(seen, truth=drawn.frames)
             tools = replace(tools, landmarker=None)  # drawn landmarks are known, and not all drawn faces are detected
         elif pair.truth is not None:
-            seen = self._driving_truth(pair, prepared, seen)
+            seen = self._driving_truth(pair, seen)
         metrics = measure(seen, clip.frames, tools)
         if scores is not None:
             metrics = {**metrics, **scores.numbers}
@@ -190,22 +181,21 @@ class Evaluator:
             more["features"] = {name: tools.features(images).tolist() for name, images in frames.items()}
         return seen.truth, metrics, more
 
-    def _compare(self, drawn: Any, frames: Image) -> "Scores":
-        if self._judge is None:
-            from fye_bench.metrics.judge import Judge
+    @cached_property
+    def _judge(self) -> "Judge":
+        from fye_bench.metrics.judge import Judge
 
-            self._judge = Judge()
-        return self._judge.compare(drawn, frames)
+        return Judge()
 
-    def _driving_truth(self, pair: Pair, prepared: _Prepared, seen: Seen) -> Seen:
+    def _driving_truth(self, pair: Pair, seen: Seen) -> Seen:
         """Add the driving video's frames and the landmarks of their faces."""
-        path, frames = pair.motion.path, len(prepared.driving)
+        path, frames = pair.motion.path, len(seen.driving)
         video = media.read_video(path, max_frames=self._settings.frames)
         timed = [(time, fit_image(image, *self._size)) for time, image in video]
         if len(timed) != frames:
             raise InputError(f"{path} has {len(timed)} frames and {frames} of landmarks; give truths of one length")
         landmarker = find_landmarker(self._settings.tools.landmarker)
-        motion = detect_frames(timed, prepared.driving.fps, landmarker, source=str(path))
+        motion = detect_frames(timed, seen.driving.fps, landmarker, source=str(path))
         return replace(seen, truth=np.stack([image for _, image in timed]), truth_motion=motion)
 
 

@@ -1,7 +1,7 @@
 """Write the page of one run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,6 +44,7 @@ def context(run: SavedRun) -> dict[str, Any]:
     """Return the values of the page's template."""
     badness = _badness(run.made)
     standing = standings(badness)
+    costs = {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()}
     named = {pair.name: pair for pair in run.pairs}
     worst = [(named[name], score) for name, score in worst_first(badness)[:WORST]]
     return {
@@ -51,11 +52,11 @@ def context(run: SavedRun) -> dict[str, Any]:
         "run": run,
         "facts": facts(run),
         "headlines": headlines(run),
-        "cost": cost_of(run.pairs),
+        "cost": costs["all"],
         "tables": tables(run.metrics),
         "single": [name for name in run.metrics if _values(run.made, name)],
-        "groups": _groups(run),
-        "group_costs": {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()},
+        "groups": parts(run, costs),
+        "group_costs": costs,
         "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
         "plots": _plots(run),
         "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
@@ -111,6 +112,15 @@ def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
     return [("What", what), ("How", how), ("Where", _machine(machine))]
 
 
+def parts(run: SavedRun, groups: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Sort groups under the headings of a table, in the run's order."""
+    families, kinds = (
+        [group for group in dict.fromkeys(names) if group in groups]
+        for names in ([pair.family for pair in run.pairs], [pair.kind for pair in run.pairs])
+    )
+    return [("", ["all"]), ("Families", families), ("Kinds of motion", kinds)]
+
+
 def typical(pairs: Sequence[SavedPair]) -> list[SavedPair]:
     """Choose the one or two median pairs of each family, by all metrics together."""
     rank = {name: combined(row) for name, row in standings(_badness(pairs)).items()}
@@ -145,12 +155,6 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
         ("date", line(environment.get("date"))),
     ]
     return [(term, value) for term, value in rows if value not in ("", "-")]
-
-
-def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
-    families = dict.fromkeys(pair.family for pair in run.pairs)
-    kinds = dict.fromkeys(pair.kind for pair in run.pairs)
-    return [("", ["all"]), ("Families", list(families)), ("Kinds of motion", list(kinds))]
 
 
 def _plots(run: SavedRun) -> list[tuple[str, Any]]:

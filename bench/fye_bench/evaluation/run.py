@@ -22,7 +22,6 @@ from fye_bench.metrics.expression import GROUPS
 from fye_bench.metrics.fvd import frechet
 from fye_bench.metrics.statistics import Estimate, correlation, groups, mean
 from fye_bench.speed.summary import summary
-from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Pair, Suite
 from fye_rt.batch.folder import Record, RunFolder
 from fye_rt.batch.workers import Crew, Died, work
@@ -103,9 +102,13 @@ def results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) 
     """
     pairs = []
     for pair, record in zip(suite.pairs, records, strict=True):
-        truth = "drawn" if isinstance(pair.truth, DrawnTruth) else pair.truth or "none"
         row = {"pair": pair.name, "portrait": pair.portrait.name, "motion": pair.motion.name}
-        row |= {"family": pair.portrait.family, "kind": pair.motion.kind, "mode": pair.mode, "truth": truth}
+        row |= {
+            "family": pair.portrait.family,
+            "kind": pair.motion.kind,
+            "mode": pair.mode,
+            "truth": pair.kind_of_truth,
+        }
         pairs.append(row | {name: record[name] for name in ("frames", "evaluations", "metrics", "error")})
     done = [i for i, record in enumerate(records) if record["error"] is None]
     members = groups([pairs[i] for i in done]) if done else {}
