@@ -15,6 +15,7 @@ from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.run import Folder, evaluate
 from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.measures import ToolFiles
+from fye_bench.metrics.table import METRICS
 from fye_bench.suites.suite import Suite
 from fye_rt import backends
 from fye_rt.batch.placement import open_workers
@@ -90,10 +91,8 @@ def _evaluate(
 
 def table(run: SavedRun) -> list[str]:
     """Return lines with all metrics over all pairs, and their intervals."""
-    from fye_bench.metrics.table import METRICS
-
     estimates = run.summary.get("all", {})
-    lines = [f"{run.named('suite')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
+    lines = [f"{run.text('suite', 'name')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
     for name in run.metrics:
         if (estimate := estimates.get(name)) is not None:
             metric = METRICS[name]

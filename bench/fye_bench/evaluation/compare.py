@@ -8,7 +8,7 @@ from fye_bench.evaluation.clips import read_clip
 from fye_bench.evaluation.cost import cost_of, same_machine, speedup
 from fye_bench.evaluation.ranking import COMBINED, EXPLANATION, standings, worst_first
 from fye_bench.evaluation.report import headlines
-from fye_bench.evaluation.saved import SavedPair, SavedRun, line
+from fye_bench.evaluation.saved import SavedPair, SavedRun
 from fye_bench.metrics.images import psnr
 from fye_bench.metrics.statistics import mean
 from fye_bench.metrics.table import METRICS
@@ -43,7 +43,6 @@ def compare(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progress = n
         InputError: the two cannot be compared, or a stored clip is damaged.
         OptionError: no pair has the metric `by`.
     """
-    _check_alike(a, b)
     pairs = _shared(a, b)
     measured = _measured(pairs)
     if by != COMBINED and by not in measured:
@@ -58,7 +57,12 @@ def compare(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progress = n
         "change": {group: _changes(chosen) for group, chosen in by_group(pairs).items()},
         "of_sets": _of_sets(a, b),
         "distance": _distance(by_pair),
-        "cost": _cost(a, b, pairs),
+        "cost": {
+            "a": cost_of([ours for ours, _ in pairs]),
+            "b": cost_of([theirs for _, theirs in pairs]),
+            "speedup": speedup(pairs),
+            "same_machine": same_machine(a, b),
+        },
         "acceptance": judge(pairs) | {"rule": RULE},
         "worst": {"by": by, "explanation": _explanation(by), "pairs": _worst(pairs, by, by_pair)},
     }
@@ -87,7 +91,7 @@ def overview(runs: Sequence[SavedRun]) -> dict[str, Any]:
     return {
         "format": OVERVIEW_FORMAT,
         "version": VERSION,
-        "suite": first.named("suite"),
+        "suite": first.text("suite", "name"),
         "metrics": metrics,
         "rows": rows,
         "same_machine": alike,
@@ -96,19 +100,16 @@ def overview(runs: Sequence[SavedRun]) -> dict[str, Any]:
     }
 
 
-def _check_alike(a: SavedRun, b: SavedRun) -> None:
-    """Raise InputError if two runs differ in more than the making of their clips."""
+def _shared(a: SavedRun, b: SavedRun) -> list[Both]:
+    """List the pairs that succeeded in both runs, in A's order.
+
+    Raises InputError if the runs differ in more than the making of their clips, or share no pair.
+    """
     measuring = {name: ("metrics", name) for run in (a, b) for name in run.at("metrics") or {}}
     for what, path in {**_SAME, **measuring}.items():
-        ours, theirs = a.at(*path), b.at(*path)
-        if ours != theirs:
-            raise InputError(
-                f"{a.folder} and {b.folder} differ in {what}: {line(ours)} and {line(theirs)}; compare like with like"
-            )
-
-
-def _shared(a: SavedRun, b: SavedRun) -> list[Both]:
-    """List the pairs that succeeded in both runs, in A's order; raise InputError if there is none."""
+        if a.at(*path) != b.at(*path):
+            values = f"{a.text(*path)} and {b.text(*path)}"
+            raise InputError(f"{a.folder} and {b.folder} differ in {what}: {values}; compare like with like")
     theirs = {pair.name: pair for pair in b.made}
     pairs = [(pair, theirs[pair.name]) for pair in a.made if pair.name in theirs]
     if not pairs:
@@ -123,13 +124,12 @@ def _changes(pairs: Sequence[Both]) -> dict[str, Any]:
 
 
 def _describe(run: SavedRun) -> dict[str, Any]:
-    """Describe a run in a few fields, for JSON."""
     return {
         "folder": run.folder.name,
         "label": run.label,
-        "suite": run.named("suite"),
-        "bundle": run.digest("bundle"),
-        "options": run.option(),
+        "suite": run.text("suite", "name"),
+        "bundle": run.text("bundle", "digest"),
+        "options": run.at("options"),
     }
 
 
@@ -168,11 +168,6 @@ def _distance(by_pair: Mapping[str, float]) -> dict[str, Any] | None:
         return None
     nearest = min(by_pair, key=lambda name: (by_pair[name], name))
     return mean(list(by_pair.values())) | {"least": by_pair[nearest], "pair": nearest}
-
-
-def _cost(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:
-    ours, theirs = (cost_of(column) for column in zip(*pairs, strict=True))
-    return {"a": ours, "b": theirs, "speedup": speedup(pairs), "same_machine": same_machine(a, b)}
 
 
 def _worst(pairs: Sequence[Both], by: str, distances: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -214,7 +209,6 @@ def _explanation(by: str) -> str:
 
 def _row(first: SavedRun, run: SavedRun) -> dict[str, Any]:
     """Compare a run with the first; the first row has nothing to be judged by."""
-    _check_alike(first, run)
     pairs = _shared(first, run)
     return {
         **_describe(run),

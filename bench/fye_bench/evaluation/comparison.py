@@ -30,7 +30,7 @@ def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Pa
     span = max([SPAN, *(2 * abs(row["worse"]["mean"]) for row in known.values())])
     effects = {name: plots.interval(row["worse"], span, row["verdict"], MOST_WORSE) for name, row in known.items()}
     context = {
-        "title": f"{a.named('suite')}: {found['b']['folder']} against {found['a']['folder']}",
+        "title": f"{a.text('suite', 'name')}: {found['b']['folder']} against {found['a']['folder']}",
         "found": found,
         "sections": sections(list(overall)),
         "tables": tables(list(overall)),

@@ -111,7 +111,15 @@ class Evaluator:
     def _evaluate(self, pair: Pair, timings: Timings) -> Record:
         with timings.stage("read"):
             seen = self._read(pair)
-        clip, evaluations = self._make(seen)
+        evaluations = Evaluations()
+        request = ClipRequest(
+            portrait=seen.portrait,
+            motion=seen.driving,
+            options=self._settings.options,
+            size=self._size,
+            portrait_landmarks=seen.portrait_landmarks,
+        )
+        clip = self._animator.render(request, progress=evaluations, cache=self._cache).clip()
         timings.seconds |= clip.timings
         with timings.stage("measure"):
             truth, metrics, more = self._measure(pair, seen, clip)
@@ -119,7 +127,13 @@ class Evaluator:
         write_clip(path, clip.frames, clip.fps)
         media.write_image(self._folder / SHEETS / f"{pair.name}.jpg", sheet(clip, truth))
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        record = {"pair": pair.name, "frames": len(clip), "evaluations": evaluations, "metrics": known, "error": None}
+        record = {
+            "pair": pair.name,
+            "frames": len(clip),
+            "evaluations": evaluations.number,
+            "metrics": known,
+            "error": None,
+        }
         return record | more
 
     def _read(self, pair: Pair) -> Seen:
@@ -144,18 +158,6 @@ class Evaluator:
                 f"{file.path} belongs to a picture of {own_height}x{own_width}; give a size of the same shape"
             )
         return Motion.load(file.path)
-
-    def _make(self, seen: Seen) -> tuple[Clip, int]:
-        evaluations = Evaluations()
-        request = ClipRequest(
-            portrait=seen.portrait,
-            motion=seen.driving,
-            options=self._settings.options,
-            size=self._size,
-            portrait_landmarks=seen.portrait_landmarks,
-        )
-        rendering = self._animator.render(request, progress=evaluations, cache=self._cache)
-        return rendering.clip(), evaluations.number
 
     def _measure(self, pair: Pair, seen: Seen, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
         """Return the true frames if known, all metrics, and further fields that summaries need."""

@@ -35,9 +35,8 @@ def write_report(run: Path) -> Path:
         OutputError: the page could not be written.
     """
     saved = SavedRun.load(run)
-    path = run / REPORT
-    write_page(path, "report.html", context(saved))
-    return path
+    write_page(run / REPORT, "report.html", context(saved))
+    return run / REPORT
 
 
 def context(run: SavedRun) -> dict[str, Any]:
@@ -46,21 +45,22 @@ def context(run: SavedRun) -> dict[str, Any]:
     standing = standings(badness)
     costs = {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()}
     named = {pair.name: pair for pair in run.pairs}
+    medians = {name: median(values) for name in run.metrics if (values := _values(run.made, name))}
     worst = [(named[name], score) for name, score in worst_first(badness)[:WORST]]
     return {
-        "title": f"{run.named('suite')}: {run.label}",
+        "title": f"{run.text('suite', 'name')}: {run.label}",
         "run": run,
         "facts": facts(run),
         "headlines": headlines(run),
         "cost": costs["all"],
         "tables": tables(run.metrics),
-        "single": [name for name in run.metrics if _values(run.made, name)],
+        "single": list(medians),
         "groups": parts(run, costs),
         "group_costs": costs,
         "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
         "plots": _plots(run),
         "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
-        "median": {name: _median(_values(run.made, name)) for name in run.metrics},
+        "median": medians,
         "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.made)],
         "explanation": EXPLANATION,
     }
@@ -91,23 +91,23 @@ def tables(metrics: Sequence[str]) -> list[dict[str, list[str]]]:
 
 def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
     """List what was run, how and where: terms and their values by heading."""
-    options, machine = run.option() or {}, run.environment
+    options, machine = run.at("options") or {}, run.environment
     forecast = ", ".join(
         line(value) if name == "method" else f"{line(name)} {line(value)}"
-        for name, value in (run.option("forecast") or {}).items()
+        for name, value in (run.at("options", "forecast") or {}).items()
     )
     size = run.at("size")
     what = [
-        ("suite", run.named("suite")),
-        ("suite digest", run.digest("suite")[:16]),
+        ("suite", run.text("suite", "name")),
+        ("suite digest", run.text("suite", "digest")[:16]),
         ("pairs", f"{len(run.pairs)}, {len(run.failed)} failed"),
-        ("frames", "as the motion has" if run.at("frames") is None else line(run.at("frames"))),
+        ("frames", "as the motion has" if run.at("frames") is None else run.text("frames")),
         ("size", "the bundle's" if not size else f" {TIMES} ".join(line(side) for side in size)),
-        ("bundle", run.named("bundle")),
-        ("bundle digest", run.digest("bundle")[:16]),
-        ("stored in", line(run.at("bundle", "precision"))),
+        ("bundle", run.text("bundle", "name")),
+        ("bundle digest", run.text("bundle", "digest")[:16]),
+        ("stored in", run.text("bundle", "precision")),
     ]
-    how = [("backend", line(run.at("backend"))), ("forecast", forecast or "-")]
+    how = [("backend", run.text("backend")), ("forecast", forecast or "-")]
     how += [(line(name).replace("_", " "), line(value)) for name, value in options.items() if name != "forecast"]
     return [("What", what), ("How", how), ("Where", _machine(machine))]
 
@@ -182,7 +182,3 @@ def _badness(pairs: Sequence[SavedPair]) -> dict[str, dict[str, float]]:
 
 def _values(pairs: Sequence[SavedPair], metric: str) -> list[float]:
     return [pair.metrics[metric] for pair in pairs if metric in pair.metrics]
-
-
-def _median(values: Sequence[float]) -> float:
-    return median(values) if values else math.nan

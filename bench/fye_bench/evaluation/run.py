@@ -8,7 +8,7 @@ performance.json    times, memory, the machine
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -85,21 +85,15 @@ def evaluate(
                 records[name] = unmeasured(name, result.reason) if isinstance(result, Died) else result
                 folder.keep(name, records[name])
     ordered = [records[pair.name] for pair in suite.pairs]
-    write_json(folder.path / RESULTS, results(suite, folder.header, ordered))
-    cost = performance(ordered) | {"workers": workers, "evaluated_now": len(todo)}
+    write_json(folder.path / RESULTS, _results(suite, folder.header, ordered))
+    cost = _performance(ordered) | {"workers": workers, "evaluated_now": len(todo)}
     facts = {"environment": environment(threads), **cost, "seconds": time.perf_counter() - start}
     write_json(folder.path / PERFORMANCE, facts)
     return ordered, [record for record in ordered if record["error"] is not None]
 
 
-def results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """Return the content of results.json, which is equal for equal runs.
-
-    Args:
-        suite: the suite that was evaluated.
-        header: settings of the run.
-        records: records of the suite's pairs, in their order.
-    """
+def _results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Return the content of results.json, which is equal for equal runs; `records` has the suite's order."""
     pairs = []
     for pair, record in zip(suite.pairs, records, strict=True):
         row = {"pair": pair.name, "portrait": pair.portrait.name, "motion": pair.motion.name}
@@ -142,9 +136,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in estimates.items() if estimate["n"]}
 
 
-def performance(records: Iterable[Record]) -> dict[str, Any]:
+def _performance(records: Sequence[Record]) -> dict[str, Any]:
     """Collect the cost of pairs, and sum up the stages over clips."""
-    records = list(records)
     costs = {record["pair"]: record["cost"] for record in records if "cost" in record}
     stages: dict[str, list[float]] = {}
     for cost in costs.values():

@@ -16,7 +16,7 @@ from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt import media
 from fye_rt.errors import OptionError, OutputError
 from fye_rt.files import atomic_folder, sha256
-from fye_rt.landmarks import MAX_FRAMES, Motion
+from fye_rt.landmarks import MAX_FRAMES
 from fye_rt.options import check_sides
 from fye_rt.timings import Progress, counted, no_progress
 from fye_training import face
@@ -109,15 +109,14 @@ def _perform(
         kind = KINDS[number % len(KINDS)]
         name = f"{kind.replace(' ', '-')}-{number:04d}"
         path = folder / "motions" / f"{name}.npz"
-        _motion(truth, FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, kind, frames, size).save(path)
+        acting = perform(FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, (frames - 1) * STRIDE + 1, kind)[
+            ::STRIDE
+        ]
+        shape = identity(truth.identity, truth.family).shape
+        place = face.placement(shape, size, truth.placement)
+        face.motion(shape, acting, size, place, FPS / STRIDE).save(path)
         entries[name] = _file(folder, path) | {"kind": kind} | ORIGIN
     return entries
-
-
-def _motion(truth: DrawnTruth, seed: int, kind: str, frames: int, size: tuple[int, int]) -> Motion:
-    acting = perform(seed, (frames - 1) * STRIDE + 1, kind)[::STRIDE]
-    shape = identity(truth.identity, truth.family).shape
-    return face.motion(shape, acting, size, face.placement(shape, size, truth.placement), FPS / STRIDE)
 
 
 def _pairs(content: dict[str, Any], cast: list[DrawnTruth]) -> list[dict[str, Any]]:

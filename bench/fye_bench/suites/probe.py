@@ -127,15 +127,23 @@ def face_finder(landmarker: Path | None, report: Report) -> Finder | None:
         InputError: `landmarker` is missing, or another file.
         BackendError: MediaPipe is missing although `landmarker` is given.
     """
+
+    def has_face(picture: NDArray[np.uint8], name: str) -> bool:
+        try:
+            detect_image(picture, model, name)
+        except FaceNotFoundError:
+            return False
+        return True
+
     try:
         model = find_landmarker(landmarker)
-        _has_face(np.zeros((64, 64, 3), np.uint8), "", model)  # raises if the model does not open
+        has_face(np.zeros((64, 64, 3), np.uint8), "")  # raises if the model does not open
     except (InputError, BackendError) as error:
         if landmarker is not None:
             raise
         report(f"nobody has looked for faces in the portraits: {error}")
         return None
-    return lambda picture, name: _has_face(picture, name, model)
+    return has_face
 
 
 def inside(folder: Path, path: Path) -> str:
@@ -179,14 +187,6 @@ def _check(folder: Path, path: Path) -> None:
     """Raise InputError unless a manifest may list the file and it is a regular one, no pipe."""
     inside(folder, path)
     check_file(path, media.LIMITS)
-
-
-def _has_face(picture: NDArray[np.uint8], name: str, model: Path) -> bool:
-    try:
-        detect_image(picture, model, name)
-    except FaceNotFoundError:
-        return False
-    return True
 
 
 def _files(folder: Path, names: Sequence[str], report: Report) -> list[tuple[Path, str]]:
