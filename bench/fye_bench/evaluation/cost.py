@@ -16,15 +16,12 @@ def cost_of(pairs: Sequence[SavedPair]) -> dict[str, float | None]:
         For JSON, None where unknown. evaluations: mean network evaluations per clip. seconds: mean time per clip,
         without that of measuring it. peak_memory_bytes: largest resident size.
     """
-    evaluations, seconds, memory = (
-        [value for pair in pairs if math.isfinite(value := getattr(pair, name))]
-        for name in ("evaluations", "seconds", "memory")
-    )
-    means = {
-        name: float(np.mean(known)) if known else None
-        for name, known in (("evaluations", evaluations), ("seconds", seconds))
-    }
-    return {**means, "peak_memory_bytes": max(memory, default=None)}
+
+    def known(name: str) -> list[float]:
+        return [value for pair in pairs if math.isfinite(value := getattr(pair, name))]
+
+    means = {name: float(np.mean(known(name))) if known(name) else None for name in ("evaluations", "seconds")}
+    return {**means, "peak_memory_bytes": max(known("memory"), default=None)}
 
 
 def speedup(pairs: Sequence[Both]) -> float | None:

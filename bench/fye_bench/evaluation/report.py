@@ -46,7 +46,6 @@ def context(run: SavedRun) -> dict[str, Any]:
     costs = {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()}
     named = {pair.name: pair for pair in run.pairs}
     medians = {name: median(values) for name in run.metrics if (values := _values(run.made, name))}
-    worst = [(named[name], score) for name, score in worst_first(badness)[:WORST]]
     return {
         "title": f"{run.text('suite', 'name')}: {run.label}",
         "run": run,
@@ -59,7 +58,7 @@ def context(run: SavedRun) -> dict[str, Any]:
         "group_costs": costs,
         "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
         "plots": _plots(run),
-        "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
+        "worst": [_card(run, named[name], standing[name], score) for name, score in worst_first(badness)[:WORST]],
         "median": medians,
         "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.made)],
         "explanation": EXPLANATION,

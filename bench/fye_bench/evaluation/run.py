@@ -51,9 +51,7 @@ class Folder(RunFolder):
         return record if record and record.get("error") is None and clip.is_file() else None
 
 
-def evaluate(
-    suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress
-) -> tuple[Sequence[Record], Sequence[Record]]:
+def evaluate(suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress) -> list[Record]:
     """Evaluate the remaining pairs, and write the results of all.
 
     Args:
@@ -64,7 +62,7 @@ def evaluate(
         progress: called with (stage, done, total) pairs.
 
     Returns:
-        The records of all pairs in the suite's order, and those of the pairs that failed.
+        The records of the pairs that failed, in the suite's order.
 
     Raises:
         FyeError: a worker could not be started, or a result could not be written.
@@ -89,7 +87,7 @@ def evaluate(
     cost = _performance(ordered) | {"workers": workers, "evaluated_now": len(todo)}
     facts = {"environment": environment(threads), **cost, "seconds": time.perf_counter() - start}
     write_json(folder.path / PERFORMANCE, facts)
-    return ordered, [record for record in ordered if record["error"] is not None]
+    return [record for record in ordered if record["error"] is not None]
 
 
 def _results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:

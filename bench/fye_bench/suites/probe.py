@@ -73,8 +73,12 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, progre
     def inspect(path: Path) -> dict[str, Any]:
         picture = media.read_image(path)
         beside = [path.with_name(path.stem + suffix) for suffix in LANDMARKS]
-        own = _landmarks(folder, [path for path in beside if path in landmarks])
-        used.update({own} if own else ())
+        own = next((path for path in beside if path in landmarks), None)
+        if own is not None:
+            _check(folder, own)
+            if (frames := len(Motion.load(own))) != 1:
+                raise InputError(f"{own} has {frames} frames; a portrait's landmarks have one")
+            used.add(own)
         driveable = bool(own) or has_face is None or has_face(picture, str(path))
         if not driveable:
             report(f"{path} is in no pair: no face is found in it; put its landmarks beside it, as {beside[0].name}")
@@ -216,16 +220,6 @@ def _listed(folder: Path, report: Report) -> Iterator[Path]:
         return
     except OSError as error:
         report(f"{folder} cannot be searched: {error.strerror}")
-
-
-def _landmarks(folder: Path, beside: Sequence[Path]) -> Path | None:
-    """Return the first file; raise InputError unless it holds the landmarks of one picture."""
-    if not beside:
-        return None
-    _check(folder, beside[0])
-    if (frames := len(Motion.load(beside[0]))) != 1:
-        raise InputError(f"{beside[0]} has {frames} frames; a portrait's landmarks have one")
-    return beside[0]
 
 
 def _origin(path: Path) -> tuple[str, str]:

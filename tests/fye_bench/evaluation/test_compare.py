@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fye_bench.evaluation.command import main_compare
 from fye_bench.evaluation.compare import compare as compare_runs
 from fye_bench.evaluation.compare import overview as overview_runs
-from fye_bench.evaluation.compare_command import main_compare
 from fye_bench.evaluation.saved import SavedRun
 from fye_rt.errors import InputError, OptionError
 from tests.fye_bench.evaluation.runs import FAMILIES, KINDS, edit, write_run

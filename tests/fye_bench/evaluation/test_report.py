@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fye_bench.evaluation import pictures
+from fye_bench.evaluation.command import main_report
 from fye_bench.evaluation.compare import compare, overview
-from fye_bench.evaluation.compare_command import main_report
 from fye_bench.evaluation.comparison import write_comparison, write_overview
 from fye_bench.evaluation.report import typical, write_report
 from fye_bench.evaluation.saved import SavedRun
