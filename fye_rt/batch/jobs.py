@@ -111,7 +111,11 @@ def _parse(
 ) -> Job | BadJob:
     name = f"line-{line}"
     try:
-        fields = _object(raw)
+        if len(raw) > MAX_LINE:
+            raise InputError(f"it has more than {MAX_LINE} bytes")
+        fields = parse_json(raw)
+        if not isinstance(fields, dict):
+            raise InputError("it is not a JSON object")
         if unknown := [key for key in fields if key not in FIELDS]:
             raise InputError(f"{', '.join(map(repr, unknown))} is not known; a job has {', '.join(FIELDS)}")
         paths = {key: _path(fields, key, folder) for key in _PATHS}
@@ -126,15 +130,6 @@ def _parse(
         return Job(line, name, replace(request, options=bundle.resolve(request.options)))
     except FyeError as error:
         return BadJob(line, name, f"{error}")
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    if len(raw) > MAX_LINE:
-        raise InputError(f"it has more than {MAX_LINE} bytes")
-    fields = parse_json(raw)
-    if not isinstance(fields, dict):
-        raise InputError("it is not a JSON object")
-    return fields
 
 
 def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path | None:

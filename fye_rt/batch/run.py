@@ -8,20 +8,21 @@ summary.json        counts, times and the machine
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from fye_rt import machine
+from fye_rt.batch.folder import Record, RunFolder
 from fye_rt.batch.jobs import BadJob, Job
-from fye_rt.batch.worker import RECORDS, AnimatorSpec, Record, key, record_path
+from fye_rt.batch.worker import RECORDS, AnimatorSpec, key
 from fye_rt.batch.workers import Crew, Died, work
 from fye_rt.clips.write import extra
-from fye_rt.errors import FyeError, OutputError
-from fye_rt.files import alone, atomic_file, remove_left_over, write_json
-from fye_rt.timings import Progress
+from fye_rt.errors import FyeError
+from fye_rt.files import atomic_file, write_json
+from fye_rt.timings import Progress, counted
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 _FIELDS = ("name", "line", "status", "output", "sha256", "frames", "size", "network_evaluations", "notices", "error")
@@ -42,47 +43,18 @@ class Outcome:
     failed: Sequence[Record]
 
 
-class Folder:
-    """The folder of a batch; a context manager that keeps other runs from writing there.
+class Folder(RunFolder):
+    """The folder of a batch, which keeps the clips of all jobs that were ever run there; see `RunFolder`."""
 
-    Args:
-        path: the folder; created if it does not exist.
-
-    Raises:
-        OutputError: the folder holds other files than a batch's, cannot be written, or another run writes there.
-    """
+    kind = "batch"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._records = path / RECORDS
-        try:
-            if path.is_dir() and not self._records.is_dir() and any(path.iterdir()):
-                raise OutputError(f"{path} holds other files than a batch's; choose a new folder")
-            self._records.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-        self._lock = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._lock.enter_context(alone(self._records))
-        self._clear()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._clear()
-        self._lock.close()
-
-    def _clear(self) -> None:
-        """Remove the temporary files of killed workers."""
-        for folder in (self.path, self._records):
-            remove_left_over(folder)
+        super().__init__(path, RECORDS)
 
     def finished(self, job: Job, bundle: str, engine: AnimatorSpec) -> Record | None:
         """Return the record of a job's clip if the clip exists and was made from the same inputs and settings."""
-        record = self._read(job.name)
-        if record is None or record.get("status") != "done":
+        record = self.read(job.name)
+        if record.get("status") != "done":
             return None
         try:
             same = record["key"] == key(job, bundle, engine)
@@ -91,23 +63,12 @@ class Folder:
             return None
         return record | {"line": job.line} if same and whole else None
 
-    def keep(self, record: Record) -> None:
-        """Write the record of a failed job; the worker that makes a clip writes its record itself."""
-        write_json(record_path(self.path, record["name"]), record)
-
     def conclude(self, records: Sequence[Record], summary: dict[str, Any]) -> None:
         """Write the results of all jobs, in order, and the summary."""
         with atomic_file(self.path / RESULTS) as temporary, temporary.open("w") as file:
             for record in records:
                 file.write(json.dumps({name: record[name] for name in _FIELDS if name in record}) + "\n")
         write_json(self.path / SUMMARY, summary)
-
-    def _read(self, name: str) -> Record | None:
-        try:
-            record = json.loads(record_path(self.path, name).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        return record if isinstance(record, dict) else None
 
 
 def run(
@@ -134,26 +95,25 @@ def run(
     start = time.perf_counter()
     records: dict[int, Record] = {}
     todo: list[Job] = []
-    for number, job in enumerate(jobs):
-        progress("check", number, len(jobs))
+    for job in counted(jobs, "check", progress):
         if isinstance(job, BadJob):
-            records[job.line] = {"name": job.name, "line": job.line, "status": "failed", "error": job.error}
+            records[job.line] = _failed(job, job.error)
         elif (record := folder.finished(job, bundle, engine)) is not None:
             records[job.line] = record
         else:
             todo.append(job)
-    progress("check", len(jobs), len(jobs))
     kept = sum(record["status"] == "done" for record in records.values())
     workers = 0
     try:
         if todo:
             team = crew()
             workers = team.size
-            with closing(_work(team, todo, progress)) as results:
-                for record in results:
-                    if record["status"] != "done":
+            with closing(work(team, todo, "make", progress)) as results:
+                for job, result in results:
+                    record = _failed(job, result.reason) if isinstance(result, Died) else result
+                    if record["status"] != "done":  # the worker that made a clip has written its record
                         with extra(folder.path):
-                            folder.keep(record)
+                            folder.keep(job.name, record)
                     records[record["line"]] = record
     finally:
         ordered = [records[job.line] for job in jobs if job.line in records]
@@ -163,14 +123,8 @@ def run(
     return Outcome(len(ordered) - len(failed), kept, failed)
 
 
-def _work(crew: Crew, todo: Sequence[Job], progress: Progress) -> Generator[Record]:
-    progress("make", 0, len(todo))
-    for number, (job, result) in enumerate(work(crew, todo), 1):
-        progress("make", number, len(todo))
-        if isinstance(result, Died):
-            yield {"name": job.name, "line": job.line, "status": "failed", "error": result.reason}
-        else:
-            yield result
+def _failed(job: Job | BadJob, error: str) -> Record:
+    return {"name": job.name, "line": job.line, "status": "failed", "error": error}
 
 
 def _summary(

@@ -12,6 +12,7 @@ from typing import Any
 
 from fye_rt import files, machine
 from fye_rt.animator import Animator
+from fye_rt.batch.folder import Record
 from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
 from fye_rt.clips import write
@@ -22,7 +23,6 @@ from fye_rt.timings import Evaluations
 from fye_rt.version import __version__
 
 RECORDS = "records"  # subfolder of a batch's folder
-Record = dict[str, Any]  # the outcome of a job, as JSON values
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,8 @@ class ClipWorker:
             }
             # a killed process must not leave a clip without its record, nor an older clip with this record
             followed(path).unlink(missing_ok=True)
-            files.write_json(record_path(self._folder, job.name), record)
+            files.write_json(self._folder / RECORDS / f"{job.name}.json", record)
         return record
-
-
-def record_path(folder: Path, name: str) -> Path:
-    """Return the path of a job's record in a batch's folder."""
-    return folder / RECORDS / f"{name}.json"
 
 
 def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from fye_rt.clips.write import uninterrupted
 from fye_rt.errors import FyeError, OptionError, OutOfMemoryError, memory_for
+from fye_rt.timings import Progress, no_progress
 
 TRIES = 3  # largest number of workers that a task may kill
 
@@ -65,12 +66,16 @@ class Crew(Protocol):
         """Stop all workers, even in the middle of a task."""
 
 
-def work(crew: Crew, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
+def work(
+    crew: Crew, tasks: Sequence[Task], stage: str = "work", progress: Progress = no_progress
+) -> Generator[tuple[Any, Any]]:
     """Have a crew do tasks.
 
     Args:
         crew: the workers; closed at the end, and when the iteration is abandoned.
         tasks: tasks in any order; each group keeps its own order.
+        stage: name of the work for `progress`.
+        progress: called with (stage, done, total) tasks.
 
     Yields:
         (task, its result or `Died`), as tasks are done.
@@ -80,7 +85,9 @@ def work(crew: Crew, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
     """
     queue = Queue(tasks)
     running: dict[int, Task] = {}
+    done = 0
     with closing(crew):
+        progress(stage, done, len(tasks))
         while True:
             for worker in range(crew.size):
                 if worker not in running and (task := queue.next(worker)) is not None:
@@ -91,6 +98,8 @@ def work(crew: Crew, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
             for worker, result in crew.take():
                 if isinstance(result, Refused):
                     raise result.error
+                done += 1
+                progress(stage, done, len(tasks))
                 yield running.pop(worker), result
 
 
@@ -174,7 +183,8 @@ class Processes:
             theirs.close()
         started = self._started[worker]
         started.task, started.tries = task, 0
-        started.send()
+        with suppress(OSError):  # if the process is dead, reading its answer will show that
+            started.connection.send(task)
 
     def take(self) -> Sequence[tuple[int, Any]]:
         """Wait for a worker, and return the number and result of each that is done; replace those that died."""
@@ -224,11 +234,6 @@ class _Started:
     connection: Connection
     task: Task | None = None
     tries: int = 0
-
-    def send(self) -> None:
-        """Send the task to the process; if the process is dead, reading its answer will show that."""
-        with suppress(OSError):
-            self.connection.send(self.task)
 
 
 class Server:

@@ -23,6 +23,13 @@ RULE = (
 Both = tuple[SavedPair, SavedPair]  # one pair from two runs
 
 
+def by_group(pairs: Sequence[Both]) -> dict[str, list[Both]]:
+    """Sort pairs of two runs into groups; see `grouped`."""
+    by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
+    groups = grouped([ours for ours, _ in pairs])
+    return {group: [by_name[pair.name] for pair in chosen] for group, chosen in groups.items()}
+
+
 def difference(pairs: Sequence[Both], metric: str) -> dict[str, Any]:
     """Compare a metric between two runs, pair by pair.
 
@@ -69,11 +76,9 @@ def _against(pairs: Sequence[Both]) -> list[dict[str, Any]]:
         whole = difference(pairs, metric)
         if whole["change"]["n"] >= FEWEST:
             shares.append(("all", metric, whole["worse"] and whole["worse"]["high"], whole["verdict"] == "worse"))
-    by_name = {both[0].name: both for both in pairs}
-    for group, chosen in grouped([both[0] for both in pairs]).items():
+    for group, chosen in by_group(pairs).items():
         for metric in METRICS if group != "all" else ():
-            share = _mean_share([by_name[pair.name] for pair in chosen], metric)
-            shares.append((group, metric, share, False))
+            shares.append((group, metric, _mean_share(chosen, metric), False))
     return [
         {"metric": metric, "group": group, "relative": share, "most": _most(group)}
         for group, metric, share, worse in shares

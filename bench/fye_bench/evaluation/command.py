@@ -1,4 +1,4 @@
-"""`fye eval`: the command."""
+"""`fye eval`, `fye eval compare` and `fye eval report`: the commands."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,21 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from fye_bench.arguments import command, option, request
-from fye_bench.evaluation.compare_command import main_compare, main_report
+from fye_bench.arguments import Json, command, one_of, option, request, writable
+from fye_bench.evaluation.compare import compare, overview
+from fye_bench.evaluation.comparison import comparison_lines, overview_lines, write_comparison, write_overview
 from fye_bench.evaluation.evaluator import Evaluator, Settings
+from fye_bench.evaluation.ranking import COMBINED
 from fye_bench.evaluation.report import write_report
 from fye_bench.evaluation.run import Folder, evaluate
 from fye_bench.evaluation.saved import SavedRun
 from fye_bench.metrics.measures import ToolFiles
+from fye_bench.metrics.table import METRICS
 from fye_bench.suites.suite import Suite
-from fye_rt import backends
+from fye_rt import backends, files
 from fye_rt.batch.placement import open_workers
 from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, takes_request
 from fye_rt.cli.batch import Ray, Workers, WorkerThreads
+from fye_rt.errors import OptionError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,8 +78,8 @@ def _evaluate(
             return partial(Evaluator, replace(evaluation, engine=replace(engine, threads=threads)), folder.path)
 
         make_crew = partial(open_workers, crew, threads, workers, ray)
-        with folder.open():
-            _, failed = evaluate(chosen, folder, make_crew, threads, bars)
+        with folder:
+            failed = evaluate(chosen, folder, make_crew, threads, bars)
         page = write_report(folder.path) if len(failed) < len(chosen.pairs) else None
     for record in failed:
         terminal.note(f"{record['pair']}: {record['error']}")
@@ -90,10 +94,8 @@ def _evaluate(
 
 def table(run: SavedRun) -> list[str]:
     """Return lines with all metrics over all pairs, and their intervals."""
-    from fye_bench.metrics.table import METRICS
-
     estimates = run.summary.get("all", {})
-    lines = [f"{run.named('suite')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
+    lines = [f"{run.text('suite', 'name')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
     for name in run.metrics:
         if (estimate := estimates.get(name)) is not None:
             metric = METRICS[name]
@@ -101,6 +103,47 @@ def table(run: SavedRun) -> list[str]:
             between = f" ({low} to {high})" if estimate["n"] > 1 else ""
             lines.append(f"  {metric.title:<28}{middle}{between}")
     return lines
+
+
+@command("fye eval compare")
+def main_compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two or more runs.")],
+    by: Annotated[
+        str, option("METRIC", "Metric that chooses the worst pairs of two runs.", parser=one_of((COMBINED, *METRICS)))
+    ] = COMBINED,
+    json: Json = None,
+    html: Annotated[Path | None, option("FILE", "Also write a page.", callback=writable(".html"))] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare runs of one suite, pair by pair, with the first one."""
+    if len(runs) < 2:
+        raise OptionError("one run cannot be compared; give two or more")
+    if len(runs) > 2:
+        if by != COMBINED:
+            raise OptionError(f"--by {by} chooses pairs of two runs; give two, or leave it out")
+        result = overview([SavedRun.load(run) for run in runs])
+        if html is not None:
+            write_overview(result, html)
+        text = overview_lines(result)
+    else:
+        a, b = map(SavedRun.load, runs)
+        with terminal.working(quiet) as bars:
+            result = compare(a, b, by, bars)
+        if html is not None:
+            write_comparison(result, a, b, html)
+        text = comparison_lines(result)
+    if json is not None:
+        files.write_json(json, result)
+    tell = terminal.show if html is None and json is None else terminal.say
+    for line in text:
+        tell(line)
+
+
+@command("fye eval report")
+def main_report(runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")]) -> None:
+    """Write report.html into the folder of a run."""
+    for folder in runs:
+        terminal.say(str(write_report(folder)))
 
 
 def _header(suite: Suite, bundle: Bundle, settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Show a comparison of two runs, as a page and as lines of text."""
+"""Show comparisons of two or more runs, as pages and as lines of text."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 from fye_bench.evaluation import pictures, plots
 from fye_bench.evaluation.rendering import memory, seconds, write_page
-from fye_bench.evaluation.report import sections, tables
+from fye_bench.evaluation.report import parts, sections, tables
 from fye_bench.evaluation.saved import SavedRun
-from fye_bench.metrics.table import METRICS
+from fye_bench.metrics.statistics import Estimate
+from fye_bench.metrics.table import METRICS, Metric
 from fye_bench.studies.lossless import MOST_WORSE
 
 SPAN = 0.05  # relative change at the ends of the scale, unless twice the largest mean is more
@@ -29,20 +30,28 @@ def write_comparison(found: Mapping[str, Any], a: SavedRun, b: SavedRun, out: Pa
     span = max([SPAN, *(2 * abs(row["worse"]["mean"]) for row in known.values())])
     effects = {name: plots.interval(row["worse"], span, row["verdict"], MOST_WORSE) for name, row in known.items()}
     context = {
-        "title": f"{a.named('suite')}: {found['b']['folder']} against {found['a']['folder']}",
+        "title": f"{a.text('suite', 'name')}: {found['b']['folder']} against {found['a']['folder']}",
         "found": found,
         "sections": sections(list(overall)),
         "tables": tables(list(overall)),
         "effects": effects,
         "span": span,
-        "families": [group for group in dict.fromkeys(pair.family for pair in a.pairs) if group in found["change"]],
-        "kinds": [group for group in dict.fromkeys(pair.kind for pair in a.pairs) if group in found["change"]],
+        "groups": parts(a, found["change"]),
         "strips": {row["pair"]: pictures.strip(a, b, named[row["pair"]]) for row in found["worst"]["pairs"]},
     }
     write_page(out, "comparison.html", context)
 
 
-def table(found: Mapping[str, Any]) -> Iterator[str]:
+def write_overview(found: Mapping[str, Any], out: Path) -> None:
+    """Write an overview by `overview` as a page: one file that needs no network and no script.
+
+    Raises:
+        OutputError: the page could not be written.
+    """
+    write_page(out, "overview.html", {"title": f"{found['suite']}: {len(found['rows'])} runs", "found": found})
+
+
+def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield a comparison as lines of text."""
     for name in ("a", "b"):
         yield f"{name.upper()}  {found[name]['folder']}: {found[name]['label']}"
@@ -55,7 +64,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         )
     yield f"{'':<26}{'A':>12}{'B':>12}"
     for label, name, text in (
-        ("evaluations per clip", "evaluations", lambda value: "-" if value is None else f"{value:.1f}"),
+        ("evaluations per clip", "evaluations", _number),
         ("seconds per clip", "seconds", seconds),
         ("peak memory", "peak_memory_bytes", memory),
     ):
@@ -89,6 +98,21 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {row['pair']:<40} {row['score']:+.3g}  {values}"
 
 
+def overview_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an overview as lines of text."""
+    width = max(len(row["label"]) for row in found["rows"]) + 2
+    titles = "".join(f"{METRICS[name].title:>32}" for name in found["metrics"])
+    yield f"{'run':<{width}}{'evaluations':>12}{'speed':>8}{'memory':>10}{titles}  in the first one's place"
+    for row in found["rows"]:
+        cost, judged = row["cost"], row["acceptance"]
+        speed = "-" if row["speedup"] is None else f"{row['speedup']:.2f}x"
+        cells = "".join(f"{_cell(name, row, first=judged is None):>32}" for name in found["metrics"])
+        text = "" if judged is None else "accepted" if judged["accepted"] else judged["text"]
+        spent = f"{_number(cost['evaluations']):>12}{speed:>8}{memory(cost['peak_memory_bytes']):>10}"
+        yield f"{row['label']:<{width}}{spent}{cells}  {text}".rstrip()
+    yield found["use"]
+
+
 def _coverage(pairs: Mapping[str, Any]) -> Iterator[str]:
     yield f"{pairs['compared']} pairs compared"
     for name in ("a", "b"):
@@ -100,7 +124,22 @@ def _coverage(pairs: Mapping[str, Any]) -> Iterator[str]:
 
 def _row(name: str, row: Mapping[str, Any]) -> str:
     metric, change = METRICS[name], row["change"]
-    low, middle, high = (metric.text(change[end], "+", 1) for end in ("low", "mean", "high"))
     share = f"{100 * change['mean'] / abs(row['a']):+.2f} %" if row["a"] else ""
-    interval = f"{middle} ({low} to {high})"
-    return f"{metric.text(row['a']):>10}{metric.text(row['b']):>10}  {interval:<32}{share:>10}  {row['verdict']}"
+    means = "".join(f"{metric.text(row[run]):>10}" for run in ("a", "b"))
+    return f"{means}  {_interval(metric, change):<32}{share:>10}  {row['verdict']}"
+
+
+def _cell(name: str, row: Mapping[str, Any], *, first: bool) -> str:
+    metric = METRICS[name]
+    if first or name not in row["change"]:
+        return metric.text(row["summary"].get(name, {}).get("mean"))
+    return _interval(metric, row["change"][name]["change"])
+
+
+def _interval(metric: Metric, change: Estimate) -> str:
+    low, middle, high = (metric.text(change[end], "+", 1) for end in ("low", "mean", "high"))
+    return f"{middle} ({low} to {high})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,10 +1,9 @@
 """A worker of an evaluation, which makes a pair's clip and measures it."""
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from fye_bench.metrics.measures import Seen, ToolFiles, Tools, measure
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import File, Pair
 from fye_rt import machine, media
+from fye_rt.batch.folder import Record
 from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Clip, evenly
@@ -24,13 +24,12 @@ from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
 from fye_rt.options import ClipRequest, Options
-from fye_rt.timings import Evaluations
+from fye_rt.timings import Evaluations, Timings
 
 if TYPE_CHECKING:
     from fye_bench.metrics.judge import Judge, Scores
 
 Image = NDArray[np.uint8]
-Record = dict[str, Any]
 
 CLIPS, SHEETS = "clips", "sheets"
 SHEET_FRAMES = 6
@@ -75,13 +74,9 @@ class Task:
         return self.pair.portrait.name
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """The inputs of a pair's clip, read and fitted."""
-
-    portrait: Image
-    landmarks: Motion
-    driving: Motion
+def unmeasured(pair: str, error: str) -> Record:
+    """Return the record of a pair that failed."""
+    return {"pair": pair, "frames": None, "evaluations": None, "metrics": {}, "error": error}
 
 
 class Evaluator:
@@ -98,38 +93,51 @@ class Evaluator:
         self._animator = settings.engine.animator()
         self._size = settings.size or self._animator.bundle.size
         self._cache = ClipCache()
-        self._judge: Judge | None = None
 
     def __call__(self, task: Task) -> Record:
         """Evaluate a pair. An error of the pair becomes part of its record."""
-        pair, seconds = task.pair, dict[str, float]()
-        record: Record = {"pair": pair.name, "frames": None, "evaluations": None, "metrics": {}, "error": None}
+        pair, timings = task.pair, Timings()
         try:
             with memory_for("the pair", "a smaller size"):
-                record |= self._evaluate(pair, seconds)
+                record = self._evaluate(pair, timings)
         except (FyeError, OSError) as error:
-            record["error"] = " ".join(str(error).split())
-        record["cost"] = {"seconds": seconds, "peak_memory_bytes": machine.peak_memory()}
-        return record
+            record = unmeasured(pair.name, " ".join(str(error).split()))
+        return record | {"cost": {"seconds": timings.seconds, "peak_memory_bytes": machine.peak_memory()}}
 
     def close(self) -> None:
         """Release the memory."""
         self._animator.close()
 
-    def _evaluate(self, pair: Pair, seconds: dict[str, float]) -> Record:
-        with _timed(seconds, "read"):
-            prepared = self._prepare(pair)
-        clip, evaluations = self._make(prepared)
-        seconds |= clip.timings
-        with _timed(seconds, "measure"):
-            truth, metrics, more = self._measure(pair, prepared, clip)
+    def _evaluate(self, pair: Pair, timings: Timings) -> Record:
+        with timings.stage("read"):
+            seen = self._read(pair)
+        evaluations = Evaluations()
+        request = ClipRequest(
+            portrait=seen.portrait,
+            motion=seen.driving,
+            options=self._settings.options,
+            size=self._size,
+            portrait_landmarks=seen.portrait_landmarks,
+        )
+        clip = self._animator.render(request, progress=evaluations, cache=self._cache).clip()
+        timings.seconds |= clip.timings
+        with timings.stage("measure"):
+            truth, metrics, more = self._measure(pair, seen, clip)
         path = self._folder / CLIPS / f"{pair.name}.mkv"
         write_clip(path, clip.frames, clip.fps)
         media.write_image(self._folder / SHEETS / f"{pair.name}.jpg", sheet(clip, truth))
         known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        return {"frames": len(clip), "evaluations": evaluations, "metrics": known} | more
+        record = {
+            "pair": pair.name,
+            "frames": len(clip),
+            "evaluations": evaluations.number,
+            "metrics": known,
+            "error": None,
+        }
+        return record | more
 
-    def _prepare(self, pair: Pair) -> _Prepared:
+    def _read(self, pair: Pair) -> Seen:
+        """Read and fit the inputs of a pair's clip."""
         for file in (pair.portrait, pair.portrait.landmarks, pair.motion):
             if file is not None:
                 file.check()
@@ -138,7 +146,7 @@ class Evaluator:
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
         driving = read_motion(pair.motion.path, self._settings.frames, landmarker, cache=self._cache)
-        return _Prepared(portrait, landmarks, driving)
+        return Seen(portrait=portrait, portrait_landmarks=landmarks, driving=driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:
         if file is None:
@@ -151,30 +159,17 @@ class Evaluator:
             )
         return Motion.load(file.path)
 
-    def _make(self, prepared: _Prepared) -> tuple[Clip, int]:
-        evaluations = Evaluations()
-        request = ClipRequest(
-            portrait=prepared.portrait,
-            motion=prepared.driving,
-            options=self._settings.options,
-            size=self._size,
-            portrait_landmarks=prepared.landmarks,
-        )
-        rendering = self._animator.render(request, progress=evaluations, cache=self._cache)
-        return rendering.clip(), evaluations.number
-
-    def _measure(self, pair: Pair, prepared: _Prepared, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
+    def _measure(self, pair: Pair, seen: Seen, clip: Clip) -> tuple[Image | None, Mapping[str, float], Record]:
         """Return the true frames if known, all metrics, and further fields that summaries need."""
-        seen = Seen(portrait=prepared.portrait, portrait_landmarks=prepared.landmarks, driving=prepared.driving)
         tools, more = self._tools, dict[str, Any]()
         scores: Scores | None = None
         if isinstance(pair.truth, DrawnTruth):
-            drawn = pair.truth.draw(self._size, prepared.driving)
-            scores = self._compare(drawn, clip.frames)
+            drawn = pair.truth.draw(self._size, seen.driving)
+            scores = self._judge.compare(drawn, clip.frames)
             seen = replace(seen, truth=drawn.frames)
             tools = replace(tools, landmarker=None)  # drawn landmarks are known, and not all drawn faces are detected
         elif pair.truth is not None:
-            seen = self._driving_truth(pair, prepared, seen)
+            seen = self._driving_truth(pair, seen)
         metrics = measure(seen, clip.frames, tools)
         if scores is not None:
             metrics = {**metrics, **scores.numbers}
@@ -188,22 +183,21 @@ class Evaluator:
             more["features"] = {name: tools.features(images).tolist() for name, images in frames.items()}
         return seen.truth, metrics, more
 
-    def _compare(self, drawn: Any, frames: Image) -> "Scores":
-        if self._judge is None:
-            from fye_bench.metrics.judge import Judge
+    @cached_property
+    def _judge(self) -> "Judge":
+        from fye_bench.metrics.judge import Judge
 
-            self._judge = Judge()
-        return self._judge.compare(drawn, frames)
+        return Judge()
 
-    def _driving_truth(self, pair: Pair, prepared: _Prepared, seen: Seen) -> Seen:
+    def _driving_truth(self, pair: Pair, seen: Seen) -> Seen:
         """Add the driving video's frames and the landmarks of their faces."""
-        path, frames = pair.motion.path, len(prepared.driving)
+        path, frames = pair.motion.path, len(seen.driving)
         video = media.read_video(path, max_frames=self._settings.frames)
         timed = [(time, fit_image(image, *self._size)) for time, image in video]
         if len(timed) != frames:
             raise InputError(f"{path} has {len(timed)} frames and {frames} of landmarks; give truths of one length")
         landmarker = find_landmarker(self._settings.tools.landmarker)
-        motion = detect_frames(timed, prepared.driving.fps, landmarker, source=str(path))
+        motion = detect_frames(timed, seen.driving.fps, landmarker, source=str(path))
         return replace(seen, truth=np.stack([image for _, image in timed]), truth_motion=motion)
 
 
@@ -215,12 +209,3 @@ def sheet(clip: Clip, truth: Image | None) -> Image:
     blank = np.zeros_like(clip.portrait)
     first = [clip.portrait, *([blank] * (len(rows) - 1))]
     return np.concatenate([np.concatenate(first), np.concatenate(strips)], axis=1)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,7 +1,7 @@
 """Draw plots as inline SVG. Colours are classes of the page's style, which has a light and a dark theme."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -71,7 +71,7 @@ def interval(worse: Mapping[str, float], span: float, verdict: str, limit: float
     ).format(kind, low, high, middle, limit=percent(limit))
 
 
-def _axis(values: Sequence[float]) -> tuple[list[tuple[float, str]], "_Place"]:
+def _axis(values: Sequence[float]) -> tuple[list[tuple[float, str]], Callable[[float], float]]:
     """Return three to five round numbers that span the values, and a map from values to the plot."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
@@ -79,27 +79,14 @@ def _axis(values: Sequence[float]) -> tuple[list[tuple[float, str]], "_Place"]:
     step = 10 ** math.floor(math.log10((high - low) / 2))
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (factor * step) <= 4)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    decimals = max(0, -math.floor(math.log10(step)) + (0 if _round(step) else 1))
+    exponent = math.floor(math.log10(step))
+    digit = step / 10**exponent
+    decimals = max(0, -exponent + (abs(digit - round(digit)) > 1e-6))  # 2.5 needs one more
     ticks = [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
     if len(ticks) > 5:
         ticks = ticks[::2]
-    return ticks, _Place(first * step, last * step)
-
-
-def _round(step: float) -> bool:
-    """Whether one digit writes the step: 2.5 needs two."""
-    digit = step / 10 ** math.floor(math.log10(step))
-    return abs(digit - round(digit)) < 1e-6
-
-
-class _Place:
-    """Maps a value to a place in the plot."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._scale = low, (WIDTH - _LEFT - _RIGHT) / (high - low)
-
-    def __call__(self, value: float) -> float:
-        return _LEFT + (value - self._low) * self._scale
+    scale = (WIDTH - _LEFT - _RIGHT) / (last * step - first * step)
+    return ticks, lambda value: _LEFT + (value - first * step) * scale
 
 
 def _dots(places: Sequence[float], y: float) -> str:

@@ -1,13 +1,13 @@
 """Write the page of one run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from fye_bench.evaluation import pictures, plots
-from fye_bench.evaluation.cost import Cost
+from fye_bench.evaluation.cost import cost_of
 from fye_bench.evaluation.ranking import EXPLANATION, combined, standings, worst_first
 from fye_bench.evaluation.rendering import TIMES, memory, write_page
 from fye_bench.evaluation.saved import REPORT, SavedPair, SavedRun, grouped, line
@@ -35,31 +35,31 @@ def write_report(run: Path) -> Path:
         OutputError: the page could not be written.
     """
     saved = SavedRun.load(run)
-    path = run / REPORT
-    write_page(path, "report.html", context(saved))
-    return path
+    write_page(run / REPORT, "report.html", context(saved))
+    return run / REPORT
 
 
 def context(run: SavedRun) -> dict[str, Any]:
     """Return the values of the page's template."""
     badness = _badness(run.made)
     standing = standings(badness)
+    costs = {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()}
     named = {pair.name: pair for pair in run.pairs}
-    worst = [(named[name], score) for name, score in worst_first(badness)[:WORST]]
+    medians = {name: median(values) for name in run.metrics if (values := _values(run.made, name))}
     return {
-        "title": f"{run.named('suite')}: {run.label}",
+        "title": f"{run.text('suite', 'name')}: {run.label}",
         "run": run,
         "facts": facts(run),
         "headlines": headlines(run),
-        "cost": Cost.of(run.pairs),
+        "cost": costs["all"],
         "tables": tables(run.metrics),
-        "single": [name for name in run.metrics if _values(run.made, name)],
-        "groups": _groups(run),
-        "group_costs": {group: Cost.of(pairs) for group, pairs in grouped(run.pairs).items()},
+        "single": list(medians),
+        "groups": parts(run, costs),
+        "group_costs": costs,
         "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
         "plots": _plots(run),
-        "worst": [_card(run, pair, standing[pair.name], score) for pair, score in worst],
-        "median": {name: _median(_values(run.made, name)) for name in run.metrics},
+        "worst": [_card(run, named[name], standing[name], score) for name, score in worst_first(badness)[:WORST]],
+        "median": medians,
         "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.made)],
         "explanation": EXPLANATION,
     }
@@ -90,25 +90,34 @@ def tables(metrics: Sequence[str]) -> list[dict[str, list[str]]]:
 
 def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
     """List what was run, how and where: terms and their values by heading."""
-    options, machine = run.option() or {}, run.environment
+    options, machine = run.at("options") or {}, run.environment
     forecast = ", ".join(
         line(value) if name == "method" else f"{line(name)} {line(value)}"
-        for name, value in (run.option("forecast") or {}).items()
+        for name, value in (run.at("options", "forecast") or {}).items()
     )
     size = run.at("size")
     what = [
-        ("suite", run.named("suite")),
-        ("suite digest", run.digest("suite")[:16]),
+        ("suite", run.text("suite", "name")),
+        ("suite digest", run.text("suite", "digest")[:16]),
         ("pairs", f"{len(run.pairs)}, {len(run.failed)} failed"),
-        ("frames", "as the motion has" if run.at("frames") is None else line(run.at("frames"))),
+        ("frames", "as the motion has" if run.at("frames") is None else run.text("frames")),
         ("size", "the bundle's" if not size else f" {TIMES} ".join(line(side) for side in size)),
-        ("bundle", run.named("bundle")),
-        ("bundle digest", run.digest("bundle")[:16]),
-        ("stored in", line(run.at("bundle", "precision"))),
+        ("bundle", run.text("bundle", "name")),
+        ("bundle digest", run.text("bundle", "digest")[:16]),
+        ("stored in", run.text("bundle", "precision")),
     ]
-    how = [("backend", line(run.at("backend"))), ("forecast", forecast or "-")]
+    how = [("backend", run.text("backend")), ("forecast", forecast or "-")]
     how += [(line(name).replace("_", " "), line(value)) for name, value in options.items() if name != "forecast"]
     return [("What", what), ("How", how), ("Where", _machine(machine))]
+
+
+def parts(run: SavedRun, groups: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Sort groups under the headings of a table, in the run's order."""
+    families, kinds = (
+        [group for group in dict.fromkeys(names) if group in groups]
+        for names in ([pair.family for pair in run.pairs], [pair.kind for pair in run.pairs])
+    )
+    return [("", ["all"]), ("Families", families), ("Kinds of motion", kinds)]
 
 
 def typical(pairs: Sequence[SavedPair]) -> list[SavedPair]:
@@ -147,12 +156,6 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
     return [(term, value) for term, value in rows if value not in ("", "-")]
 
 
-def _groups(run: SavedRun) -> list[tuple[str, list[str]]]:
-    families = dict.fromkeys(pair.family for pair in run.pairs)
-    kinds = dict.fromkeys(pair.kind for pair in run.pairs)
-    return [("", ["all"]), ("Families", list(families)), ("Kinds of motion", list(kinds))]
-
-
 def _plots(run: SavedRun) -> list[tuple[str, Any]]:
     families = {family: pairs for family, pairs in grouped(run.made).items() if any(p.family == family for p in pairs)}
     shown = []
@@ -178,7 +181,3 @@ def _badness(pairs: Sequence[SavedPair]) -> dict[str, dict[str, float]]:
 
 def _values(pairs: Sequence[SavedPair], metric: str) -> list[float]:
     return [pair.metrics[metric] for pair in pairs if metric in pair.metrics]
-
-
-def _median(values: Sequence[float]) -> float:
-    return median(values) if values else math.nan

@@ -7,88 +7,51 @@ results.json        results of all pairs, without times: the same for the same r
 performance.json    times, memory, the machine
 """
 
-import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fye_bench.environment import environment
-from fye_bench.evaluation.evaluator import CLIPS, SHEETS, Record, Task
+from fye_bench.evaluation.evaluator import CLIPS, SHEETS, Task, unmeasured
 from fye_bench.evaluation.saved import FORMAT, PERFORMANCE, RESULTS, VERSION
 from fye_bench.metrics.expression import GROUPS
 from fye_bench.metrics.fvd import frechet
 from fye_bench.metrics.statistics import Estimate, correlation, groups, mean
 from fye_bench.speed.summary import summary
-from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.suite import Pair, Suite
+from fye_rt.batch.folder import Record, RunFolder
 from fye_rt.batch.workers import Crew, Died, work
-from fye_rt.errors import InputError, OutputError
-from fye_rt.files import alone, write_json
-from fye_rt.timings import Progress
+from fye_rt.files import write_json
+from fye_rt.timings import Progress, counted
 
-HEADER, PAIRS = "run.json", "pairs"
+PAIRS = "pairs"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """The folder of a run.
+class Folder(RunFolder):
+    """The folder of an evaluation, which the same settings continue; see `RunFolder`.
 
-    Attributes:
+    Args:
         path: path of the folder.
         header: settings that distinguish this run from others, for JSON.
     """
 
-    path: Path
-    header: Mapping[str, Any]
+    option = " with -o"
 
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Create the folder, or check that it belongs to this run, and lock it.
-
-        Raises:
-            InputError: it belongs to another run.
-            OutputError: it holds other files, another run writes there, or it cannot be written.
-        """
-        wanted, file = json.loads(json.dumps(self.header)), self.path / HEADER
-        try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                if not file.is_file():
-                    raise OutputError(f"{self.path} holds other files than a run's; choose a new folder with -o")
-                stored = _json(file)
-                if other := [key for key in {**wanted, **stored} if wanted.get(key) != stored.get(key)]:
-                    raise InputError(
-                        f"{self.path} has a run with another {', '.join(other)}; choose a new folder with -o, or "
-                        "repeat that run's command to continue it"
-                    )
-            for folder in (PAIRS, CLIPS, SHEETS):
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"cannot write {self.path}: {error.strerror}; choose another folder with -o") from error
-        with alone(self.path / PAIRS):
-            write_json(file, wanted)
-            yield
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        super().__init__(path, PAIRS, (CLIPS, SHEETS), header)
 
     def finished(self, pair: Pair) -> Record | None:
         """Return the record of a pair that was evaluated, or None."""
-        record = _json(self.path / PAIRS / f"{pair.name}.json")
+        record = self.read(pair.name)
         clip = self.path / CLIPS / f"{pair.name}.mkv"
         return record if record and record.get("error") is None and clip.is_file() else None
 
-    def keep(self, record: Record) -> None:
-        """Write the record of a pair."""
-        write_json(self.path / PAIRS / f"{record['pair']}.json", record)
 
-
-def evaluate(
-    suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress
-) -> tuple[Sequence[Record], Sequence[Record]]:
+def evaluate(suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress) -> list[Record]:
     """Evaluate the remaining pairs, and write the results of all.
 
     Args:
@@ -99,48 +62,45 @@ def evaluate(
         progress: called with (stage, done, total) pairs.
 
     Returns:
-        The records of all pairs in the suite's order, and those of the pairs that failed.
+        The records of the pairs that failed, in the suite's order.
 
     Raises:
         FyeError: a worker could not be started, or a result could not be written.
     """
     start = time.perf_counter()
     records: dict[str, Record] = {}
-    for number, pair in enumerate(suite.pairs):
-        progress("check", number, len(suite.pairs))
+    for pair in counted(suite.pairs, "check", progress):
         if (record := folder.finished(pair)) is not None:
             records[pair.name] = record
-    progress("check", len(suite.pairs), len(suite.pairs))
     todo = [Task(pair) for pair in suite.pairs if pair.name not in records]
     workers = 0
     if todo:
         team = crew()
         workers = team.size
-        with closing(_work(team, todo, progress)) as new:
-            for record in new:
-                folder.keep(record)
-                records[record["pair"]] = record
+        with closing(work(team, todo, "evaluate", progress)) as new:
+            for task, result in new:
+                name = task.pair.name
+                records[name] = unmeasured(name, result.reason) if isinstance(result, Died) else result
+                folder.keep(name, records[name])
     ordered = [records[pair.name] for pair in suite.pairs]
-    write_json(folder.path / RESULTS, results(suite, folder.header, ordered))
-    cost = performance(ordered) | {"workers": workers, "evaluated_now": len(todo)}
+    write_json(folder.path / RESULTS, _results(suite, folder.header, ordered))
+    cost = _performance(ordered) | {"workers": workers, "evaluated_now": len(todo)}
     facts = {"environment": environment(threads), **cost, "seconds": time.perf_counter() - start}
     write_json(folder.path / PERFORMANCE, facts)
-    return ordered, [record for record in ordered if record["error"] is not None]
+    return [record for record in ordered if record["error"] is not None]
 
 
-def results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """Return the content of results.json, which is equal for equal runs.
-
-    Args:
-        suite: the suite that was evaluated.
-        header: settings of the run.
-        records: records of the suite's pairs, in their order.
-    """
+def _results(suite: Suite, header: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Return the content of results.json, which is equal for equal runs; `records` has the suite's order."""
     pairs = []
     for pair, record in zip(suite.pairs, records, strict=True):
-        truth = "drawn" if isinstance(pair.truth, DrawnTruth) else pair.truth or "none"
         row = {"pair": pair.name, "portrait": pair.portrait.name, "motion": pair.motion.name}
-        row |= {"family": pair.portrait.family, "kind": pair.motion.kind, "mode": pair.mode, "truth": truth}
+        row |= {
+            "family": pair.portrait.family,
+            "kind": pair.motion.kind,
+            "mode": pair.mode,
+            "truth": pair.kind_of_truth,
+        }
         pairs.append(row | {name: record[name] for name in ("frames", "evaluations", "metrics", "error")})
     done = [i for i, record in enumerate(records) if record["error"] is None]
     members = groups([pairs[i] for i in done]) if done else {}
@@ -174,26 +134,14 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in estimates.items() if estimate["n"]}
 
 
-def performance(records: Iterable[Record]) -> dict[str, Any]:
+def _performance(records: Sequence[Record]) -> dict[str, Any]:
     """Collect the cost of pairs, and sum up the stages over clips."""
-    records = list(records)
     costs = {record["pair"]: record["cost"] for record in records if "cost" in record}
     stages: dict[str, list[float]] = {}
     for cost in costs.values():
         for stage, seconds in cost["seconds"].items():
             stages.setdefault(stage, []).append(seconds)
     return {"pairs": costs, "summary": {stage: summary(seconds) for stage, seconds in stages.items()}}
-
-
-def _work(crew: Crew, todo: Sequence[Task], progress: Progress) -> Generator[Record]:
-    progress("evaluate", 0, len(todo))
-    for number, (task, result) in enumerate(work(crew, todo), 1):
-        progress("evaluate", number, len(todo))
-        if isinstance(result, Died):
-            result = {"frames": None, "evaluations": None, "metrics": {}, "error": result.reason}
-            yield {"pair": task.pair.name, **result}
-        else:
-            yield result
 
 
 def _columns(expression: Mapping[str, Any], columns: slice) -> tuple[Any, Any]:
@@ -203,12 +151,3 @@ def _columns(expression: Mapping[str, Any], columns: slice) -> tuple[Any, Any]:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; return an empty one if the file is damaged or missing."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -178,17 +178,9 @@ class SavedRun:
     @property
     def label(self) -> str:
         """Backend, precision, forecast and bundle, which tell runs apart at a glance."""
-        forecast = line(self.option("forecast", "method"))
-        parts = (self.about.get("backend"), self.option("compute"), forecast, self.named("bundle"))
-        return ", ".join("no forecast" if part == "off" else line(part) for part in parts)
-
-    def named(self, what: str) -> str:
-        """Return the name of the run's "bundle" or "suite"."""
-        return line(self.at(what, "name"))
-
-    def digest(self, what: str) -> str:
-        """Return the digest of the run's "bundle" or "suite"."""
-        return line(self.at(what, "digest"))
+        paths = (("backend",), ("options", "compute"), ("options", "forecast", "method"), ("bundle", "name"))
+        parts = [self.text(*path) for path in paths]
+        return ", ".join("no forecast" if part == "off" else part for part in parts)
 
     def at(self, *path: str) -> Any:
         """Return the value of `about` at a path of names, or None."""
@@ -197,9 +189,9 @@ class SavedRun:
             value = value.get(name) if isinstance(value, Mapping) else None
         return value
 
-    def option(self, *path: str) -> Any:
-        """Return an option by its path, or None."""
-        return self.at("options", *path)
+    def text(self, *path: str) -> str:
+        """Return the value of `about` at a path of names as one line of text."""
+        return line(self.at(*path))
 
     def clip(self, pair: str) -> Path:
         """Return the path of a pair's frames, which may be missing."""

@@ -131,7 +131,7 @@ def _clips(folder: Path, jobs: Sequence[Job], engine: AnimatorSpec, way: Way) ->
     with Folder(folder) as records:
         workers = open_workers(lambda threads: partial(ClipWorker, replace(engine, threads=threads), folder), *way)
         for _, record in work(workers, jobs):
-            records.keep(record)
+            records.keep(record["name"], record)
             times.append(time.perf_counter() - start)
             active.add(record["worker"])
             if len(active) == workers.size and not warm:
@@ -160,6 +160,6 @@ def _records(folder: Path, jobs: Sequence[Job]) -> float:
     with Folder(folder) as records:
         for job in jobs:
             start = time.perf_counter()
-            records.keep(_nothing(Chore(job)))
+            records.keep(job.name, _nothing(Chore(job)))
             times.append(time.perf_counter() - start)
     return statistics.median(times)

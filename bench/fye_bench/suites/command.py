@@ -11,7 +11,7 @@ import typer
 from fye_bench import arguments
 from fye_bench.arguments import option
 from fye_bench.suites.collect import CROSSES, FAMILY, KIND, collect
-from fye_bench.suites.drawn import DrawnTruth, drawn_otherwise
+from fye_bench.suites.drawn import drawn_otherwise
 from fye_bench.suites.manifest import MAX_TEXT
 from fye_bench.suites.suite import Suite, faults, notes
 from fye_rt.cli import terminal
@@ -132,9 +132,7 @@ def described(suite: Suite) -> Iterator[str]:
         "pairs by family": Counter(pair.portrait.family for pair in suite.pairs),
         "pairs by kind": Counter(pair.motion.kind for pair in suite.pairs),
         "pairs by mode": Counter(pair.mode for pair in suite.pairs),
-        "pairs by truth": Counter(
-            "drawn" if isinstance(pair.truth, DrawnTruth) else pair.truth or "none" for pair in suite.pairs
-        ),
+        "pairs by truth": Counter(pair.kind_of_truth for pair in suite.pairs),
         "licences": Counter(licence or "not stated" for licence in licences),
     }
     for what, count in counts.items():

@@ -16,9 +16,9 @@ from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt import media
 from fye_rt.errors import OptionError, OutputError
 from fye_rt.files import atomic_folder, sha256
-from fye_rt.landmarks import MAX_FRAMES, Motion
+from fye_rt.landmarks import MAX_FRAMES
 from fye_rt.options import check_sides
-from fye_rt.timings import Progress, no_progress
+from fye_rt.timings import Progress, counted, no_progress
 from fye_training import face
 from fye_training.identity import FAMILIES, held_out, identity
 from fye_training.performance import FPS, KINDS, perform
@@ -90,15 +90,13 @@ def _truth(number: int, seed: int) -> DrawnTruth:
 def _draw_portraits(folder: Path, cast: list[DrawnTruth], size: tuple[int, int], progress: Progress) -> dict[str, Any]:
     (folder / "portraits").mkdir()
     entries: dict[str, Any] = {}
-    for number, truth in enumerate(cast):
-        progress("portraits", number, len(cast))
+    for number, truth in enumerate(counted(cast, "portraits", progress)):
         name = f"{truth.family}-{number:04d}"
         picture, landmarks = (folder / "portraits" / f"{name}{suffix}" for suffix in (".png", ".npz"))
         media.write_image(picture, truth.portrait(size))
         truth.landmarks(size).save(landmarks)
         entries[name] = _file(folder, picture) | {"family": truth.family} | ORIGIN
         entries[name]["landmarks"] = _file(folder, landmarks)
-    progress("portraits", len(cast), len(cast))
     return entries
 
 
@@ -107,21 +105,18 @@ def _perform(
 ) -> dict[str, Any]:
     (folder / "motions").mkdir()
     entries: dict[str, Any] = {}
-    for number, truth in enumerate(cast):
-        progress("motions", number, len(cast))
+    for number, truth in enumerate(counted(cast, "motions", progress)):
         kind = KINDS[number % len(KINDS)]
         name = f"{kind.replace(' ', '-')}-{number:04d}"
         path = folder / "motions" / f"{name}.npz"
-        _motion(truth, FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, kind, frames, size).save(path)
+        acting = perform(FIRST_MOTION + FIRST_CHARACTER + seed * CHARACTERS + number, (frames - 1) * STRIDE + 1, kind)[
+            ::STRIDE
+        ]
+        shape = identity(truth.identity, truth.family).shape
+        place = face.placement(shape, size, truth.placement)
+        face.motion(shape, acting, size, place, FPS / STRIDE).save(path)
         entries[name] = _file(folder, path) | {"kind": kind} | ORIGIN
-    progress("motions", len(cast), len(cast))
     return entries
-
-
-def _motion(truth: DrawnTruth, seed: int, kind: str, frames: int, size: tuple[int, int]) -> Motion:
-    acting = perform(seed, (frames - 1) * STRIDE + 1, kind)[::STRIDE]
-    shape = identity(truth.identity, truth.family).shape
-    return face.motion(shape, acting, size, face.placement(shape, size, truth.placement), FPS / STRIDE)
 
 
 def _pairs(content: dict[str, Any], cast: list[DrawnTruth]) -> list[dict[str, Any]]:

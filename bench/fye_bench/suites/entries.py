@@ -142,6 +142,11 @@ class Pair(Strict):
     mode: Annotated[str, condition(("self", "cross").__contains__, "give 'self' or 'cross'")]
     truth: Annotated[Truth, BeforeValidator(_truth)] = None
 
+    @property
+    def kind_of_truth(self) -> str:
+        """Kind of the truth: "drawn", "driving" or "none"."""
+        return "drawn" if isinstance(self.truth, DrawnTruth) else self.truth or "none"
+
     @model_validator(mode="after")
     def _check_truth(self) -> Self:
         if self.truth == "driving" and self.mode != "self":

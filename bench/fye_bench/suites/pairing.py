@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heapreplace
+from itertools import zip_longest
 from typing import NamedTuple
 
 
@@ -38,14 +39,20 @@ def crossings(
     own = set(own)
     taken: Counter[str] = Counter()  # by kind
     together: Counter[tuple[str, str]] = Counter()  # by family and kind
-    left = {portrait: {kind: _Turn(of_kind) for kind, of_kind in by_kind.items()} for portrait in portraits}
+
+    def turn(kind: str) -> Iterator[str]:
+        """Yield a kind's motions, each once, from the one whose turn it is when a portrait first asks."""
+        first, of_kind = taken[kind], by_kind[kind]
+        yield from (of_kind[(first + k) % len(of_kind)] for k in range(len(of_kind)))
+
+    left = {portrait: {kind: turn(kind) for kind in by_kind} for portrait in portraits}
     waiting = _in_turn(portraits)
     while waiting:
         for portrait in waiting:
             family, kinds = portraits[portrait], left[portrait]
             while kinds:
                 kind = min(kinds, key=lambda kind: (together[family, kind], taken[kind]))
-                motion = kinds[kind].next(taken[kind])
+                motion = next(kinds[kind], None)
                 if motion is None:
                     del kinds[kind]
                 elif (portrait, motion) not in own:
@@ -98,30 +105,9 @@ def spread(plans: Sequence[Plan], portraits: Mapping[str, str], motions: Mapping
     return ordered
 
 
-class _Turn:
-    """A portrait's turn through the motions of a kind, each once, from any start."""
-
-    __slots__ = ("_done", "_motions", "_start")
-
-    def __init__(self, motions: Sequence[str]) -> None:
-        self._motions, self._start, self._done = motions, -1, 0
-
-    def next(self, start: int) -> str | None:
-        """Return the next motion, from number `start` on and around; None after the last."""
-        if self._start < 0:
-            self._start = start
-        if self._done == len(self._motions):
-            return None
-        self._done += 1
-        return self._motions[(self._start + self._done - 1) % len(self._motions)]
-
-
 def _in_turn(groups: Mapping[str, str]) -> list[str]:
     """Order names so that groups take turns."""
-    members: dict[str, int] = {}
-    places: list[tuple[int, int, str]] = []
-    order: dict[str, int] = {}
+    members: dict[str, list[str]] = {}
     for name, group in groups.items():
-        members[group] = members.get(group, -1) + 1
-        places.append((members[group], order.setdefault(group, len(order)), name))
-    return [name for *_, name in sorted(places)]
+        members.setdefault(group, []).append(name)
+    return [name for names in zip_longest(*members.values()) for name in names if name is not None]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from fye_rt.errors import BackendError, FaceNotFoundError, FyeError, InputError
 from fye_rt.files import sha256, shown
 from fye_rt.landmarks import Motion, detect_image, find_landmarker, load_template
 from fye_rt.media.checks import check_file
-from fye_rt.timings import Progress
+from fye_rt.timings import Progress, counted
 
 PORTRAITS = ("portraits",)
 MOTIONS = ("motions", "videos", "templates")
@@ -67,33 +68,27 @@ def find_portraits(folder: Path, has_face: Finder | None, report: Report, progre
     files = _files(folder, PORTRAITS, report)
     landmarks = {path for path, _ in files if path.name.endswith(LANDMARKS)}
     pictures = [(path, group) for path, group in files if path not in landmarks]
-    portraits: list[Found] = []
     used: set[Path] = set()
-    for done, (path, group) in enumerate(pictures):
-        progress("portraits", done, len(pictures))
-        if path.suffix.lower() in SIDECARS:
-            continue
-        try:
-            _check(folder, path)
-            picture = media.read_image(path)
-            beside = [path.with_name(path.stem + suffix) for suffix in LANDMARKS]
-            own = _landmarks(folder, [path for path in beside if path in landmarks])
-            used |= {own} if own else set()
-            driveable = bool(own) or has_face is None or has_face(picture, str(path))
-            if not driveable:
-                report(
-                    f"{path} is in no pair: no face is found in it; put its landmarks beside it, as {beside[0].name}"
-                )
-            hashed = (own, sha256(own)) if own else None
-            source, licence = _origin(path)
-            portraits.append(Found(path, group, sha256(path), hashed, driveable, source=source, licence=licence))
-        except (FyeError, OSError) as error:
-            report(_line(path, error))
+
+    def inspect(path: Path) -> dict[str, Any]:
+        picture = media.read_image(path)
+        beside = [path.with_name(path.stem + suffix) for suffix in LANDMARKS]
+        own = next((path for path in beside if path in landmarks), None)
+        if own is not None:
+            _check(folder, own)
+            if (frames := len(Motion.load(own))) != 1:
+                raise InputError(f"{own} has {frames} frames; a portrait's landmarks have one")
+            used.add(own)
+        driveable = bool(own) or has_face is None or has_face(picture, str(path))
+        if not driveable:
+            report(f"{path} is in no pair: no face is found in it; put its landmarks beside it, as {beside[0].name}")
+        return {"landmarks": (own, sha256(own)) if own else None, "driveable": driveable}
+
+    portraits = _usable(folder, pictures, "portraits", inspect, report, progress)
     for path in sorted(landmarks - used):
         report(
             f"{path} belongs to no portrait that can be used; name it like its picture, with {LANDMARKS[0]} at the end"
         )
-    progress("portraits", len(pictures), len(pictures))
     return portraits
 
 
@@ -108,31 +103,21 @@ def find_motions(folder: Path, report: Report, progress: Progress) -> list[Found
     Raises:
         InputError: the folders hold more files than a suite may have.
     """
-    files = _files(folder, MOTIONS, report)
-    motions: list[Found] = []
-    for done, (path, group) in enumerate(files):
-        progress("motions", done, len(files))
-        if path.suffix.lower() in SIDECARS:
-            continue
-        try:
-            _check(folder, path)
-            kind = media.kind_of(path)
-            match kind:
-                case "motion":
-                    Motion.load(path)
-                case "template":
-                    load_template(path)
-                case "video":
-                    media.probe_video(path)
-                case "picture":
-                    raise InputError(f"{path} is a still picture, no motion; give a video, a .npz or a template .npy")
-            source, licence = _origin(path)
-            filmed = kind == "video"
-            motions.append(Found(path, group, sha256(path), filmed=filmed, source=source, licence=licence))
-        except (FyeError, OSError) as error:
-            report(_line(path, error))
-    progress("motions", len(files), len(files))
-    return motions
+
+    def inspect(path: Path) -> dict[str, Any]:
+        kind = media.kind_of(path)
+        match kind:
+            case "motion":
+                Motion.load(path)
+            case "template":
+                load_template(path)
+            case "video":
+                media.probe_video(path)
+            case "picture":
+                raise InputError(f"{path} is a still picture, no motion; give a video, a .npz or a template .npy")
+        return {"filmed": kind == "video"}
+
+    return _usable(folder, _files(folder, MOTIONS, report), "motions", inspect, report, progress)
 
 
 def face_finder(landmarker: Path | None, report: Report) -> Finder | None:
@@ -146,15 +131,23 @@ def face_finder(landmarker: Path | None, report: Report) -> Finder | None:
         InputError: `landmarker` is missing, or another file.
         BackendError: MediaPipe is missing although `landmarker` is given.
     """
+
+    def has_face(picture: NDArray[np.uint8], name: str) -> bool:
+        try:
+            detect_image(picture, model, name)
+        except FaceNotFoundError:
+            return False
+        return True
+
     try:
         model = find_landmarker(landmarker)
-        _has_face(np.zeros((64, 64, 3), np.uint8), "", model)  # raises if the model does not open
+        has_face(np.zeros((64, 64, 3), np.uint8), "")  # raises if the model does not open
     except (InputError, BackendError) as error:
         if landmarker is not None:
             raise
         report(f"nobody has looked for faces in the portraits: {error}")
         return None
-    return lambda picture, name: _has_face(picture, name, model)
+    return has_face
 
 
 def inside(folder: Path, path: Path) -> str:
@@ -171,18 +164,33 @@ def inside(folder: Path, path: Path) -> str:
     return relative
 
 
+def _usable(
+    folder: Path,
+    files: Sequence[tuple[Path, str]],
+    stage: str,
+    inspect: Callable[[Path], dict[str, Any]],
+    report: Report,
+    progress: Progress,
+) -> list[Found]:
+    """List the files that `inspect` can open, which returns their further fields of `Found`; report the others."""
+    usable = []
+    for path, group in counted(files, stage, progress):
+        if path.suffix.lower() in SIDECARS:
+            continue
+        try:
+            _check(folder, path)
+            fields = inspect(path)
+            source, licence = _origin(path)
+            usable.append(Found(path, group, sha256(path), source=source, licence=licence, **fields))
+        except (FyeError, OSError) as error:
+            report(_line(path, error))
+    return usable
+
+
 def _check(folder: Path, path: Path) -> None:
     """Raise InputError unless a manifest may list the file and it is a regular one, no pipe."""
     inside(folder, path)
     check_file(path, media.LIMITS)
-
-
-def _has_face(picture: NDArray[np.uint8], name: str, model: Path) -> bool:
-    try:
-        detect_image(picture, model, name)
-    except FaceNotFoundError:
-        return False
-    return True
 
 
 def _files(folder: Path, names: Sequence[str], report: Report) -> list[tuple[Path, str]]:
@@ -212,16 +220,6 @@ def _listed(folder: Path, report: Report) -> Iterator[Path]:
         return
     except OSError as error:
         report(f"{folder} cannot be searched: {error.strerror}")
-
-
-def _landmarks(folder: Path, beside: Sequence[Path]) -> Path | None:
-    """Return the first file; raise InputError unless it holds the landmarks of one picture."""
-    if not beside:
-        return None
-    _check(folder, beside[0])
-    if (frames := len(Motion.load(beside[0]))) != 1:
-        raise InputError(f"{beside[0]} has {frames} frames; a portrait's landmarks have one")
-    return beside[0]
 
 
 def _origin(path: Path) -> tuple[str, str]:

@@ -1,20 +1,29 @@
 """Two runs are compared pair by pair, and only if they differ in nothing but how clips were made."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fye_bench.evaluation.compare import compare
-from fye_bench.evaluation.compare_command import main_compare
-from fye_bench.evaluation.overview import overview
+from fye_bench.evaluation.command import main_compare
+from fye_bench.evaluation.compare import compare as compare_runs
+from fye_bench.evaluation.compare import overview as overview_runs
 from fye_bench.evaluation.saved import SavedRun
 from fye_rt.errors import InputError, OptionError
 from tests.fye_bench.evaluation.runs import FAMILIES, KINDS, edit, write_run
 
 PAIRS = 20
+
+
+def compare(a: Path, b: Path, **settings: Any) -> dict[str, Any]:
+    return compare_runs(SavedRun.load(a), SavedRun.load(b), **settings)
+
+
+def overview(runs: Sequence[Path]) -> dict[str, Any]:
+    return overview_runs([SavedRun.load(run) for run in runs])
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from fye_bench.evaluation import pictures
-from fye_bench.evaluation.compare import compare_runs
-from fye_bench.evaluation.compare_command import main_report
-from fye_bench.evaluation.comparison import write_comparison
-from fye_bench.evaluation.overview import write_overview
+from fye_bench.evaluation.command import main_report
+from fye_bench.evaluation.compare import compare, overview
+from fye_bench.evaluation.comparison import write_comparison, write_overview
 from fye_bench.evaluation.report import typical, write_report
 from fye_bench.evaluation.saved import SavedRun
 from tests.fye_bench.evaluation.runs import FAMILIES, edit, write_run
@@ -67,8 +66,8 @@ def pages(run: Path, page: Page, tmp_path_factory: pytest.TempPathFactory) -> di
         for name, worse in (("same", 0.0), ("worse", 0.05))
     ]
     a, b = SavedRun.load(run), SavedRun.load(others[1])
-    write_comparison(compare_runs(a, b), a, b, folder / "comparison.html")
-    write_overview([run, *others], folder / "overview.html")
+    write_comparison(compare(a, b), a, b, folder / "comparison.html")
+    write_overview(overview([SavedRun.load(path) for path in (run, *others)]), folder / "overview.html")
     return {"report": page} | {name: Page(folder / f"{name}.html") for name in ("comparison", "overview")}
 
 

@@ -16,9 +16,10 @@ import pytest
 from fye_rt import media
 from fye_rt.animator import Animator
 from fye_rt.batch import worker
+from fye_rt.batch.folder import Record
 from fye_rt.batch.jobs import BadJob, Job, read_jobs
 from fye_rt.batch.run import RECORDS, RESULTS, SUMMARY, Folder, run
-from fye_rt.batch.worker import AnimatorSpec, Record
+from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.batch.workers import Alone
 from fye_rt.bundle import Bundle
 from fye_rt.cli.main import main
