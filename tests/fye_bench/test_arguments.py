@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-import typer
 
 from fye_bench import arguments
 from fye_bench.arguments import benchmark, command, one_of, option
@@ -32,9 +31,9 @@ def test_a_result_is_written_with_its_command_line(tmp_path: Path) -> None:
     ("line", "said"),
     [
         (["--names", "a", "c"], "'--names': 'c' is not valid; allowed: 'a', 'b'; see: fye try --help"),
-        (["--count", "0"], "0 is not in the range x>=1; see: fye try --help"),
+        (["--count", "0"], "--count.*1; see: fye try --help"),
         (["--json", "result.txt"], "must end in .json"),
-        (["more"], r"Got unexpected extra argument \(more\); see: fye try --help"),
+        (["more"], r"Got unexpected extra argument.* \(more\); see: fye try --help"),
     ],
 )
 def test_a_wrong_argument_of_a_benchmark_is_one_line(line: list[str], said: str) -> None:
@@ -60,7 +59,9 @@ def test_benchmarks_take_the_clip_options_of_fye_animate(capsys: pytest.CaptureF
     assert clip(["--steps", "4", "--no-last-step"]) == 3
     names = set(REQUEST) - {"portrait_landmarks"}
     assert set(seen[0]) == names and {name for name in names if seen[0][name] is not None} == {"steps", "last_step"}
-    assert clip(["--help"]) == 0 and "Steps of the solver; 30 by default." in capsys.readouterr().out
+    assert clip(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all("--" + name.replace("_", "-") in said for name in names)
 
 
 def test_ctrl_c_ends_a_benchmark_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +70,6 @@ def test_ctrl_c_ends_a_benchmark_with_130(monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["try"])
-    with pytest.raises(typer.Abort):
-        stopped([])
     with pytest.raises(SystemExit) as end:
         arguments.run(stopped)
     assert end.value.code == 130

@@ -225,7 +225,7 @@ def test_no_job_of_ten_thousand_is_lost(tmp_path: Path, monkeypatch: pytest.Monk
     assert [record["line"] for record in records] == list(range(1, 10_001))
     assert {record["error"] for record in records if record["status"] == "failed"} == {
         "RuntimeError: nobody foresaw this",
-        "it is not JSON (Expecting value: line 1 column 1 (char 0))",
+        "it is not JSON (Expecting value: line 1 column 1 (char 0)); correct it, or make it again",
     }
 
 
