@@ -91,8 +91,7 @@ def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, fold
 
 
 @pytest.mark.parametrize(
-    ("file", "setting", "value"),
-    [(file, *wrong) for file, settings in WRONG for wrong in settings.items()],
+    ("file", "setting", "value"), [(file, *wrong) for file, settings in WRONG for wrong in settings.items()]
 )
 def test_a_config_that_contradicts_weights_or_model_is_named(file: str, setting: str, value: Any, folder: Path) -> None:
     configure(folder / file, **{setting: value})

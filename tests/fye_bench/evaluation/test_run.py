@@ -125,11 +125,7 @@ def test_a_killed_evaluation_resumes_with_the_same_result(run: Path, suite: Path
     ids=["missing", "changed", "corrupt"],
 )
 def test_a_bad_file_fails_its_own_pairs(
-    spoil: Callable[[Path], object],
-    suite: Path,
-    evaluate: Evaluate,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], object], suite: Path, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     bad = Suite.load(tmp_path / "suite").pairs[0].portrait
@@ -202,11 +198,7 @@ def test_an_evaluation_leaves_a_folder_with_other_files_alone(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_option_of_fye_eval_is_one_line(
-    arguments: list[str],
-    said: str,
-    evaluate: Evaluate,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    arguments: list[str], said: str, evaluate: Evaluate, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert evaluate(*arguments)[0] == 2
     error = capsys.readouterr().err
