@@ -38,25 +38,18 @@ def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: P
     checkpoint = Checkpoint.open(golden / "ckpt")
     checkpoint.check()
     made = json.loads((golden / "tiny_config.json").read_text())
-    unet, vae = made["unet"], made["vae"]
+
+    def sizes(network: str, *names: str) -> dict[str, Any]:
+        channels = {"block_out_channels": tuple(made[network]["block_out_channels"])}
+        return channels | {name: made[network][name] for name in names}
+
+    unet = sizes("unet", "norm_num_groups", "norm_eps", "cross_attention_dim")
+    unet |= {"heads": made["unet"]["attention_head_dim"], "clip_dim": made["clip"]["hidden_size"]}
+    guider = sizes("lmk_guider") | {"out_channels": made["lmk_guider"]["conditioning_embedding_channels"]}
     assert checkpoint.config == ModelConfig(
-        unet=UNetConfig(
-            block_out_channels=tuple(unet["block_out_channels"]),
-            heads=unet["attention_head_dim"],
-            norm_num_groups=unet["norm_num_groups"],
-            norm_eps=unet["norm_eps"],
-            cross_attention_dim=unet["cross_attention_dim"],
-            clip_dim=made["clip"]["hidden_size"],
-        ),
-        lmk_guider=GuiderConfig(
-            block_out_channels=tuple(made["lmk_guider"]["block_out_channels"]),
-            out_channels=made["lmk_guider"]["conditioning_embedding_channels"],
-        ),
-        vae=VAEConfig(
-            block_out_channels=tuple(vae["block_out_channels"]),
-            layers_per_block=vae["layers_per_block"],
-            norm_num_groups=vae["norm_num_groups"],
-        ),
+        unet=UNetConfig(**unet),
+        lmk_guider=GuiderConfig(**guider),
+        vae=VAEConfig(**sizes("vae", "layers_per_block", "norm_num_groups")),
         image_encoder=CLIPConfig(**made["clip"]),
     )
 
