@@ -16,11 +16,6 @@ pytestmark = [pytest.mark.usefixtures("opencv"), pytest.mark.slow]
 TINY = ["--preset", "tiny", "--device", "cpu", "--quiet"]
 
 
-def losses(run: Path, stage: str) -> list[float]:
-    entries = [json.loads(line) for line in (run / f"{stage}.jsonl").read_text().splitlines()]
-    return [entry["loss"] for entry in entries if "loss" in entry]
-
-
 def continued(run: Path, folder: Path, *stages: str) -> list[str]:
     """Arguments of a training in a new folder, which has these stages of another run."""
     folder.mkdir()
@@ -150,7 +145,8 @@ def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae", "--steps", "vae=150"]
     assert train.main(arguments) == 0
-    falling = losses(tmp_path / "run", "vae")  # means of 50 steps
+    entries = map(json.loads, (tmp_path / "run" / "vae.jsonl").read_text().splitlines())
+    falling = [entry["loss"] for entry in entries if "loss" in entry]  # means of 50 steps
     assert falling[0] > falling[1] > falling[2] and falling[2] < 0.85 * falling[0]
 
 
