@@ -15,7 +15,7 @@ from fye_bench.metrics.measures import NAMES, Seen, ToolFiles, Tools, measure
 from fye_bench.metrics.models import Identity, Lpips
 from fye_rt import media
 from fye_rt.errors import InputError
-from fye_rt.landmarks import Motion, detect_frames, detect_image
+from fye_rt.landmarks import detect_frames, detect_image
 from fye_rt.landmarks.retarget import neutral_frame
 from fye_training import face
 from fye_training.identity import identity
@@ -102,18 +102,15 @@ def test_a_frozen_clip_is_steady_and_wrong(seen: Seen) -> None:
 
 def test_the_portraits_own_face_has_the_cosine_one(seen: Seen, tmp_path: Path) -> None:
     tools = Tools(identity=Identity(networks.pixels(tmp_path / "pixels.onnx", ("N", 3, 112, 112))))
-    still = replace(seen, driving=still_motion(seen.driving))
+    names = ("points", "mesh", "pose", "blendshapes")
+    first = {name: np.repeat(getattr(seen.driving, name)[:1], FRAMES, axis=0) for name in names}
+    still = replace(seen, driving=replace(seen.driving, **first))
     same = np.repeat(seen.portrait[None], FRAMES, axis=0)
     assert measure(still, same, tools)["identity_cosine"] == pytest.approx(1)
     assert measure(still, 255 - same, tools)["identity_cosine"] == pytest.approx(-1)
     # without a landmarker faces are aligned where they were asked for
     followed, missed = measure(seen, seen.truth, tools), measure(still, seen.truth, tools)
     assert followed["identity_cosine"] > missed["identity_cosine"]
-
-
-def still_motion(motion: Motion) -> Motion:
-    names = ("points", "mesh", "pose", "blendshapes")
-    return replace(motion, **{name: np.repeat(getattr(motion, name)[:1], len(motion), axis=0) for name in names})
 
 
 def test_frames_that_do_not_belong_together_are_refused(seen: Seen) -> None:

@@ -72,7 +72,7 @@ def test_the_default_clip_of_the_benchmark_is_the_documented_one() -> None:
     assert (mid.unet.heads, mid.unet.cross_attention_dim, mid.image_encoder.tokens) == (8, 768, 257)
 
 
-def test_a_bundle_without_its_checkpoint_or_of_another_one_is_refused(
+def test_a_bundle_that_is_missing_or_does_not_fit_its_checkpoint_is_refused(
     pair: list[str], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     for arguments, error, message in (

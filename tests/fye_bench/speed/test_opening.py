@@ -49,9 +49,7 @@ def write_weights(path: Path, dtype: str) -> dict[str, Weight]:
 def layers() -> onnx_graph.Graph:
     float32 = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name="x", shape=ir.Shape((1, WIDTH, 16, 16)), type=float32)
-    weights = [
-        ir.Value(name=name, shape=ir.Shape(shape), type=float32) for name, shape in zip(NAMES, SHAPES, strict=True)
-    ]
+    weights = [ir.Value(name=n, shape=ir.Shape(shape), type=float32) for n, shape in zip(NAMES, SHAPES, strict=True)]
     rows = ir.tensor(np.array([-1, WIDTH], np.int64), name="rows")
     shape = ir.Value(name="rows", shape=rows.shape, type=ir.TensorType(rows.dtype), const_value=rows)
     nodes, y = [], x
