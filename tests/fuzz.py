@@ -265,9 +265,7 @@ class Valid:
     def _sounds(self) -> list[bytes]:
         file = io.BytesIO()
         with wave.open(file, "wb") as sound:
-            sound.setnchannels(1)
-            sound.setsampwidth(2)
-            sound.setframerate(8000)
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
             sound.writeframes((np.sin(np.arange(1600) / 5) * 9000).astype("<i2").tobytes())
         return [file.getvalue()]
 
