@@ -101,9 +101,7 @@ def test_forecast_step_reads_no_window_without_a_share(device: str) -> None:
     latents, *_, ring, _ = inputs(device, (1, 4, 3, 2, 5), 1, torch.float32)
     parts = torch.full((2, 4, 2, 2, 5), torch.nan, device=device)
     parts[0], parts[1, :, 1] = 2.0, 5.0
-    windows = [
-        Window(np.array(frames), np.array(weights)) for frames, weights in (([0, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]))
-    ]
+    windows = [Window(np.array(frames), np.array(w)) for frames, w in (([0, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]))]
     shares = Blend(*(table.to(device) for table in blend(windows, 3)))
     row = numbers(Jump(0, 1, 0.0, (1.0,)), 1.0, 0, 1).to(device)
     forecast_step(latents, None, parts, ring, torch.zeros(1, dtype=torch.int32, device=device), row, blend=shares)

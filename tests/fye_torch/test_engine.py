@@ -478,23 +478,17 @@ def test_clips_of_one_shape_with_different_methods_share_an_engine(
 
 def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pytest.importorskip("fye_torch.modules")
-    evaluations, jumps = [], []
-
-    def counted(*given: Any) -> None:
-        jumps.append(given)
-        modules.PLAIN.forecast_step(*given)
-
-    def forward(*given: Any) -> Any:
-        evaluations.append(given)
-        return smooth("denoiser", *given)
-
+    evaluations, jumps, plain = [], [], modules.PLAIN
+    counted = replace(plain, forecast_step=lambda *given: (jumps.append(given), plain.forecast_step(*given))[1])
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: replace(modules.PLAIN, forecast_step=counted))
+    monkeypatch.setattr(backend, "_operations", lambda *given: counted)
     (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
         engine: Any = animator.graphs.engine("denoiser")
         engine._memory = Memory()
-        monkeypatch.setattr(engine.module, "forward", forward)
+        monkeypatch.setattr(
+            engine.module, "forward", lambda *given: (evaluations.append(given), smooth("denoiser", *given))[1]
+        )
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
         for _ in range(3):
             animator.denoise(*states, options=Options(steps=7))

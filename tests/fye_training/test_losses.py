@@ -48,9 +48,8 @@ def test_a_ddim_step_with_the_true_v_leads_towards_the_clean_latents() -> None:
         noisy, v = v_target(clean, noise, power)
         x0, epsilon = power.sqrt() * noisy - (1 - power).sqrt() * v, power.sqrt() * v + (1 - power).sqrt() * noisy
         torch.testing.assert_close(x0, clean)
-        torch.testing.assert_close(
-            previous**0.5 * x0 + (1 - previous) ** 0.5 * epsilon, v_target(clean, noise, torch.tensor(previous))[0]
-        )
+        moved = previous**0.5 * x0 + (1 - previous) ** 0.5 * epsilon
+        torch.testing.assert_close(moved, v_target(clean, noise, torch.tensor(previous))[0])
 
 
 def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
