@@ -31,6 +31,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +265,7 @@ class Valid:
     def _sounds(self) -> list[bytes]:
         file = io.BytesIO()
         with wave.open(file, "wb") as sound:
-            sound.setnchannels(1)
-            sound.setsampwidth(2)
-            sound.setframerate(8000)
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
             sound.writeframes((np.sin(np.arange(1600) / 5) * 9000).astype("<i2").tobytes())
         return [file.getvalue()]
 
@@ -296,29 +295,23 @@ def parsers(valid: Valid) -> dict[str, Make]:
         path.write_bytes(content)
         return path
 
-    def picture(suffix: str) -> Make:
-        def make(rng: random.Random) -> Case:
-            if suffix == "png" and rng.random() < 0.7:
-                content = rechecked(rng, rng.choice(valid.pictures[suffix]))
-            else:
-                content = damaged(rng, valid.pictures[suffix])
-            path = written(f"case.{suffix}", content)
-            return Case(suffix, lambda: media.read_image(path, LIMITS))
+    def picture(suffix: str, rng: random.Random) -> Case:
+        if suffix == "png" and rng.random() < 0.7:
+            content = rechecked(rng, rng.choice(valid.pictures[suffix]))
+        else:
+            content = damaged(rng, valid.pictures[suffix])
+        path = written(f"case.{suffix}", content)
+        return Case(suffix, lambda: media.read_image(path, LIMITS))
 
-        return make
+    def video(suffix: str, rng: random.Random) -> Case:
+        path = written(f"case.{suffix}", damaged(rng, valid.videos[suffix]))
 
-    def video(suffix: str) -> Make:
-        def make(rng: random.Random) -> Case:
-            path = written(f"case.{suffix}", damaged(rng, valid.videos[suffix]))
+        def read() -> None:
+            info = media.probe_video(path, LIMITS)
+            frames = [frame for _, frame in media.read_video(path, LIMITS)]
+            media.write_video(valid.path("out.mp4"), frames, info.fps, audio_from=path)
 
-            def read() -> None:
-                info = media.probe_video(path, LIMITS)
-                frames = [frame for _, frame in media.read_video(path, LIMITS)]
-                media.write_video(valid.path("out.mp4"), frames, info.fps, audio_from=path)
-
-            return Case(suffix, read)
-
-        return make
+        return Case(suffix, read)
 
     def sound(rng: random.Random) -> Case:
         path = written("case.wav", damaged(rng, valid.sounds))
@@ -419,20 +412,10 @@ def parsers(valid: Valid) -> dict[str, Make]:
         path = written("case.task", content)
         return Case("geometry", lambda: load_geometry(path))
 
-    return {
-        **{suffix: picture(suffix) for suffix in valid.pictures},
-        **{f"video {suffix}": video(suffix) for suffix in valid.videos},
-        "wav": sound,
-        "motion": motion,
-        "template": template,
-        "bundle": bundle,
-        "jobs": jobs,
-        "suite": suite,
-        "resume": resumed,
-        "fitted": fitted,
-        "checkpoint": checkpoint,
-        "geometry": geometry,
-    }
+    makes: dict[str, Make] = {suffix: partial(picture, suffix) for suffix in valid.pictures}
+    makes |= {f"video {suffix}": partial(video, suffix) for suffix in valid.videos}
+    makes |= {"wav": sound, "motion": motion, "template": template, "bundle": bundle, "jobs": jobs, "suite": suite}
+    return makes | {"resume": resumed, "fitted": fitted, "checkpoint": checkpoint, "geometry": geometry}
 
 
 def _messages(rng: random.Random, depth: int) -> bytes:
@@ -469,13 +452,8 @@ def _link(source: Path, target: Path) -> None:
 
 def commands(valid: Valid) -> dict[str, Make]:
     """What makes a whole command, by name."""
-    for module in (
-        "fye_rt.animator",
-        "fye_rt.backends.onnxruntime",
-        "fye_bench.speed.latency",
-        "fye_engines.plans",
-        "cv2",
-    ):
+    modules = ("fye_rt.animator", "fye_rt.backends.onnxruntime", "fye_bench.speed.latency", "fye_engines.plans", "cv2")
+    for module in modules:
         with suppress(ImportError):
             importlib.import_module(module)  # once, not in every fork
     landmarks = valid.path("landmarks")
@@ -498,14 +476,10 @@ def commands(valid: Valid) -> dict[str, Make]:
                 return str(PORTRAIT)
             case "npz":
                 path.write_bytes(valid.motions[0] if whole else rezipped(rng, valid.motions[0]))
-            case "npy":
-                path.write_bytes(valid.templates[0] if whole else damaged(rng, valid.templates))
-            case "wav":
-                path.write_bytes(valid.sounds[0] if whole else damaged(rng, valid.sounds))
             case "text":
                 path.write_bytes(rng.randbytes(40))
             case _:
-                samples = valid.videos.get(kind) or valid.pictures[kind]
+                samples = {**valid.pictures, **valid.videos, "npy": valid.templates, "wav": valid.sounds}[kind]
                 path.write_bytes(samples[0] if whole else damaged(rng, samples))
         return str(path)
 
@@ -538,8 +512,8 @@ def commands(valid: Valid) -> dict[str, Make]:
     quick = ["--steps", "1", "--frames", "2", "--size", "64x64", "--threads", "1", "--forecast", "off", "--quiet"]
     more = ("--steps", "--guidance", "--seed", "--shared-noise", "--forecast", "--evaluations", "--interval")
     more += ("--warm-up", "--quantity", "--order", "--face-mask", "--tolerance", "--solver", "--windows")
-    more += ("--window-size", "--size")
-    more += ("--window-overlap", "--compute", "--backend", "--threads", "--frames", "--portrait-landmarks", "--resume")
+    more += ("--window-size", "--size", "--window-overlap", "--compute", "--backend", "--threads", "--frames")
+    more += ("--portrait-landmarks", "--resume")
     more += ("--contact-sheet", "--json", "--compare", "--stream", "--low-memory", "--landmarker", "--unknown")
 
     def animate(rng: random.Random) -> list[str]:
@@ -567,43 +541,28 @@ def commands(valid: Valid) -> dict[str, Make]:
     def others(rng: random.Random) -> list[str]:
         folder, some = file(rng), lambda *names: options(rng, names)
         suite, studies = ("check", "show", "init", "x", ""), ("quality", "batch", "windows", "x")
-        return rng.choice(
-            (
-                ["verify", rng.choice((bundle(rng), folder)), *some("--bundle", "--quiet")],
-                ["export", folder, "-o", output(rng, ""), *some("--precision", "--size", "--guidance", "--note")],
-                [
-                    "build",
-                    rng.choice((bundle(rng), folder)),
-                    "--dry-run",
-                    *some("--size", "--frames", "--level", "--graph"),
-                ],
-                ["build", "--list", *some("--limit", "--prune")],
-                ["suite", rng.choice(suite), folder, *some("--family", "--kind", "--pairs")],
-                [
-                    "eval",
-                    folder,
-                    "-o",
-                    output(rng, ""),
-                    "--bundle",
-                    bundle(rng),
-                    *some("--pairs", "--frames", "--size"),
-                ],
-                ["bench", rng.choice(studies), "--unknown", *some("--bundle", "--rounds", "--frames")],
-                ["bench", "--bundle", bundle(rng), *some("--checkpoint", "--rounds", "--size", "--fresh")],
-                ["calibrate", bundle(rng), "--unknown", *some("--portrait", "--motion", "--steps", "--evaluations")],
-                ["demo", "-o", output(rng, ".mp4"), "--forecast", "x", *some("--forecast")],
-                [rng.choice(("doctor", "--version", "--help", "x", ""))],
-            )
+        of_plans = ("--size", "--frames", "--level", "--graph")
+        lines = (
+            ["verify", rng.choice((bundle(rng), folder)), *some("--bundle", "--quiet")],
+            ["export", folder, "-o", output(rng, ""), *some("--precision", "--size", "--guidance", "--note")],
+            ["build", rng.choice((bundle(rng), folder)), "--dry-run", *some(*of_plans)],
+            ["build", "--list", *some("--limit", "--prune")],
+            ["suite", rng.choice(suite), folder, *some("--family", "--kind", "--pairs")],
+            ["eval", folder, "-o", output(rng, ""), "--bundle", bundle(rng), *some("--pairs", "--frames", "--size")],
+            ["bench", rng.choice(studies), "--unknown", *some("--bundle", "--rounds", "--frames")],
+            ["bench", "--bundle", bundle(rng), *some("--checkpoint", "--rounds", "--size", "--fresh")],
+            ["calibrate", bundle(rng), "--unknown", *some("--portrait", "--motion", "--steps", "--evaluations")],
+            ["demo", "-o", output(rng, ".mp4"), "--forecast", "x", *some("--forecast")],
+            [rng.choice(("doctor", "--version", "--help", "x", ""))],
         )
+        return rng.choice(lines)
 
-    def whole(line: Callable[[random.Random], list[str]]) -> Make:
-        def make(rng: random.Random) -> Case:
-            arguments = line(rng)
-            return Case(" ".join(map(ascii, ("fye", *arguments))), lambda: _run(arguments, valid.folder))
+    def whole(line: Callable[[random.Random], list[str]], rng: random.Random) -> Case:
+        arguments = line(rng)
+        return Case(" ".join(map(ascii, ("fye", *arguments))), lambda: _run(arguments, valid.folder))
 
-        return make
-
-    return {"animate": whole(animate), "batch": whole(batch), "landmarks": whole(landmark), "others": whole(others)}
+    lines = {"animate": animate, "batch": batch, "landmarks": landmark, "others": others}
+    return {name: partial(whole, line) for name, line in lines.items()}
 
 
 def _run(arguments: list[str], folder: Path) -> None:

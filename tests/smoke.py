@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,15 +66,6 @@ def video(photograph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "driving.mp4"
     media.write_video(path, [np.roll(picture, 4 * k, axis=1) for k in range(4)], 8)
     return path
-
-
-def golden_files() -> ModuleType:
-    """The module beside this file that writes a small checkpoint."""
-    spec = importlib.util.spec_from_file_location("golden_files", ROOT / "tests" / "golden_files.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def frames_of(path: Path) -> tuple[int, ...]:
@@ -161,7 +151,11 @@ def test_graphs_are_cut_from_a_checkpoint_and_agree_with_pytorch(tmp_path: Path)
     from fye_export.checkpoint import Checkpoint
     from fye_export.graphs import graph_specs
 
-    golden_files().write_checkpoint(tmp_path / "checkpoint")
+    spec = importlib.util.spec_from_file_location("golden_files", ROOT / "tests" / "golden_files.py")
+    assert spec is not None and spec.loader is not None
+    golden_files = importlib.util.module_from_spec(spec)  # the module beside this file
+    spec.loader.exec_module(golden_files)
+    golden_files.write_checkpoint(tmp_path / "checkpoint")
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
     checkpoint.check()
     specs = graph_specs(checkpoint.config)

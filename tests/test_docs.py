@@ -31,9 +31,8 @@ def hook() -> ModuleType:
 
 def test_the_command_line_page_has_every_command_and_every_option() -> None:
     module = hook()
-    sections = dict(
-        section.split("\n", 1) for section in "\n".join(module.commands()).removeprefix("## ").split("\n## ")
-    )
+    page = "\n".join(module.commands()).removeprefix("## ")
+    sections = dict(section.split("\n", 1) for section in page.split("\n## "))
     group: Any = typer.main.get_command(main.app)
     assert list(sections) == [f"fye {name}" for name in group.commands]
     for name, command in group.commands.items():

@@ -33,8 +33,7 @@ def test_the_fuzzer_finds_a_reader_that_fails_hangs_or_dies(monkeypatch: pytest.
 
     monkeypatch.setattr(fuzz, "PATIENCE", 1.0)
     monkeypatch.setattr(fuzz, "Valid", lambda folder: iter(range(1000)))
-    numbers = iter(range(4))
-    makes = {str(k): lambda rng, k=k: fuzz.Case("test", lambda: ends(k)) for k in numbers}
+    makes = {str(k): lambda rng, k=k: fuzz.Case("test", lambda: ends(k)) for k in range(4)}
     monkeypatch.setattr(fuzz, "parsers", lambda valid: makes)
     told = [(finding.number, finding.what.split(" at ")[0]) for finding in fuzz.search("parsers", 0, 0, 5)]
     died = "the process ended with -9, a signal"

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = [ROOT / folder for folder in PROJECT["tool"]["scikit-build"]["wheel"]["packages"].values()]
 MODULES = [path for package in PACKAGES for path in sorted(package.rglob("*.py"))]
-HEAVY = ("torch", "onnxruntime", "av", "cv2", "mediapipe", "openvino", "PIL", "diffusers", "transformers")
 
 
 def run(code: str) -> str:
@@ -94,11 +93,6 @@ def test_no_tracked_file_is_over_20_megabytes() -> None:
     assert len(files) > 500 and not [file for file in files if file.is_file() and file.stat().st_size > 20_000_000]
 
 
-def test_importing_the_runtime_loads_nothing_heavy() -> None:
-    loaded = run("import sys, fye_rt; print(*{name.partition('.')[0] for name in sys.modules})").split()
-    assert not set(HEAVY) & set(loaded)
-
-
 def test_importing_the_runtime_imports_only_a_few_of_its_modules() -> None:
     code = "import sys; before = set(sys.modules); import fye_rt; print(*set(sys.modules) - before)"
     loaded = run(code).split()
@@ -171,16 +165,10 @@ def test_the_lowest_versions_are_those_that_pyproject_states() -> None:
     versions.documented((ROOT / "README.md").read_text())
 
 
-@pytest.mark.parametrize("line", ["numpy", "numpy<3", "numpy==2.1", "numpy!=2.2,<3"])
-def test_a_range_without_a_floor_is_refused(line: str) -> None:
-    project = {"name": "fye-rt", "dependencies": [line], "optional-dependencies": {}}
-    with pytest.raises(ValueError, match="write name>=X"):
-        versions.lowest({"build-system": {"requires": []}, "project": project})
-
-
-def test_two_floors_of_one_package_are_refused() -> None:
-    project = {"name": "fye-rt", "dependencies": ["numpy>=2"], "optional-dependencies": {"a": ["numpy>=2.1"]}}
-    with pytest.raises(ValueError, match=r"two floors, 2 and 2\.1"):
+@pytest.mark.parametrize("line", ["numpy", "numpy<3", "numpy==2.1", "numpy!=2.2,<3", "numpy>=2"])
+def test_a_package_without_a_floor_or_with_two_is_refused(line: str) -> None:
+    project = {"name": "fye-rt", "dependencies": [line], "optional-dependencies": {"a": ["numpy>=2.1"]}}
+    with pytest.raises(ValueError, match=r"two floors, 2 and 2\.1" if line == "numpy>=2" else "write name>=X"):
         versions.lowest({"build-system": {"requires": []}, "project": project})
 
 
@@ -198,8 +186,7 @@ def test_every_documented_command_and_option_exists() -> None:
             if len(words) < 2 or commands[words[1]].context_settings.get("ignore_unknown_options"):
                 continue  # reads its own options
             known = {option for parameter in commands[words[1]].params for option in parameter.opts}
-            assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, (
-                f"{document.name}: {line}"
-            )
+            named = {word.partition("=")[0] for word in words if word.startswith("-")}
+            assert named <= known, f"{document.name}: {line}"
             seen += 1
     assert seen > 20

@@ -37,22 +37,18 @@ class End:
     constraints: tuple[str, ...]  # of pip
 
 
-def requirements(project: dict[str, Any]) -> list[str]:
-    """Every requirement of a pyproject.toml: of the build, of the core, of all extras."""
-    own = project["project"]["name"]
-    lines = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    lines += [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
-    return [line for line in lines if not line.startswith(f"{own}[")]
-
-
 def lowest(project: dict[str, Any]) -> list[str]:
-    """The floor of every range as an exact version, `name==X` for `name>=X`.
+    """The floor of every range of a pyproject.toml, build and extras included: `name==X` for `name>=X`.
 
     Raises:
         ValueError: a requirement without a floor, or one package with two.
     """
     floors: dict[str, str] = {}
-    for line in requirements(project):
+    lines = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    lines += [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
+    for line in lines:
+        if line.startswith(f"{project['project']['name']}["):
+            continue
         match = REQUIREMENT.fullmatch(line.replace(" ", ""))
         limits = match["range"].split(",") if match else []
         floor = next((limit.removeprefix(">=") for limit in limits if limit.startswith(">=")), None)
@@ -164,13 +160,9 @@ def attempt(end: End, arguments: Sequence[str]) -> tuple[dict[str, str], bool, s
     command += [ROOT / "tests" / "smoke.py", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(command, cwd=FOLDER, env=environment, check=False, **TOLD)
-    return installed(python), told.returncode == 0, f"{ready}\n{told.stdout}"
-
-
-def installed(python: Path) -> dict[str, str]:
     code = "import importlib.metadata as m\nfor d in m.distributions(): print(d.metadata['Name'].lower(), d.version)"
-    told = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
-    return dict(line.split() for line in told.splitlines())
+    packages = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    return dict(line.split() for line in packages), told.returncode == 0, f"{ready}\n{told.stdout}"
 
 
 def table(tried: dict[str, dict[str, str]]) -> Iterator[str]:

@@ -47,7 +47,6 @@ def denoiser(tiny: Bundle) -> Prepared:
 
 @pytest.fixture
 def built(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> Callable[..., Any]:
-
     def call(prepared: Prepared = denoiser, settings: Settings | None = None, **more: Any) -> Any:
         return fake.read_plan(build(prepared, tiny.path / tiny.weights, settings or Settings(), **more).plan)
 

@@ -17,8 +17,6 @@ from fye_rt.errors import ExportError
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 SIZES = symbols(frames=3, height=64, width=72)
-
-
 STORED = ("mini", "golden_bundle")
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,11 +257,8 @@ def test_a_clip_of_tensorrt_is_resumed(ready: FakeGpu, tiny: Bundle, tmp_path: P
 
 
 def test_an_animator_of_tensorrt_runs_in_any_thread(ready: FakeGpu, clip: Clip) -> None:
-    made: list[np.ndarray] = []
-    thread = threading.Thread(target=lambda: made.append(clip("tensorrt")))
-    thread.start()
-    thread.join()
-    same(made[0], clip("onnxruntime"))
+    with ThreadPoolExecutor(1) as other:
+        same(other.submit(clip, "tensorrt").result(), clip("onnxruntime"))
 
 
 def test_a_closed_animator_frees_the_memory_of_the_gpu(ready: FakeGpu, clip: Clip) -> None:

@@ -67,10 +67,10 @@ def bytes_of(model: ir.Model) -> bytes:
     return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
-def run(bundle: Bundle, model: ir.Model, given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def run(bundle: Bundle, model: ir.Model, *given: Mapping[str, Any]) -> list[dict[str, NDArray[Any]]]:
     session = quantize.session(bundle, bytes_of(model), 1)
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(given)), strict=True))
+    return [dict(zip(names, session.run(names, dict(inputs)), strict=True)) for inputs in given]
 
 
 def product(operator: str, weight: NDArray[Any], kind: ir.DataType = FLOAT) -> ir.Model:
@@ -120,7 +120,7 @@ def test_a_quantised_product_multiplies_numbers_on_the_grid(
     name = "flat" if operator.startswith("Gemm") else "pictures"
     assert quantize.quantize(model, {name: most / 32}, kind) == 1  # numbers beyond are cut off in int8
     given = data.T[None, :, None] if operator == "Conv" else data.reshape(1, COUNT, 1, COUNT)
-    made = run(tiny, model, {"pictures": np.ascontiguousarray(given)})["made"]
+    made = run(tiny, model, {"pictures": np.ascontiguousarray(given)})[0]["made"]
     made = made[0, :, 0].T if operator == "Conv" else made.reshape(COUNT, COUNT)
     low = on_grid(rows, scales[:, None] if kind == "int8" else scales.max(), kind)
     assert not np.array_equal(low, rows)
@@ -232,7 +232,7 @@ def test_calibrated_ranges_are_the_largest_inputs(mini: Bundle) -> None:
         model.graph.outputs.append(value)
     given = [random_inputs(mini, "image_encoder", {})]
     given = [{name: top * array for name, array in given[0].items()} for top in (3, 0.1)]
-    first, second = (run(mini, model, inputs) for inputs in given)
+    first, second = run(mini, model, *given)
     assert any(array.max() < -array.min() for array in first.values())
     largest = {name: max(np.abs(first[name]).max(), np.abs(second[name]).max()) for name in first}
     assert quantize.calibrate(mini, "image_encoder", given, 1) == pytest.approx(largest, rel=1e-5)
@@ -287,9 +287,7 @@ def within_bound(found: Sequence[Mapping[str, Any]], kind: str) -> bool:
 def differences(
     bundle: Bundle, model: ir.Model, given: Sequence[Mapping[str, Any]], right: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    session = quantize.session(bundle, bytes_of(model), 1)
-    names = [output.name for output in session.get_outputs()]
-    made = [dict(zip(names, session.run(names, dict(inputs)), strict=True)) for inputs in given]
+    made = run(bundle, model, *given)
     return [each for ours, theirs in zip(made, right, strict=True) for each in compare(ours, theirs).values()]
 
 

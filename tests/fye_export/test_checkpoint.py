@@ -9,24 +9,8 @@ from fye_export import random_checkpoint
 from fye_export.checkpoint import Checkpoint
 from fye_export.config import MAX_FRAMES, NETWORKS
 from fye_rt.errors import CheckpointError
-from tests.fye_export.checkpoint_files import (
-    CLIP_CONFIG,
-    FILES,
-    GUIDER,
-    NORM,
-    TINY,
-    UNET,
-    UNET_CONFIG,
-    VAE,
-    VAE_CONFIG,
-    State,
-    assert_same_weights,
-    change,
-    configure,
-    read,
-    refusal,
-    write,
-)
+from tests.fye_export import checkpoint_files
+from tests.fye_export.checkpoint_files import FILES, GUIDER, NORM, UNET, UNET_CONFIG, VAE, change, read, refusal, write
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -41,7 +25,7 @@ def test_loaded_networks_are_float32_in_eval_mode_and_hold_the_files_values(name
 
 
 def test_changing_a_loaded_network_changes_neither_file_nor_checkpoint(tmp_path: Path) -> None:
-    random_checkpoint.write(tmp_path / "fp32", TINY, dtype=torch.float32)
+    random_checkpoint.write(tmp_path / "fp32", checkpoint_files.TINY, dtype=torch.float32)
     checkpoint = Checkpoint.open(tmp_path / "fp32")
     for name in NETWORKS:
         before = checkpoint.tensors(name)[NORM[name]].clone()
@@ -53,7 +37,7 @@ def test_the_image_encoder_of_a_loaded_checkpoint_runs(tiny_checkpoint: Path) ->
     # its position_ids are in no file: garbage there would index outside the position embedding
     encoder = Checkpoint.open(tiny_checkpoint).load("image_encoder")
     tokens = encoder(torch.zeros(1, 3, 56, 56)).last_hidden_state
-    assert tokens.shape == (1, TINY.image_encoder.tokens, 40) and bool(tokens.isfinite().all())
+    assert tokens.shape == (1, checkpoint_files.TINY.image_encoder.tokens, 40) and bool(tokens.isfinite().all())
 
 
 def test_the_digest_changes_with_any_byte_of_weights_or_config(folder: Path, tiny_checkpoint: Path) -> None:
@@ -64,11 +48,11 @@ def test_the_digest_changes_with_any_byte_of_weights_or_config(folder: Path, tin
     change(folder / GUIDER, lambda state: state.update({"conv_in.bias": state["conv_in.bias"] + 1}))
     changed = Checkpoint.open(folder).digest
     assert changed != digest
-    configure(folder / UNET_CONFIG, sample_size=64)
+    checkpoint_files.configure(folder / UNET_CONFIG, sample_size=64)
     assert Checkpoint.open(folder).digest not in (digest, changed)
 
 
-def without_motion(folder: Path, lacking: str = "motion_modules.") -> State:
+def without_motion(folder: Path, lacking: str = "motion_modules.") -> checkpoint_files.State:
     """Remove keys that contain `lacking` from unet.pth; returns all motion modules."""
     state = read(folder / UNET)
     write(folder / UNET, {key: value for key, value in state.items() if lacking not in key})
@@ -87,7 +71,7 @@ def test_animatediff_supplies_what_the_unet_lacks(
     checkpoint.check()
     assert checkpoint.files["unet"] == (UNET, "AnimateDiff/mm_sd_v15_v2.ckpt")
     assert checkpoint.digest != Checkpoint.open(tiny_checkpoint).digest
-    assert_same_weights(checkpoint, Checkpoint.open(tiny_checkpoint))
+    checkpoint_files.assert_same_weights(checkpoint, Checkpoint.open(tiny_checkpoint))
 
 
 def test_animatediff_is_not_opened_when_the_unet_is_complete(folder: Path) -> None:
@@ -144,7 +128,7 @@ def test_a_misshapen_tensor_is_named_with_both_shapes(name: str, folder: Path) -
     ("name", "value"), [*((name, float("nan")) for name in NETWORKS), ("vae", float("inf")), ("vae", float("-inf"))]
 )
 def test_a_tensor_that_is_not_finite_is_named(name: str, value: float, folder: Path) -> None:
-    def spoil(state: State) -> None:
+    def spoil(state: checkpoint_files.State) -> None:
         state[NORM[name]][-1] = value
 
     change(folder / FILES[name], spoil)
@@ -156,7 +140,9 @@ def test_many_faults_are_counted_and_the_first_ones_named(folder: Path) -> None:
     refusal(folder, "9 surplus keys: extra.0, extra.1, extra.2 and 6 more")
 
 
-@pytest.mark.parametrize("file", [*FILES.values(), UNET_CONFIG, CLIP_CONFIG, VAE_CONFIG])
+@pytest.mark.parametrize(
+    "file", [*FILES.values(), UNET_CONFIG, checkpoint_files.CLIP_CONFIG, checkpoint_files.VAE_CONFIG]
+)
 def test_an_absent_file_is_named(file: str, folder: Path) -> None:
     (folder / file).unlink()
     refusal(folder, file)
@@ -164,7 +150,7 @@ def test_an_absent_file_is_named(file: str, folder: Path) -> None:
 
 def test_an_absent_folder_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "sd-vae-ft-mse")
-    refusal(folder, VAE, VAE_CONFIG)
+    refusal(folder, VAE, checkpoint_files.VAE_CONFIG)
     refusal(tmp_path / "nowhere", str(tmp_path / "nowhere"))
 
 
@@ -192,7 +178,7 @@ def test_a_checkpoint_of_symbolic_links_is_the_same_checkpoint(folder: Path) -> 
     assert checkpoint.digest == digest
 
 
-@pytest.mark.parametrize("name", [UNET, VAE, VAE_CONFIG, UNET_CONFIG])
+@pytest.mark.parametrize("name", [UNET, VAE, checkpoint_files.VAE_CONFIG, UNET_CONFIG])
 def test_a_broken_link_is_named_with_its_target(name: str, folder: Path) -> None:
     links = as_links(folder)
     target = (links / name).resolve()
@@ -209,7 +195,7 @@ def test_a_folder_that_is_a_broken_link_is_named(folder: Path) -> None:
     refusal(folder, f"{folder / 'sd-vae-ft-mse'} is a link to")
 
 
-@pytest.mark.parametrize("name", [UNET, VAE, CLIP_CONFIG])
+@pytest.mark.parametrize("name", [UNET, VAE, checkpoint_files.CLIP_CONFIG])
 def test_a_git_lfs_pointer_is_named_with_the_command_that_gets_the_file(name: str, folder: Path) -> None:
     (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n")
     refusal(folder, f"{name} is a Git LFS pointer", "git lfs pull")

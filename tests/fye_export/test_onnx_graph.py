@@ -138,9 +138,8 @@ def test_every_tensor_that_a_graph_reads_exists(model: onnx.ModelProto) -> None:
 
 def test_the_denoiser_holds_no_weights_of_portrait_tokens_or_the_discarded_half(bundle: Bundle) -> None:
     weights = weights_of(bundle, "denoiser")
-    assert weights and not [
-        name for name in weights if "clip_fc" in name or ".attn2.to_k." in name or ".attn2.to_v." in name
-    ]
+    unused = ("clip_fc", ".attn2.to_k.", ".attn2.to_v.")
+    assert weights and not [name for name in weights if any(part in name for part in unused)]
     assert operators(bundle, "denoiser")["Attention"] == 2 * SELF + CROSS + TEMPORAL
     assert operators(bundle, "denoiser_cond")["Attention"] == SELF + CROSS + TEMPORAL
     assert operators(bundle, "reference")["Attention"] == 2 * (SELF - 1)  # its last layer ends in the first norm
@@ -166,10 +165,8 @@ def test_the_onnx_runtime_variant_fuses_attention_and_expands_no_group_norm(grap
 def test_the_denoiser_equals_pytorch_for_1_and_32_frames(frames: int, bundle: Bundle, checkpoint: Checkpoint) -> None:
     rng = np.random.default_rng(frames)
     spec, sizes = graph_specs(checkpoint.config)["denoiser"], symbols(frames, 64, 72)
-    inputs = {
-        tensor.name: rng.standard_normal([sizes.get(dim, dim) for dim in tensor.shape], np.float32)
-        for tensor in spec.inputs
-    }
+    shapes = {tensor.name: [sizes.get(dim, dim) for dim in tensor.shape] for tensor in spec.inputs}
+    inputs = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     inputs["timestep"] = np.array([500])
     with torch.inference_mode():
         denoiser = spec.module(checkpoint.load("unet"))

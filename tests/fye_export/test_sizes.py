@@ -10,18 +10,8 @@ import torch
 from fye_export import random_checkpoint
 from fye_export.checkpoint import Checkpoint
 from fye_export.config import CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
-from tests.fye_export.checkpoint_files import (
-    CLIP_CONFIG,
-    FILES,
-    TINY,
-    UNET,
-    UNET_CONFIG,
-    VAE_CONFIG,
-    change,
-    configure,
-    read,
-    refusal,
-)
+from tests.fye_export import checkpoint_files
+from tests.fye_export.checkpoint_files import CLIP_CONFIG, TINY, UNET, UNET_CONFIG, VAE_CONFIG, change, refusal
 
 # settings, each of which contradicts the weights or the model
 WRONG = (
@@ -38,25 +28,18 @@ def test_the_recorded_checkpoint_opens_with_the_sizes_it_was_made_with(golden: P
     checkpoint = Checkpoint.open(golden / "ckpt")
     checkpoint.check()
     made = json.loads((golden / "tiny_config.json").read_text())
-    unet, vae = made["unet"], made["vae"]
+
+    def sizes(network: str, *names: str) -> dict[str, Any]:
+        channels = {"block_out_channels": tuple(made[network]["block_out_channels"])}
+        return channels | {name: made[network][name] for name in names}
+
+    unet = sizes("unet", "norm_num_groups", "norm_eps", "cross_attention_dim")
+    unet |= {"heads": made["unet"]["attention_head_dim"], "clip_dim": made["clip"]["hidden_size"]}
+    guider = sizes("lmk_guider") | {"out_channels": made["lmk_guider"]["conditioning_embedding_channels"]}
     assert checkpoint.config == ModelConfig(
-        unet=UNetConfig(
-            block_out_channels=tuple(unet["block_out_channels"]),
-            heads=unet["attention_head_dim"],
-            norm_num_groups=unet["norm_num_groups"],
-            norm_eps=unet["norm_eps"],
-            cross_attention_dim=unet["cross_attention_dim"],
-            clip_dim=made["clip"]["hidden_size"],
-        ),
-        lmk_guider=GuiderConfig(
-            block_out_channels=tuple(made["lmk_guider"]["block_out_channels"]),
-            out_channels=made["lmk_guider"]["conditioning_embedding_channels"],
-        ),
-        vae=VAEConfig(
-            block_out_channels=tuple(vae["block_out_channels"]),
-            layers_per_block=vae["layers_per_block"],
-            norm_num_groups=vae["norm_num_groups"],
-        ),
+        unet=UNetConfig(**unet),
+        lmk_guider=GuiderConfig(**guider),
+        vae=VAEConfig(**sizes("vae", "layers_per_block", "norm_num_groups")),
         image_encoder=CLIPConfig(**made["clip"]),
     )
 
@@ -81,7 +64,7 @@ def test_sizes_shown_by_weights_need_no_config_entry(folder: Path) -> None:
 
 @pytest.mark.parametrize("key", ["conv_in.weight", "clip_fc.weight", "down_blocks.0.resnets.0.conv1.weight"])
 def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, folder: Path) -> None:
-    shape = read(folder / UNET)[key].shape
+    shape = checkpoint_files.read(folder / UNET)[key].shape
     change(folder / UNET, lambda state: state.update({key: torch.zeros(1)}))
     refusal(folder, UNET, key)
     change(folder / UNET, lambda state: state.update({key: torch.zeros(*(2 * length for length in shape))}))
@@ -91,11 +74,10 @@ def test_a_missing_or_misshapen_tensor_that_gives_a_size_is_named(key: str, fold
 
 
 @pytest.mark.parametrize(
-    ("file", "setting", "value"),
-    [(file, *wrong) for file, settings in WRONG for wrong in settings.items()],
+    ("file", "setting", "value"), [(file, *wrong) for file, settings in WRONG for wrong in settings.items()]
 )
 def test_a_config_that_contradicts_weights_or_model_is_named(file: str, setting: str, value: Any, folder: Path) -> None:
-    configure(folder / file, **{setting: value})
+    checkpoint_files.configure(folder / file, **{setting: value})
     refusal(folder, file, setting)
 
 
@@ -112,7 +94,7 @@ def test_networks_of_different_models_are_told_apart(
 ) -> None:
     other = tmp_path / "other"
     random_checkpoint.write(other, replace(TINY, **changed))
-    part = Path(FILES[name]).parent if name != "lmk_guider" else FILES[name]
+    part = Path(checkpoint_files.FILES[name]).parent if name != "lmk_guider" else checkpoint_files.FILES[name]
     if name == "lmk_guider":
         shutil.copy(other / part, folder / part)
     else:

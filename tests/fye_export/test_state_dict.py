@@ -11,20 +11,8 @@ import torch
 from fye_export import random_checkpoint
 from fye_export.checkpoint import Checkpoint
 from fye_export.config import NETWORKS
-from tests.fye_export.checkpoint_files import (
-    CLIP,
-    FILES,
-    GUIDER,
-    TINY,
-    UNET,
-    VAE,
-    State,
-    assert_same_weights,
-    change,
-    read,
-    refusal,
-    write,
-)
+from tests.fye_export import checkpoint_files
+from tests.fye_export.checkpoint_files import CLIP, FILES, GUIDER, UNET, assert_same_weights, change, refusal, write
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
@@ -32,20 +20,20 @@ def test_all_file_formats_give_the_same_weights(suffix: str, folder: Path, tiny_
     for file in FILES.values():
         old = folder / file
         new = old.with_name("pytorch_model.bin") if file == CLIP and suffix == ".bin" else old.with_suffix(suffix)
-        state = read(old)
+        state = checkpoint_files.read(old)
         old.unlink()
         write(new, state)
     assert_same_weights(Checkpoint.open(folder), Checkpoint.open(tiny_checkpoint))
 
 
 def test_the_pickle_format_before_zip_files_is_read(folder: Path, tiny_checkpoint: Path) -> None:
-    torch.save(read(folder / UNET), folder / UNET, _use_new_zipfile_serialization=False)
+    torch.save(checkpoint_files.read(folder / UNET), folder / UNET, _use_new_zipfile_serialization=False)
     assert not zipfile.is_zipfile(folder / UNET)
     assert_same_weights(Checkpoint.open(folder), Checkpoint.open(tiny_checkpoint))
 
 
 def test_float32_and_float16_files_of_the_same_values_load_equal(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    random_checkpoint.write(tmp_path / "fp32", TINY, dtype=torch.float32)
+    random_checkpoint.write(tmp_path / "fp32", checkpoint_files.TINY, dtype=torch.float32)
     wide = Checkpoint.open(tmp_path / "fp32")
     assert {tensor.dtype for name in NETWORKS for tensor in wide.tensors(name).values()} == {torch.float32}
     assert_same_weights(wide, Checkpoint.open(tiny_checkpoint))
@@ -63,7 +51,7 @@ def test_bfloat16_is_accepted(folder: Path) -> None:
 def test_the_vaes_old_attention_names_are_understood(convolutions: bool, folder: Path, tiny_checkpoint: Path) -> None:
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
-    def age(state: State) -> State:
+    def age(state: checkpoint_files.State) -> checkpoint_files.State:
         aged = {}
         for key, value in state.items():
             if match := re.search(r"attentions\.0\.(to_q|to_k|to_v|to_out\.0)\.", key):
@@ -74,12 +62,12 @@ def test_the_vaes_old_attention_names_are_understood(convolutions: bool, folder:
         assert len(aged.keys() - state.keys()) == 16
         return aged
 
-    change(folder / VAE, age)
+    change(folder / checkpoint_files.VAE, age)
     assert_same_weights(Checkpoint.open(folder), Checkpoint.open(tiny_checkpoint))
 
 
 def test_position_ids_are_ignored(folder: Path, tiny_checkpoint: Path) -> None:
-    ids = torch.arange(TINY.image_encoder.tokens)[None]
+    ids = torch.arange(checkpoint_files.TINY.image_encoder.tokens)[None]
     change(folder / CLIP, lambda state: state.update({"vision_model.embeddings.position_ids": ids}))
     assert_same_weights(Checkpoint.open(folder), Checkpoint.open(tiny_checkpoint))
 
@@ -93,7 +81,7 @@ def test_position_ids_are_ignored(folder: Path, tiny_checkpoint: Path) -> None:
     ],
 )
 def test_wrappings_of_training_frameworks_are_removed(
-    wrap: Callable[[State], Any], folder: Path, tiny_checkpoint: Path
+    wrap: Callable[[checkpoint_files.State], Any], folder: Path, tiny_checkpoint: Path
 ) -> None:
     change(folder / UNET, wrap)
     assert_same_weights(Checkpoint.open(folder), Checkpoint.open(tiny_checkpoint))
@@ -118,7 +106,7 @@ class Malicious:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_pickle_does_not_run(zipped: bool, folder: Path, tmp_path: Path) -> None:
-    state: dict[str, Any] = {**read(folder / GUIDER), "x": Malicious(tmp_path / "ran")}
+    state: dict[str, Any] = {**checkpoint_files.read(folder / GUIDER), "x": Malicious(tmp_path / "ran")}
     torch.save(state, folder / GUIDER, _use_new_zipfile_serialization=zipped)
     message = refusal(folder, GUIDER, "mkdir", "only tensors")
     assert "weights_only" not in message  # torch's own message advises to unpickle everything

@@ -101,9 +101,7 @@ def test_forecast_step_reads_no_window_without_a_share(device: str) -> None:
     latents, *_, ring, _ = inputs(device, (1, 4, 3, 2, 5), 1, torch.float32)
     parts = torch.full((2, 4, 2, 2, 5), torch.nan, device=device)
     parts[0], parts[1, :, 1] = 2.0, 5.0
-    windows = [
-        Window(np.array(frames), np.array(weights)) for frames, weights in (([0, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]))
-    ]
+    windows = [Window(np.array(frames), np.array(w)) for frames, w in (([0, 1], [1.0, 1.0]), ([1, 2], [0.0, 1.0]))]
     shares = Blend(*(table.to(device) for table in blend(windows, 3)))
     row = numbers(Jump(0, 1, 0.0, (1.0,)), 1.0, 0, 1).to(device)
     forecast_step(latents, None, parts, ring, torch.zeros(1, dtype=torch.int32, device=device), row, blend=shares)
@@ -157,36 +155,29 @@ def test_forecast_step_takes_different_rows_for_face_and_background(device: str)
 def test_forecast_step_refuses_invalid_tensors(device: str) -> None:
     latents, u, c, ring, face = inputs(device, (1, 4, 2, 3, 3), 2, torch.float32)
     slot, row = torch.zeros(1, dtype=torch.int32, device=device), numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 2).to(device)
-    with pytest.raises(ValueError, match="contiguous"):
-        forecast_step(latents.mT, u, c, ring, slot, row)
-    with pytest.raises(ValueError, match="float32"):
-        forecast_step(latents.double(), u, c, ring, slot, row)
-    with pytest.raises(ValueError, match="predictions"):
-        forecast_step(latents, u[:, :, :1].contiguous(), c, ring, slot, row)
-    shares = Blend(torch.zeros((1, 2), dtype=torch.int32, device=device), torch.ones((1, 2), device=device))
-    for wrong_shares in (
-        Blend(shares.planes.long(), shares.shares),
-        Blend(shares.planes, shares.shares.double()),
-        Blend(shares.planes.repeat(2, 1), shares.shares),
-        Blend(shares.planes[:, :1].contiguous(), shares.shares[:, :1].contiguous()),
+    planes, ones = torch.zeros((1, 2), dtype=torch.int32, device=device), torch.ones((1, 2), device=device)
+    shares = Blend(planes, ones)
+    all_but_blend = latents, u, c, ring, slot, row, None
+    for message, *arguments in (
+        ("contiguous", latents.mT, u, c, ring, slot, row),
+        ("float32", latents.double(), u, c, ring, slot, row),
+        ("predictions", latents, u[:, :, :1].contiguous(), c, ring, slot, row),
+        ("a blend of 2 frames", *all_but_blend, Blend(planes.long(), ones)),
+        ("a blend of 2 frames", *all_but_blend, Blend(planes, ones.double())),
+        ("a blend of 2 frames", *all_but_blend, Blend(planes.repeat(2, 1), ones)),
+        ("a blend of 2 frames", *all_but_blend, Blend(*(table[:, :1].contiguous() for table in shares))),
+        ("predictions", latents, u, c.repeat(2, 1, 1, 1, 1), ring, slot, row, None, shares),
+        ("predictions", latents, u[..., :2, :].contiguous(), c[..., :2, :].contiguous(), ring, slot, row, None, shares),
+        ("contiguous", *all_but_blend, Blend(*(table.expand(2, -1) for table in shares))),
+        ("face mask", latents, u, c, ring, slot, row, face[:1]),
+        ("numbers must be", latents, u, c, ring, slot.long(), row),
+        ("numbers must be", latents, u, c, ring, slot.repeat(2), row),
+        ("numbers must be", latents, u, c, ring, slot, row[:, 1:].contiguous()),
+        ("numbers must be", latents, u, c, ring, slot, row.double()),
+        ("1 to 5 slots", latents, u, c, ring.repeat(3, 1, 1, 1, 1, 1), slot, row),
     ):
-        with pytest.raises(ValueError, match="a blend of 2 frames"):
-            forecast_step(latents, u, c, ring, slot, row, blend=wrong_shares)
-    for halves in ((u, c.repeat(2, 1, 1, 1, 1)), (u[:, :, :, :2].contiguous(), c[:, :, :, :2].contiguous())):
-        with pytest.raises(ValueError, match="predictions"):
-            forecast_step(latents, *halves, ring, slot, row, blend=shares)
-    with pytest.raises(ValueError, match="contiguous"):
-        forecast_step(
-            latents, u, c, ring, slot, row, blend=Blend(shares.planes.expand(2, -1), shares.shares.expand(2, -1))
-        )
-    with pytest.raises(ValueError, match="face mask"):
-        forecast_step(latents, u, c, ring, slot, row, face[:1])
-    for at, wrong in ((slot.long(), row), (slot.repeat(2), row), (slot, row[:, 1:].contiguous()), (slot, row.double())):
-        with pytest.raises(ValueError, match="numbers must be"):
-            forecast_step(latents, u, c, ring, at, wrong)
-    with pytest.raises(ValueError, match="1 to 5 slots"):
-        forecast_step(latents, u, c, ring.repeat(3, 1, 1, 1, 1, 1), slot, row)
-    with pytest.raises(ValueError, match="1 to 5 slots"):
-        numbers(Jump(0, 1, 1.0, (1.0,)), 1.0, 0, 6)
-    with pytest.raises(ValueError, match="2 quantities"):
-        numbers(Jump(0, 1, 1.0, (1.0, 1.0)), 1.0, 0, 1)
+        with pytest.raises(ValueError, match=message):
+            forecast_step(*arguments)
+    for message, weights, slots in (("1 to 5 slots", (1.0,), 6), ("2 quantities", (1.0, 1.0), 1)):
+        with pytest.raises(ValueError, match=message):
+            numbers(Jump(0, 1, 1.0, weights), 1.0, 0, slots)

@@ -31,9 +31,8 @@ def test_norm_silu_equals_group_norm_and_silu(
     x, weight, bias, time = inputs(device, shape, dtype)
     for more in (None, time, time[:1]):
         result = norm_silu(x, groups, weight, bias, 1e-5, more)
-        exact = reference(
-            x.double(), groups, weight.double(), bias.double(), 1e-5, None if more is None else more.double()
-        )
+        doubled = None if more is None else more.double()
+        exact = reference(x.double(), groups, weight.double(), bias.double(), 1e-5, doubled)
         torch.testing.assert_close(result.double(), exact, rtol=BOUNDS[dtype], atol=BOUNDS[dtype])
         assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
         assert torch.isfinite(result).all()
@@ -91,12 +90,12 @@ def test_norm_silu_normalises_each_frame_by_itself(device: str) -> None:
 
 def test_norm_silu_refuses_invalid_tensors(device: str) -> None:
     x, weight, bias, time = inputs(device, (2, 32, 4, 4))
-    with pytest.raises(ValueError, match="channels-last"):
-        norm_silu(x.contiguous(), 8, weight, bias)
-    with pytest.raises(ValueError, match="not a multiple of 5 groups"):
-        norm_silu(x, 5, weight, bias)
-    for weights in ((weight[:16], bias), (weight, torch.stack([bias, bias], dim=1)[:, 0])):
-        with pytest.raises(ValueError, match="weight and bias"):
-            norm_silu(x, 8, *weights)
-    with pytest.raises(ValueError, match="time must be"):
-        norm_silu(x, 8, weight, bias, 1e-5, time[:, :16])
+    for message, *given in (
+        ("channels-last", x.contiguous(), 8, weight, bias),
+        ("not a multiple of 5 groups", x, 5, weight, bias),
+        ("weight and bias", x, 8, weight[:16], bias),
+        ("weight and bias", x, 8, weight, torch.stack([bias, bias], dim=1)[:, 0]),
+        ("time must be", x, 8, weight, bias, 1e-5, time[:, :16]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            norm_silu(*given)

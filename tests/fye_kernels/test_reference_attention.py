@@ -101,21 +101,21 @@ def test_reference_attention_is_reproducible_and_finite_with_large_scores(device
 
 def test_reference_attention_refuses_invalid_tensors(device: str) -> None:
     q, k, v, rk, rv = inputs(device, 1, 8, 8, 2, 16)
-    with pytest.raises(ValueError, match="channels of all tensors must be contiguous"):
-        reference_attention(q.mT.contiguous().mT, k, v, rk, rv, 2)
-    with pytest.raises(ValueError, match="channels"):
-        reference_attention(q, k, v, rk[..., :16], rv, 2)
-    with pytest.raises(ValueError, match="float32"):
-        reference_attention(q, k.half(), v, rk, rv, 2)
-    with pytest.raises(ValueError, match="multiple of 3 heads"):
-        reference_attention(q, k, v, rk, rv, 3)
-    for keys, values, portrait in ((k[:, :4], v, rk), (k, v, rk[:, :4])):
-        with pytest.raises(ValueError, match="one shape"):
-            reference_attention(q, keys, values, portrait, rv, 2)
     two = torch.cat([k, k])
-    for keys, portrait, unconditional in ((two, rk, 0), (k, two, 0), (k, rk, 2), (k, rk, -1)):
-        with pytest.raises(ValueError, match="1 rows of queries"):
-            reference_attention(q, keys, keys, portrait, portrait, 2, unconditional)
+    for message, *given in (
+        ("channels of all tensors must be contiguous", q.mT.contiguous().mT, k, v, rk, rv, 2),
+        ("channels", q, k, v, rk[..., :16], rv, 2),
+        ("float32", q, k.half(), v, rk, rv, 2),
+        ("multiple of 3 heads", q, k, v, rk, rv, 3),
+        ("one shape", q, k[:, :4], v, rk, rv, 2),
+        ("one shape", q, k, v, rk[:, :4], rv, 2),
+        ("1 rows of queries", q, two, two, rk, rk, 2, 0),
+        ("1 rows of queries", q, k, k, two, two, 2, 0),
+        ("1 rows of queries", q, k, k, rk, rk, 2, 2),
+        ("1 rows of queries", q, k, k, rk, rk, 2, -1),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reference_attention(*given)
     for lse in (torch.empty(1, 2, 7), torch.empty(1, 2, 8).half(), torch.empty(1, 8, 2).mT):
         with pytest.raises(ValueError, match="lse must be"):
             reference_attention(q, k, v, rk, rv, 2, lse=lse.to(device))

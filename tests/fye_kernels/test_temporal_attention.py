@@ -80,13 +80,12 @@ def test_temporal_attention_is_the_same_with_any_positions_a_program(
 
 def test_temporal_attention_refuses_invalid_tensors(device: str) -> None:
     (q, k, v), biases = inputs(device, 1, 6, 4, 2, 8)
-    with pytest.raises(ValueError, match="6 rows are not clips of 4 frames"):
-        temporal_attention(q, k, v, 2, 4)
-    with pytest.raises(ValueError, match="1 to 32"):
-        temporal_attention(*(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33)
-    with pytest.raises(ValueError, match="contiguous"):
-        temporal_attention(q, k.transpose(0, 1).contiguous().transpose(0, 1), v, 2, 6)
-    with pytest.raises(ValueError, match="not a multiple of 3 heads"):
-        temporal_attention(q, k, v, 3, 6)
-    with pytest.raises(ValueError, match="biases"):
-        temporal_attention(q, k, v, 2, 6, biases[:, :5])
+    for message, *given in (
+        ("6 rows are not clips of 4 frames", q, k, v, 2, 4),
+        ("1 to 32", *(x.expand(6 * 33, -1, -1)[:33] for x in (q[:1], k[:1], v[:1])), 2, 33),
+        ("contiguous", q, k.transpose(0, 1).contiguous().transpose(0, 1), v, 2, 6),
+        ("not a multiple of 3 heads", q, k, v, 3, 6),
+        ("biases", q, k, v, 2, 6, biases[:, :5]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            temporal_attention(*given)

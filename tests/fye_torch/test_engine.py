@@ -26,6 +26,13 @@ from tests.fye_rt.backends import imitated_cuda
 
 pytest.importorskip("torch")
 
+import torch
+from safetensors.torch import save_file
+
+from fye_torch import engine as backend
+from fye_torch.graphs import SHAPES, Memory, Replayed
+from fye_torch.loop import Buffers, TorchWorkspace
+
 SIZES = {"frames": 3, "height": 64, "width": 72, "latent_height": 8, "latent_width": 9}
 # float32 in another order of additions, through up to 100 layers; see test_parity.py
 TOLERANCE = 1e-4
@@ -40,8 +47,6 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are opened anew, with PyTorch's own operations in the kernels' place."""
     modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
     monkeypatch.setattr(backend, "_shared", {})
     monkeypatch.setattr(backend, "_operations", lambda *given: modules.PLAIN)
 
@@ -81,8 +86,6 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
 
 def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, plain: None) -> None:
     modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
         assert_equals_onnx_runtime(bundle, graph)
         opened = backend.open_engine(bundle, graph, Settings())
@@ -94,10 +97,6 @@ def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, plain
 def test_float32_is_not_rounded_to_tf32_and_half_precision_changes_no_setting(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
-    from fye_torch import engine as backend
-
     def switches() -> tuple[str, str]:
         return torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
 
@@ -123,11 +122,7 @@ def test_float32_is_not_rounded_to_tf32_and_half_precision_changes_no_setting(
 
 @pytest.mark.parametrize(("compute", "own"), [("fp16", True), ("bf16", True), ("fp32", False)])
 def test_float32_attention_is_that_of_pytorch(compute: str, own: bool) -> None:
-    import torch
-
     modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-
     operations = backend._operations(torch.device("cuda"), compute)
     for name in ("reference_attention", "temporal_attention"):
         assert getattr(operations, name) is getattr(modules.KERNELS if own else modules.PLAIN, name)
@@ -139,7 +134,6 @@ def test_float32_attention_is_that_of_pytorch(compute: str, own: bool) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("graph", ["reference", "denoiser", "vae_decoder"])
 def test_float32_on_a_gpu_is_float32(bundle: Bundle, graph: str) -> None:
-    torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU that PyTorch can use")
     assert_equals_onnx_runtime(bundle, graph)
@@ -180,8 +174,6 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
 def test_latents_denoised_on_the_device_equal_those_of_the_host(
     bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    from fye_torch import engine as backend
-
     random = np.random.default_rng(1)
     portrait, images = random.integers(0, 256, (64, 64, 3), np.uint8), random.integers(0, 256, (7, 64, 64, 3), np.uint8)
     face = random.random((7, 8, 8)) < 0.5
@@ -218,8 +210,6 @@ class Ways:
         self.face = np.random.default_rng(2).random((frames, 5, 6)) < 0.5
 
     def host(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0) -> HostWorkspace:
-        import torch
-
         def evaluate(latents: Any, timestep: int, frames: Any) -> Any:
             self.seen["host"].append(frames.tolist())
             unconditional, conditional = (half.numpy() for half in network(torch.from_numpy(latents), timestep))
@@ -229,10 +219,7 @@ class Ways:
         return HostWorkspace(evaluate, steps.timesteps.tolist(), self.windows, guidance, forecaster.ring, face)
 
     def device(self, steps: Schedule, forecaster: Forecaster, guidance: float = 2.0, operations: Any = None) -> Any:
-        import torch
-
         modules = pytest.importorskip("fye_torch.modules")
-        from fye_torch.loop import Buffers, TorchWorkspace
 
         def inputs(frames: Any) -> dict[str, Any]:
             self.seen["device"].append(frames.tolist())
@@ -342,21 +329,17 @@ def test_a_prediction_on_the_device_that_is_not_finite_is_named_with_its_window(
 
 
 def test_graphs_share_the_networks_they_have_in_common(bundle: Bundle) -> None:
-    from fye_torch.engine import open_engine
-
     settings = Settings(threads=1)
-    engines = [open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
+    engines = [backend.open_engine(bundle, graph, settings) for graph in ("denoiser", "denoiser_cond", "reference")]
     unets = {id(engine.module.unet) for engine in engines}
     assert len(unets) == 1
-    other = open_engine(replace(bundle, digest="another bundle's"), "denoiser", settings)
+    other = backend.open_engine(replace(bundle, digest="another bundle's"), "denoiser", settings)
     assert id(other.module.unet) not in unets
 
 
 def test_constants_of_the_unconditional_half_come_from_the_bundle(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fye_torch import engine as backend
-
     stored = {name: 0 * x + 7 for name, x in backend._tensors(bundle, ("unet.",)).items() if "unconditional" in name}
     kept = backend._tensors
     monkeypatch.setattr(backend, "_shared", {})
@@ -366,11 +349,6 @@ def test_constants_of_the_unconditional_half_come_from_the_bundle(
 
 
 def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    from fye_torch import engine as backend
-
     one, two = torch.ones(2), torch.full((3,), 2.0)
     save_file({"unet.one": one, "vae.two": two}, tmp_path / "weights.safetensors")
     shared = {"unet.again": "unet.one", "unet.two": "vae.two", "vae.one": "unet.one"}
@@ -382,24 +360,19 @@ def test_a_shared_tensor_is_loaded_under_each_of_its_names(tmp_path: Path) -> No
 
 
 def test_weights_of_other_networks_are_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fye_torch import engine as backend
-
     kept = backend._tensors
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_tensors", lambda *given: {k: v[..., :1] for k, v in kept(*given).items()})
-    with pytest.raises(BackendError, match="weights don't fit the networks"):
-        backend.open_engine(bundle, "guider", Settings())
     more = {"lmk_guider.more": next(iter(kept(bundle, ("lmk_guider.",)).values()))}
-    monkeypatch.setattr(backend, "_tensors", lambda *given: kept(*given) | more)
-    with pytest.raises(BackendError, match="no network has more"):
-        backend.open_engine(bundle, "guider", Settings())
+    for tensors, message in (
+        (lambda *given: {k: v[..., :1] for k, v in kept(*given).items()}, "weights don't fit the networks"),
+        (lambda *given: kept(*given) | more, "no network has more"),
+    ):
+        monkeypatch.setattr(backend, "_tensors", tensors)
+        with pytest.raises(BackendError, match=message):
+            backend.open_engine(bundle, "guider", Settings())
 
 
 def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from fye_torch.graphs import Memory, Replayed
-
     graphs = imitated_cuda.install(monkeypatch)
     runs = []
 
@@ -427,10 +400,6 @@ def test_evaluations_are_replayed_from_the_second_run_of_a_shape_on(monkeypatch:
 
 
 def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from fye_torch.graphs import SHAPES, Memory, Replayed
-
     graphs = imitated_cuda.install(monkeypatch)
     replayed = Replayed(torch.neg, Memory(), varying=1)
     for _ in range(2):
@@ -454,8 +423,6 @@ def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.Monkey
 def test_a_clip_of_replayed_graphs_equals_one_without(
     bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], lengths: set[int]
 ) -> None:
-    from fye_torch.graphs import Memory
-
     random = np.random.default_rng(1)
     portraits, images = random.integers(0, 256, (2, 64, 64, 3), np.uint8), random.integers(0, 256, (9, 64, 64, 3), "u1")
     options = Options(**{"steps": 6, **settings})
@@ -484,8 +451,6 @@ def test_a_clip_of_replayed_graphs_equals_one_without(
 def test_clips_of_one_shape_with_different_methods_share_an_engine(
     bundle: Bundle, plain: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fye_torch.graphs import SHAPES
-
     methods = [
         Forecast(method="newton", order=order, evaluations=5, face_mask=masked or None)
         for order, masked in ((1, False), (1, True), (2, False), (2, True), (1, False))
@@ -513,26 +478,17 @@ def test_clips_of_one_shape_with_different_methods_share_an_engine(
 
 def test_an_evaluation_is_one_graph_and_a_jump_one_kernel(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pytest.importorskip("fye_torch.modules")
-    from fye_torch import engine as backend
-    from fye_torch.graphs import Memory
-
-    evaluations, jumps = [], []
-
-    def counted(*given: Any) -> None:
-        jumps.append(given)
-        modules.PLAIN.forecast_step(*given)
-
-    def forward(*given: Any) -> Any:
-        evaluations.append(given)
-        return smooth("denoiser", *given)
-
+    evaluations, jumps, plain = [], [], modules.PLAIN
+    counted = replace(plain, forecast_step=lambda *given: (jumps.append(given), plain.forecast_step(*given))[1])
     monkeypatch.setattr(backend, "_shared", {})
-    monkeypatch.setattr(backend, "_operations", lambda *given: replace(modules.PLAIN, forecast_step=counted))
+    monkeypatch.setattr(backend, "_operations", lambda *given: counted)
     (graphs, blank) = imitated_cuda.install(monkeypatch), np.zeros((3, 64, 64, 3), np.uint8)
     with Animator(bundle, "torch", compute="fp32", threads=1) as animator:
         engine: Any = animator.graphs.engine("denoiser")
         engine._memory = Memory()
-        monkeypatch.setattr(engine.module, "forward", forward)
+        monkeypatch.setattr(
+            engine.module, "forward", lambda *given: (evaluations.append(given), smooth("denoiser", *given))[1]
+        )
         states = animator.encode_portrait(blank[0]), animator.encode_motion(blank)
         for _ in range(3):
             animator.denoise(*states, options=Options(steps=7))
@@ -607,12 +563,8 @@ def test_a_piece_is_decoded_while_the_next_one_is_denoised(
 
 
 def test_only_denoisers_on_a_gpu_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     from fye_export.graphs import graph_specs
     from fye_export.random_checkpoint import PRESETS
-    from fye_torch import engine as backend
-    from fye_torch.graphs import Replayed
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     for name, spec in graph_specs(PRESETS["tiny"]).items():

@@ -43,9 +43,7 @@ class OneChunk:
         return Choice(np.zeros_like(numbers), numbers, np.zeros_like(numbers), np.ones((portraits, targets), np.int64))
 
 
-def test_the_autoencoder_trains_on_crops_first_and_whole_frames_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_autoencoder_trains_on_crops_first_and_whole_frames_later(monkeypatch: pytest.MonkeyPatch) -> None:
     preset = PRESETS["tiny"]
     stage = replace(preset.stages["vae"], steps=10, portraits=8, targets=1, crop=32)
     chunk = draw_chunk(Order(seed=0, identities=2, frames=2, size=64, clip_side=32), 0)

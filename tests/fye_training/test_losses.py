@@ -2,15 +2,8 @@ import pytest
 import torch
 
 from fye_rt.schedule import SchedulerConfig, schedule
-from fye_training.losses import (
-    alpha_bars,
-    emphasis,
-    facial_loss,
-    kl_divergence,
-    reconstruction_loss,
-    shared_noise,
-    v_target,
-)
+from fye_training import losses
+from fye_training.losses import facial_loss, kl_divergence, reconstruction_loss, v_target
 
 
 def test_the_facial_loss_has_its_closed_form() -> None:
@@ -24,12 +17,12 @@ def test_the_facial_loss_has_its_closed_form() -> None:
 
 def test_the_facial_loss_weighs_errors_by_the_masks_around_them() -> None:
     target, mask = torch.zeros(2, 4, 1, 2), torch.tensor([[[1.0, 0]]]).expand(2, 1, 2)
-    losses = []
+    values = []
     for pixel in (0, 1):
         prediction = target.clone()
         prediction[..., pixel] = 1
-        losses.append(facial_loss(prediction, target, mask, mask, (2.0, 0.5)).item())
-    assert losses == pytest.approx([3.5 / 2, 1 / 2])
+        values.append(facial_loss(prediction, target, mask, mask, (2.0, 0.5)).item())
+    assert values == pytest.approx([3.5 / 2, 1 / 2])
 
 
 def test_half_a_latent_pixel_in_the_mask_counts_half() -> None:
@@ -55,13 +48,12 @@ def test_a_ddim_step_with_the_true_v_leads_towards_the_clean_latents() -> None:
         noisy, v = v_target(clean, noise, power)
         x0, epsilon = power.sqrt() * noisy - (1 - power).sqrt() * v, power.sqrt() * v + (1 - power).sqrt() * noisy
         torch.testing.assert_close(x0, clean)
-        torch.testing.assert_close(
-            previous**0.5 * x0 + (1 - previous) ** 0.5 * epsilon, v_target(clean, noise, torch.tensor(previous))[0]
-        )
+        moved = previous**0.5 * x0 + (1 - previous) ** 0.5 * epsilon
+        torch.testing.assert_close(moved, v_target(clean, noise, torch.tensor(previous))[0])
 
 
 def test_the_noisiest_training_step_holds_nothing_of_the_picture() -> None:
-    powers = alpha_bars()
+    powers = losses.alpha_bars()
     assert powers.shape == (1000,) and powers[-1] == 0
     clean, noise = torch.ones(4, 1, 1), torch.zeros(4, 1, 1)
     noisy, v = v_target(clean, noise, powers[-1])
@@ -79,14 +71,14 @@ def test_the_reconstruction_loss_sees_blur_and_colour() -> None:
 
 def test_the_reconstruction_loss_counts_a_face_more() -> None:
     target = torch.zeros(1, 3, 8, 24)
-    weight = emphasis(torch.tensor([[[1.0, 0, 0]]]), torch.tensor([[[1.0, 0.5, 0]]]), (4.0, 2.0))
+    weight = losses.emphasis(torch.tensor([[[1.0, 0, 0]]]), torch.tensor([[[1.0, 0.5, 0]]]), (4.0, 2.0))
     assert weight.tolist() == [[[7, 2, 1]]]
-    losses = []
+    values = []
     for block in range(3):
         wrong = target.clone()
         wrong[..., 8 * block + 2 : 8 * block + 6] = 1  # inside the block, so that its edges are too
-        losses.append(reconstruction_loss(wrong, target, weight).item())
-    assert losses == pytest.approx([7 * losses[2], 2 * losses[2], losses[2]])
+        values.append(reconstruction_loss(wrong, target, weight).item())
+    assert values == pytest.approx([7 * values[2], 2 * values[2], values[2]])
 
 
 def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:
@@ -97,7 +89,7 @@ def test_the_divergence_from_the_standard_normal_has_its_closed_form() -> None:
 
 
 def test_frames_share_a_part_of_their_noise_that_is_drawn_for_each_clip() -> None:
-    noise = shared_noise((300, 4, 4, 8, 8), torch.Generator().manual_seed(0))
+    noise = losses.shared_noise((300, 4, 4, 8, 8), torch.Generator().manual_seed(0))
     assert noise.std().item() == pytest.approx(1, abs=0.01)
     shares = (noise[:, 0] * noise[:, 1]).mean(dim=(1, 2, 3))  # each from 256 products: within 0.1 of what was drawn
     assert shares.mean().item() == pytest.approx(0.5, abs=0.06)

@@ -60,9 +60,8 @@ def test_the_expression_mask_holds_eyes_brows_and_mouth_with_a_margin() -> None:
 def test_the_face_mask_holds_the_features_and_not_the_corners() -> None:
     points = pixels()
     faces, expressions = masks.face_mask(points, SIZE), masks.expression_mask(points, SIZE)
-    assert all(
-        inside(mask, frame[[1, 9, 13, 159, 386]]).min() == 1.0 for mask, frame in zip(faces, points, strict=True)
-    )
+    features = [1, 9, 13, 159, 386]
+    assert all(inside(mask, frame[features]).min() == 1.0 for mask, frame in zip(faces, points, strict=True))
     assert faces[:, 0, 0].max() == 0.0
     share = expressions.mean(axis=(1, 2)) / faces.mean(axis=(1, 2))
     assert (share > 0.08).all() and (share < 0.6).all()

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,8 @@ def encode(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool(ORDER, WINDOW, STEPS, encode)
-    yield pool
-    pool.close()
+    with closing(Pool(ORDER, WINDOW, STEPS, encode)) as pool:
+        yield pool
 
 
 def same(first: Chunk, second: Chunk) -> bool:
@@ -63,11 +63,8 @@ def test_the_window_starts_with_two_chunks_grows_and_then_slides(pool: Pool) -> 
 def test_a_pool_started_later_has_the_window_of_a_running_one(pool: Pool) -> None:
     for step in range(6):
         running = pool.window(step)
-    later = Pool(ORDER, WINDOW, STEPS, encode)
-    try:
+    with closing(Pool(ORDER, WINDOW, STEPS, encode)) as later:
         assert all(same(a, b) for a, b in zip(running, later.window(5), strict=True))
-    finally:
-        later.close()
 
 
 def test_latents_belong_to_their_frames(pool: Pool) -> None:
@@ -88,9 +85,6 @@ def test_a_batch_has_different_identities_and_no_neutral_targets(pool: Pool) -> 
 
 
 def test_a_batch_of_clips_has_consecutive_frames_and_the_neutral_portrait() -> None:
-    pool = Pool(CLIPS, WINDOW, STEPS)
-    try:
+    with closing(Pool(CLIPS, WINDOW, STEPS)) as pool:
         choice = pool.choose(0, 2, 4)
-    finally:
-        pool.close()
     assert choice.targets.tolist() == [[1, 2, 3, 4]] * 2 and choice.portrait.tolist() == [0, 0]

@@ -6,38 +6,18 @@ import pytest
 from fye_rt.landmarks.draw import EDGES
 from fye_rt.landmarks.geometry import load_geometry
 from fye_rt.landmarks.retarget import LEFT_EYE, RIGHT_EYE
-from fye_training.topology import (
-    BROWS,
-    CHEEKS,
-    EYES,
-    FACE_OVAL,
-    HANDLES,
-    IRISES,
-    LIPS,
-    LOWER_BROW,
-    LOWER_LID,
-    LOWER_LIP_INNER,
-    LOWER_LIP_OUTER,
-    MOUTH,
-    UPPER_BROW,
-    UPPER_LID,
-    UPPER_LIP_INNER,
-    UPPER_LIP_OUTER,
-    Indices,
-    canonical_face,
-    interpolation,
-    spread,
-)
+from fye_training import topology
+from fye_training.topology import BROWS, EYES, FACE_OVAL, HANDLES, LOWER_BROW, UPPER_BROW, canonical_face, spread
 
-LIP_CONTOURS = (UPPER_LIP_OUTER, UPPER_LIP_INNER, LOWER_LIP_INNER, LOWER_LIP_OUTER)
-PAIRS = (UPPER_LID, LOWER_LID, UPPER_BROW, LOWER_BROW)
+LIP_CONTOURS = [getattr(topology, f"{lip}_LIP_{side}") for lip in ("UPPER", "LOWER") for side in ("OUTER", "INNER")]
+PAIRS = (topology.UPPER_LID, topology.LOWER_LID, UPPER_BROW, LOWER_BROW)
 
 
-def edges(contour: Indices) -> set[frozenset[int]]:
+def edges(contour: topology.Indices) -> set[frozenset[int]]:
     return {frozenset(pair) for pair in zip(contour.tolist(), contour[1:].tolist(), strict=False)}
 
 
-def closed(loop: Indices) -> set[frozenset[int]]:
+def closed(loop: topology.Indices) -> set[frozenset[int]]:
     return edges(np.append(loop, loop[0]))
 
 
@@ -70,7 +50,7 @@ def test_contours_are_mirror_images_of_each_other() -> None:
     mirror = canonical_face().mirror
     for contour in LIP_CONTOURS:
         np.testing.assert_array_equal(mirror[contour], contour[::-1])
-    for right, left in (*PAIRS, CHEEKS):
+    for right, left in (*PAIRS, topology.CHEEKS):
         np.testing.assert_array_equal(mirror[right], left)
         assert (canonical_face().mesh[left, 0] > 0.0).all()  # the person's left lies at the picture's right
     np.testing.assert_array_equal(np.sort(mirror[HANDLES]), HANDLES)
@@ -81,13 +61,13 @@ def test_contours_run_along_edges_of_the_mesh() -> None:
     mesh = {frozenset((int(t[i]), int(t[i - 1]))) for t in triangles for i in range(3)}
     for contour in (*LIP_CONTOURS, *(side for pair in PAIRS for side in pair)):
         assert edges(contour) <= mesh
-    assert closed(FACE_OVAL) <= mesh and closed(LIPS) <= mesh
+    assert closed(FACE_OVAL) <= mesh and closed(topology.LIPS) <= mesh
 
 
 def test_eyes_brows_and_mouth_are_those_that_landmark_images_show() -> None:
     drawn = {frozenset((start, end)) for start, end, colour in EDGES if any(colour)}
     brow_lines = set().union(*(edges(side) for pair in (UPPER_BROW, LOWER_BROW) for side in pair))
-    assert set().union(*map(closed, EYES)) | closed(MOUTH) | brow_lines == drawn
+    assert set().union(*map(closed, EYES)) | closed(topology.MOUTH) | brow_lines == drawn
     oval = {frozenset((start, end)) for start, end, colour in EDGES if not any(colour)}
     assert oval < closed(FACE_OVAL)
     for brow, upper, lower in zip(BROWS, UPPER_BROW, LOWER_BROW, strict=True):
@@ -95,18 +75,18 @@ def test_eyes_brows_and_mouth_are_those_that_landmark_images_show() -> None:
 
 
 def test_eyes_are_those_that_retargeting_keeps_the_irises_in() -> None:
-    for eye, iris, (points, contour) in zip(EYES, IRISES, (RIGHT_EYE, LEFT_EYE), strict=True):
+    for eye, iris, (points, contour) in zip(EYES, topology.IRISES, (RIGHT_EYE, LEFT_EYE), strict=True):
         assert set(eye) == set(contour) and iris == points
 
 
 def test_values_at_the_handles_stay_and_spread_evenly_between_them() -> None:
     # atol: a solve with 468 unknowns in float64
-    np.testing.assert_allclose(interpolation().sum(axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(topology.interpolation().sum(axis=1), 1.0, atol=1e-12)
     values = np.random.default_rng(0).normal(size=(468, 2))
     smooth = spread(values)
     np.testing.assert_array_equal(smooth[HANDLES], values[HANDLES])
     # tension keeps the swing beside a lone handle small; bending alone reaches 2.3
-    assert np.abs(interpolation()).max() < 1.5
+    assert np.abs(topology.interpolation()).max() < 1.5
 
 
 def test_spread_values_are_symmetric() -> None:

@@ -16,11 +16,6 @@ pytestmark = [pytest.mark.usefixtures("opencv"), pytest.mark.slow]
 TINY = ["--preset", "tiny", "--device", "cpu", "--quiet"]
 
 
-def losses(run: Path, stage: str) -> list[float]:
-    entries = [json.loads(line) for line in (run / f"{stage}.jsonl").read_text().splitlines()]
-    return [entry["loss"] for entry in entries if "loss" in entry]
-
-
 def continued(run: Path, folder: Path, *stages: str) -> list[str]:
     """Arguments of a training in a new folder, which has these stages of another run."""
     folder.mkdir()
@@ -114,21 +109,16 @@ def test_training_starts_from_a_bundle(tmp_path: Path, capsys: pytest.CaptureFix
     assert train.main([*command, "--preset", "mini"]) == 2 and "--preset" in capsys.readouterr().err
 
 
-def test_stopped_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
-    arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae"]
-    for steps in (7, 23, 40):
+@pytest.mark.parametrize(("stage", "before", "stops"), [("vae", (), (7, 23, 40)), ("image", ("vae",), (11, 40))])
+def test_stopped_training_resumes_to_the_same_weights(
+    stage: str, before: tuple[str, ...], stops: tuple[int, ...], run: Path, tmp_path: Path
+) -> None:
+    arguments = [*continued(run, tmp_path / "run", *before), "--stage", stage]
+    for steps in stops:
         assert train.main([*arguments, "--stop-at", str(steps)]) == 0
-    whole, parts = (loop.read(folder / "vae.pt") for folder in (run, tmp_path / "run"))
-    assert all(torch.equal(whole["averaged"][key], parts["averaged"][key]) for key in whole["averaged"])
-    assert all(torch.equal(whole["module"][key], parts["module"][key]) for key in whole["module"])
-
-
-def test_the_stopped_image_stage_resumes_to_the_same_weights(run: Path, tmp_path: Path) -> None:
-    arguments = continued(run, tmp_path / "run", "vae")
-    for steps in (11, 40):
-        assert train.main([*arguments, "--stage", "image", "--stop-at", str(steps)]) == 0
-    whole, parts = (loop.read(folder / "image.pt")["averaged"] for folder in (run, tmp_path / "run"))
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    whole, parts = (loop.read(folder / f"{stage}.pt") for folder in (run, tmp_path / "run"))
+    for kind in ("averaged", "module"):
+        assert all(torch.equal(whole[kind][key], parts[kind][key]) for key in whole[kind])
 
 
 def test_the_facial_loss_can_be_turned_off(run: Path, tmp_path: Path) -> None:
@@ -155,7 +145,8 @@ def test_motion_modules_can_learn_from_neighbouring_frames_alone(run: Path, tmp_
 def test_training_from_nothing_lowers_the_loss(tmp_path: Path) -> None:
     arguments = [*TINY, "--run", str(tmp_path / "run"), "--stage", "vae", "--steps", "vae=150"]
     assert train.main(arguments) == 0
-    falling = losses(tmp_path / "run", "vae")  # means of 50 steps
+    entries = map(json.loads, (tmp_path / "run" / "vae.jsonl").read_text().splitlines())
+    falling = [entry["loss"] for entry in entries if "loss" in entry]  # means of 50 steps
     assert falling[0] > falling[1] > falling[2] and falling[2] < 0.85 * falling[0]
 
 

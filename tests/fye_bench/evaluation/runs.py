@@ -72,12 +72,8 @@ def write_run(
     rows = [_row(n, worse, noise, random, n not in without_truth, (failed or {}).get(n)) for n in range(pairs)]
     found = {"format": "fye-eval", "version": 1, **_found(rows, about, side, frames)}
     (folder / "results.json").write_text(json.dumps(found))
-    performance = {
-        "environment": ENVIRONMENT,
-        "pairs": {row["pair"]: _cost(n, seconds) for n, row in enumerate(rows) if row["error"] is None},
-        "summary": {},
-        "seconds": seconds * pairs,
-    }
+    costs = {row["pair"]: _cost(n, seconds) for n, row in enumerate(rows) if row["error"] is None}
+    performance = {"environment": ENVIRONMENT, "pairs": costs, "summary": {}, "seconds": seconds * pairs}
     (folder / "performance.json").write_text(json.dumps(performance))
     for name in ("clips", "sheets"):
         (folder / name).mkdir()
@@ -106,16 +102,11 @@ def _found(rows: list[dict[str, Any]], about: dict[str, Any], side: int, frames:
     }
     good = [row for row in rows if row["error"] is None]
     summary = {
-        group: {name: mean([_value(good[i], name) for i in chosen]) for name in MEASURED}
-        for group, chosen in groups(good).items()
+        group: {name: mean(np.array([good[i]["metrics"][name] for i in chosen], float).tolist()) for name in MEASURED}
+        for group, chosen in groups(good).items()  # None becomes NaN
     }
     options = run["options"] | about.get("options", {})
     return {"run": run | about | {"options": options}, "pairs": rows, "summary": summary}
-
-
-def _value(row: dict[str, Any], name: str) -> float:
-    value = row["metrics"].get(name)
-    return float("nan") if value is None else value
 
 
 def _row(
@@ -135,19 +126,10 @@ def _row(
         metrics["mouth_correlation"] = None  # the mouth of a still face never moves
     family, kind = FAMILIES[n % 4], KINDS[n % 5]
     portrait, motion = f"{family}-{n:02}", f"{kind.replace(' ', '-')}-{n % 7}"
-    return {
-        "pair": f"{portrait}--{motion}",
-        "portrait": portrait,
-        "motion": motion,
-        "family": family,
-        "kind": kind,
-        "mode": "self" if truth else "cross",
-        "truth": "drawn" if truth else "none",
-        "frames": None if error else 3,
-        "evaluations": None if error else 30,
-        "metrics": {} if error else metrics,
-        "error": error,
-    }
+    mode, known = ("self", "drawn") if truth else ("cross", "none")
+    pair = {"pair": f"{portrait}--{motion}", "portrait": portrait, "motion": motion, "family": family, "kind": kind}
+    made = {"frames": None, "evaluations": None, "metrics": {}} if error else {"frames": 3, "evaluations": 30}
+    return pair | {"mode": mode, "truth": known} | {"metrics": metrics} | made | {"error": error}
 
 
 def _cost(n: int, seconds: float) -> dict[str, Any]:

@@ -111,27 +111,22 @@ def test_reference_tokens_are_the_recorded_ones(recorded: Baseline, arrays: Mapp
 
 
 @pytest.mark.parametrize(
-    ("inputs", "reference", "timestep", "guided", "output"),
+    ("size", "reference", "way", "timestep"),
     [
-        ("", "ref.latents", 999, True, "out.cfg.t999"),
-        ("", "ref.latents", 366, True, "out.cfg.t366"),
-        ("", "ref.latents", 999, False, "out.nocfg_ref.t999"),
-        ("hw12x20.", "hw12x20.ref_latents", 500, True, "hw12x20.out.cfg.t500"),
-        ("hw16x24.", "hw16x24.ref_latents", 500, True, "hw16x24.out.cfg.t500"),
+        ("", "ref.latents", "cfg", 999),
+        ("", "ref.latents", "cfg", 366),
+        ("", "ref.latents", "nocfg_ref", 999),
+        ("hw12x20.", "hw12x20.ref_latents", "cfg", 500),
+        ("hw16x24.", "hw16x24.ref_latents", "cfg", 500),
     ],
 )
 def test_evaluation_gives_the_recorded_prediction(
-    recorded: Baseline,
-    arrays: Mapping[str, Tensor],
-    inputs: str,
-    reference: str,
-    timestep: int,
-    guided: bool,
-    output: str,
+    recorded: Baseline, arrays: Mapping[str, Tensor], size: str, reference: str, way: str, timestep: int
 ) -> None:
     portrait = recorded_portrait(recorded, arrays, reference)
-    latents, features = arrays[f"{inputs}latents"], arrays[f"{inputs}lmk_fea"]
-    assert_near(recorded.evaluate(latents, timestep, features, portrait, guided=guided), arrays[output], ROUNDING)
+    latents, features = arrays[f"{size}latents"], arrays[f"{size}lmk_fea"]
+    made = recorded.evaluate(latents, timestep, features, portrait, guided=way == "cfg")
+    assert_near(made, arrays[f"{size}out.{way}.t{timestep}"], ROUNDING)
 
 
 @pytest.mark.slow

@@ -34,9 +34,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield measured
 
 
-def test_each_round_measures_every_chunk_in_rotated_order(
-    order: list[int],
-) -> None:
+def test_each_round_measures_every_chunk_in_rotated_order(order: list[int]) -> None:
     rows = list(measure(Path("bundle"), [("onnxruntime", "fp32")], [(64, 72)], (1, 2, 4), rounds=3))
     assert order == [1, 2, 4, 2, 4, 1, 4, 1, 2]
     assert [(row["size"], row["chunk"]) for row in rows] == [((64, 72), 1), ((64, 72), 2), ((64, 72), 4)]

@@ -54,15 +54,13 @@ def test_low_memory_frees_the_reference_network_and_clip_before_denoising() -> N
 
 def test_the_committed_result_has_the_table_s_clips_and_the_released_weights() -> None:
     result = json.loads((ROOT / "bench/results/gpu_memory.json").read_text())
-    assert {(clip["size"], clip["frames"]) for clip in result["clips"]} >= {
-        ("512x512", frames) for frames in (8, 16, 24)
-    }
+    clips = {(clip["size"], clip["frames"]) for clip in result["clips"]}
+    assert clips >= {("512x512", frames) for frames in (8, 16, 24)}
     page = (ROOT / "docs/measurements/gpu-memory.md").read_text()
     for clip in result["clips"]:
         assert sum(clip["weights_bytes"].values()) == pytest.approx(2.56e9 * 2, rel=0.01)
-        row = next(
-            line for line in page.splitlines() if line.startswith(f"| {clip['size']}, {clip['frames']} frames |")
-        )
+        start = f"| {clip['size']}, {clip['frames']} frames |"
+        row = next(line for line in page.splitlines() if line.startswith(start))
         for total in ("all_open_bytes", "low_memory_bytes"):
             assert f"{clip[total] / 2**30:.1f} GiB" in row
 

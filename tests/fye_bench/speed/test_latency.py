@@ -72,19 +72,16 @@ def test_the_default_clip_of_the_benchmark_is_the_documented_one() -> None:
     assert (mid.unet.heads, mid.unet.cross_attention_dim, mid.image_encoder.tokens) == (8, 768, 257)
 
 
-def test_a_bundle_without_its_checkpoint_is_refused(golden_bundle: Path) -> None:
-    with pytest.raises(OptionError, match="belong together"):
-        main(["--bundle", str(golden_bundle)])
-
-
-def test_a_bundle_of_another_checkpoint_is_refused(tiny_bundle: Path, golden_checkpoint: Path) -> None:
-    with pytest.raises(OptionError, match="was not exported from"):
-        main(["--bundle", str(tiny_bundle), "--checkpoint", str(golden_checkpoint)])
-
-
-def test_a_missing_bundle_is_refused(golden_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle"):
-        main(["--bundle", str(tmp_path / "none"), "--checkpoint", str(golden_checkpoint)])
+def test_a_bundle_that_is_missing_or_does_not_fit_its_checkpoint_is_refused(
+    pair: list[str], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for arguments, error, message in (
+        (pair[:2], OptionError, "belong together"),
+        (["--bundle", str(tiny_bundle), *pair[2:]], OptionError, "was not exported from"),
+        (["--bundle", str(tmp_path / "none"), *pair[2:]], BundleError, "is not a bundle"),
+    ):
+        with pytest.raises(error, match=message):
+            main(arguments)
 
 
 def test_a_result_that_could_not_be_written_is_refused_before_the_work(pair: list[str], tmp_path: Path) -> None:

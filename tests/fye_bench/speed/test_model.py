@@ -1,7 +1,7 @@
 """The model that `fye bench` makes is made once, kept, and made again only where it has to be."""
 
 import shutil
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,11 +122,8 @@ def test_an_export_that_was_cut_short_goes_on_with_its_checkpoint(
 
 
 def test_two_concurrent_calls_export_the_model_once(making: Making) -> None:
-    threads = [threading.Thread(target=making.find) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: making.find(), range(2)))
     assert making.made == ["checkpoint", "bundle"]
 
 

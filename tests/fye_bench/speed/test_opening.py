@@ -28,18 +28,10 @@ def write_bundle(folder: Path, precision: str) -> Path:
     weights = write_weights(folder / "weights.safetensors", {"fp32": "float32", "fp16": "float16"}[precision])
     onnx_graph.save(layers(), folder / "layers.onnx", "weights.safetensors", weights)
     graph = {"file": "layers.onnx", "variants": {}, "inputs": [], "outputs": [], "parameters": PARAMETERS}
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": {},
-        "graphs": dict.fromkeys(GRAPHS, graph),
-        "scheduler": SchedulerConfig().as_dict(),
-        "max_frames": 32,
-        "size": [128, 128],
-        "precision": precision,
-        "weights": {"file": "weights.safetensors"},
-        "files": {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())},
-    }
+    files = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "version": VERSION, "model": {}, "graphs": dict.fromkeys(GRAPHS, graph)}
+    manifest |= {"scheduler": SchedulerConfig().as_dict(), "max_frames": 32, "size": [128, 128], "precision": precision}
+    manifest |= {"weights": {"file": "weights.safetensors"}, "files": files}
     (folder / MANIFEST).write_text(sealed(manifest))
     return folder
 
@@ -57,9 +49,7 @@ def write_weights(path: Path, dtype: str) -> dict[str, Weight]:
 def layers() -> onnx_graph.Graph:
     float32 = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name="x", shape=ir.Shape((1, WIDTH, 16, 16)), type=float32)
-    weights = [
-        ir.Value(name=name, shape=ir.Shape(shape), type=float32) for name, shape in zip(NAMES, SHAPES, strict=True)
-    ]
+    weights = [ir.Value(name=n, shape=ir.Shape(shape), type=float32) for n, shape in zip(NAMES, SHAPES, strict=True)]
     rows = ir.tensor(np.array([-1, WIDTH], np.int64), name="rows")
     shape = ir.Value(name="rows", shape=rows.shape, type=ir.TensorType(rows.dtype), const_value=rows)
     nodes, y = [], x

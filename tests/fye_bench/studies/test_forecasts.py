@@ -1,7 +1,6 @@
 """`fye bench forecast` compares ways to fewer evaluations, goes on where it stopped, and judges what is lossless."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from fye_bench.metrics.judge import Scores
-from fye_bench.studies.forecasts import Way, ways
+from fye_bench.studies.forecasts import ways
 from fye_bench.studies.lossless import FULL, Measured, summarise, table
 from fye_rt import media
 from fye_rt.cli.main import main
@@ -118,7 +117,3 @@ def test_the_forecast_study_refuses_the_log_of_another_run(
 ) -> None:
     arguments = ["bench", "forecast", "--bundle", str(tiny_bundle), *SHORT, "--log", str(log), "--guidance", "2"]
     assert main(arguments) == 2 and "another run" in capsys.readouterr().err
-
-
-def test_a_forecast_is_printed_with_its_settings() -> None:
-    assert str(Way("calibrated", 6, replace(Options(), seed=1))) == "calibrated @ 6"

@@ -24,11 +24,8 @@ def content(folder: Path) -> dict[str, Any]:
 
     landmarks = {"file": "b.npz", "sha256": digest(folder / "b.npz")}
     drawn = {"drawn": {"family": "people", "identity": 7, "placement": 3}}
-    return {
-        "format": "fye-suite",
-        "version": 1,
-        "name": "two faces",
-        "note": "",
+    head = {"format": "fye-suite", "version": 1, "name": "two faces", "note": ""}
+    return head | {
         "portraits": {
             "a": entry("a.png", family="people"),
             "b": entry("b.png", family="animals") | {"landmarks": landmarks},

@@ -91,15 +91,7 @@ def test_fye_suite_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(
-            [],
-            ["burn"],
-            ["init"],
-            ["init", "none"],
-            ["drawn", "."],
-            ["check", "none"],
-            ["show", "none", "--pairs", "all"],
-        ),
+        *map(str.split, ("", "burn", "init", "init none", "drawn .", "check none", "show none --pairs all")),
         *(["init", ".", *wrong] for wrong in (["--pairs", "0"], ["--pairs", "some"], ["--licence", "a\nb"])),
         *(["drawn", "new", *wrong] for wrong in (["--size", "large"], ["--portraits", "0"])),
     ],

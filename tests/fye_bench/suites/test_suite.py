@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,11 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "development" / "suites.md
 
 
 def setter(*path: Any, value: Any) -> Change:
-
-    def change(found: Any) -> None:
-        for key in path[:-1]:
-            found = found[key]
-        found[path[-1]] = value
-
-    return change
+    return lambda found: reduce(getitem, path[:-1], found).__setitem__(path[-1], value)
 
 
 def dropper(*path: Any) -> Change:
-    def change(found: Any) -> None:
-        for key in path[:-1]:
-            found = found[key]
-        del found[path[-1]]
-
-    return change
+    return lambda found: reduce(getitem, path[:-1], found).__delitem__(path[-1])
 
 
 def refused(folder: Path) -> str:
