@@ -78,10 +78,6 @@ def test_a_talking_head_clip_is_read(shared):
     assert np.mean(frames) > 30  # a picture, not black
 
 
-def test_max_frames_stops_early(clip):
-    assert len(list(read_video(clip, max_frames=7))) == 7
-
-
 def test_colours_survive_writing_and_reading(tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 200, 180), (128, 128, 128), (0, 0, 0), (255, 255, 255)]
     write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), colour, np.uint8) for colour in colours], 25)
@@ -252,11 +248,6 @@ def test_a_video_over_a_limit_is_refused_with_its_number(clip):
     assert "1,000" in refusal(clip, Limits(max_file=1000))
 
 
-def test_limits_hold_for_the_used_part_alone(clip):
-    assert len(list(read_video(clip, Limits(max_frames=49), max_frames=10))) == 10
-    assert len(list(read_video(clip, Limits(max_seconds=1), max_frames=10))) == 10
-
-
 @pytest.mark.parametrize("limits", [Limits(max_frames=20), Limits(max_seconds=0.8)])
 def test_the_limits_are_checked_again_while_decoding(clip, monkeypatch, limits):
     info = probe_video(clip)
@@ -279,10 +270,9 @@ def test_a_size_that_changes_on_the_way_is_refused_with_the_frame(tmp_path):
 
 
 def test_times_rise_strictly_even_where_the_file_repeats_one(clip, tmp_path):
-    for name in ("a", "b"):
-        remux(clip, tmp_path / f"{name}.ts", "mpegts")
+    remux(clip, tmp_path / "a.ts", "mpegts")
     both = tmp_path / "both.ts"  # the second half starts again at the first half's time
-    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    both.write_bytes((tmp_path / "a.ts").read_bytes() * 2)
     times = [time for time, _ in read_video(both)]
     assert times[0] == 0 and len(times) > 50
     assert (np.diff(times) > 0).all()
