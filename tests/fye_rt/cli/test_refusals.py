@@ -66,18 +66,9 @@ def test_a_wrong_option_is_refused_in_one_line(fye: Fye, tmp_path: Path, option:
     assert not list(tmp_path.iterdir())
 
 
-def truncated(path: Path) -> None:
+def truncated(path: Path, write: Callable[..., object], *content: object) -> None:
+    write(path, *content)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def truncated_jpeg(path: Path) -> None:
-    media.write_image(path, noise_frames(1)[0])
-    truncated(path)
-
-
-def truncated_mp4(path: Path) -> None:
-    media.write_video(path, noise_frames(20), 25)
-    truncated(path)
 
 
 BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -85,7 +76,7 @@ BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder.png": (lambda path: path.mkdir(), "folder"),
     "empty.png": (lambda path: path.touch(), "empty"),
     "text.png": (lambda path: path.write_text("not a picture\n" * 50), "not an image"),
-    "cut.jpg": (truncated_jpeg, "damaged"),
+    "cut.jpg": (lambda path: truncated(path, media.write_image, noise_frames(1)[0]), "damaged"),
     "none.png": (lambda path: path.write_bytes(png_header(0, 0)), "image"),
     "huge.png": (lambda path: path.write_bytes(png_header(20_000, 20_000)), "limit"),
     "dot.png": (lambda path: media.write_image(path, np.zeros((1, 1, 3), np.uint8)), "1x1"),
@@ -105,7 +96,7 @@ def test_a_bad_portrait_is_one_line_and_leaves_no_file(fye: Fye, tmp_path: Path,
 BAD_MOTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing.mp4": (lambda path: None, "does not exist"),
     "text.mp4": (lambda path: path.write_text("not a video\n" * 50), "not a video"),
-    "cut.mp4": (truncated_mp4, "cut short"),
+    "cut.mp4": (lambda path: truncated(path, media.write_video, noise_frames(20), 25), "cut short"),
     "none.mp4": (write_empty_film, "no frames"),
     "sound.mp4": (lambda path: write_film(path, "mp4", sounds=[Track(rate=8000)]), "no picture"),
     "text.npz": (lambda path: path.write_text("not a motion"), "not a motion"),
