@@ -130,7 +130,8 @@ def test_empty_frames_among_landmark_images_are_read(motion: Motion, tmp_path: P
 def test_a_photograph_among_landmark_images_is_named(place: int, motion: Motion, tmp_path: Path) -> None:
     images = [drawn(motion, 96)] * 9
     images[place] = photographs()["astronaut"][:96, 200:296]
-    with pytest.raises(InputError, match=rf"{place}\.png is not a landmark image .* into a video"):
+    text = rf"{place}\.png is not a landmark image .* make photographs into a video and give that"
+    with pytest.raises(InputError, match=text):
         Pictures(files(tmp_path, *images))
 
 
