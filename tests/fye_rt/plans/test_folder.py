@@ -74,17 +74,10 @@ def test_plans_whose_folders_were_swapped_are_refused(cache: PlanCache, folder: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("format", "fye-bundle"), ("version", 2), ("version", "1"), ("version", [1] * 1000)]
-)
-def test_another_format_or_version_is_refused(name: str, value: object, cache: PlanCache, folder: Path) -> None:
-    edit(folder, lambda values: values.update({name: value}))
-    assert ("does not describe a fye-plan" if name == "format" else "format version") in (message := refusal(cache))
-    assert len(message) < 600
-
-
-@pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
+        ("format", "fye-bundle", "does not describe a fye-plan"),
+        *(("version", value, "format version") for value in (2, "1", [1] * 1000)),
         ("key", other("sm").to_json(), "the folder was renamed; it holds another plan"),
         ("bytes", 3, f"plan.trt has {len(CONTENT)} bytes, not 3"),
         ("sha256", "0" * 64, "plan.trt differs from its hash in plan.json"),
@@ -92,7 +85,9 @@ def test_another_format_or_version_is_refused(name: str, value: object, cache: P
 )
 def test_a_foreign_manifest_is_refused(name: str, value: object, reason: str, cache: PlanCache, folder: Path) -> None:
     edit(folder, lambda values: values.update({name: value}))
-    assert reason in refusal(cache)
+    message = refusal(cache)
+    assert reason in message
+    assert len(message) < 600
 
 
 def test_a_plan_with_an_old_signature_is_read(cache: PlanCache, folder: Path) -> None:
