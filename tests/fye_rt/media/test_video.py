@@ -6,7 +6,6 @@ from pathlib import Path
 import av.error
 import numpy as np
 import pytest
-from PIL import Image
 
 from fye_rt.errors import InputError
 from fye_rt.media import LIMITS, Limits, check_times, probe_video, read_video, video, write_image, write_video
@@ -116,13 +115,6 @@ def test_frames_come_in_the_order_of_their_times(tmp_path, form, codec, options)
     np.testing.assert_allclose(levels, np.arange(10, 250, 10), rtol=0, atol=3)  # the codecs' quantisation
 
 
-def test_a_gif_is_read(tmp_path):
-    pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue")]
-    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=200)
-    info = probe_video(tmp_path / "a.gif")
-    assert (info.width, info.height, info.frames, info.fps) == (40, 32, 3, 5)
-
-
 @pytest.mark.parametrize(
     ("matrix", "rotation", "turn"),
     [
@@ -148,18 +140,6 @@ def test_the_display_matrix_is_applied(tmp_path, matrix, rotation, turn):
     for frame in frames:
         assert frame.flags.c_contiguous
         assert np.abs(frame.astype(int) - expected).mean() < 6  # the codec blurs colour at the edges of the quarters
-
-
-def test_rotation_survives_as_pixels_into_a_written_clip(tmp_path):
-    image = np.zeros((32, 48, 3), np.uint8)
-    image[:16] = 255
-    write_video(tmp_path / "a.mp4", [image] * 3, 25)
-    patch_matrix(tmp_path / "a.mp4", tmp_path / "b.mp4", (0, 1, -1, 0))
-    write_video(tmp_path / "c.mp4", (frame for _, frame in read_video(tmp_path / "b.mp4")), 25)
-    info = probe_video(tmp_path / "c.mp4")
-    assert (info.width, info.height, info.rotation) == (32, 48, 0)
-    _, frame = next(read_video(tmp_path / "c.mp4"))
-    assert frame[:, 20:].min() > 230 and frame[:, :12].max() < 25  # what was above is now on the right
 
 
 def test_missing_folder_empty_and_device_are_refused(tmp_path):
