@@ -225,12 +225,6 @@ def test_the_first_picture_of_an_animation_is_read_with_a_warning(tmp_path, form
     assert "first" in caplog.text
 
 
-def test_a_still_image_brings_no_notice(tmp_path, caplog):
-    write_image(tmp_path / "a.png", picture())
-    read_image(tmp_path / "a.png")
-    assert not caplog.records
-
-
 def colours() -> np.ndarray:
     """All shades of 32x32x32 levels a channel, 192x192; not the brightest, which other spaces' whites would clip."""
     levels = np.linspace(0, 255, 33).round().astype(np.uint8)
