@@ -262,9 +262,3 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ZeroDivisionError):
         main(["animate", str(PORTRAIT), str(LANDMARKS), "-o", str(tmp_path / "out.mp4"), *FAST])
     assert not list(tmp_path.iterdir())
-
-
-def test_python_m_fye_rt_is_the_same_program(tmp_path: Path) -> None:
-    result = in_a_process("verify", tmp_path)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith(f"fye: {tmp_path} is not a bundle") and result.stderr.count("\n") == 1
