@@ -94,20 +94,17 @@ def test_an_empty_motion_is_refused(motion: Motion) -> None:
         motion[5:5]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_text_renamed_npz_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.npz: no such file"):
         Motion.load(tmp_path / "nothing.npz")
+    (tmp_path / "text.npz").write_text("not an archive")
+    with pytest.raises(InputError, match=r"text\.npz is not a motion file .* `fye landmarks`"):
+        Motion.load(tmp_path / "text.npz")
 
 
 def test_a_folder_that_does_not_exist_is_an_output_error(motion: Motion, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*motion\.npz"):
         motion.save(tmp_path / "no" / "motion.npz")
-
-
-def test_text_renamed_npz_is_refused_with_its_name(tmp_path: Path) -> None:
-    (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(InputError, match=r"text\.npz is not a motion file .* `fye landmarks`"):
-        Motion.load(tmp_path / "text.npz")
 
 
 @pytest.mark.parametrize(
