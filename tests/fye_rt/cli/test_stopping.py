@@ -114,24 +114,17 @@ def test_main_of_its_own_process_restores_signal_handlers(monkeypatch: pytest.Mo
     assert [signal.getsignal(number) for number in CODES] == handlers
 
 
-def children(process: int) -> list[int]:
-    """Processes whose parent it is; those that wait for their parent to hear of their end are none."""
-    found = []
+def parents() -> dict[int, int]:
+    """Parents of all processes but those that wait for their parent to hear of their end."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if int(parent) == process and state != "Z":
-            found.append(int(entry.name))
+        if state != "Z":
+            found[int(entry.name)] = int(parent)
     return found
-
-
-def lives(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -154,7 +147,7 @@ def test_workers_end_with_their_batch_and_leave_no_clip_without_its_record(how: 
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         until(lambda: len(list(out.glob(".j*.mp4"))) == 2 and list(out.glob("j*.mp4")))
-        workers = children(process.pid)
+        workers = {number for number, parent in parents().items() if parent == process.pid}
         assert len(workers) >= 2
         match how:
             case "Ctrl-C to all":
@@ -168,7 +161,7 @@ def test_workers_end_with_their_batch_and_leave_no_clip_without_its_record(how: 
         said = process.communicate(timeout=120)
     assert process.returncode == {"Ctrl-C to all": 130, "kill -9": -9}.get(how, 143)
     assert said == ("", "")
-    until(lambda: not any(map(lives, workers)))
+    until(lambda: not workers & parents().keys())
     clips, records = list(out.glob("j*.mp4")), {path.stem for path in (out / "records").glob("*.json")}
     assert 0 < len(clips) < 40 and {clip.stem for clip in clips} <= records
     if how == "kill -9":
