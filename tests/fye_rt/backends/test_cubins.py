@@ -51,13 +51,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    cubins = {name: name.encode() for name in ("sm_80", "sm_90a")}
-    entries = {
-        name: ENTRY | {"file": f"k.{name}.cubin", "sha256": hashlib.sha256(cubin).hexdigest()}
-        for name, cubin in cubins.items()
-    }
-    for name, cubin in cubins.items():
-        (tmp_path / f"k.{name}.cubin").write_bytes(cubin)
+    entries = {}
+    for name in ("sm_80", "sm_90a"):
+        (tmp_path / f"k.{name}.cubin").write_bytes(name.encode())
+        entries[name] = ENTRY | {"file": f"k.{name}.cubin", "sha256": hashlib.sha256(name.encode()).hexdigest()}
     (tmp_path / "manifest.json").write_text(json.dumps({"triton": "1", "kernels": {"k": entries}}))
     return tmp_path
 
