@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, load_template, template
+from tests.fye_rt.conftest import ARRAYS
 
 
 def frames_of(motion: Motion, number: int = 2, **changes: Any) -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_a_template_of_either_numpy_generation_gives_its_arrays(motion: Motion, 
     pickled = pickle.dumps(array, protocol=3).replace(f"c{here}\n".encode(), f"c{module}\n".encode())
     assert f"c{module}\n".encode() in pickled
     loaded = load_template(write_pickle(tmp_path / "template.npy", pickled), fps=25.0)
-    for name in ("points", "mesh", "pose", "blendshapes"):
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(motion, name)[:2])
     assert (loaded.fps, loaded.source_size, loaded.valid.all()) == (25.0, (256, 256), True)
     np.testing.assert_array_equal(loaded.times, [0.0, 0.04])
@@ -75,7 +76,7 @@ def test_a_template_of_either_numpy_generation_gives_its_arrays(motion: Motion, 
 
 def test_the_recorded_templates_load(golden: Path, recorded: dict) -> None:
     loaded = load_template(golden / "template_synthetic.npy")
-    for name, key in (("points", "lmks"), ("mesh", "lmks3d"), ("pose", "trans_mat"), ("blendshapes", "bs")):
+    for name, key in ARRAYS.items():
         np.testing.assert_array_equal(getattr(loaded, name), recorded[f"tmpl_{key}"])
     portrait = load_template(golden / "ref_lmk_synthetic.npy")
     np.testing.assert_array_equal(portrait.mesh[0], recorded["ref_lmks3d"])
