@@ -256,12 +256,10 @@ def test_a_changed_manifest_is_refused_by_its_seal(change: tuple[bytes, bytes], 
 
 
 def test_a_folder_or_a_pipe_in_place_of_a_file_is_refused(folder: Path) -> None:
-    (folder / "guider.onnx").unlink()
-    os.mkfifo(folder / "guider.onnx")
-    assert "guider.onnx" in refusal(folder)
-    (folder / "guider.onnx").unlink()
-    (folder / "guider.onnx").mkdir()
-    assert "guider.onnx" in refusal(folder)
+    for make in (os.mkfifo, os.mkdir):
+        (folder / "guider.onnx").unlink()
+        make(folder / "guider.onnx")
+        assert "guider.onnx" in refusal(folder)
 
 
 @pytest.mark.parametrize(
