@@ -2,7 +2,6 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from fye_rt.engine import Settings
 from fye_rt.errors import BackendError, BundleError
 from fye_rt.files import sha256
 from fye_rt.schedule import SchedulerConfig
-from tests.fye_rt.faults import flip
+from tests.fye_rt.faults import edit, flip
 
 Manifest = dict[str, Any]
 
@@ -26,14 +25,6 @@ Manifest = dict[str, Any]
 def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the shipped bundle that a test may change."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-
-
-def edit(folder: Path, change: Callable[[Manifest], object]) -> None:
-    """Change the manifest and give it the right hash again, as somebody who means harm would."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest.pop("sha256")
-    change(manifest)
-    (folder / MANIFEST).write_text(sealed(manifest))
 
 
 def rehash(manifest: Manifest, folder: Path) -> None:

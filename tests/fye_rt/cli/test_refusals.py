@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import struct
@@ -12,12 +11,12 @@ import pytest
 
 from fye_rt import media
 from fye_rt.animator import Animator
-from fye_rt.bundle import Bundle, sealed
+from fye_rt.bundle import Bundle
 from fye_rt.cli.main import main
 from fye_rt.files import sha256
 from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, Fye, in_a_process, python
-from tests.fye_rt.faults import flip
+from tests.fye_rt.faults import edit, flip
 from tests.fye_rt.media.media_files import Track, noise_frames, png_header, write_empty_film, write_film
 
 
@@ -154,13 +153,6 @@ def test_a_video_without_a_face_is_one_line_although_mediapipe_logs(landmarker: 
 def bundle(tmp_path: Path) -> Path:
     """A copy of the shipped bundle to do damage to."""
     return Path(shutil.copytree(TINY, tmp_path / "bundle"))
-
-
-def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    manifest = json.loads((bundle / "bundle.json").read_text())
-    change(manifest)
-    del manifest["sha256"]
-    (bundle / "bundle.json").write_text(sealed(manifest))
 
 
 def flip_a_byte(bundle: Path) -> None:
