@@ -43,12 +43,9 @@ def test_a_written_lossy_image_keeps_size_and_colour(tmp_path, suffix):
     assert np.abs(back[10, 10].astype(int) - (255, 0, 0)).max() <= 6  # the lossy codecs' rounding of a flat area
 
 
-def test_an_unknown_suffix_is_refused(tmp_path):
+def test_an_unknown_suffix_and_a_missing_folder_are_refused(tmp_path):
     with pytest.raises(OptionError, match=r"\.png"):
         write_image(tmp_path / "a.xyz", picture())
-
-
-def test_writing_into_a_missing_folder_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*a\.png"):
         write_image(tmp_path / "no" / "a.png", picture())
 

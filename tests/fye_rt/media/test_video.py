@@ -142,12 +142,14 @@ def test_the_display_matrix_is_applied(tmp_path, matrix, rotation, turn):
         assert np.abs(frame.astype(int) - expected).mean() < 6  # the codec blurs colour at the edges of the quarters
 
 
-def test_missing_folder_empty_and_device_are_refused(tmp_path):
+def test_missing_folder_empty_device_and_film_without_frames_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "no.mp4")
     assert "folder" in refusal(tmp_path)
     (tmp_path / "empty.mp4").touch()
     assert "empty" in refusal(tmp_path / "empty.mp4")
     assert "regular" in refusal(Path("/dev/zero"))
+    write_empty_film(tmp_path / "a.mp4")
+    assert "no frames" in refusal(tmp_path / "a.mp4")
 
 
 def test_refusals_come_before_the_first_frame_is_asked_for(tmp_path):
@@ -206,11 +208,6 @@ def test_a_frame_that_cannot_be_decoded_is_named(clip, tmp_path, filling):
     with pytest.raises(InputError, match=r"decoded from frame \d+") as caught:
         list(frames)
     assert "\n" not in str(caught.value)
-
-
-def test_a_video_without_frames_is_refused(tmp_path):
-    write_empty_film(tmp_path / "a.mp4")
-    assert "no frames" in refusal(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("wav", "pcm_s16le")])
