@@ -291,13 +291,8 @@ def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime_gpu.sys, "platform", "linux")
     monkeypatch.setattr(onnxruntime_gpu.ctypes, "CDLL", load)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    for provider, missing in (
-        (CUDA, ""),
-        (CUDA, "libcublas.so.13"),
-        (CUDA, "libcudnn.so.9"),
-        (TENSORRT, ""),
-        (TENSORRT, "libnvinfer.so.10"),
-    ):
+    of_cuda = [(CUDA, name) for name in ("", "libcublas.so.13", "libcudnn.so.9")]
+    for provider, missing in [*of_cuda, (TENSORRT, ""), (TENSORRT, "libnvinfer.so.10")]:
         onnxruntime_gpu._missing.cache_clear()
         expected = f"{missing} is missing; run: {provider.install}" if missing else ""
         assert provider.unusable() == expected
