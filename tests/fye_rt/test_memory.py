@@ -27,13 +27,7 @@ from fye_rt.options import Options
 from tests.fye_rt.command_line import PORTRAIT, TINY, python
 
 MUCH = 2**50  # bytes or more; no address space has room for it
-
-
-class Torch(RuntimeError):
-    """As `torch.OutOfMemoryError`, whose name tells it."""
-
-
-Torch.__name__ = "OutOfMemoryError"
+Torch = type("OutOfMemoryError", (RuntimeError,), {})  # as PyTorch's, whose name tells it
 
 
 def of_onnxruntime() -> None:

@@ -18,7 +18,6 @@ from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, python
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-SIGNALS = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 
 # a process that gets signals in the middle of its work
 STRUCK = """
@@ -69,7 +68,7 @@ def test_a_command_under_nohup_survives_sighup(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-@SIGNALS
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.usefixtures("opencv")
 def test_a_stopped_stream_is_playable(number: signal.Signals, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     inputs, out = tmp_path / "in", tmp_path / "out"
