@@ -144,15 +144,12 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:
     assert isinstance(bad, BadJob) and isinstance(good, Job)
 
 
-@pytest.mark.parametrize("text", ["", "\n \n"])
-def test_a_file_without_jobs_is_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no jobs; give one a line"):
-        read(tmp_path, *text.splitlines())
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_one_without_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"jobs.jsonl: No such file"):
         read_jobs(tmp_path / "jobs.jsonl", DEFAULTS, MODEL)
+    for lines in ((), ("", " ")):
+        with pytest.raises(InputError, match="has no jobs; give one a line"):
+            read(tmp_path, *lines)
 
 
 def test_jobs_with_one_portrait_are_one_group(tmp_path: Path) -> None:
