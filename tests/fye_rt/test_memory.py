@@ -200,8 +200,6 @@ run("animate", portrait, f"{folder}/landmarks", "-o", f"{folder}/out.mp4")
 run("batch", f"{folder}/jobs.jsonl", "-o", f"{folder}/batch")
 print(json.dumps(said))
 """
-
-
 Exhausted = tuple[dict[str, Any], str, Path]
 
 

@@ -280,8 +280,6 @@ with cache.lock(key, lambda line: print(line, flush=True)):
         cache.publish(key, b"plan", {})
         print("built", flush=True)
 """
-
-
 WAITING = "another process is building the plan of denoiser; waiting for it"
 
 
