@@ -20,6 +20,7 @@ from tests.fye_rt.command_line import Fye
 
 Recorded = Mapping[str, NDArray]
 States = tuple[PortraitState, MotionState]
+ARRAYS = {"points": "lmks", "mesh": "lmks3d", "pose": "trans_mat", "blendshapes": "bs"}  # as they were recorded
 
 
 @pytest.fixture(scope="session")
@@ -30,31 +31,16 @@ def recorded(data: Path) -> Recorded:
 
 @pytest.fixture(scope="session")
 def portrait(recorded: Recorded) -> Motion:
-    return Motion(
-        points=recorded["ref_lmks"][None],
-        mesh=recorded["ref_lmks3d"][None],
-        pose=recorded["ref_trans_mat"][None],
-        blendshapes=recorded["ref_bs"][None],
-        times=np.zeros(1),
-        fps=1.0,
-        source_size=(int(recorded["ref_height"]), int(recorded["ref_width"])),
-        valid=np.ones(1, np.bool_),
-    )
+    arrays = {name: recorded[f"ref_{key}"][None] for name, key in ARRAYS.items()}
+    size = int(recorded["ref_height"]), int(recorded["ref_width"])
+    return Motion(**arrays, times=np.zeros(1), fps=1.0, source_size=size, valid=np.ones(1, np.bool_))
 
 
 @pytest.fixture(scope="session")
 def motion(recorded: Recorded) -> Motion:
-    frames = len(recorded["tmpl_lmks"])
-    return Motion(
-        points=recorded["tmpl_lmks"],
-        mesh=recorded["tmpl_lmks3d"],
-        pose=recorded["tmpl_trans_mat"],
-        blendshapes=recorded["tmpl_bs"],
-        times=np.arange(frames) / 7.0,
-        fps=7.0,
-        source_size=(256, 256),
-        valid=np.ones(frames, np.bool_),
-    )
+    arrays = {name: recorded[f"tmpl_{key}"] for name, key in ARRAYS.items()}
+    times = np.arange(len(arrays["points"])) / 7.0
+    return Motion(**arrays, times=times, fps=7.0, source_size=(256, 256), valid=np.ones(len(times), np.bool_))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
 """Faults that tests cause."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fye_rt.bundle import MANIFEST, sealed
 
 
 def failing(code: int) -> Callable[..., Any]:
@@ -20,3 +23,11 @@ def flip(file: Path, position: int) -> None:
     content = bytearray(file.read_bytes())
     content[position] ^= 1
     file.write_bytes(content)
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a bundle's manifest and give it the right hash again, as somebody who means harm would."""
+    manifest = json.loads((bundle / MANIFEST).read_bytes())
+    manifest.pop("sha256")
+    change(manifest)
+    (bundle / MANIFEST).write_text(sealed(manifest))

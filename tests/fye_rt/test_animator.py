@@ -282,53 +282,43 @@ def levels(frames: Iterable[NDArray[np.uint8]]) -> list[list[int]]:
 
 
 def test_a_stream_gives_windows_pinned_to_the_frames_before(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
-    made = levels(live_frames(animator, portrait, greys(range(20, 29)), LIVE))
+    made = levels(live_frames(*live, greys(range(20, 29)), LIVE))
     assert [len(piece) for piece in made] == [4, 3, 2]  # the source ends early
     assert np.abs(np.concatenate(made) - np.arange(20, 29)).max() <= 1  # truncated to levels
 
 
-def test_frames_come_out_while_landmarks_still_come_in(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
-    more = threading.Event()
-    frames = live_frames(animator, portrait, gated(more, range(4), range(3)), LIVE)
-    assert len(next(frames)) == 4
-    more.set()
-    assert len(next(frames)) == 3
+@pytest.mark.parametrize(
+    ("before", "after", "more"), [(4, 3, {}), (2, 2, {"patience": 0.2})], ids=["full windows", "a stalling source"]
+)
+def test_frames_come_out_while_landmarks_still_come_in(
+    before: int, after: int, more: dict[str, Any], live: tuple[Animator, PortraitState]
+) -> None:
+    goes_on = threading.Event()
+    frames = live_frames(*live, gated(goes_on, range(before), range(after)), LIVE, **more)
+    assert len(next(frames)) == before
+    goes_on.set()
+    assert len(next(frames)) == after
     assert next(frames, None) is None
 
 
-def test_a_stalling_source_gets_a_shorter_window(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
-    more = threading.Event()
-    frames = live_frames(animator, portrait, gated(more, [50, 60], [70, 80]), LIVE, patience=0.2)
-    assert len(next(frames)) == 2
-    more.set()
-    assert len(next(frames)) == 2
-
-
 def test_a_frame_without_a_face_repeats_the_one_before(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
-    made = np.concatenate(levels(live_frames(animator, portrait, greys([None, None, 40, None, 90, None]), LIVE)))
+    made = np.concatenate(levels(live_frames(*live, greys([None, None, 40, None, 90, None]), LIVE)))
     assert np.abs(made - [40, 40, 90, 90]).max() <= 1
-    assert levels(live_frames(animator, portrait, greys([None] * 9), LIVE)) == []
+    assert levels(live_frames(*live, greys([None] * 9), LIVE)) == []
 
 
 def test_a_frame_of_another_size_ends_the_stream(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
-
     def source() -> Iterator[NDArray[np.uint8] | None]:
         yield from greys(range(5))
         yield np.zeros((64, 72, 3), np.uint8)
 
-    frames = live_frames(animator, portrait, source(), LIVE)
+    frames = live_frames(*live, source(), LIVE)
     assert [len(next(frames)), len(next(frames))] == [4, 1]
     with pytest.raises(InputError, match=r"image is uint8 \(64, 72, 3\); give uint8 \(64, 64, 3\)"):
         next(frames)
 
 
 def test_a_closed_stream_closes_its_source(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
     closed = threading.Event()
 
     def source() -> Iterator[NDArray[np.uint8] | None]:
@@ -337,21 +327,20 @@ def test_a_closed_stream_closes_its_source(live: tuple[Animator, PortraitState])
         finally:
             closed.set()
 
-    frames = live_frames(animator, portrait, source(), LIVE)
+    frames = live_frames(*live, source(), LIVE)
     next(frames)
     frames.close()
     assert closed.wait(60)
-    animator.close()  # nothing holds it
+    live[0].close()  # nothing holds it
 
 
 def test_a_waiting_stream_does_not_block_the_animator(live: tuple[Animator, PortraitState]) -> None:
-    animator, portrait = live
     more = threading.Event()
-    stream = live_frames(animator, portrait, gated(more, [], [1, 2]), LIVE)
+    stream = live_frames(*live, gated(more, [], [1, 2]), LIVE)
     made: list[list[int]] = []
     waiting = threading.Thread(target=lambda: made.extend(levels(stream)))
     waiting.start()
-    animator.encode_portrait(np.zeros((64, 64, 3), np.uint8))
+    live[0].encode_portrait(np.zeros((64, 64, 3), np.uint8))
     more.set()
     waiting.join(60)
     assert len(made) == 1

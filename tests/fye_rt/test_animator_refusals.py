@@ -11,6 +11,7 @@ from tests.fye_rt.conftest import States
 
 TWO_STEPS = Options(steps=2)
 IMAGE = np.zeros((64, 64, 3), np.uint8)
+LONG = np.broadcast_to(np.uint8(0), (601, 64, 64, 3))
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,7 @@ def test_clip_pixels_of_another_kind_or_size_are_refused(pixels: Any, animator: 
         (IMAGE[None].astype(np.float32), "landmark_images is float32"),
         (IMAGE[None, :, :60], "landmark_images is 64x60"),
         (IMAGE[None][:0], "landmark_images has 0 frames; 1 to 600 can be denoised together"),
-        (
-            np.broadcast_to(np.uint8(0), (601, 64, 64, 3)),
-            r"landmark_images has 601 frames; 1 to 600 can be denoised together: .*windows='progressive'",
-        ),
+        (LONG, r"landmark_images has 601 frames; 1 to 600 can be denoised together: .*windows='progressive'"),
     ],
 )
 def test_landmark_images_of_another_kind_or_size_are_refused(images: Any, message: str, animator: Animator) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av.error
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from fye_rt import media
 from fye_rt.animator import Animator
@@ -25,13 +27,7 @@ from fye_rt.options import Options
 from tests.fye_rt.command_line import PORTRAIT, TINY, python
 
 MUCH = 2**50  # bytes or more; no address space has room for it
-
-
-class Torch(RuntimeError):
-    """As `torch.OutOfMemoryError`, whose name tells it."""
-
-
-Torch.__name__ = "OutOfMemoryError"
+Torch = type("OutOfMemoryError", (RuntimeError,), {})  # as PyTorch's, whose name tells it
 
 
 def of_onnxruntime() -> None:
@@ -49,32 +45,21 @@ def of_numpy() -> None:
     np.empty(MUCH)
 
 
-def of_torch() -> None:
-    pytest.importorskip("torch").empty(MUCH)
+EXHAUST: dict[str, Callable[[], object]] = {
+    "ONNX Runtime": of_onnxruntime,
+    "NumPy": of_numpy,
+    "PyTorch": lambda: pytest.importorskip("torch").empty(MUCH),
+    "OpenCV": lambda: pytest.importorskip("cv2").copyMakeBorder(np.zeros((1, 1, 3), np.uint8), 0, 2**30, 0, 2**30, 0),
+    "Pillow": lambda: Image.new("RGB", (2**30, 2**20)),
+    "PyAV": lambda: av.error.err_check(-errno.ENOMEM, "avcodec_send_packet()"),
+}
 
 
-def of_opencv() -> None:
-    cv2 = pytest.importorskip("cv2")
-    cv2.copyMakeBorder(np.zeros((1, 1, 3), np.uint8), 0, 2**30, 0, 2**30, 0)
-
-
-def of_pillow() -> None:
-    from PIL import Image
-
-    Image.new("RGB", (2**30, 2**20))
-
-
-def of_pyav() -> None:
-    import av.error
-
-    av.error.err_check(-errno.ENOMEM, "avcodec_send_packet()")
-
-
-@pytest.mark.parametrize("exhaust", [of_onnxruntime, of_numpy, of_torch, of_opencv, of_pillow, of_pyav])
-def test_every_library_s_memory_error_is_known(exhaust: Callable[[], None]) -> None:
+@pytest.mark.parametrize("library", EXHAUST)
+def test_every_library_s_memory_error_is_known(library: str) -> None:
     text = r"^not enough memory for the test; use less$"
     with pytest.raises(OutOfMemoryError, match=text), memory_for("the test", "less"):
-        exhaust()
+        EXHAUST[library]()
 
 
 @pytest.mark.parametrize(
@@ -215,8 +200,6 @@ run("animate", portrait, f"{folder}/landmarks", "-o", f"{folder}/out.mp4")
 run("batch", f"{folder}/jobs.jsonl", "-o", f"{folder}/batch")
 print(json.dumps(said))
 """
-
-
 Exhausted = tuple[dict[str, Any], str, Path]
 
 

@@ -193,12 +193,9 @@ def test_predictions_of_oblong_sizes_match_the_reference(size: str, run: Run, mo
 
 
 def predict(run: Run, graph: str, recorded: Arrays, timestep: int, portrait: dict[str, Array]) -> dict[str, Array]:
+    features = by_frame(recorded["lmk_fea"])
     return run(
-        graph,
-        latents=recorded["latents"],
-        timestep=np.array([timestep]),
-        landmark_features=by_frame(recorded["lmk_fea"]),
-        **portrait,
+        graph, latents=recorded["latents"], timestep=np.array([timestep]), landmark_features=features, **portrait
     )
 
 

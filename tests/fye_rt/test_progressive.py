@@ -108,13 +108,6 @@ def test_an_adaptive_forecaster_decides_in_the_first_piece() -> None:
     assert (by_piece == by_piece[0]).all()
 
 
-def test_the_same_clip_twice_is_identical() -> None:
-    forecaster = Adaptive(SCHEDULE, 0.2, 12)
-    first, second = (made_by(together, key_frame_pieces(40, 12), forecaster) for _ in range(2))
-    for (_, a), (_, b) in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_memory_of_progressive_denoising_does_not_grow_with_the_clip() -> None:
     def inputs(frames: NDArray[np.int64]) -> PieceInputs:
         return PieceInputs(function_network(alone), frame_noise(7, frames.tolist(), 16, 16), None)

@@ -16,31 +16,14 @@ COMMANDS = typer.main.get_command(app).commands
 COMPOSED = {"options": Options, "control": Control, "crop": Crop}
 SOURCES = {"portrait": "a.png", "motion": "b.mp4"}
 # a value of each setting that is not its default, and what else it needs
-SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "portrait_landmarks": ("l.npz", {}),
-    "landmarker": ("m.task", {}),
-    "size": ((64, 128), {}),
-    "frames": (3, {}),
-    "forecast": ("fast", {}),
-    "steps": (7, {}),
-    "guidance": (2.5, {}),
-    "seed": (9, {}),
-    "shared_noise": (0.5, {}),
-    "solver": ("dpm", {}),
-    "windows": ("tiles", {}),
-    "window_size": (16, {}),
-    "window_overlap": (2, {}),
-    "compute": ("bf16", {}),
-    "evaluations": (5, {}),
-    "interval": (4, {"forecast": "newton"}),
-    "warm_up": (2, {"forecast": "newton"}),
-    "last_step": (False, {"forecast": "newton"}),
-    "quantity": ("x0", {"forecast": "newton"}),
-    "order": (2, {"forecast": "newton"}),
-    "face_mask": (True, {"forecast": "newton"}),
-    "tolerance": (0.1, {"forecast": "adaptive"}),
-    "max_evaluations": (8, {"forecast": "adaptive"}),
-}
+CLIP = {"portrait_landmarks": "l.npz", "landmarker": "m.task", "size": (64, 128), "frames": 3, "forecast": "fast"}
+STEPS = {"steps": 7, "guidance": 2.5, "seed": 9, "shared_noise": 0.5, "solver": "dpm", "compute": "bf16"}
+WINDOWS = {"windows": "tiles", "window_size": 16, "window_overlap": 2, "evaluations": 5}
+NEWTON = {"interval": 4, "warm_up": 2, "last_step": False, "quantity": "x0", "order": 2, "face_mask": True}
+ADAPTIVE = {"tolerance": 0.1, "max_evaluations": 8}
+SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {name: (x, {}) for name, x in (CLIP | STEPS | WINDOWS).items()}
+SAMPLES |= {name: (value, {"forecast": "newton"}) for name, value in NEWTON.items()}
+SAMPLES |= {name: (value, {"forecast": "adaptive"}) for name, value in ADAPTIVE.items()}
 
 
 def names() -> set[str]:

@@ -103,13 +103,9 @@ def test_config_reads_what_the_released_checkpoint_states() -> None:
         ("set_alpha_to_one", False),
         ("clip_sample", True),
         ("thresholding", True),
-        ("num_train_timesteps", 1),
-        ("num_train_timesteps", 10**12),
-        ("num_train_timesteps", 1000.0),
-        ("beta_start", 0),
-        ("beta_start", float("nan")),
-        ("beta_end", "0.012"),
-        ("beta_end", 1.0),
+        *(("num_train_timesteps", value) for value in (1, 10**12, 1000.0)),
+        *(("beta_start", value) for value in (0, float("nan"))),
+        *(("beta_end", value) for value in ("0.012", 1.0)),
     ],
 )
 def test_an_unsupported_setting_is_refused_by_name(name: str, value: object) -> None:

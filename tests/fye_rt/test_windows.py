@@ -67,16 +67,9 @@ def test_a_clip_that_fits_is_one_window_with_weights_of_exactly_one(kind: str, f
 def test_uniform_gives_every_recorded_list(data: Path) -> None:
     recorded = json.loads((data / "schedule" / "context_windows.json").read_text())["uniform"]
     assert len(recorded) > 100
+    names = ("num_frames", "context_size", "context_stride", "context_overlap", "step", "closed_loop")
     for case in recorded:
-        ours = uniform(
-            case["num_frames"],
-            case["context_size"],
-            case["context_stride"],
-            case["context_overlap"],
-            case["step"],
-            case["closed_loop"],
-        )
-        assert ours == case["windows"], case
+        assert uniform(*(case[name] for name in names)) == case["windows"], case
 
 
 def test_reference_windows_match_the_public_pipeline(data: Path) -> None:

@@ -22,9 +22,8 @@ def works(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_up(*names: str) -> None:
         def module(name: str) -> Any:
-            return SimpleNamespace(
-                unusable=lambda bundle=None: "" if name in names else "it is Monday", open_engine=None
-            )
+            reason = "" if name in names else "it is Monday"
+            return SimpleNamespace(unusable=lambda bundle=None: reason, open_engine=None)
 
         monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
         monkeypatch.setattr(backends, "_module", module)

@@ -51,13 +51,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    cubins = {name: name.encode() for name in ("sm_80", "sm_90a")}
-    entries = {
-        name: ENTRY | {"file": f"k.{name}.cubin", "sha256": hashlib.sha256(cubin).hexdigest()}
-        for name, cubin in cubins.items()
-    }
-    for name, cubin in cubins.items():
-        (tmp_path / f"k.{name}.cubin").write_bytes(cubin)
+    entries = {}
+    for name in ("sm_80", "sm_90a"):
+        (tmp_path / f"k.{name}.cubin").write_bytes(name.encode())
+        entries[name] = ENTRY | {"file": f"k.{name}.cubin", "sha256": hashlib.sha256(name.encode()).hexdigest()}
     (tmp_path / "manifest.json").write_text(json.dumps({"triton": "1", "kernels": {"k": entries}}))
     return tmp_path
 
@@ -126,12 +123,8 @@ def test_altered_and_foreign_kernels_are_refused(folder: Path, tmp_path: Path) -
 
 def test_a_gpu_runs_kernels_of_its_own_or_an_older_architecture() -> None:
     architectures = dict.fromkeys(("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"))
-    assert _choose(architectures, 8, 9) == "sm_89"
-    assert _choose(architectures, 8, 7) == "sm_86"
-    assert _choose(architectures, 9, 0) == "sm_90a"
-    assert _choose(architectures, 12, 0) == "sm_120a"
-    assert _choose(architectures, 12, 1) is None
-    assert _choose(architectures, 7, 5) is None
+    expected = {(8, 9): "sm_89", (8, 7): "sm_86", (9, 0): "sm_90a", (12, 0): "sm_120a", (12, 1): None, (7, 5): None}
+    assert {capability: _choose(architectures, *capability) for capability in expected} == expected
 
 
 def test_every_kernel_s_grid_can_be_computed() -> None:

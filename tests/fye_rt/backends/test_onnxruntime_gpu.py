@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -179,53 +179,43 @@ def test_options_exist_in_the_real_libraries(provider: Provider, replayed: bool,
 
 def test_engine_caches_of_two_bundles_are_kept_apart(bundle: Bundle) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
-    places = [
-        onnxruntime_gpu._cache_name(each, graph, compute)
-        for each in (bundle, mini)
-        for graph in ("guider", "denoiser")
-        for compute in ("fp32", "fp16")
-    ]
-    assert len(set(places)) == len(places)
+    graphs = product((bundle, mini), ("guider", "denoiser"), ("fp32", "fp16"))
+    assert len({onnxruntime_gpu._cache_name(*graph) for graph in graphs}) == 8
 
 
-class Session:
-    """One on the CPU, and how it was asked for."""
+def sessions(monkeypatch: pytest.MonkeyPatch, refused: bool = False) -> list[bool]:
+    """Whether each session is asked for with a CUDA graph; such a one does not open if `refused`."""
+    asked: list[bool] = []
+    session = Provider._session
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: Callable[[bool], None]) -> None:
-        self.asked: list[bool] = []
-        session = Provider._session
+    def opened(provider: Provider, *what: Any) -> Any:
+        asked.append(what[-1])
+        if refused and what[-1]:
+            raise RuntimeError("not all nodes\nare on the GPU")
+        return session(provider, *what)
 
-        def opened(provider: Provider, *what: Any) -> Any:
-            self.asked.append(what[-1])
-            fails(what[-1])
-            return session(provider, *what)
-
-        monkeypatch.setattr(Provider, "_session", opened)
-
-
-def refuse(replayed: bool) -> None:
-    if replayed:
-        raise RuntimeError("not all nodes\nare on the GPU")
+    monkeypatch.setattr(Provider, "_session", opened)
+    return asked
 
 
 def test_a_graph_that_cannot_be_captured_runs_without_capture(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = Session(monkeypatch, refuse)
+    asked = sessions(monkeypatch, refused=True)
     inputs = graph_inputs(bundle, "denoiser_cond", 3)
     HERE.open_here(bundle, "denoiser_cond", "fp32").run(inputs)
-    assert session.asked == [True, False]
+    assert asked == [True, False]
     assert caplog.messages == [
         "denoiser_cond runs without a CUDA graph, and a little slower (not all nodes are on the GPU)"
     ]
     HERE.open_here(bundle, "guider", "fp32")
-    assert session.asked == [True, False, False]
+    assert asked == [True, False, False]
 
 
 def test_a_capture_that_fails_in_a_run_is_given_up(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = Session(monkeypatch, lambda replayed: None)
+    asked = sessions(monkeypatch)
     engine = HERE.open_here(bundle, "denoiser_cond", "fp32")
     inputs = graph_inputs(bundle, "denoiser_cond", 3)
     expected = engine.run(inputs)["v_conditional"]
@@ -241,7 +231,7 @@ def test_a_capture_that_fails_in_a_run_is_given_up(
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", capture)
     for _ in range(2):
         np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
-    assert session.asked == [True, False]
+    assert asked == [True, False]
     assert len(caplog.messages) == 1 and "stream is capturing" in caplog.text
 
 
@@ -301,13 +291,8 @@ def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime_gpu.sys, "platform", "linux")
     monkeypatch.setattr(onnxruntime_gpu.ctypes, "CDLL", load)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    for provider, missing in (
-        (CUDA, ""),
-        (CUDA, "libcublas.so.13"),
-        (CUDA, "libcudnn.so.9"),
-        (TENSORRT, ""),
-        (TENSORRT, "libnvinfer.so.10"),
-    ):
+    of_cuda = [(CUDA, name) for name in ("", "libcublas.so.13", "libcudnn.so.9")]
+    for provider, missing in [*of_cuda, (TENSORRT, ""), (TENSORRT, "libnvinfer.so.10")]:
         onnxruntime_gpu._missing.cache_clear()
         expected = f"{missing} is missing; run: {provider.install}" if missing else ""
         assert provider.unusable() == expected

@@ -18,10 +18,10 @@ DEFAULTS = {"seed": 5, "forecast": "fast", "frames": 9, "size": "64x64", "guidan
 GOOD = {"portrait": "a.png", "motion": "b.mp4"}
 
 
-def read(path: Path, *lines: Any) -> list[Job | BadJob]:
+def read(path: Path, *lines: Any, defaults: Any = DEFAULTS) -> list[Job | BadJob]:
     path = path / "jobs.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return read_jobs(path, DEFAULTS, MODEL)
+    return read_jobs(path, defaults, MODEL)
 
 
 def test_a_job_is_named_after_its_files_and_takes_the_defaults(tmp_path: Path) -> None:
@@ -58,9 +58,7 @@ def test_a_job_may_set_every_option(tmp_path: Path) -> None:
 def test_a_job_s_forecast_replaces_the_command_s(
     tmp_path: Path, settings: dict[str, Any], own: dict[str, Any], forecast: Forecast
 ) -> None:
-    path = tmp_path / "jobs.jsonl"
-    path.write_text(json.dumps(GOOD | own))
-    (job,) = read_jobs(path, settings, MODEL)
+    (job,) = read(tmp_path, GOOD | own, defaults=settings)
     assert isinstance(job, Job) and job.request.options.forecast == forecast
 
 
@@ -146,15 +144,12 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:
     assert isinstance(bad, BadJob) and isinstance(good, Job)
 
 
-@pytest.mark.parametrize("text", ["", "\n \n"])
-def test_a_file_without_jobs_is_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no jobs; give one a line"):
-        read(tmp_path, *text.splitlines())
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_one_without_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"jobs.jsonl: No such file"):
         read_jobs(tmp_path / "jobs.jsonl", DEFAULTS, MODEL)
+    for lines in ((), ("", " ")):
+        with pytest.raises(InputError, match="has no jobs; give one a line"):
+            read(tmp_path, *lines)
 
 
 def test_jobs_with_one_portrait_are_one_group(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,8 @@ def test_a_batch_encodes_each_portrait_once(fye: Fye, tmp_path: Path, encoded: l
 
 def test_bad_jobs_are_recorded_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str], opencv: None) -> None:
     (tmp_path / "broken.png").write_text("no picture")
-    bad: Sequence[dict[str, Any] | str] = (
-        {"name": "gone", "portrait": "gone.png"},
-        "{",
-        {"name": "broken", "portrait": "broken.png"},
-    )
-    jobs = write_jobs(tmp_path, *bad, {"name": "good"})
+    broken = {"name": "broken", "portrait": "broken.png"}
+    jobs = write_jobs(tmp_path, {"name": "gone", "portrait": "gone.png"}, "{", broken, {"name": "good"})
     assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"{tmp_path / 'out'}: 1 clips", f"{tmp_path / 'out' / RESULTS}: 3 failed of 4"]

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,20 +76,11 @@ def test_the_demo_s_pictures_are_small_and_of_one_size() -> None:
 
 def test_the_demo_s_sheet_shows_portraits_landmarks_and_frames() -> None:
     shape = (9, 8, 8, 3)
-    clips = {
-        name: Clip(
-            frames=np.full(shape, level, np.uint8),
-            fps=7.0,
-            times=None,
-            seconds=None,
-            audio_from=None,
-            portrait=np.full(shape[1:], level + 1, np.uint8),
-            landmarks=np.full(shape, level + 2, np.uint8),
-            timings={},
-            notices=(),
-        )
-        for name, level in (("a", 100), ("b", 200))
-    }
+    rest: Any = {"fps": 7.0, "times": None, "seconds": None, "audio_from": None, "timings": {}, "notices": ()}
+    clips = {}
+    for name, level in (("a", 100), ("b", 200)):
+        frames, portraits, landmarks = (np.full(shape, value, np.uint8) for value in range(level, level + 3))
+        clips[name] = Clip(frames=frames, portrait=portraits[0], landmarks=landmarks, **rest)
     sheet = demo.contact_sheet(clips)
     for level in (100, 200):
         seen = [(sheet == value).all(2).sum() // 64 for value in (level, level + 1, level + 2)]

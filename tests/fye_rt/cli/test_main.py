@@ -97,13 +97,9 @@ def test_a_stream_makes_every_frame_of_a_motion(fye: Fye, motion: Motion, portra
 
 
 def test_a_stream_writes_nothing_beside_the_clip(fye: Fye, tmp_path: Path) -> None:
-    also = ("--stream", "--contact-sheet", tmp_path / "sheet.png")
-    assert "--stream writes the clip alone" in fye.refuses(
-        "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, *also
-    )
-    assert "is no video and no motion" in fye.refuses(
-        "animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--stream"
-    )
+    call = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--stream")
+    assert "--stream writes the clip alone" in fye.refuses(*call, "--contact-sheet", tmp_path / "sheet.png")
+    assert "is no video and no motion" in fye.refuses(*call)
 
 
 def test_a_forecast_needs_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
@@ -208,21 +204,15 @@ def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any])
     assert said.startswith("out: ") and "MB" in said
 
 
-def test_bench_alone_is_latency_and_takes_all_arguments(fye: Fye, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    monkeypatch.setitem(sys.modules, "fye_bench.speed.latency", SimpleNamespace(main=seen.append))
-    fye("bench", "--frames", "3", "DIR", "--help")
-    assert seen == [["--frames", "3", "DIR", "--help"]]
-
-
-@pytest.mark.parametrize(("word", "module"), BENCHMARKS.items())
-def test_a_word_after_bench_names_a_benchmark(
+@pytest.mark.parametrize(("word", "module"), [("", "fye_bench.speed.latency"), *BENCHMARKS.items()])
+def test_a_word_after_bench_names_a_benchmark_and_all_else_is_its_own(
     word: str, module: str, fye: Fye, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(main=seen.append))
-    fye("bench", word, "--frames", "3", word)
-    assert seen == [["--frames", "3", word]]
+    arguments = ["--frames", "3", word or "DIR", "--help"]
+    fye("bench", *[word] * bool(word), *arguments)
+    assert seen == [arguments]
 
 
 def test_quiet_hides_progress_on_a_terminal(fye: Fye, exporter: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from fye_rt.landmarks import Motion
 from tests.fye_rt.command_line import FAST, LANDMARKS, PORTRAIT, ROOT, TINY, python
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-SIGNALS = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 
 # a process that gets signals in the middle of its work
 STRUCK = """
@@ -52,18 +51,11 @@ def struck(
     return python("-c", code, *arguments, preexec_fn=before)
 
 
-@SIGNALS
-def test_a_stopped_clip_leaves_no_file_and_no_message(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [*((number,) for number in CODES), (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)])
+def test_a_stopped_clip_leaves_no_file_and_no_message(numbers: tuple[signal.Signals, ...], tmp_path: Path) -> None:
     arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--compare")
-    result = struck(IN_ANIMATE, (number,), *arguments)
-    assert (result.returncode, result.stdout, result.stderr) == (CODES[number], "", "")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_second_hangup_does_not_stop_the_clearing_up(tmp_path: Path) -> None:
-    arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST)
-    result = struck(IN_ANIMATE, (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM), *arguments)
-    assert (result.returncode, result.stdout, result.stderr) == (129, "", "")
+    result = struck(IN_ANIMATE, numbers, *arguments)  # a second signal does not stop the clearing up
+    assert (result.returncode, result.stdout, result.stderr) == (CODES[numbers[0]], "", "")
     assert not list(tmp_path.iterdir())
 
 
@@ -76,7 +68,7 @@ def test_a_command_under_nohup_survives_sighup(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-@SIGNALS
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.usefixtures("opencv")
 def test_a_stopped_stream_is_playable(number: signal.Signals, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
     inputs, out = tmp_path / "in", tmp_path / "out"
@@ -121,24 +113,17 @@ def test_main_of_its_own_process_restores_signal_handlers(monkeypatch: pytest.Mo
     assert [signal.getsignal(number) for number in CODES] == handlers
 
 
-def children(process: int) -> list[int]:
-    """Processes whose parent it is; those that wait for their parent to hear of their end are none."""
-    found = []
+def parents() -> dict[int, int]:
+    """Parents of all processes but those that wait for their parent to hear of their end."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if int(parent) == process and state != "Z":
-            found.append(int(entry.name))
+        if state != "Z":
+            found[int(entry.name)] = int(parent)
     return found
-
-
-def lives(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -161,7 +146,7 @@ def test_workers_end_with_their_batch_and_leave_no_clip_without_its_record(how: 
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         until(lambda: len(list(out.glob(".j*.mp4"))) == 2 and list(out.glob("j*.mp4")))
-        workers = children(process.pid)
+        workers = {number for number, parent in parents().items() if parent == process.pid}
         assert len(workers) >= 2
         match how:
             case "Ctrl-C to all":
@@ -175,7 +160,7 @@ def test_workers_end_with_their_batch_and_leave_no_clip_without_its_record(how: 
         said = process.communicate(timeout=120)
     assert process.returncode == {"Ctrl-C to all": 130, "kill -9": -9}.get(how, 143)
     assert said == ("", "")
-    until(lambda: not any(map(lives, workers)))
+    until(lambda: not workers & parents().keys())
     clips, records = list(out.glob("j*.mp4")), {path.stem for path in (out / "records").glob("*.json")}
     assert 0 < len(clips) < 40 and {clip.stem for clip in clips} <= records
     if how == "kill -9":

@@ -24,8 +24,9 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from fye_rt import files
-with getattr(files, sys.argv[1])(sys.argv[2]) as hidden:
-    (hidden / "file" if sys.argv[1] == "atomic_folder" else hidden).write_text("half")
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as hidden:
+    if sys.argv[1] != "alone":
+        (hidden / "file" if sys.argv[1] == "atomic_folder" else hidden).write_text("half")
     print(hidden, flush=True)
     time.sleep(600)
 """
@@ -42,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def writer() -> Iterator[Writer]:
-    """Starts a process that has half of a file or folder written, and gives its hidden path."""
+    """Starts a process that has half of a file or folder written, or locked a folder, and gives its hidden path."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(function: str, path: Path) -> tuple["subprocess.Popen[str]", Path]:
@@ -109,27 +110,13 @@ def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: 
             assert hidden.exists()
 
 
-LONER = """
-import sys, time
-from pathlib import Path
-from fye_rt import files
-with files.alone(Path(sys.argv[1])):
-    print("alone", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_run_locks_its_folder_until_it_ends_in_any_way(tmp_path: Path) -> None:
+def test_a_run_locks_its_folder_until_it_ends_in_any_way(writer: Writer, tmp_path: Path) -> None:
     for end in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen(
-            [sys.executable, "-c", LONER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        with process:
-            assert process.stdout is not None and process.stdout.readline() == b"alone\n"
-            with pytest.raises(OutputError, match="another run writes into"), alone(tmp_path):
-                pass
-            process.send_signal(end)
-            process.wait()
+        process, _ = writer("alone", tmp_path)
+        with pytest.raises(OutputError, match="another run writes into"), alone(tmp_path):
+            pass
+        process.send_signal(end)
+        process.wait()
         with alone(tmp_path):
             assert names(tmp_path) == [".lock"]
 

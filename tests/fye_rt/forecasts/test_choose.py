@@ -52,6 +52,7 @@ FULL = run(of())
         ({"method": "newton", "interval": 10}, [0, 10, 20, 29]),
         ({"method": "taylor", "interval": 10, "warm_up": 3, "last_step": False}, [0, 1, 2, 10, 20]),
         ({"method": "paper"}, [0, 1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29]),
+        ({"method": "adaptive", "tolerance": 1e9}, [0, 1, 3, 7, 15, 29]),  # a jump is at most twice the one before
     ],
 )
 def test_a_method_evaluates_the_steps_that_its_settings_name(settings: dict[str, Any], evaluated: list[int]) -> None:
@@ -205,10 +206,6 @@ def test_a_preset_evaluates_every_one_of_few_steps(caplog: pytest.LogCaptureFixt
             assert isinstance(chosen, JumpTable)
             assert [jump.step for jump in chosen.jumps] == list(range(count))
     assert not caplog.text
-
-
-def test_an_adaptive_jump_is_at_most_twice_as_long_as_the_one_before() -> None:
-    assert steps(of(method="adaptive", tolerance=1e9)) == [0, 1, 3, 7, 15, 29]
 
 
 def test_calibrated_without_a_table_warns_and_is_first_order(caplog: pytest.LogCaptureFixture) -> None:

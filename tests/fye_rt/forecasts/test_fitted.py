@@ -15,8 +15,6 @@ from fye_rt.schedule import SchedulerConfig, schedule
 from tests.fye_rt.command_line import TINY
 
 TABLE = schedule(30, SchedulerConfig())
-
-
 UNFINISHED = {"steps": 30, "guidance": [1, 2], "error": 0, "jumps": [{"step": 0, "end": 29, "a": 1, "w": []}]}
 
 

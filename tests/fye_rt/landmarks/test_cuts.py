@@ -1,6 +1,7 @@
 """Cuts of a driving video are told from what a head can do, on a real talking head and on drawn performances."""
 
 import dataclasses
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -62,8 +63,7 @@ def test_a_cut_to_another_framing_of_the_same_person_is_found(change: dict[str, 
 
 def test_several_cuts_are_all_found() -> None:
     parts = [framed(HEAD[start : start + 30], right=0.3 * (start % 60 > 0)) for start in (0, 30, 60, 90)]
-    together = joined(joined(parts[0], parts[1]), joined(parts[2], parts[3]))
-    assert find_cuts(together) == [30, 60, 90]
+    assert find_cuts(reduce(joined, parts)) == [30, 60, 90]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 6, 15, 30])
@@ -133,8 +133,5 @@ def test_the_notice_lists_the_first_cuts_and_counts_the_others() -> None:
         "talk.mp4: the face or its framing changes at frame 60 (2.00 s), where the portrait jumps; cut the video there"
     )
     parts = [framed(HEAD[:30], right=0.3 * (k % 2)) for k in range(12)]
-    many = parts[0]
-    for part in parts[1:]:
-        many = joined(many, part)
-    (notice,) = cut_notices(many, "talk.mp4")
+    (notice,) = cut_notices(reduce(joined, parts), "talk.mp4")
     assert "frames 30 (1.00 s), 60 (2.00 s)" in notice and "and 3 more" in notice

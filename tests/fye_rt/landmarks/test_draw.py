@@ -25,13 +25,6 @@ def test_landmark_images_are_the_reference_s_pixel_for_pixel(
     np.testing.assert_array_equal(landmark_images(portrait, motion, size, drop_first=True), recorded[name])
 
 
-@pytest.mark.usefixtures("opencv")
-def test_n_frames_give_n_images(portrait: Motion, motion: Motion) -> None:
-    images = landmark_images(portrait, motion, (64, 96))
-    assert images.shape == (10, 64, 96, 3) and images.dtype == np.uint8
-    assert all(image.any() for image in images)
-
-
 def only(points: dict[int, tuple[float, float]]) -> np.ndarray:
     """One frame whose other points all lie outside the picture."""
     frame = np.full((1, 478, 2), -100.0)

@@ -31,11 +31,6 @@ def compressed(image: Picture, form: str, quality: int) -> Picture:
     return np.array(Image.open(buffer).convert("RGB"))
 
 
-def resized(image: Picture, factor: float, how: Image.Resampling = Image.Resampling.BICUBIC) -> Picture:
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-    return np.array(Image.fromarray(image).resize(size, how))
-
-
 @pytest.mark.parametrize("side", [96, 128, 192, 256, 512, 1024])
 @pytest.mark.parametrize("share", [0.7, 1.0, 1.8])
 def test_drawn_landmarks_have_landmark_colours(side: int, share: float, motion: Motion) -> None:
@@ -60,7 +55,7 @@ def test_compressed_landmark_images_have_their_colours(side: int, form: str, qua
 @pytest.mark.parametrize("how", [Image.Resampling.NEAREST, Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])
 def test_resized_landmark_images_have_their_colours(factor: float, how: Image.Resampling, motion: Motion) -> None:
     for side in (192, 512):
-        small = resized(drawn(motion, side), factor, how)
+        small = np.array(Image.fromarray(drawn(motion, side)).resize((round(side * factor),) * 2, how))
         assert has_landmark_colours(small)
         if factor * side >= 128:
             assert has_landmark_colours(compressed(small, "JPEG", 75))
@@ -130,7 +125,8 @@ def test_empty_frames_among_landmark_images_are_read(motion: Motion, tmp_path: P
 def test_a_photograph_among_landmark_images_is_named(place: int, motion: Motion, tmp_path: Path) -> None:
     images = [drawn(motion, 96)] * 9
     images[place] = photographs()["astronaut"][:96, 200:296]
-    with pytest.raises(InputError, match=rf"{place}\.png is not a landmark image .* into a video"):
+    text = rf"{place}\.png is not a landmark image .* make photographs into a video and give that"
+    with pytest.raises(InputError, match=text):
         Pictures(files(tmp_path, *images))
 
 

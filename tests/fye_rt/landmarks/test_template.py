@@ -4,6 +4,7 @@ import os
 import pickle
 import resource
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, load_template, template
+from tests.fye_rt.conftest import ARRAYS
 
 
 def frames_of(motion: Motion, number: int = 2, **changes: Any) -> list[dict[str, Any]]:
@@ -65,9 +67,8 @@ def test_a_template_of_either_numpy_generation_gives_its_arrays(motion: Motion, 
     here = np.array(0).__reduce__()[0].__module__
     pickled = pickle.dumps(array, protocol=3).replace(f"c{here}\n".encode(), f"c{module}\n".encode())
     assert f"c{module}\n".encode() in pickled
-    path = tmp_path / "template.npy"
-    loaded = load_template(write_pickle(path, pickled), fps=25.0)
-    for name in ("points", "mesh", "pose", "blendshapes"):
+    loaded = load_template(write_pickle(tmp_path / "template.npy", pickled), fps=25.0)
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(motion, name)[:2])
     assert (loaded.fps, loaded.source_size, loaded.valid.all()) == (25.0, (256, 256), True)
     np.testing.assert_array_equal(loaded.times, [0.0, 0.04])
@@ -75,10 +76,8 @@ def test_a_template_of_either_numpy_generation_gives_its_arrays(motion: Motion, 
 
 def test_the_recorded_templates_load(golden: Path, recorded: dict) -> None:
     loaded = load_template(golden / "template_synthetic.npy")
-    np.testing.assert_array_equal(loaded.points, recorded["tmpl_lmks"])
-    np.testing.assert_array_equal(loaded.mesh, recorded["tmpl_lmks3d"])
-    np.testing.assert_array_equal(loaded.pose, recorded["tmpl_trans_mat"])
-    np.testing.assert_array_equal(loaded.blendshapes, recorded["tmpl_bs"])
+    for name, key in ARRAYS.items():
+        np.testing.assert_array_equal(getattr(loaded, name), recorded[f"tmpl_{key}"])
     portrait = load_template(golden / "ref_lmk_synthetic.npy")
     np.testing.assert_array_equal(portrait.mesh[0], recorded["ref_lmks3d"])
 
@@ -197,42 +196,29 @@ def test_a_few_bytes_cannot_claim_much_memory(tmp_path: Path, pickled: bytes) ->
     ],
 )
 def test_a_template_of_wrong_content_is_refused(motion: Motion, tmp_path: Path, changes: dict, message: str) -> None:
-    path = write(tmp_path / "wrong.npy", frames_of(motion, 1, **changes))
     with pytest.raises(InputError, match=message) as caught:
-        load_template(path)
+        load_template(write(tmp_path / "wrong.npy", frames_of(motion, 1, **changes)))
     assert "wrong.npy" in str(caught.value)
 
 
-def test_a_missing_key_a_plain_array_and_a_missing_file_are_input_errors(motion: Motion, tmp_path: Path) -> None:
-    frame = frames_of(motion, 1)[0]
-    del frame["lmks3d"]
-    with pytest.raises(InputError, match="lmks3d"):
-        load_template(write(tmp_path / "partial.npy", [frame]))
-    np.save(tmp_path / "plain.npy", np.zeros((2, 478, 3)))
-    with pytest.raises(InputError, match="float64"):
-        load_template(tmp_path / "plain.npy")
-    with pytest.raises(InputError, match="no such file"):
-        load_template(tmp_path / "nothing.npy")
-
-
-def test_frames_of_different_sizes_are_refused(motion: Motion, tmp_path: Path) -> None:
-    frames = frames_of(motion, 1) + frames_of(motion, 1, width=320)
-    with pytest.raises(InputError, match="different sizes"):
-        load_template(write(tmp_path / "sizes.npy", frames))
-
-
-def test_more_frames_than_the_limit_are_refused_with_their_number(motion: Motion, tmp_path: Path) -> None:
-    path = write(tmp_path / "long.npy", frames_of(motion, 1) * 18001)  # one frame, shared
-    with pytest.raises(InputError, match="18001 frames, the limit is 18000"):
-        load_template(path)
-
-
-def test_a_file_over_the_size_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "huge.npy"
-    with path.open("wb") as stream:
-        stream.truncate((256 << 20) + 1)  # sparse: takes no disk
-    with pytest.raises(InputError, match="256 MiB"):
-        load_template(path)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path, frame: write(path, [{key: frame[key] for key in frame if key != "lmks3d"}]), "lmks3d"),
+        (lambda path, frame: np.save(path, np.zeros((2, 478, 3))), "float64"),
+        (lambda path, frame: None, "no such file"),
+        (lambda path, frame: write(path, [frame, frame | {"width": 320}]), "different sizes"),
+        (lambda path, frame: write(path, [frame] * 18001), "18001 frames, the limit is 18000"),  # one frame, shared
+        (lambda path, frame: (path.touch(), os.truncate(path, (256 << 20) + 1)), "256 MiB"),  # sparse: takes no disk
+    ],
+    ids=["a missing key", "a plain array", "a missing file", "different sizes", "too many frames", "too many bytes"],
+)
+def test_a_file_that_holds_no_template_is_an_input_error(
+    motion: Motion, tmp_path: Path, make: Callable[[Path, dict[str, Any]], object], message: str
+) -> None:
+    make(tmp_path / "a.npy", frames_of(motion, 1)[0])
+    with pytest.raises(InputError, match=message):
+        load_template(tmp_path / "a.npy")
 
 
 @pytest.fixture(scope="module")

@@ -68,8 +68,10 @@ def test_a_template_is_known_under_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_an_animated_gif_is_a_video_with_all_its_frames(tmp_path: Path) -> None:
-    RED.save(tmp_path / "a.gif", save_all=True, append_images=[BLUE, RED, BLUE], duration=100)
+    RED.save(tmp_path / "a.gif", save_all=True, append_images=[BLUE, RED, BLUE], duration=200)
     assert kind_of(tmp_path / "a.gif") == "video"
+    info = media.probe_video(tmp_path / "a.gif")
+    assert (info.width, info.height, info.frames, info.fps) == (SIDE, SIDE, 4, 5)
     assert len(list(media.read_video(tmp_path / "a.gif"))) == 4
 
 

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -291,22 +290,6 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, limit):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_file_system_is_an_output_error(tmp_path, monkeypatch):
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr("fye_rt.media.mp4.atomic_file", lambda path: nullcontext(Path("/dev/full")))
-    with pytest.raises(OSError, match="No space left"):
-        write_video(tmp_path / "a.mp4", noise_frames(1), 25)
-
-
-def test_a_writer_that_is_left_by_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", 25) as video:
-        for image in noise_frames(3):
-            video.add(image)
-        raise KeyError
-    assert not list(tmp_path.iterdir())
-
-
 def test_frames_added_one_by_one_make_the_same_file(tmp_path):
     images = noise_frames(3)
     write_video(tmp_path / "a.mp4", images, 25)
@@ -329,7 +312,6 @@ def test_kill_9_in_mid_write_leaves_nothing_under_the_final_name(tmp_path):
 
 
 def laid(source: Path, target: Path, frames: int = 50) -> Path:
-    """A clip with the sound of `source`."""
     write_video(target, noise_frames(frames), 25, audio_from=source)
     return target
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import av.error
 import numpy as np
 import pytest
-from PIL import Image
 
 from fye_rt.errors import InputError
 from fye_rt.media import LIMITS, Limits, check_times, probe_video, read_video, video, write_image, write_video
@@ -78,10 +77,6 @@ def test_a_talking_head_clip_is_read(shared):
     assert np.mean(frames) > 30  # a picture, not black
 
 
-def test_max_frames_stops_early(clip):
-    assert len(list(read_video(clip, max_frames=7))) == 7
-
-
 def test_colours_survive_writing_and_reading(tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 200, 180), (128, 128, 128), (0, 0, 0), (255, 255, 255)]
     write_video(tmp_path / "a.mp4", [np.full((32, 32, 3), colour, np.uint8) for colour in colours], 25)
@@ -120,13 +115,6 @@ def test_frames_come_in_the_order_of_their_times(tmp_path, form, codec, options)
     np.testing.assert_allclose(levels, np.arange(10, 250, 10), rtol=0, atol=3)  # the codecs' quantisation
 
 
-def test_a_gif_is_read(tmp_path):
-    pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "lime", "blue")]
-    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=200)
-    info = probe_video(tmp_path / "a.gif")
-    assert (info.width, info.height, info.frames, info.fps) == (40, 32, 3, 5)
-
-
 @pytest.mark.parametrize(
     ("matrix", "rotation", "turn"),
     [
@@ -154,24 +142,14 @@ def test_the_display_matrix_is_applied(tmp_path, matrix, rotation, turn):
         assert np.abs(frame.astype(int) - expected).mean() < 6  # the codec blurs colour at the edges of the quarters
 
 
-def test_rotation_survives_as_pixels_into_a_written_clip(tmp_path):
-    image = np.zeros((32, 48, 3), np.uint8)
-    image[:16] = 255
-    write_video(tmp_path / "a.mp4", [image] * 3, 25)
-    patch_matrix(tmp_path / "a.mp4", tmp_path / "b.mp4", (0, 1, -1, 0))
-    write_video(tmp_path / "c.mp4", (frame for _, frame in read_video(tmp_path / "b.mp4")), 25)
-    info = probe_video(tmp_path / "c.mp4")
-    assert (info.width, info.height, info.rotation) == (32, 48, 0)
-    _, frame = next(read_video(tmp_path / "c.mp4"))
-    assert frame[:, 20:].min() > 230 and frame[:, :12].max() < 25  # what was above is now on the right
-
-
-def test_missing_folder_empty_and_device_are_refused(tmp_path):
+def test_missing_folder_empty_device_and_film_without_frames_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "no.mp4")
     assert "folder" in refusal(tmp_path)
     (tmp_path / "empty.mp4").touch()
     assert "empty" in refusal(tmp_path / "empty.mp4")
     assert "regular" in refusal(Path("/dev/zero"))
+    write_empty_film(tmp_path / "a.mp4")
+    assert "no frames" in refusal(tmp_path / "a.mp4")
 
 
 def test_refusals_come_before_the_first_frame_is_asked_for(tmp_path):
@@ -232,11 +210,6 @@ def test_a_frame_that_cannot_be_decoded_is_named(clip, tmp_path, filling):
     assert "\n" not in str(caught.value)
 
 
-def test_a_video_without_frames_is_refused(tmp_path):
-    write_empty_film(tmp_path / "a.mp4")
-    assert "no frames" in refusal(tmp_path / "a.mp4")
-
-
 @pytest.mark.parametrize(("form", "codec"), [("mp4", "aac"), ("wav", "pcm_s16le")])
 def test_an_audio_only_file_is_refused(tmp_path, form, codec):
     write_film(tmp_path / "a.mp4", form, sounds=[Track(codec, rate=8000)])
@@ -250,11 +223,6 @@ def test_a_video_over_a_limit_is_refused_with_its_number(clip):
     assert "9,000" in refusal(clip, Limits(max_pixels=9000))
     assert "100" in refusal(clip, Limits(min_side=100))
     assert "1,000" in refusal(clip, Limits(max_file=1000))
-
-
-def test_limits_hold_for_the_used_part_alone(clip):
-    assert len(list(read_video(clip, Limits(max_frames=49), max_frames=10))) == 10
-    assert len(list(read_video(clip, Limits(max_seconds=1), max_frames=10))) == 10
 
 
 @pytest.mark.parametrize("limits", [Limits(max_frames=20), Limits(max_seconds=0.8)])
@@ -279,10 +247,9 @@ def test_a_size_that_changes_on_the_way_is_refused_with_the_frame(tmp_path):
 
 
 def test_times_rise_strictly_even_where_the_file_repeats_one(clip, tmp_path):
-    for name in ("a", "b"):
-        remux(clip, tmp_path / f"{name}.ts", "mpegts")
+    remux(clip, tmp_path / "a.ts", "mpegts")
     both = tmp_path / "both.ts"  # the second half starts again at the first half's time
-    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    both.write_bytes((tmp_path / "a.ts").read_bytes() * 2)
     times = [time for time, _ in read_video(both)]
     assert times[0] == 0 and len(times) > 50
     assert (np.diff(times) > 0).all()

@@ -37,13 +37,6 @@ def test_a_plan_comes_back_with_its_key_and_facts(kind: Callable[[bytes], bytes]
     assert (folder / "plan.trt").read_bytes() == CONTENT
 
 
-def test_publishing_again_replaces_the_plan(cache: PlanCache, folder: Path) -> None:
-    cache.publish(KEY, NEWER, {"seconds": 3})
-    plan = cache.open(KEY, BUILD)
-    assert plan.content == NEWER and plan.facts["seconds"] == 3
-    assert hidden(cache) == [".locks"]
-
-
 def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -287,8 +280,6 @@ with cache.lock(key, lambda line: print(line, flush=True)):
         cache.publish(key, b"plan", {})
         print("built", flush=True)
 """
-
-
 WAITING = "another process is building the plan of denoiser; waiting for it"
 
 

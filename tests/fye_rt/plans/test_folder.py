@@ -74,17 +74,10 @@ def test_plans_whose_folders_were_swapped_are_refused(cache: PlanCache, folder: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("format", "fye-bundle"), ("version", 2), ("version", "1"), ("version", [1] * 1000)]
-)
-def test_another_format_or_version_is_refused(name: str, value: object, cache: PlanCache, folder: Path) -> None:
-    edit(folder, lambda values: values.update({name: value}))
-    assert ("does not describe a fye-plan" if name == "format" else "format version") in (message := refusal(cache))
-    assert len(message) < 600
-
-
-@pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
+        ("format", "fye-bundle", "does not describe a fye-plan"),
+        *(("version", value, "format version") for value in (2, "1", [1] * 1000)),
         ("key", other("sm").to_json(), "the folder was renamed; it holds another plan"),
         ("bytes", 3, f"plan.trt has {len(CONTENT)} bytes, not 3"),
         ("sha256", "0" * 64, "plan.trt differs from its hash in plan.json"),
@@ -92,7 +85,9 @@ def test_another_format_or_version_is_refused(name: str, value: object, cache: P
 )
 def test_a_foreign_manifest_is_refused(name: str, value: object, reason: str, cache: PlanCache, folder: Path) -> None:
     edit(folder, lambda values: values.update({name: value}))
-    assert reason in refusal(cache)
+    message = refusal(cache)
+    assert reason in message
+    assert len(message) < 600
 
 
 def test_a_plan_with_an_old_signature_is_read(cache: PlanCache, folder: Path) -> None:
@@ -111,7 +106,7 @@ def test_a_copied_plan_is_read_unless_others_can_write_to_it(cache: PlanCache, t
     cache.publish(other("sm"), NEWER, {})
     shutil.copytree(theirs, cache.root / KEY.digest)
     assert "can be written by others" in refusal(cache)
-    for path in (cache.root / KEY.digest, *(cache.root / KEY.digest).iterdir()):
+    for path in (cache.root, cache.root / KEY.digest, *(cache.root / KEY.digest).iterdir()):
         path.chmod(0o755)
     assert cache.open(KEY, BUILD).content == CONTENT
 
@@ -152,10 +147,6 @@ def test_a_manifest_nested_however_deep_is_refused(cache: PlanCache, folder: Pat
         refusal(cache)
 
 
-def misshape(key: Values) -> None:
-    key["profile"]["latents"] = [[1], [2]]
-
-
 BREAKS: dict[str, Callable[[Values], object]] = {
     "no key": lambda values: values.pop("key"),
     "no size": lambda values: values.pop("bytes"),
@@ -166,7 +157,7 @@ BREAKS: dict[str, Callable[[Values], object]] = {
     "number for a name": lambda values: values["key"].update(graph=7),
     "key with more": lambda values: values["key"].update(gpu=1),
     "key with less": lambda values: values["key"].pop("driver"),
-    "two shapes": lambda values: misshape(values["key"]),
+    "two shapes": lambda values: values["key"]["profile"].update(latents=[[1], [2]]),
     "flags not in order": lambda values: values["key"]["flags"].reverse(),
     "control characters": lambda values: values["key"].update(graph="\x1b[2Jdenoiser"),
     "infinite size": lambda values: values.update(bytes=float("inf")),
@@ -233,12 +224,6 @@ def test_a_plan_of_root_is_refused_to_others(monkeypatch: pytest.MonkeyPatch, ca
     owner = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     assert f"belongs to another user ({owner})" in refusal(cache)
-
-
-def test_a_plan_that_others_can_only_read_is_accepted(cache: PlanCache, folder: Path) -> None:
-    for path in (cache.root, folder, folder / "plan.trt", folder / "plan.json"):
-        path.chmod(0o755)
-    cache.open(KEY, BUILD)
 
 
 @pytest.mark.parametrize("name", ["DIGEST", "DIGEST/plan.trt", "DIGEST/plan.json"])
