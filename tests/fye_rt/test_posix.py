@@ -86,4 +86,4 @@ try:
 except FyeError as error:
     print(error)
 """
-    assert "use Linux or another POSIX system" in run(code, tmp_path)
+    assert "use Linux or a POSIX system" in run(code, tmp_path)

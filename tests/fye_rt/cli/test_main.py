@@ -225,7 +225,7 @@ def test_quiet_hides_progress_on_a_terminal(fye: Fye, exporter: list[Any], monke
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", screen)
             fye("export", "in", "-o", "out", *options)
-        assert ("reading the checkpoint" in screen.getvalue()) is shown
+        assert ("read the checkpoint" in screen.getvalue()) is shown
     fye("export", "in", "-o", "out")
     assert fye.err == ""  # no terminal
 

@@ -97,9 +97,9 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         PieceFolder(tmp_path, {})
     with pytest.raises(OutputError, match="cannot write"):
         PieceFolder(tmp_path / "notes.txt", {})
-    for content in ("{", "[]"):
+    for content, text in (("{", r"clip\.json cannot be read"), ("[]", "holds another clip")):
         (tmp_path / "clip.json").write_text(content)
-        with pytest.raises(InputError, match="holds other files"):
+        with pytest.raises(InputError, match=text):
             PieceFolder(tmp_path, {})
 
 

@@ -146,7 +146,7 @@ def _fill(argument: Any, trace: Path) -> Any:
     ],
 )
 def test_other_ways_to_reach_code_are_closed(tmp_path: Path, pickled: bytes) -> None:
-    with pytest.raises(InputError, match=r"evil\.npy is not a landmark template"):
+    with pytest.raises(InputError, match=r"evil\.npy.* (nothing was run|is not a landmark template)"):
         load_template(write_pickle(tmp_path / "evil.npy", pickled))
 
 
