@@ -43,7 +43,7 @@ train() {
 
 kernels() {
     local status=0
-    "$PYTHON" -m pytest -q -p no:cacheprovider tests/fye_torch/test_modules.py tests/fye_kernels || status=1
+    "$PYTHON" -m pytest -q -p no:cacheprovider -m "not full" tests/fye_torch/test_modules.py tests/fye_kernels || status=1
     "$PYTHON" -m fye_bench.speed.kernels --json "$OUT/kernels.json" "$@" || status=1
     return "$status"
 }

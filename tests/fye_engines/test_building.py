@@ -96,6 +96,7 @@ def test_fixed_shapes_are_numbers_in_the_graph(tiny: Bundle, denoiser: Prepared)
     assert dynamic.profile["reference_key.0"][0][1] == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shapes", [STATIC, FRAMES, DYNAMIC], ids=["static", "frames", "dynamic"])
 @pytest.mark.parametrize("graph", ["denoiser", "vae_decoder", "vae_encoder"])
 def test_a_graph_with_fixed_shapes_computes_the_same(graph: str, shapes: Shapes, tiny: Bundle) -> None:
@@ -142,6 +143,7 @@ def test_contradictory_settings_of_a_plan_are_refused(wrong: dict[str, Any], tex
         Settings(**wrong)
 
 
+@pytest.mark.slow
 def test_a_plan_is_strongly_typed_and_uses_no_tf32(built: Callable[..., Any], denoiser: Prepared) -> None:
     plan = built()
     assert plan["onnx"] == denoiser.digest and plan["network_flags"] == ["STRONGLY_TYPED"]
@@ -149,17 +151,20 @@ def test_a_plan_is_strongly_typed_and_uses_no_tf32(built: Callable[..., Any], de
     assert not plan["refittable"] and not plan["stripped"]
 
 
+@pytest.mark.slow
 def test_a_plan_has_the_requested_settings(built: Callable[..., Any]) -> None:
     plan = built(settings=Settings(level=5, workspace=2**30, refit=True, stripped=True))
     assert {"REFIT", "STRIP_PLAN"} <= set(plan["flags"]) and plan["refittable"] and plan["stripped"]
     assert plan["settings"]["builder_optimization_level"] == 5 and plan["memory_pools"] == {"WORKSPACE": 2**30}
 
 
+@pytest.mark.slow
 def test_a_plan_takes_the_requested_shapes(built: Callable[..., Any], tiny: Bundle) -> None:
     plan = built(prepare(tiny, "denoiser", FRAMES, "fp16", "fused"))
     assert [profile["latents"] for profile in plan["profiles"]] == [[[1, 4, n, 8, 9] for n in (1, 8, 24)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "graph", ["image_encoder", "vae_encoder", "reference", "guider", "denoiser_cond", "vae_decoder"]
 )
@@ -171,6 +176,7 @@ def test_every_graph_is_built_into_a_plan(graph: str, built: Callable[..., Any],
     assert {tensors[spec.name] for spec in specs.outputs} == {"FLOAT"}
 
 
+@pytest.mark.slow
 def test_a_build_reuses_the_timing_cache_of_an_earlier_build(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
     first = build(denoiser, tiny.path / tiny.weights, Settings())
     other = prepare(tiny, "guider", STATIC, "fp16", "fused")
@@ -180,6 +186,7 @@ def test_a_build_reuses_the_timing_cache_of_an_earlier_build(fake: TensorRT, tin
     assert len(alone.timing) < len(second.timing)
 
 
+@pytest.mark.slow
 def test_a_build_ignores_the_timing_cache_of_another_gpu(fake: TensorRT, tiny: Bundle, denoiser: Prepared) -> None:
     first = build(denoiser, tiny.path / tiny.weights, Settings())
     fake.device = f"another than {fake.device}"  # of the same architecture
@@ -188,6 +195,7 @@ def test_a_build_ignores_the_timing_cache_of_another_gpu(fake: TensorRT, tiny: B
     assert alone.timing == build(other, tiny.path / tiny.weights, Settings()).timing
 
 
+@pytest.mark.slow
 def test_a_graph_refused_by_tensorrt_is_reported_in_its_words(fake: TensorRT, built: Callable[..., Any]) -> None:
     fake.refusals += ["In node 7:\n  Attention is\tnot supported", *(f"more {number}" for number in range(9))]
     said = rf"{fake.record['version']} refuses denoiser: In node 7: Attention is not"
@@ -196,6 +204,7 @@ def test_a_graph_refused_by_tensorrt_is_reported_in_its_words(fake: TensorRT, bu
     assert "and 5 more" in str(told.value) and "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_a_failed_build_is_reported_in_the_words_of_tensorrt(fake: TensorRT, built: Callable[..., Any]) -> None:
     def fail(this: Any, network: Any, config: Any, kernel_text: Any = None) -> None:
         fake.say(fake.state(network)["builder"], "no kernel fits into 3 bytes")
@@ -205,6 +214,7 @@ def test_a_failed_build_is_reported_in_the_words_of_tensorrt(fake: TensorRT, bui
         built()
 
 
+@pytest.mark.slow
 def test_build_progress_rises_to_the_end_of_the_outermost_phase(built: Callable[..., Any]) -> None:
     told: list[tuple[str, float, float]] = []
     built(progress=lambda *report: told.append(report))
@@ -265,6 +275,7 @@ def test_ctrl_c_ends_a_build(version: str, tiny: Bundle) -> None:
     assert (run.returncode, run.stdout) == (0, "ended\n"), run.stderr
 
 
+@pytest.mark.slow
 def test_an_error_of_the_progress_callback_ends_a_build_and_is_raised(built: Callable[..., Any]) -> None:
     def progress(stage: str, done: float, total: float) -> None:
         raise OSError("the terminal is gone")
@@ -273,6 +284,7 @@ def test_an_error_of_the_progress_callback_ends_a_build_and_is_raised(built: Cal
         built(progress=progress)
 
 
+@pytest.mark.slow
 def test_a_build_reads_the_weights_from_the_file_of_the_bundle(
     fake: TensorRT, tiny: Bundle, denoiser: Prepared
 ) -> None:

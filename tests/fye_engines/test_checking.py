@@ -39,6 +39,7 @@ def test_every_output_of_a_plan_is_compared() -> None:
         compare(EXACT, EXACT | {"w": EXACT["v"]})
 
 
+@pytest.mark.slow
 def test_the_inputs_and_exact_outputs_of_a_check_are_reproducible(tiny_bundle: Path) -> None:
     bundle = Bundle.load(tiny_bundle, verify=False)
     one, other = (random_inputs(bundle, "denoiser", symbols(2, 64, 64)) for _ in range(2))

@@ -71,6 +71,7 @@ def types_of(model: ir.Model) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in values}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_with_written_out_attention_computes_the_same(graph: str, bundle: Bundle, folder: Path) -> None:
     model = ir.load(bundle.file(graph))
@@ -88,6 +89,7 @@ def test_a_graph_with_written_out_attention_computes_the_same(graph: str, bundle
 OPENED = [(bundle, graph) for bundle in STORED for graph in GRAPHS if "denoiser" not in graph] + [("mini", "denoiser")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written_out", [False, True], ids=["attention", "written out"])
 @pytest.mark.parametrize(("bundle", "graph"), OPENED, indirect=["bundle"])
 def test_a_float16_graph_computes_the_same_within_tolerance(
@@ -106,6 +108,7 @@ def test_a_float16_graph_computes_the_same_within_tolerance(
         assert np.vdot(made[name], array) >= 0.999 * np.linalg.norm(made[name]) * np.linalg.norm(array)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", LOW)
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_matrix_products_have_low_precision_and_statistics_float32(graph: str, precision: str, bundle: Bundle) -> None:

@@ -81,6 +81,7 @@ def test_exported_graphs_have_only_operators_of_tensorrt(graph: str, bundle: Bun
     assert refusals(exported(bundle, graph)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("precision", LOW)
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -92,6 +93,7 @@ def test_prepared_graphs_have_only_operators_of_tensorrt(
     assert attention == "fused" or "Attention" not in {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "attention"), list(zip(KINDS, ATTENTIONS, strict=True)))
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_quantized_graphs_have_only_operators_of_tensorrt(

@@ -130,6 +130,7 @@ def same(made: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4 * float(np.abs(expected).max()))
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("windows", ["context", "reference", "progressive"])
 def test_a_clip_of_tensorrt_in_windows_equals_onnx_runtime(windows: str, either: FakeGpu, clip: Clip) -> None:
@@ -137,6 +138,7 @@ def test_a_clip_of_tensorrt_in_windows_equals_onnx_runtime(windows: str, either:
     same(clip("tensorrt", FRAMES, options), clip("onnxruntime", FRAMES, options))
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize(
     "options",
@@ -187,6 +189,7 @@ def test_frames_leave_the_gpu_as_bytes_if_kernels_are_compiled(either: FakeGpu, 
             animator.decode_pixels(latents)
 
 
+@pytest.mark.slow
 @BOTH
 def test_tensorrt_reports_the_latents_of_every_step(either: FakeGpu, clip: Clip) -> None:
     seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
@@ -206,6 +209,7 @@ def test_an_evaluation_is_one_graph_launch_from_the_second_run_on(ready: FakeGpu
     assert len(runs) == 2 and len(launches) == OPTIONS.steps - 1  # once as it is, once to be captured
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_be_captured_runs_without_a_cuda_graph(
     ready: FakeGpu, clip: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,6 +233,7 @@ def test_the_portrait_is_copied_to_the_gpu_once(ready: FakeGpu, clip: Clip) -> N
     assert copies[1] - copies[0] == 2 * 2  # latents and timestep of two more steps
 
 
+@pytest.mark.slow
 def test_windows_of_several_lengths_share_memory(ready: FakeGpu, tiny: Bundle, clip: Clip) -> None:
     random = np.random.default_rng(2)
     images = random.integers(0, 256, (5, 64, 72, 3), np.uint8)
@@ -337,6 +342,7 @@ def test_a_missing_gpu_is_reported(ready: FakeGpu, clip: Clip) -> None:
         clip("tensorrt")
 
 
+@pytest.mark.slow
 def test_only_the_denoiser_runs_in_int8_and_only_on_request(gpu: FakeGpu, tiny: Bundle, tmp_path: Path) -> None:
     random = np.random.default_rng(4)
     folder = tmp_path / "bundle"
@@ -398,6 +404,7 @@ def test_the_backend_auto_is_tensorrt_if_plans_are_built(
     assert "has no plan of denoiser; build it with: fye build" in backends.unusable("tensorrt", tiny)
 
 
+@pytest.mark.slow
 @BOTH
 def test_portrait_and_landmarks_are_held_in_the_precision_of_the_plan(
     versions: tuple[str, str], gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
@@ -580,6 +587,7 @@ def fye(capsys: pytest.CaptureFixture[str]) -> Fye:
     return Fye(capsys)
 
 
+@pytest.mark.slow
 def test_fye_build_builds_lists_and_prunes_plans(gpu: FakeGpu, tiny: Bundle, fye: Fye) -> None:
     graphs = ("--graph", "guider", "--graph", "reference")
     asked = ("build", tiny.path, "--backend", "tensorrt", "--size", "64x72", *graphs)

@@ -59,6 +59,7 @@ def without_motion(folder: Path, lacking: str = "motion_modules.") -> checkpoint
     return {key: value for key, value in state.items() if "motion_modules." in key}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("lacking", ["motion_modules.", ".pos_encoder.pe"])
 def test_animatediff_supplies_what_the_unet_lacks(

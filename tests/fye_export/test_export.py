@@ -202,6 +202,7 @@ def test_progress_of_an_export_completes_each_stage_in_its_order(
     assert steps == [(stage, done, total) for stage, total in stages.items() for done in range(total + 1)]
 
 
+@pytest.mark.slow
 def test_two_concurrent_exports_into_one_folder_leave_one_complete_bundle(
     traced: None, uncompared: None, golden_checkpoint: Path, tmp_path: Path
 ) -> None:

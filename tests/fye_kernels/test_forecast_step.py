@@ -57,6 +57,7 @@ def test_forecast_step_computes_guidance_conversion_ring_and_sum(
         assert torch.equal(result_ring[others], ring[others])
 
 
+@pytest.mark.slow
 @given(
     frames=st.integers(1, 9),
     size=st.integers(1, 5),

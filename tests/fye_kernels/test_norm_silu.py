@@ -21,6 +21,7 @@ def inputs(
     return x, weight.to(device, dtype), bias.to(device, dtype), time.to(device, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "groups"), [((1, 32, 1, 2), 32), ((2, 64, 5, 7), 32), ((3, 40, 9, 4), 8), ((1, 320, 4, 4), 32)]
 )

@@ -28,6 +28,7 @@ def close(result: Tensor, expected: Tensor, bound: float) -> None:
     torch.testing.assert_close(result.double(), expected, rtol=0, atol=bound * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [8, 16, 40, 80, 160])
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (16, 16), (37, 21), (50, 0)])
 def test_reference_attention_equals_attention_over_both_sets_of_keys(

@@ -374,6 +374,7 @@ def test_guidance_just_above_one_agrees_with_the_conditional_graph(animator: Ani
     assert np.abs(without - animator.denoise(*states, options=TWO_STEPS)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_low_memory_frees_graphs_that_run_once(bundle: Bundle, images: NDArray[np.uint8], opened: Opened) -> None:
     def clip(low_memory: bool) -> Array:
         with Animator(bundle, "onnxruntime", low_memory=low_memory) as animator:

@@ -183,6 +183,7 @@ def test_the_prediction_without_guidance_matches_the_reference(
     assert error(v["v_conditional"], unet["out.nocfg_ref.t999"]) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["hw12x20", "hw16x24"])
 def test_predictions_of_oblong_sizes_match_the_reference(size: str, run: Run, modules: Arrays, unet: Arrays) -> None:
     recorded = {name.removeprefix(f"{size}."): array for name, array in unet.items() if name.startswith(size)}

@@ -84,6 +84,7 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
 
 
+@pytest.mark.slow
 def test_networks_with_switched_modules_equal_onnx_runtime(bundle: Bundle, plain: None) -> None:
     modules = pytest.importorskip("fye_torch.modules")
     for graph in ("vae_encoder", "reference", "denoiser", "denoiser_cond", "vae_decoder"):
@@ -157,6 +158,7 @@ def smooth(graph: str, latents: Any, timestep: Any, features: Any, *portrait: An
     return (latents.sin(), moved)[graph == "denoiser_cond" :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -408,6 +410,7 @@ def test_captured_graphs_beyond_the_limit_are_dropped(monkeypatch: pytest.Monkey
     assert len(replayed._captured) == SHAPES and len(graphs) == SHAPES + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "lengths"),
     [
@@ -510,6 +513,7 @@ def test_frames_are_converted_to_bytes_as_on_the_host(bundle: Bundle, monkeypatc
             engine.begin_decoding(np.full_like(given["latents"], np.nan))()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_a_piece_is_decoded_while_the_next_one_is_denoised(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, low_memory: bool

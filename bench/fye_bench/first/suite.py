@@ -17,7 +17,7 @@ _SMALL = ("tests/fye_kernels/test_geglu.py",)
 
 def run(record: Record, out: Path, small: bool) -> None:
     """See `fye_bench.first`."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", "-m", "not full"]
     workers = ["-n", "8"] if find_spec("xdist") is not None and not small and (os.cpu_count() or 1) >= 8 else []
     ignored = [f"--ignore=tests/fye_kernels/{name}.py" for name in LEFT_OUT]
     parts = {"kernels": [*ignored, *(_SMALL if small else KERNELS)], "backend": [ENGINE, "-k", BACKEND]}

@@ -115,6 +115,7 @@ def test_a_killed_evaluation_resumes_with_the_same_result(run: Path, suite: Path
     assert json.loads((cut / "performance.json").read_text())["evaluated_now"] < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -140,6 +141,7 @@ def test_a_bad_file_fails_its_own_pairs(
     assert failed[0]["pair"] in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_pair_that_failed_is_tried_again(suite: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     shutil.copytree(suite, tmp_path / "suite")
     path = Suite.load(tmp_path / "suite").pairs[0].portrait.path

@@ -151,6 +151,7 @@ def test_an_unknown_stage_or_limit_is_refused(
     assert not (tmp_path / "results.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_every_stage_imports_without_optional_packages() -> None:
     code = f"""
 import builtins, importlib, sys

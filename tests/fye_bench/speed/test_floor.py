@@ -33,6 +33,7 @@ def test_floors_are_operations_over_rates(tmp_path: Path, capsys: pytest.Capture
     assert len(capsys.readouterr().out.splitlines()) == len(found["operations"]) + len(floor.GPUS)
 
 
+@pytest.mark.slow
 def test_operations_grow_with_the_frames() -> None:
     two, four = (floor.operations(TINY, (64, 64), frames) for frames in (2, 4))
     for graph in ("guider", "vae_decoder"):

@@ -46,6 +46,7 @@ def test_every_step_of_the_full_size_run_is_measured(tmp_path: Path, capsys: pyt
     assert printed == [*result["steps"], "checkpoint", "torch"]
 
 
+@pytest.mark.slow
 def test_a_failed_step_ends_the_full_size_run_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"fye_rt export .* is not a complete checkpoint.*; see .*export\.log"):
         full_size.main(["--work", str(tmp_path), "--checkpoint", str(tmp_path)])

@@ -82,6 +82,7 @@ def log(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "log.jsonl"
 
 
+@pytest.mark.slow
 def test_the_forecast_study_measures_and_plots_every_method(log: Path) -> None:
     expected = [*map(str, ways(Options(steps=6), (3,))), FULL]
     lines = log.read_text().splitlines()
@@ -92,6 +93,7 @@ def test_the_forecast_study_measures_and_plots_every_method(log: Path) -> None:
     assert media.read_image(log.parent / "r.png").std() > 5
 
 
+@pytest.mark.slow
 def test_a_resumed_forecast_study_measures_the_missing_methods(log: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     whole = log.read_text().splitlines(keepends=True)
     (tmp_path / "part.jsonl").write_text("".join(whole[:5]))

@@ -37,6 +37,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "load", load_once)
 
 
+@pytest.mark.slow
 def test_the_quantization_study_writes_errors_and_clips_of_each_precision(
     short: None, tiny_bundle: Path, tmp_path: Path, opencv: None
 ) -> None:

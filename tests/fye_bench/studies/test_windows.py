@@ -32,6 +32,7 @@ def test_the_evaluations_of_a_frame_are_counted_over_all_windows(kind: str, most
     assert 1 <= evaluations / 300 <= most
 
 
+@pytest.mark.slow
 def test_the_window_study_measures_every_kind_with_and_without_forecast(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ def relative(made: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(made - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_graph_agrees_with_the_cpu(graph: str, bundle: Bundle) -> None:
     inputs = graph_inputs(bundle, graph, 3)
@@ -43,6 +44,7 @@ def test_every_graph_agrees_with_the_cpu(graph: str, bundle: Bundle) -> None:
         assert made[name].shape == array.shape and relative(made[name], array) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["reference", "vae_decoder", "denoiser_cond"])
 def test_float16_stays_near_float32(graph: str) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
@@ -112,6 +114,7 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, m
     assert ids == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_clip_agrees_with_the_cpu_s(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (9, 64, 72, 3), np.uint8)
@@ -212,6 +215,7 @@ def test_a_graph_that_cannot_be_captured_runs_without_capture(
     assert asked == [True, False, False]
 
 
+@pytest.mark.slow
 def test_a_capture_that_fails_in_a_run_is_given_up(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

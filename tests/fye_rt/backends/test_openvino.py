@@ -28,6 +28,7 @@ def relative_rms(got: dict[str, Any], want: dict[str, Any]) -> float:
     return max(float(np.sqrt(np.mean((got[name] - want[name]) ** 2) / np.mean(want[name] ** 2))) for name in want)
 
 
+@pytest.mark.slow
 def test_bf16_stays_near_fp32_in_two_shapes_of_one_denoiser(bundle: Bundle) -> None:
     cases = [graph_inputs(bundle, "denoiser", *shape) for shape in (EIGHT_FRAMES, FOUR_POSITIONS)]
     exact = run(bundle, "fp32", *cases)

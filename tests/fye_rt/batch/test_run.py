@@ -91,6 +91,7 @@ def test_bad_jobs_are_recorded_and_skipped(tmp_path: Path, capsys: pytest.Captur
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["good.mp4"]
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_failed_clips_only(fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None) -> None:
     late = tmp_path / "late.png"
     jobs = write_jobs(tmp_path, {"name": "a"}, {"name": "b", "portrait": str(late)})
@@ -114,6 +115,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, opencv: None) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["seed", "portrait", "clip gone", "clip cut", "record cut"])
 def test_a_changed_job_is_made_again(change: str, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"

@@ -30,6 +30,7 @@ def test_fye_alone_lists_its_commands(fye: Fye) -> None:
         assert f"\n  {command} " in listed
 
 
+@pytest.mark.slow
 def test_animate_writes_every_output_that_is_asked_for(fye: Fye, tmp_path: Path) -> None:
     out, sheet, report = tmp_path / "out.mp4", tmp_path / "sheet.png", tmp_path / "report.json"
     also = ("--contact-sheet", sheet, "--json", report, "--compare", "--windows", "context", "--low-memory")
@@ -53,6 +54,7 @@ def test_animate_writes_every_output_that_is_asked_for(fye: Fye, tmp_path: Path)
     assert facts["peak_memory_bytes"] > 10e6 and facts["environment"]["fye_rt"] == fye_rt.version.__version__
 
 
+@pytest.mark.slow
 def test_guidance_and_shared_noise_default_to_the_bundle_s(fye: Fye, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "bundle")
     manifest = {key: value for key, value in Bundle.load(TINY).manifest.items() if key != "sha256"}
@@ -102,6 +104,7 @@ def test_a_stream_writes_nothing_beside_the_clip(fye: Fye, tmp_path: Path) -> No
     assert "is no video and no motion" in fye.refuses(*call)
 
 
+@pytest.mark.slow
 def test_a_forecast_needs_fewer_evaluations(fye: Fye, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     forecast = ("--forecast", "newton", "--evaluations", 3, "--order", 2, "--warm-up", 2, "--quantity", "x0")
@@ -175,6 +178,7 @@ def test_landmarks_of_a_picture_are_one_frame_and_an_overlay(fye: Fye, landmarke
     assert (media.read_image(drawn) != image).any(axis=2).sum() > 500
 
 
+@pytest.mark.slow
 def test_verify_runs_every_graph_and_says_ok(fye: Fye) -> None:
     said = fye("verify", TINY).splitlines()
     for graph in Bundle.load(TINY).graphs:

@@ -51,6 +51,7 @@ def struck(
     return python("-c", code, *arguments, preexec_fn=before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [*((number,) for number in CODES), (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)])
 def test_a_stopped_clip_leaves_no_file_and_no_message(numbers: tuple[signal.Signals, ...], tmp_path: Path) -> None:
     arguments = ("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", *FAST, "--compare")
@@ -68,6 +69,7 @@ def test_a_command_under_nohup_survives_sighup(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.usefixtures("opencv")
 def test_a_stopped_stream_is_playable(number: signal.Signals, motion: Motion, portrait: Motion, tmp_path: Path) -> None:

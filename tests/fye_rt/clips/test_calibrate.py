@@ -25,6 +25,7 @@ def fitted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_calibrate_stores_a_table_for_each_number_of_evaluations(fitted_bundle: Path) -> None:
     tables = fitted.read(Bundle.load(fitted_bundle))
     assert [entry.table.evaluations for entry in tables] == [3, 4]
@@ -51,6 +52,7 @@ def test_a_calibrated_clip_is_nearer_to_the_full_run_than_newton(fitted_bundle: 
     np.testing.assert_allclose(single, -prediction, atol=1e-5)  # from pure noise, one step leads to x0 = -v
 
 
+@pytest.mark.slow
 def test_calibrate_replaces_tables_of_the_same_guidance_alone(fitted_bundle: Path) -> None:
     with Animator(Bundle.load(fitted_bundle)) as animator:
         calibrate_bundle(animator, [ONE_FRAME], steps=8, guidance=[1.5, 3.0], evaluations=[3])

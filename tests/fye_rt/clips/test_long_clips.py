@@ -36,6 +36,7 @@ def peak(frames: int) -> int:
     return int(python("-c", PEAK, TINY, frames, check=True).stdout)
 
 
+@pytest.mark.slow
 def test_2000_frames_take_the_memory_of_300() -> None:
     pixels = (2000 - 300) * 64 * 64 * 3  # of the frames alone, were they kept
     assert peak(2000) - peak(300) < pixels / 2

@@ -209,6 +209,7 @@ with Animator(Bundle.load(sys.argv[1]), "onnxruntime", threads=1) as animator:
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_ten_times_ends_with_the_same_bytes(tmp_path: Path) -> None:
     def run(*arguments: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, TINY, *arguments], cwd=ROOT)
