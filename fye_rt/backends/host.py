@@ -51,16 +51,16 @@ class HostWorkspace:
 
     def load(self, noise: Array) -> None:
         """Begin a clip with its noise."""
-        self._latents, self._prediction = noise, np.zeros_like(noise)
+        self._latents = self._prediction = noise  # until the first evaluation there is no prediction
         self._ring.clear()
         self._evaluations, self._fault = 0, None
 
     def evaluate(self, step: int) -> Iterator[None]:
         """Evaluate the network window by window; stop at the first that gives NaN or infinity."""
-        self._prediction = np.zeros_like(self._latents)
+        self._prediction, timestep = np.zeros_like(self._latents), int(self._timesteps[step])
         for number, window in enumerate(self._windows):
-            latents = self._latents.take(window.frames, axis=2)
-            halves = self._evaluate(latents, int(self._timesteps[step]), window.frames)
+            # the window's latents get no name, so that what follows takes their memory
+            halves = self._evaluate(self._latents.take(window.frames, axis=2), timestep, window.frames)
             if not all(np.isfinite(half).all() for half in halves if half is not None):
                 self._fault = self._evaluations, number
                 yield

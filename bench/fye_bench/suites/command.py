@@ -11,9 +11,8 @@ import typer
 from fye_bench import arguments
 from fye_bench.arguments import option
 from fye_bench.suites.collect import CROSSES, FAMILY, KIND, collect
-from fye_bench.suites.drawn import drawn_otherwise
 from fye_bench.suites.manifest import MAX_TEXT
-from fye_bench.suites.suite import Suite, faults, notes
+from fye_bench.suites.suite import Suite, drawn_otherwise, faults, notes
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Landmarker, Quiet
 from fye_rt.options import parse_size

@@ -1,6 +1,5 @@
 """The truth of a pair of drawn characters: drawn from seeds on demand, and stored nowhere."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from fye_training.drawing.character import FAMILIES
 
 if TYPE_CHECKING:
     from fye_bench.metrics.truth import Truth
-    from fye_bench.suites.suite import Portrait, Suite
     from fye_rt.landmarks import Motion
     from fye_training.face import Placement
     from fye_training.identity import Identity
@@ -91,23 +89,3 @@ class DrawnTruth(Strict):
 
         character = identity(self.identity, self.family)
         return character, face.placement(character.shape, size, self.placement)
-
-
-def drawn_otherwise(suite: "Suite") -> Iterator[str]:
-    """Yield a line for each family whose first drawn portrait differs from what this version of fye-rt draws.
-
-    The truth of such a suite belongs to other characters than its portraits show.
-    """
-    from fye_rt import media
-
-    first: dict[str, tuple[DrawnTruth, Portrait]] = {}
-    for pair in suite.pairs:
-        if isinstance(pair.truth, DrawnTruth):
-            first.setdefault(pair.truth.family, (pair.truth, pair.portrait))
-    for truth, portrait in first.values():
-        image = media.read_image(portrait.path)
-        if not np.array_equal(image, truth.portrait((image.shape[0], image.shape[1]))):
-            yield (
-                f"{portrait.path} differs from what this version of fye-rt draws; make the suite again with: "
-                "fye suite drawn"
-            )

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import FailFast, Field, PrivateAttr, model_validator
 
 from fye_bench.json_input import Strict, parse, read_json
 from fye_bench.suites import manifest
+from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.entries import MAX_PAIRS, Driving, File, Motions, Pair, Portrait, Portraits, Truth
 from fye_bench.suites.manifest import MANIFEST, Label, Text
+from fye_rt import media
 from fye_rt.errors import InputError, OptionError
 from fye_rt.files import atomic_file, shown
 from fye_rt.timings import Progress, no_progress
@@ -183,3 +186,21 @@ def _check_head(content: Any) -> None:
         entries = content.get(what)
         if (what == "pairs" and entries == []) or (isinstance(entries, dict | list) and len(entries) > MAX_PAIRS):
             raise InputError(f"it has {len(entries):,} {what}; give 1 to {MAX_PAIRS:,}")
+
+
+def drawn_otherwise(suite: Suite) -> Iterator[str]:
+    """Yield a line for each family whose first drawn portrait differs from what this version of fye-rt draws.
+
+    The truth of such a suite belongs to other characters than its portraits show.
+    """
+    first: dict[str, tuple[DrawnTruth, Portrait]] = {}
+    for pair in suite.pairs:
+        if isinstance(pair.truth, DrawnTruth):
+            first.setdefault(pair.truth.family, (pair.truth, pair.portrait))
+    for truth, portrait in first.values():
+        image = media.read_image(portrait.path)
+        if not np.array_equal(image, truth.portrait((image.shape[0], image.shape[1]))):
+            yield (
+                f"{portrait.path} differs from what this version of fye-rt draws; make the suite again with: "
+                "fye suite drawn"
+            )

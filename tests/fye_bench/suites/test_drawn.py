@@ -12,8 +12,8 @@ from fye_bench.metrics.judge import Judge, summarise
 from fye_bench.metrics.truth import FIRST_IDENTITY, FIRST_READER, Truth
 from fye_bench.suites import drawing
 from fye_bench.suites.drawing import CHARACTERS, FIRST_CHARACTER, draw_suite
-from fye_bench.suites.drawn import DrawnTruth, drawn_otherwise
-from fye_bench.suites.suite import Pair, Suite, faults, notes
+from fye_bench.suites.drawn import DrawnTruth
+from fye_bench.suites.suite import Pair, Suite, drawn_otherwise, faults, notes
 from fye_rt import media
 from fye_rt.errors import InputError, OptionError, OutputError
 from fye_rt.landmarks import Motion, retarget
