@@ -9,54 +9,18 @@ The coefficients lie in device memory, ordered by slot of the ring and not by ag
 every step. Sums are float32. With a face mask, a second row of coefficients applies outside of it.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from fye_kernels.forecast_tables import Blend
 from fye_kernels.variant import TYPES, Variant, signature
-from fye_rt.backends.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W, rows
-from fye_rt.forecast import Jump
-from fye_rt.windows import Window
+from fye_rt.backends.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W
 
 _BLOCK = 512  # in larger blocks 16-bit predictions go through shared memory to match the layout of the latents
-
-
-class Blend(NamedTuple):
-    """The windows that show each frame, up to K of them, and their shares; the rest of a frame's column is 0.
-
-    Attributes:
-        planes: int32 (K, F), index of the frame's first plane (h, w) among the planes of all windows (N, 4, f, h, w);
-            the plane of the next channel lies f planes further.
-        shares: float32 (K, F); each column sums to 1.
-    """
-
-    planes: Tensor
-    shares: Tensor
-
-
-def blend(windows: Sequence[Window], frames: int, channels: int = 4) -> Blend:
-    """Build the tables that locate each frame in the predictions of windows of equal length."""
-    length = len(windows[0].frames)
-    shown: list[list[tuple[int, float]]] = [[] for _ in range(frames)]
-    for number, window in enumerate(windows):
-        for position, (frame, share) in enumerate(zip(window.frames.tolist(), window.weights.tolist(), strict=True)):
-            shown[frame].append((number * channels * length + position, share))
-    planes = np.zeros((max(map(len, shown)), frames), np.int32)
-    shares = np.zeros(planes.shape, np.float32)
-    for frame, parts in enumerate(shown):
-        for k, (plane, share) in enumerate(parts):
-            planes[k, frame], shares[k, frame] = plane, share
-    return Blend(torch.from_numpy(planes), torch.from_numpy(shares))
-
-
-def numbers(jump: Jump, guidance: float, slot: int, slots: int) -> Tensor:
-    """Return the rows of `fye_rt.backends.jump_row.rows` as float32 (2, ROW)."""
-    return torch.tensor(rows(jump, guidance, slot, slots))
 
 
 def reference(
@@ -108,7 +72,7 @@ def forecast_step(
         conditional: prediction of v, any floating type, shape of `latents`.
         ring: float32 (slots, 1, 4, F, h, w). One slot is overwritten; slots without weight are not read.
         slot: int32 (1,), index of the slot to overwrite.
-        numbers: float32 (2, ROW), from `numbers`, on the device.
+        numbers: float32 (2, ROW), from `fye_kernels.forecast_tables.numbers`, on the device.
         face: bool (F, h, w), where the first row of numbers applies; None means everywhere.
         blend: tables on the device if predictions come from N windows, (N, 4, f, h, w). Their contents are not checked.
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fye_kernels.forecast_step import Blend, blend, numbers
+from fye_kernels.forecast_tables import Blend, blend, numbers
 from fye_rt.arrays import Array, accumulate, guide
 from fye_rt.backends.jump_row import ROW
 from fye_rt.engine import Denoising
@@ -31,7 +31,7 @@ class Buffers:
         timestep: int64 (1,), timestep of the evaluated step.
         ring: float32 (slots, 1, 4, F, h, w), the last forecast quantities.
         slot: int32 (1,), slot for the next quantity.
-        numbers: float32 (2, ROW), coefficients of the jump (`fye_kernels.forecast_step.numbers`).
+        numbers: float32 (2, ROW), coefficients of the jump (`fye_kernels.forecast_tables.numbers`).
         face: bool (F, h, w), or None if the whole frame is moved alike.
     """
 

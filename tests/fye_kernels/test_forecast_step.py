@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fye_kernels.forecast_step import ROW, SLOTS, Blend, W, blend, forecast_step, numbers, reference
+from fye_kernels.forecast_step import ROW, SLOTS, W, forecast_step, reference
+from fye_kernels.forecast_tables import Blend, blend, numbers
 from fye_rt.backends.host import HostWorkspace
 from fye_rt.denoise import denoise
 from fye_rt.forecast import Jump, even, jump_table, newton, reuse

@@ -23,6 +23,7 @@ from fye_rt.options import Forecast
 from fye_rt.schedule import Schedule, SchedulerConfig, schedule
 from fye_rt.windows import Window, blended_windows
 from tests.fye_rt.backends import imitated_cuda
+from tests.fye_rt.command_line import PORTRAIT, python
 
 pytest.importorskip("torch")
 
@@ -82,6 +83,29 @@ def assert_equals_onnx_runtime(bundle: Bundle, graph: str) -> None:
     for name, array in expected.items():
         assert made[name].dtype == np.float32 and made[name].shape == array.shape
         np.testing.assert_allclose(made[name], array, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(array).max())))
+
+
+@pytest.mark.slow
+def test_a_clip_on_a_cpu_needs_no_triton(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['triton'] = None; from fye_rt.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    options = (
+        "--backend",
+        "torch",
+        "--bundle",
+        tiny_bundle,
+        "--frames",
+        2,
+        "--steps",
+        1,
+        "--forecast",
+        "off",
+        "--quiet",
+    )
+    result = python(
+        "-c", code, "animate", PORTRAIT, PORTRAIT.parent / "landmarks", "-o", tmp_path / "clip.mp4", *options
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "clip.mp4").is_file()
 
 
 @pytest.mark.slow

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from fye_bench.first.record import Record
 from fye_bench.speed.kernels import GATED, HEADS, LEVELS, NORMED, error_of_largest
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels import (
+    forecast_step,
+    forecast_tables,
+    geglu,
+    norm_silu,
+    reference_attention,
+    temporal_attention,
+    to_uint8,
+)
 from fye_rt.forecast import Jump
 from fye_rt.windows import blended_windows
 
@@ -178,12 +186,12 @@ def _forecast(normal: Normal, frames: int, side: int, windows: int) -> tuple[Ten
     shape = (1, 4, frames, side, side)
     latents, ring = normal(*shape).float(), normal(2, *shape).float()
     slot = torch.ones(1, dtype=torch.int32, device=latents.device)
-    row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(latents.device)
+    row = forecast_tables.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(latents.device)
     blend, parts = None, shape
     if windows:
         size = max(2, frames // 2)
         table = blended_windows(frames, "context", size, 1)
-        blend = forecast_step.Blend(*(each.to(latents.device) for each in forecast_step.blend(table, frames)))
+        blend = forecast_tables.Blend(*(each.to(latents.device) for each in forecast_tables.blend(table, frames)))
         parts = (len(table), 4, size, side, side)
     halves = normal(*parts), normal(*parts)
     moved, exact = latents.clone(), latents.clone()

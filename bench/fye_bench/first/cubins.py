@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fye_bench.first.record import Record
-from fye_kernels import forecast_step
+from fye_kernels import forecast_step, forecast_tables
 from fye_rt import arrays
 from fye_rt.backends.cubins import Kernels
 from fye_rt.backends.cuda_memory import Gpu, Place
@@ -116,7 +116,7 @@ def _steps(gpu: Gpu, kernel: Any, kind: str, small: bool, captured: bool) -> dic
     face = random.random(shape[2:]) < 0.5
     masked = kind.endswith("masked")
     outside = {"outside": (1.5, 0.25)} if masked else {}
-    numbers = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8, -0.6, **outside), 3.5, 1, 2)
+    numbers = forecast_tables.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8, -0.6, **outside), 3.5, 1, 2)
     given = {
         "latents": latents, "unconditional": u, "conditional": c, "ring": ring, "slot": np.array([1], np.int32),
         "numbers": numbers.numpy(), "face": face.view(np.uint8),

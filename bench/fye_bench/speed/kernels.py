@@ -24,7 +24,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fye_bench.environment import environment
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels import (
+    forecast_step,
+    forecast_tables,
+    geglu,
+    norm_silu,
+    reference_attention,
+    temporal_attention,
+    to_uint8,
+)
 from fye_kernels.tiles import Tiles, split
 from fye_rt import files
 from fye_rt.forecast import Jump
@@ -362,9 +370,9 @@ def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
     latents = torch.randn(shape, device=bench.device)
     ring = torch.randn((2, *shape), device=bench.device)
     slot = torch.ones(1, dtype=torch.int32, device=bench.device)
-    row = forecast_step.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
+    row = forecast_tables.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8), 3.5, 1, 2).to(bench.device)
     windows = blended_windows(frames, "context", size, 4 if not small else 1)
-    shares = forecast_step.Blend(*(table.to(bench.device) for table in forecast_step.blend(windows, frames)))
+    shares = forecast_tables.Blend(*(table.to(bench.device) for table in forecast_tables.blend(windows, frames)))
     for blend in (None, shares):
         parts = shape if blend is None else (len(windows), 4, size, side, side)
         u, c = bench.random(*parts), bench.random(*parts)

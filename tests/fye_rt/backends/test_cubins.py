@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels import (
+    forecast_step,
+    forecast_tables,
+    geglu,
+    norm_silu,
+    reference_attention,
+    temporal_attention,
+    to_uint8,
+)
 from fye_kernels.aot import variants
 from fye_rt import windows
 from fye_rt.backends import cubins
@@ -153,15 +161,15 @@ def attend_among_frames() -> None:
 
 
 def step() -> None:
-    x, row = torch.zeros(1, 4, 3, 20, 20), forecast_step.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
+    x, row = torch.zeros(1, 4, 3, 20, 20), forecast_tables.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
     slot = torch.zeros(1, dtype=torch.int32)
     forecast_step.forecast_step(x, x.half(), x.half(), torch.zeros(2, *x.shape), slot, row, x[0, 0] > 0)
 
 
 def step_of_windows() -> None:
-    x, row = torch.zeros(1, 4, 3, 20, 20), forecast_step.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
+    x, row = torch.zeros(1, 4, 3, 20, 20), forecast_tables.numbers(Jump(0, 1, 1.0, (1.0,)), 3.5, 0, 2)
     slot, parts = torch.zeros(1, dtype=torch.int32), torch.zeros(2, 4, 2, 20, 20, dtype=torch.bfloat16)
-    blend = forecast_step.blend(windows.blended_windows(3, "context", 2, 1), 3)
+    blend = forecast_tables.blend(windows.blended_windows(3, "context", 2, 1), 3)
     forecast_step.forecast_step(x, None, parts, torch.zeros(2, *x.shape), slot, row, None, blend)
 
 
