@@ -1,12 +1,10 @@
 """Time a step without its network evaluation, in two checkouts: the host's loop with a network that costs nothing.
 
-Processes of the two checkouts take turns, in random order within a round.
+Each checkout has a .venv, with the native module built. Processes of the two take turns, in random order in a round.
 """
 
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +14,12 @@ from fye_bench.speed.summary import summary
 from fye_rt.cli import terminal
 
 ROOT = Path(__file__).resolve().parents[3]
-FRAMES, SIDE, STEPS = 16, 512, 30
-# it prints the seconds of a step; the last `denoise` is that of checkouts without workspaces
+FRAMES, SIDE, STEPS, CLIPS = 16, 512, 30, 9
+# it prints the median seconds of a step; the last `denoise` is that of checkouts without workspaces
 CHILD = f"""
-import sys, time
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__.lower()]
+import statistics, time
 import numpy as np
+import fye_rt._native
 from fye_rt import forecast
 from fye_rt.denoise import denoise
 from fye_rt.schedule import SchedulerConfig, schedule
@@ -43,10 +41,13 @@ def run():
         return denoise(workspace, steps, forecast.jump_table(steps), windows, noise)
     return denoise(network, steps, forecast.plan(steps), windows, noise, 3.5)
 
+def seconds():
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
 run()
-start = time.perf_counter()
-run()
-print((time.perf_counter() - start) / {STEPS})
+print(statistics.median(seconds() for _ in range({CLIPS})) / {STEPS})
 """
 
 
@@ -74,8 +75,8 @@ def main(
 
 
 def _step(checkout: Path) -> float:
-    command, variables = [sys.executable, "-c", CHILD], os.environ | {"PYTHONPATH": str(checkout)}
-    child = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, text=True, check=True)
+    command = [checkout / ".venv" / "bin" / "python", "-c", CHILD]
+    child = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     return float(child.stdout)
 
 
