@@ -1,11 +1,11 @@
-"""Builds or refits a TensorRT plan from a prepared graph.
+"""Builds or refits a plan from a prepared graph, with TensorRT or TensorRT-RTX.
 
-Functions import TensorRT only when they need it. Versions 10.16 and 11 work; values that differ between them are read
-from the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
+Functions import the library only when they need it. TensorRT 10.16 and 11 and TensorRT-RTX 1.7 share one API; values
+that differ are read from the module (`NetworkDefinitionCreationFlag.STRONGLY_TYPED` is another bit in each).
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fye_engines.prepare import Prepared
-from fye_rt.backends.tensorrt_messages import messages, quoted
+from fye_rt.backends.tensorrt_library import Library, messages, quoted
 from fye_rt.errors import BackendError, OptionError
 
 LEVELS = range(6)
@@ -55,38 +55,41 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A built plan, and the timing cache for the next build on this GPU."""
+    """A built plan, and the timing cache for the next build on this GPU; TensorRT-RTX has none."""
 
     plan: bytes
-    timing: bytes
+    timing: bytes = b""
 
 
 def build(
-    prepared: Prepared, weights: Path, settings: Settings, timing: bytes | None = None, progress: Progress | None = None
+    prepared: Prepared,
+    weights: Path,
+    settings: Settings,
+    library: Library,
+    architectures: Sequence[str] = (),
+    timing: bytes | None = None,
+    progress: Progress | None = None,
 ) -> Built:
-    """Build a plan for the current GPU with TensorRT.
+    """Build a plan.
 
     Args:
         prepared: the graph.
         weights: the bundle's weights file.
         settings: settings of the build.
+        library: library that builds.
+        architectures: GPU architectures to build for; see `Library.targets`. TensorRT builds for the current GPU.
         timing: timing cache of an earlier build with the same TensorRT on the same kind of GPU.
         progress: called as work goes on.
 
     Raises:
-        BackendError: TensorRT refuses the graph or finds no way to run it; quotes TensorRT's messages.
-        KeyboardInterrupt: Ctrl-C, after TensorRT has stopped.
+        BackendError: the library is missing, refuses the graph or finds no way to run it; quotes its messages.
+        KeyboardInterrupt: Ctrl-C, after the library has stopped.
     """
-    import tensorrt
-
-    log = messages(tensorrt)
-    builder = tensorrt.Builder(log)
-    strongly_typed = tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    network = builder.create_network(1 << int(strongly_typed))
-    parser = tensorrt.OnnxParser(network, log)
+    module = library.load()
+    log = messages(module)
+    builder = module.Builder(log)
     content = np.memmap(weights, np.uint8, mode="r")  # parser and builder read it in place
-    if not (_load(parser, prepared, content) and parser.parse_model_proto()):
-        raise BackendError(f"TensorRT {tensorrt.__version__} refuses {prepared.name}: {_why(parser, log)}")
+    network, _parser = parse(prepared, content, library, builder, log)  # the parser must live until the build ends
     config = builder.create_builder_config()
     if prepared.profile:
         profile = builder.create_optimization_profile()
@@ -94,34 +97,56 @@ def build(
             profile.set_shape(name, smallest, usual, largest)
         config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.level
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # TF32 would round float32
+    config.clear_flag(module.BuilderFlag.TF32)  # TF32 would round float32
     if settings.workspace is not None:
-        config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, settings.workspace)
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.refit:
-        config.set_flag(tensorrt.BuilderFlag.REFIT)
+        config.set_flag(module.BuilderFlag.REFIT)
     if settings.stripped:
-        config.set_flag(tensorrt.BuilderFlag.STRIP_PLAN)
-    _set_timing_cache(config, timing)
+        config.set_flag(module.BuilderFlag.STRIP_PLAN)
+    if library.architectures:
+        config.num_compute_capabilities = len(architectures)
+        for number, name in enumerate(architectures):
+            config.set_compute_capability(getattr(module.ComputeCapability, name.upper().replace("_", "")), number)
+    else:
+        _set_timing_cache(config, timing)
     phases = _Phases(prepared.name, progress or (lambda stage, done, total: None))
-    config.progress_monitor = _monitor(tensorrt, phases)
+    config.progress_monitor = _monitor(module, phases)
     plan = _interruptible(lambda: builder.build_serialized_network(network, config), phases)
     if phases.error is not None:
         raise phases.error
     if plan is None:
         raise BackendError(
-            f"TensorRT {tensorrt.__version__} cannot build {prepared.name}: {quoted(log.said)}; if memory is short, "
-            "set workspace or close other programs on the GPU"
+            f"{library.title} {module.__version__} cannot build {prepared.name}: {quoted(log.said)}; if memory is "
+            "short, set workspace or close other programs"
         )
-    return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
+    return Built(bytes(plan), b"" if library.architectures else bytes(config.get_timing_cache().serialize()))
 
 
-def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
-    """Put other weights of the same shapes into a plan; TensorRT takes seconds for it.
+def parse(
+    prepared: Prepared, weights: "np.memmap[Any, np.dtype[np.uint8]]", library: Library, builder: Any, log: Any
+) -> tuple[Any, Any]:
+    """Parse a graph into a strongly typed network of a builder; the parser and `weights` must outlive the build.
+
+    Raises:
+        BackendError: the parser refuses the graph; quotes its words.
+    """
+    module = library.load()
+    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = module.OnnxParser(network, log)
+    if not (_load(parser, prepared, weights) and parser.parse_model_proto()):
+        raise BackendError(f"{library.title} {module.__version__} refuses {prepared.name}: {_why(parser, log)}")
+    return network, parser
+
+
+def refit(prepared: Prepared, weights: Path, plan: bytes, library: Library) -> bytes:
+    """Put other weights of the same shapes into a plan, which takes seconds and needs a GPU.
 
     Args:
         prepared: the graph that the plan was built from.
         weights: weights file of the bundle with the new weights.
         plan: a plan built with `refit`, with weights or stripped of them.
+        library: library that built it.
 
     Returns:
         A plan with these weights, which can be refitted again.
@@ -129,24 +154,23 @@ def refit(prepared: Prepared, weights: Path, plan: bytes) -> bytes:
     Raises:
         BackendError: TensorRT refuses the plan or the weights; quotes TensorRT's messages.
     """
-    import tensorrt
-
-    log = messages(tensorrt)
-    runtime = tensorrt.Runtime(log)
+    module = library.load()
+    log = messages(module)
+    runtime = module.Runtime(log)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None or not engine.refittable:
-        raise BackendError(f"TensorRT {tensorrt.__version__} cannot refit {prepared.name}: {quoted(log.said)}")
-    refitter = tensorrt.Refitter(engine, log)
-    parser = tensorrt.OnnxParserRefitter(refitter, log)
+        raise BackendError(f"{library.title} {module.__version__} cannot refit {prepared.name}: {quoted(log.said)}")
+    refitter = module.Refitter(engine, log)
+    parser = module.OnnxParserRefitter(refitter, log)
     content = np.memmap(weights, np.uint8, mode="r")
     if not (_load(parser, prepared, content) and parser.refit_model_proto() and refitter.refit_cuda_engine()):
         raise BackendError(
-            f"TensorRT {tensorrt.__version__} cannot put other weights into {prepared.name}: {_why(parser, log)}; "
+            f"{library.title} {module.__version__} cannot put other weights into {prepared.name}: {_why(parser, log)}; "
             "build it with --rebuild"
         )
     config = engine.create_serialization_config()
-    config.clear_flag(tensorrt.SerializationFlag.EXCLUDE_WEIGHTS)
-    config.set_flag(tensorrt.SerializationFlag.INCLUDE_REFIT)
+    config.clear_flag(module.SerializationFlag.EXCLUDE_WEIGHTS)
+    config.set_flag(module.SerializationFlag.INCLUDE_REFIT)
     return bytes(engine.serialize_with_config(config))
 
 
@@ -198,14 +222,16 @@ class _Phases:
     Attributes:
         graph: name of the graph.
         progress: called as phases advance.
-        error: reason to stop; TensorRT swallows exceptions raised in its monitor.
+        error: reason to stop; the library swallows exceptions raised in its monitor.
         open: running phases by name: parent phase, number of steps, finished steps.
+        furthest: largest share reported of each outermost phase, since phases inside may end before their last step.
     """
 
     graph: str
     progress: Progress
     error: BaseException | None = None
     open: dict[str, tuple[str | None, int, int]] = field(default_factory=dict)
+    furthest: dict[str, float] = field(default_factory=dict)
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         self.open[name] = (parent, max(1, steps), 0)
@@ -220,7 +246,11 @@ class _Phases:
         return self.error is None
 
     def finish(self, name: str) -> None:
-        self.open.pop(name, None)
+        if name in self.open:
+            parent, steps, _ = self.open[name]
+            self.open[name] = (parent, steps, steps)
+            self._report(name)
+            del self.open[name]
 
     def _report(self, name: str) -> None:
         parent, steps, done = self.open[name]
@@ -229,16 +259,17 @@ class _Phases:
             name = parent
             parent, steps, done = self.open[name]
             part = min(1.0, (done + part) / steps)
+        part = self.furthest[name] = max(part, self.furthest.get(name, 0.0))
         try:
             self.progress(f"build {self.graph}: {name}", part * steps, steps)
         except BaseException as error:
             self.error = error
 
 
-def _monitor(tensorrt: Any, phases: _Phases) -> Any:
-    class Monitor(tensorrt.IProgressMonitor):
+def _monitor(module: Any, phases: _Phases) -> Any:
+    class Monitor(module.IProgressMonitor):
         def __init__(self) -> None:
-            tensorrt.IProgressMonitor.__init__(self)
+            module.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)

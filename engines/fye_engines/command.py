@@ -3,21 +3,23 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from itertools import chain
+from typing import Any
 
 from fye_engines.building import Settings
-from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, Task, default_graphs, do, tasks
-from fye_engines.prepare import Range, Shapes
+from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Maker, Request, Task, default_graphs, tasks
+from fye_engines.prepare import Range, Shapes, prepare
 from fye_rt import options
 from fye_rt.backends.cuda_memory import Gpu
-from fye_rt.backends.tensorrt import machine
+from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
 from fye_rt.backends.tensorrt_kernels import compiled
+from fye_rt.backends.tensorrt_library import LIBRARIES, TENSORRT, Library
 from fye_rt.bundle import Bundle
 from fye_rt.cli.terminal import Bars
-from fye_rt.errors import OptionError
+from fye_rt.errors import BackendError, OptionError
 from fye_rt.options import Options
 from fye_rt.plans import PlanCache, PlanKey
 from fye_rt.plans.matching import RECIPE, Machine
@@ -28,6 +30,7 @@ KERNELS = "_fp32,to_uint8"  # our kernels that the runtime launches beside plans
 def request(
     bundle: Bundle,
     *,
+    backend: str,
     size: str | None,
     frames: str | None,
     windows: str,
@@ -46,6 +49,8 @@ def request(
     Raises:
         OptionError: an option is not valid.
     """
+    if backend not in LIBRARIES:
+        raise OptionError(f"backend={backend!r} is not valid; allowed: {', '.join(LIBRARIES)}")
     Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses options that no clip can have
     sizes = [options.parse_size(text) for text in size.split(":")] if size else [bundle.size]
     if frames is None:
@@ -57,6 +62,7 @@ def request(
         precision,
         attention,
         Settings(level, None if workspace is None else workspace << 20, refit or stripped, stripped),
+        LIBRARIES[backend],
         rebuild,
     )
 
@@ -74,37 +80,45 @@ def _range(name: str, values: Sequence[str | int]) -> Range:
     return smallest, usual, largest
 
 
-def build_plans(bundle: Bundle, request: Request, cache: PlanCache, bars: Bars) -> Iterator[str]:
+def build_plans(
+    bundle: Bundle, request: Request, architectures: Sequence[str], cache: PlanCache, bars: Bars
+) -> Iterator[str]:
     """Make the missing plans, graph by graph; yields a line for each.
 
+    `architectures` are those that TensorRT-RTX builds for; none means its usual ones. See `Library.targets`.
+
     Raises:
-        FyeError: see `fye_engines.plans.do`.
+        FyeError: see `fye_engines.plans.Maker.carry_out`.
     """
-    gpu, local = _local_machine()
-    for task in tasks(bundle, request, cache, local):
+    gpu, target = _target(request.library, architectures)
+
+    def progress(stage: str, done: float, total: float) -> None:
+        bars(stage, round(100 * done / total), 100)
+
+    maker = Maker(bundle, request, cache, gpu, progress)
+    for task in tasks(bundle, request, cache, target):
         if task.action == THERE:
             yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
             continue
-
-        def progress(stage: str, done: float, total: float) -> None:
-            bars(stage, round(100 * done / total), 100)
-
-        facts = do(task, bundle, request, cache, gpu, progress)
-        outputs = chain.from_iterable(by_output.values() for by_output in facts["differences"].values())
-        worst = max((output["relative_rms"] or 0.0 for output in outputs), default=0.0)
+        facts = maker.carry_out(task)
         done = {BUILD: "built", NEW_WEIGHTS: "given new weights"}[facts["action"]]
-        yield f"{task.graph}: {done} in {facts['seconds']:.0f} s, relative RMS of the outputs {worst:.1e} at most"
-    if line := compile_kernels(cache, local):
+        attention = "" if facts["attention"] == request.attention else f" with attention {facts['attention']}"
+        yield f"{task.graph}: {done} in {facts['seconds']:.0f} s{attention}, {_accuracy(facts['differences'])}"
+    if gpu is not None and (line := compile_kernels(cache, gpu)):
         yield line
 
 
-def planned(bundle: Bundle, request: Request, cache: PlanCache) -> Iterator[str]:
+def planned(bundle: Bundle, request: Request, architectures: Sequence[str], cache: PlanCache) -> Iterator[str]:
     """Yield what `build_plans` would do and why, a line for each graph."""
-    _, local = _local_machine()
-    todo = tasks(bundle, request, cache, local)
-    yield f"{local.sm}, TensorRT {local.tensorrt}, driver {local.driver}; plans are in {cache.root}"
+    _, target = _target(request.library, architectures)
+    driver = f", driver {target.driver}" if request.library is TENSORRT else ""
+    version, todo = request.library.version(), tasks(bundle, request, cache, target)
+    yield f"{target.sm.replace('+', ', ')}, {request.library.title} {version}{driver}; plans are in {cache.root}"
     for task in todo:
-        yield f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
+        line = f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
+        if task.action == BUILD:
+            line += _decomposed(bundle, request, task)
+        yield line
 
 
 def listed(cache: PlanCache) -> Iterator[str]:
@@ -118,11 +132,30 @@ def listed(cache: PlanCache) -> Iterator[str]:
 
 
 def pruned(cache: PlanCache) -> Iterator[str]:
-    """Remove plans that this machine can no longer use; yields a line for each, then their total."""
-    _, local = _local_machine()
+    """Remove plans that no library and GPU of this machine can use any more; yields a line for each, then their total.
+
+    Plans of TensorRT-RTX are kept for other machines' cards, too.
+
+    Raises:
+        BackendError: neither library can be used.
+    """
+    kept: list[tuple[str, ...]] = []
+    reasons = []
+    try:
+        here = TENSORRT_BACKEND.machine(Gpu())
+        kept.append((here.sm, here.tensorrt, here.driver))
+    except BackendError as error:
+        reasons.append(str(error))
+    try:
+        kept.append(RTX_BACKEND.versions())
+    except BackendError as error:
+        reasons.append(str(error))
+    if not kept:
+        raise BackendError(f"no plan can be tried here: {'; '.join(reasons)}")
 
     def keep(key: PlanKey) -> bool:
-        return (key.sm, key.tensorrt, key.driver) == (local.sm, local.tensorrt, local.driver) and RECIPE in key.flags
+        facts = (key.sm, key.tensorrt, key.driver)
+        return RECIPE in key.flags and (facts in kept or facts[1:] in kept)
 
     removed = cache.prune(keep, cache.limit)
     for entry in removed:
@@ -130,24 +163,53 @@ def pruned(cache: PlanCache) -> Iterator[str]:
     yield f"{cache.root}: {len(removed)} plans removed, {sum(entry.size for entry in removed) / 1e6:,.1f} MB"
 
 
-def compile_kernels(cache: PlanCache, here: Machine) -> str:
+def compile_kernels(cache: PlanCache, gpu: Gpu) -> str:
     """Compile the kernels that keep latents on the GPU, unless they exist; returns a notice for the user, or ""."""
-    if compiled(cache, Gpu().device, here.sm):
+    sm = f"sm_{gpu.device.arch}"
+    if compiled(cache, gpu.device, sm):
         return ""
     failure = "our own kernels are not compiled, so latents go through the host"
     if find_spec("triton") is None or find_spec("torch") is None:
         return f"{failure}; run: pip install 'fye-rt[kernels]'"
-    folder = cache.place_for_kernels(here.sm)
-    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", here.sm, "--only", KERNELS, "--out", str(folder)]
+    folder = cache.place_for_kernels(sm)
+    command = [sys.executable, "-m", "fye_kernels.aot", "--arch", sm, "--only", KERNELS, "--out", str(folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # a separate process, because Triton imports PyTorch, which must stay out of this one
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     return f"{failure}: {run.stderr.strip()}" if run.returncode else ""
 
 
-def _local_machine() -> tuple[Gpu, Machine]:
-    gpu = Gpu()
-    return gpu, machine(gpu)
+def _target(library: Library, names: Sequence[str]) -> tuple[Gpu | None, Machine]:
+    """Return what plans are built for, and the GPU that can run them; None if there is none, which TensorRT needs."""
+    architectures = library.targets(tuple(names))
+    if not architectures:
+        gpu = Gpu()
+        return gpu, TENSORRT_BACKEND.machine(gpu)
+    versions = RTX_BACKEND.versions()
+    try:
+        card: Gpu | None = Gpu()
+    except BackendError:
+        card = None
+    if card is not None and f"sm_{card.device.arch}" not in architectures:
+        card = None
+    return card, Machine("+".join(architectures), *versions)
+
+
+def _accuracy(differences: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    if not differences:
+        return "not run: this machine has no GPU that it serves"
+    outputs = chain.from_iterable(by_output.values() for by_output in differences.values())
+    worst = max((output["relative_rms"] or 0.0 for output in outputs), default=0.0)
+    return f"relative RMS of the outputs {worst:.1e} at most"
+
+
+def _decomposed(bundle: Bundle, request: Request, task: Task) -> str:
+    """Say which attention TensorRT decomposes in the plan of a task, or return ""."""
+    prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
+    if not prepared.decomposed:
+        return ""
+    sizes = ", ".join(map(str, sorted(set(prepared.decomposed))))
+    return f"; {len(prepared.decomposed)} attentions (head size {sizes}) have no kernel and are decomposed"
 
 
 def _shapes(task: Task) -> str:

@@ -1,18 +1,24 @@
-"""Fills the user's cache with checked plans of a bundle: builds missing plans, or puts new weights into older ones."""
+"""Fills the user's cache with plans of a bundle: builds missing plans, or puts new weights into older ones.
+
+Every plan is compared with ONNX Runtime before it is published, except one of TensorRT-RTX that is built where no card
+that it serves can be used.
+"""
 
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fye_engines.building import Progress, Settings, build, refit
 from fye_engines.checking import compare, exact_engine, random_inputs, refusal
-from fye_engines.prepare import Prepared, Shapes, check_names, prepare
+from fye_engines.prepare import WRITTEN_OUT, Prepared, Shapes, check_names, prepare
 from fye_engines.quantize import kept
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import TensorRTEngine
+from fye_rt.backends.tensorrt_library import TENSORRT, Library
 from fye_rt.bundle import GRAPHS, Bundle
 from fye_rt.engine import GPU_PIXELS
 from fye_rt.errors import BackendError, FyeError, OptionError
@@ -35,6 +41,7 @@ class Request:
         precision: see `fye_engines.prepare.prepare`.
         attention: see `fye_engines.prepare.prepare`.
         settings: settings of the builder.
+        library: library that builds and runs them.
         rebuild: whether to build plans even if they exist or could get new weights.
 
     Raises:
@@ -46,6 +53,7 @@ class Request:
     precision: str = "fp16"
     attention: str = "fused"
     settings: Settings = field(default_factory=Settings)
+    library: Library = TENSORRT
     rebuild: bool = False
 
     def __post_init__(self) -> None:
@@ -118,37 +126,129 @@ def tasks(bundle: Bundle, request: Request, cache: PlanCache, machine: Machine) 
     return [_task(bundle, graph, request, cache, machine, existing) for graph in request.graphs]
 
 
-def do(task: Task, bundle: Bundle, request: Request, cache: PlanCache, gpu: Gpu, progress: Progress) -> dict[str, Any]:
-    """Carry out a task: make a plan, compare it with ONNX Runtime in float32, and publish it.
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes the plans of a request.
 
-    If two processes need the same plan, one builds it and the other waits and uses it. `bundle`, `request` and `cache`
-    are those given to `tasks`, `gpu` is the GPU to build for, and `progress` is called with (stage, done, total).
-
-    Returns:
-        Facts about the plan; see `fye_rt.plans.Plan`.
-
-    Raises:
-        BackendError: TensorRT refuses the graph, or the plan's outputs differ from ONNX Runtime's.
-        OutputError: the cache cannot be written.
-        KeyboardInterrupt: Ctrl-C; nothing is published.
+    Attributes:
+        bundle: as given to `tasks`.
+        request: as given to `tasks`.
+        cache: as given to `tasks`.
+        gpu: the GPU that runs each plan to compare it; None publishes plans without having run them.
+        progress: called with (stage, done, total).
     """
-    with cache.lock(task.key, lambda line: progress(line, 0, 1)):
-        if not request.rebuild:
-            with suppress(BackendError):  # usually the plan is missing
-                return dict(cache.open(task.key, "").facts)
-        began = time.monotonic()
-        prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
-        plan = _make(task, bundle, request, cache, prepared, progress)
-        bare = plan if STRIPPED in task.key.flags else None
-        if bare is not None:
-            plan = refit(prepared, bundle.path / bundle.weights, bare)
-        key = _with_weights(task.key, bundle)
-        differences = _check(bundle, task, key, plan, gpu, cache, progress)
-        facts = {"action": task.action, "seconds": round(time.monotonic() - began, 1), "differences": differences}
-        if bare is not None:
-            cache.publish(task.key, bare, facts)
-        cache.publish(key, plan, facts)
-        return facts
+
+    bundle: Bundle
+    request: Request
+    cache: PlanCache
+    gpu: Gpu | None
+    progress: Progress
+
+    def carry_out(self, task: Task) -> dict[str, Any]:
+        """Make a plan, compare it with ONNX Runtime in float32, and publish it.
+
+        If two processes need the same plan, one builds it and the other waits and uses it.
+
+        Returns:
+            Facts about the plan; see `fye_rt.plans.Plan`. `differences` is empty if the plan was not run; `attention`
+            is how attention was built in the end.
+
+        Raises:
+            BackendError: the library refuses the graph, the plan's outputs differ from ONNX Runtime's, or a plan whose
+                weights can be replaced is to be made without a GPU.
+            OutputError: the cache cannot be written.
+            KeyboardInterrupt: Ctrl-C; nothing is published.
+        """
+        cache = self.cache
+        with cache.lock(task.key, lambda line: self.progress(line, 0, 1)):
+            if not self.request.rebuild:
+                with suppress(BackendError):  # usually the plan is missing
+                    return dict(cache.open(task.key, "").facts)
+            if self.gpu is None and (self.request.settings.refit or task.source is not None):
+                raise BackendError(
+                    f"{self.request.library.title} replaces weights on a GPU alone; build without refit, with rebuild"
+                )
+            began = time.monotonic()
+            plan, prepared, attention = self._make(task)
+            bare = plan if STRIPPED in task.key.flags else None
+            if bare is not None:
+                plan = refit(prepared, self._weights, bare, self.request.library)
+            key = _with_weights(task.key, self.bundle)
+            facts: dict[str, Any] = {"action": task.action, "attention": attention}
+            facts["differences"] = {} if self.gpu is None else self._check(task, key, plan, self.gpu)
+            facts["seconds"] = round(time.monotonic() - began, 1)
+            if bare is not None:
+                cache.publish(task.key, bare, facts)
+            cache.publish(key, plan, facts)
+            return facts
+
+    @property
+    def _weights(self) -> Path:
+        return self.bundle.path / self.bundle.weights
+
+    def _prepare(self, task: Task, attention: str) -> Prepared:
+        return prepare(self.bundle, task.graph, task.shapes, self.request.precision, attention)
+
+    def _make(self, task: Task) -> tuple[bytes, Prepared, str]:
+        """Make a plan; returns it with its graph, and how attention is built in it."""
+        attention = self.request.attention
+        if task.source is not None:
+            return self._refit(task, task.source)
+        prepared = self._prepare(task, attention)
+        try:
+            return self._build(task, prepared), prepared, attention
+        except BackendError as error:
+            if not prepared.decomposed:
+                raise
+            # in some shapes a library fails to decompose attention; simpler operators always build
+            logger.warning("%s; trying again with attention written out", error)
+        prepared = self._prepare(task, WRITTEN_OUT)
+        return self._build(task, prepared), prepared, WRITTEN_OUT
+
+    def _build(self, task: Task, prepared: Prepared) -> bytes:
+        sm, tensorrt, request = task.key.sm, task.key.tensorrt, self.request
+        timing = self.cache.read_timing(sm, tensorrt)
+        architectures = task.key.architectures
+        built = build(prepared, self._weights, request.settings, request.library, architectures, timing, self.progress)
+        if built.timing:
+            try:
+                self.cache.write_timing(sm, tensorrt, built.timing)
+            except FyeError as error:  # only the next build will be slower
+                logger.warning("TensorRT's timings are not kept: %s", error)
+        return built.plan
+
+    def _refit(self, task: Task, source: PlanKey) -> tuple[bytes, Prepared, str]:
+        self.progress(f"refit {task.graph}", 0, 1)
+        library = self.request.library
+        rebuild = rebuild_command(self.bundle, task.graph, {}, self.request.precision, library.backend)
+        plan = self.cache.open(source, rebuild)
+        attention = str(plan.facts.get("attention", self.request.attention))
+        prepared = self._prepare(task, attention)
+        content = refit(prepared, self._weights, plan.content, library)
+        self.progress(f"refit {task.graph}", 1, 1)
+        return content, prepared, attention
+
+    def _check(self, task: Task, key: PlanKey, plan: bytes, gpu: Gpu) -> dict[str, Any]:
+        """Compare a plan with ONNX Runtime at the usual and the smallest shapes; differences by shape and output."""
+        exact = exact_engine(self.bundle, task.graph)
+        here = replace(key, sm=f"sm_{gpu.device.arch}")
+        engine = TensorRTEngine(self.bundle, task.graph, here, [key], gpu, self.cache, self.request.library)
+        engine.open(key, plan, "")
+        smallest, usual, _ = task.shapes.sizes()
+        cases = [usual] if smallest == usual else [usual, smallest]
+        differences = {}
+        for number, sizes in enumerate(cases):
+            self.progress(f"check {task.graph}", number, len(cases))
+            inputs = random_inputs(self.bundle, task.graph, sizes)
+            name = f"{sizes['frames']} of {sizes['height']}x{sizes['width']}"
+            differences[name] = compare(engine.run(inputs), exact.run(inputs))
+            if reason := refusal(differences[name], key.precision):
+                raise BackendError(
+                    f"the plan of {task.graph} is not published: at {name} {reason}; build it with "
+                    "precision='fp32' or 'bf16', or with attention='written-out'"
+                )
+        self.progress(f"check {task.graph}", len(cases), len(cases))
+        return differences
 
 
 def _task(
@@ -182,45 +282,3 @@ def _refit_source(key: PlanKey, existing: Iterable[PlanKey]) -> PlanKey | None:
 def _with_weights(key: PlanKey, bundle: Bundle) -> PlanKey:
     weights = bundle.manifest["files"][bundle.weights]["sha256"]
     return replace(key, weights=weights, flags=tuple(flag for flag in key.flags if flag != STRIPPED))
-
-
-def _make(
-    task: Task, bundle: Bundle, request: Request, cache: PlanCache, prepared: Prepared, progress: Progress
-) -> bytes:
-    weights = bundle.path / bundle.weights
-    if task.source is not None:
-        progress(f"refit {task.graph}", 0, 1)
-        source = cache.open(task.source, rebuild_command(bundle, task.graph, {}, request.precision)).content
-        plan = refit(prepared, weights, source)
-        progress(f"refit {task.graph}", 1, 1)
-        return plan
-    sm, tensorrt = task.key.sm, task.key.tensorrt
-    built = build(prepared, weights, request.settings, cache.read_timing(sm, tensorrt), progress)
-    try:
-        cache.write_timing(sm, tensorrt, built.timing)
-    except FyeError as error:  # only the next build will be slower
-        logger.warning("TensorRT's timings are not kept: %s", error)
-    return built.plan
-
-
-def _check(
-    bundle: Bundle, task: Task, key: PlanKey, plan: bytes, gpu: Gpu, cache: PlanCache, progress: Progress
-) -> dict[str, Any]:
-    """Compare a plan with ONNX Runtime at the usual and the smallest shapes; differences by shape and output."""
-    exact, engine = exact_engine(bundle, task.graph), TensorRTEngine(bundle, task.graph, key, [key], gpu, cache)
-    engine.open(key, plan, "")
-    smallest, usual, _ = task.shapes.sizes()
-    cases = [usual] if smallest == usual else [usual, smallest]
-    differences = {}
-    for number, sizes in enumerate(cases):
-        progress(f"check {task.graph}", number, len(cases))
-        inputs = random_inputs(bundle, task.graph, sizes)
-        name = f"{sizes['frames']} of {sizes['height']}x{sizes['width']}"
-        differences[name] = compare(engine.run(inputs), exact.run(inputs))
-        if reason := refusal(differences[name], key.precision):
-            raise BackendError(
-                f"the plan of {task.graph} is not published: at {name} {reason}; build it with "
-                "precision='fp32' or 'bf16', or with attention='written-out'"
-            )
-    progress(f"check {task.graph}", len(cases), len(cases))
-    return differences

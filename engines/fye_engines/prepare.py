@@ -7,7 +7,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from fye_engines.attention import write_out_attention
+from fye_engines.attention import allow_decomposition, write_out_attention
 from fye_engines.precision import LOW, set_precision
 from fye_engines.quantize import KINDS, kept, quantize
 from fye_rt.bundle import Bundle, Graph, symbols
@@ -15,7 +15,7 @@ from fye_rt.errors import OptionError
 from fye_rt.plans.matching import BASE, precision_of
 
 PRECISIONS = ("fp32", *LOW, *KINDS)
-ATTENTIONS = ("fused", "written-out")
+FUSED, WRITTEN_OUT = ATTENTIONS = ("fused", "written-out")
 
 Shape = tuple[int, ...]
 Range = tuple[int, int, int]  # smallest, usual, largest
@@ -79,12 +79,14 @@ class Prepared:
         onnx: the model, with fixed dimensions as numbers; its weights lie in the bundle's weights file.
         weights: offset and length in bytes, in that file, of each tensor that the model reads, by name.
         profile: smallest, usual and largest shape of each input whose shape changes.
+        decomposed: head size of each attention that TensorRT has no kernel for, and computes in several layers.
     """
 
     name: str
     onnx: bytes
     weights: Mapping[str, tuple[int, int]]
     profile: Mapping[str, tuple[Shape, Shape, Shape]]
+    decomposed: tuple[int, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -105,7 +107,7 @@ def check_names(precision: str, attention: str) -> None:
 
 def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
     """Serialise a graph, or an engine's variant of it, with its types and all its symbolic dimensions."""
-    model = _typed(bundle, graph, variant, precision, "fused")
+    model = _typed(bundle, graph, variant, precision, FUSED)
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
 
@@ -118,7 +120,8 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
         shapes: shapes of the clips.
         precision: precision of products, one of `PRECISIONS`; 8 bits apply to the denoisers, whose ranges the bundle
             must have (see `fye_engines.quantize`).
-        attention: "fused" leaves the operator to TensorRT; "written-out" replaces it by MatMul, Softmax and MatMul.
+        attention: "fused" leaves the operator to TensorRT, which decomposes it where it has no kernel; "written-out"
+            replaces it by MatMul, Softmax and MatMul.
 
     Raises:
         OptionError: a setting does not exist, or the bundle allows fewer frames.
@@ -127,6 +130,7 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     if shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
     model = _typed(bundle, graph, "", precision, attention)
+    decomposed = allow_decomposition(model)
     weights = {}
     for name, value in model.graph.initializers.items():
         if isinstance(tensor := value.const_value, ir.ExternalTensor):
@@ -137,14 +141,14 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     varying = {value.name for value in model.graph.inputs if not all(isinstance(n, int) for n in value.shape or ())}
     profile = {name: shape for name, shape in shapes.profile(bundle.graphs[graph]).items() if name in varying}
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
-    return Prepared(graph, onnx, weights, profile)
+    return Prepared(graph, onnx, weights, profile, tuple(decomposed))
 
 
 def _typed(bundle: Bundle, graph: str, variant: str, precision: str, attention: str) -> ir.Model:
     check_names(precision, attention)
     precision = precision_of(graph, precision)
     model = ir.load(bundle.file(graph, variant))
-    if attention == "written-out":
+    if attention == WRITTEN_OUT:
         write_out_attention(model)
     set_precision(model, BASE if precision in KINDS else precision)
     if precision in KINDS:

@@ -13,20 +13,19 @@ from fye_rt.files import ensure_home
 
 # module (or module:attribute) and package of each backend, in the order in which "auto" tries them
 BACKENDS = {
-    "tensorrt": ("fye_rt.backends.tensorrt", "tensorrt"),
+    "tensorrt": ("fye_rt.backends.tensorrt:TENSORRT_BACKEND", "tensorrt"),
+    "tensorrt-rtx": ("fye_rt.backends.tensorrt:RTX_BACKEND", "tensorrt_rtx"),
     "torch": ("fye_torch.engine", "torch"),
-    "onnxruntime-cuda": ("fye_rt.backends.onnxruntime_gpu:CUDA", "onnxruntime"),
+    "onnxruntime-cuda": ("fye_rt.backends.onnxruntime_gpu", "onnxruntime"),
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
-    "onnxruntime-tensorrt": ("fye_rt.backends.onnxruntime_gpu:TENSORRT", "onnxruntime"),
-    "onnxruntime-rtx": ("fye_rt.backends.onnxruntime_gpu:RTX", "onnxruntime"),
 }
 # only one of the two wheels may be installed: they overwrite each other's files
 ONNXRUNTIME_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 FALLBACK = "onnxruntime"  # always installed, works everywhere
 ON_A_CPU = ("onnxruntime", "openvino", "torch")
-_ON_A_GPU = ("tensorrt", "torch", "onnxruntime-cuda")  # the GPU backends that "auto" may choose
-_RETYPED = ("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx")  # onnx-ir converts their graphs to float16
+ON_PLANS = ("tensorrt", "tensorrt-rtx")  # these run what `fye build` has built
+_ON_A_GPU = (*ON_PLANS, "torch", "onnxruntime-cuda")  # the GPU backends that "auto" may choose
 
 Open = Callable[[Bundle, str, Settings], Engine]
 
@@ -50,7 +49,7 @@ def choose(name: str = "auto", bundle: Bundle | None = None) -> str:
 
     Args:
         name: a backend, or "auto".
-        bundle: TensorRT is chosen only if it has plans for this bundle; None skips that check.
+        bundle: TensorRT and TensorRT-RTX are chosen only if they have plans for this bundle; None skips that check.
     """
     return next(candidates(bundle)) if name == "auto" else name
 
@@ -89,7 +88,12 @@ def _absent(name: str) -> str:
 def distributions(name: str) -> tuple[str, ...]:
     """Return the names under which pip may have installed a backend's package."""
     package = BACKENDS[name][1]
-    return {"tensorrt": ("tensorrt-cu13",), FALLBACK: (FALLBACK, "onnxruntime-gpu")}.get(package, (package,))
+    names = {
+        "tensorrt": ("tensorrt-cu13",),
+        "tensorrt_rtx": ("tensorrt-rtx-cu13",),
+        FALLBACK: (FALLBACK, "onnxruntime-gpu"),
+    }
+    return names.get(package, (package,))
 
 
 def computes(name: str) -> tuple[str, ...]:
@@ -108,7 +112,7 @@ def resolve_compute(name: str, compute: str) -> str:
         return precisions[-1]
     if compute not in precisions:
         remedy = ", or use backend='openvino' for bf16" if compute == "bf16" and name != "openvino" else ""
-        if compute == "fp16" and name in _RETYPED:
+        if compute == "fp16" and name == "onnxruntime-cuda":
             remedy = ", or run: pip install onnx-ir"  # an extra would reinstall the CPU's onnxruntime
         raise BackendError(
             f"{name} computes in {' or '.join(precisions)} here, not in {compute}; drop compute={compute!r}{remedy}"

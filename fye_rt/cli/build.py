@@ -16,7 +16,13 @@ def build(
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="Bundle to build from; --list and --prune need none.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="Backend to build for: tensorrt.")] = "tensorrt",
+    backend: Annotated[
+        str, typer.Option(help="Backend to build for: tensorrt, or tensorrt-rtx, which needs no GPU to build.")
+    ] = "tensorrt",
+    arch: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="GPU architectures of tensorrt-rtx, as sm_86,sm_89; by default all usual."),
+    ] = "",
     size: Annotated[
         str | None,
         typer.Option(metavar="HxW", help="Size of clips, or smallest:usual:largest; by default the bundle's."),
@@ -60,15 +66,14 @@ def build(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build TensorRT plans of a bundle for this machine's GPU.
+    """Build plans of a bundle: with TensorRT for this machine's GPU, with TensorRT-RTX for GeForce and RTX cards.
 
-    Every plan is compared with ONNX Runtime in float32 before it is kept. `fye animate --backend tensorrt` runs them.
+    Every plan is compared with ONNX Runtime in float32 before it is kept, if this machine has a GPU that can run it.
+    `fye animate --backend tensorrt` or tensorrt-rtx runs the plans.
     """
     from fye_rt import Bundle
     from fye_rt.plans import PlanCache
 
-    if backend != "tensorrt":
-        raise OptionError(f"backend={backend!r} is not valid; allowed: tensorrt")
     command = optional("fye_engines.command", "tensorrt")
     cache = PlanCache(limit=limit << 30)
     with terminal.working(quiet, verbose) as bars:
@@ -82,6 +87,7 @@ def build(
             model = Bundle.load(bundle)
             request = command.request(
                 model,
+                backend=backend,
                 size=size,
                 frames=frames,
                 windows=windows,
@@ -95,8 +101,11 @@ def build(
                 stripped=stripped,
                 rebuild=rebuild,
             )
+            names = tuple(filter(None, arch.split(",")))
             lines = (
-                command.planned(model, request, cache) if dry_run else command.build_plans(model, request, cache, bars)
+                command.planned(model, request, names, cache)
+                if dry_run
+                else command.build_plans(model, request, names, cache, bars)
             )
         show = terminal.show if list_plans or dry_run else terminal.say  # plans stay if stdout cannot be written
         for line in lines:

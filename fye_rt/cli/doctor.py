@@ -221,10 +221,13 @@ def _backend(name: str, chosen: list[str]) -> str:
     if reason and name not in backends.ON_A_CPU:
         raise _AbsentError(f"not usable: {reason}")
     how = "ready"
-    if chosen[0] == "tensorrt" and name in chosen[:2]:
-        how = f"ready; what auto chooses for a bundle {'with' if name == chosen[0] else 'without'} plans"
-    elif name == chosen[0]:
-        how = "ready; what auto chooses"
+    plain = next(other for other in chosen if other not in backends.ON_PLANS)
+    if name in chosen and name in backends.ON_PLANS:
+        how = "ready; what auto chooses for a bundle with plans"
+    elif name == plain:
+        how = (
+            "ready; what auto chooses" if plain == chosen[0] else "ready; what auto chooses for a bundle without plans"
+        )
     elif reason:
         how = f"ready; not what auto chooses: {reason}"
     untried = _run_graph(name)
@@ -237,7 +240,7 @@ def _run_graph(backend: str) -> str:
     from fye_rt.cli.verify import verify
 
     bundle = _small_bundle()
-    if backend == "tensorrt" and (reason := backends.unusable(backend, bundle)):  # nothing runs without plans
+    if backend in backends.ON_PLANS and (reason := backends.unusable(backend, bundle)):  # nothing runs without plans
         return reason
     verify(bundle, backend, graphs=GRAPHS)
     return ""

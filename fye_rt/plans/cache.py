@@ -19,7 +19,7 @@ from fye_rt.plans.key import PlanKey, differences
 
 _LOCKS = ".locks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_TIMING_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+_PART_OF_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 # left by a writer that was killed or could not rename its result; .secret: the signing key of plans, used formerly
 _LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}|[0-9a-f]{64}-[0-9a-f]{8}|\.secret")
 _LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be working on it
@@ -120,7 +120,7 @@ class PlanCache:
     def missing_message(self, key: PlanKey, rebuild: str) -> str:
         """Explain a missing plan: how the nearest plan of the same graph differs, and how to build one."""
         others = [entry.key for entry in self.entries() if entry.key is not None and entry.key.graph == key.graph]
-        others = [other for other in others if other != key]  # the plan may have been published a moment ago
+        others = [other for other in others if differences(other, key)]  # it may have been published a moment ago
         if not others:
             return f"{self.root} has no plan of {key.graph}; build it with: {rebuild}"
         nearest = min(others, key=lambda other: (len(differences(other, key)), other.digest))
@@ -208,15 +208,7 @@ class PlanCache:
 
     def read_timing(self, sm: str, tensorrt: str) -> bytes | None:
         """Return TensorRT's timing cache; None if it is missing, damaged, or writable by others."""
-        path = self._timing(sm, tensorrt)
-        try:
-            check_folder(self.root, follow=True)
-            with open_file(path) as file:
-                raw = file.read()
-        except (OSError, Unusable):
-            return None
-        seal, content = raw[:32], raw[32:]
-        return content if seal == hashlib.sha256(content).digest() else None
+        return self._read_sealed(self.root, f"timing.{_named(sm, tensorrt)}")
 
     def write_timing(self, sm: str, tensorrt: str, content: Content) -> None:
         """Write TensorRT's timing cache for a GPU architecture and a TensorRT version. The last writer wins.
@@ -224,18 +216,37 @@ class PlanCache:
         Raises:
             OptionError: `sm` or `tensorrt` has characters that its file name cannot have.
         """
-        path = self._timing(sm, tensorrt)
+        self._write_sealed(self.root / f"timing.{_named(sm, tensorrt)}", content)
+
+    def read_runtime(self, key: PlanKey, sm: str) -> bytes | None:
+        """Return what TensorRT-RTX compiled for a plan on a GPU of an architecture; None as `read_timing`."""
+        return self._read_sealed(self.root / key.digest, f"runtime.{_named(sm)}")
+
+    def write_runtime(self, key: PlanKey, sm: str, content: Content) -> None:
+        """Write what TensorRT-RTX compiled beside the plan, whose size it counts to. The last writer wins.
+
+        Raises:
+            OutputError: the plan was removed meanwhile.
+        """
+        self._write_sealed(self.root / key.digest / f"runtime.{_named(sm)}", content)
+
+    def _read_sealed(self, folder: Path, name: str) -> bytes | None:
+        try:
+            check_folder(self.root, follow=True)
+            check_folder(folder, follow=folder == self.root)
+            with open_file(folder / name) as file:
+                raw = file.read()
+        except (OSError, Unusable):
+            return None
+        seal, content = raw[:32], raw[32:]
+        return content if seal == hashlib.sha256(content).digest() else None
+
+    def _write_sealed(self, path: Path, content: Content) -> None:
         with self._writing():
             if path.is_symlink():  # atomic_file would follow it
                 path.unlink()
             with atomic_file(path, mode=0o600) as hidden:
                 hidden.write_bytes(hashlib.sha256(content).digest() + bytes(content))
-
-    def _timing(self, sm: str, tensorrt: str) -> Path:
-        for text in (sm, tensorrt):
-            if not _TIMING_NAME.fullmatch(text):
-                raise OptionError(f"{text!r} names no GPU architecture or TensorRT version")
-        return self.root / f"timing.{sm}.{tensorrt}"
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -313,6 +324,13 @@ class PlanCache:
         except OSError:
             return False
         return True
+
+
+def _named(*texts: str) -> str:
+    for text in texts:
+        if not _PART_OF_NAME.fullmatch(text):
+            raise OptionError(f"{text!r} names no GPU architecture or TensorRT version")
+    return ".".join(texts)
 
 
 def _size(path: Path) -> int:

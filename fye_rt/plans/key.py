@@ -44,9 +44,9 @@ class PlanKey:
 
     Attributes:
         graph: name of the graph in the bundle.
-        sm: GPU architecture, such as "sm_90".
-        tensorrt: version of TensorRT.
-        driver: version of the driver.
+        sm: GPU architecture, such as "sm_90"; or several, joined by "+".
+        tensorrt: version of TensorRT, or "rtx-" and the version of TensorRT-RTX.
+        driver: version of the driver, or "any".
         onnx: SHA-256 of the graph's ONNX file, hexadecimal.
         weights: SHA-256 of the weights; "" if the plan holds none and is refitted with any weights of the same shapes.
         profile: smallest, usual and largest shape of each input; see `profile`.
@@ -80,6 +80,11 @@ class PlanKey:
         object.__setattr__(self, "flags", tuple(sorted(set(self.flags))))
 
     @property
+    def architectures(self) -> tuple[str, ...]:
+        """GPU architectures that the plan serves."""
+        return tuple(self.sm.split("+"))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hexadecimal."""
         return hashlib.sha256(canonical(self.to_json())).hexdigest()
@@ -102,11 +107,14 @@ class PlanKey:
 
 
 def differences(there: PlanKey, here: PlanKey) -> list[tuple[str, str]]:
-    """Describe the fields in which two keys differ, as (first key's value, second key's value)."""
+    """Describe the fields in which a plan's key differs from a wanted one, as (plan's value, wanted value).
+
+    An architecture that the plan serves among others is no difference.
+    """
     return [
         (_described(field, there, here), _described(field, here, there))
         for field in _NAMES
-        if getattr(there, field) != getattr(here, field)
+        if getattr(there, field) != getattr(here, field) and not (field == "sm" and here.sm in there.architectures)
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fye_rt.bundle import Bundle
 from fye_rt.plans.key import PlanKey, Profile, Shape, differences, profile
 
-RECIPE = "recipe=1"  # version of `fye_engines.prepare`; it counts up whenever the prepared graphs change
+RECIPE = "recipe=2"  # version of `fye_engines.prepare`; it counts up whenever the prepared graphs change
 STRIPPED = "stripped"
 EIGHT_BITS = ("int8", "fp8")  # precisions that need the bundle's file of ranges
 BASE = "fp16"  # precision of everything else when 8 bits are requested
@@ -20,9 +20,9 @@ class Machine:
     """The GPU architecture and versions that a plan is bound to.
 
     Attributes:
-        sm: GPU architecture, such as "sm_90".
-        tensorrt: version of TensorRT.
-        driver: version of the driver.
+        sm: GPU architecture, such as "sm_90"; for a plan that is to be built, all that it serves, joined by "+".
+        tensorrt: version of TensorRT, such as "11.4.0", or of TensorRT-RTX, such as "rtx-1.7.1.116".
+        driver: version of the driver; "any" with TensorRT-RTX.
     """
 
     sm: str
@@ -67,12 +67,16 @@ def plan_key(
 
 
 def usable(keys: Iterable[PlanKey], wanted: PlanKey) -> list[PlanKey]:
-    """Return the keys that equal `wanted` except in shapes and in flags that do not change what a plan computes."""
+    """Return the keys of plans that serve `wanted`: any shapes, and any flags that do not change what a plan computes.
+
+    The architecture of `wanted` is one of those that the plan was built for.
+    """
     return [
         key
         for key in keys
         if _numerical_flags(key) == _numerical_flags(wanted)
-        and replace(key, profile=wanted.profile, flags=wanted.flags) == wanted
+        and wanted.sm in key.architectures
+        and replace(key, sm=wanted.sm, profile=wanted.profile, flags=wanted.flags) == wanted
     ]
 
 
@@ -100,7 +104,7 @@ def choose(keys: Iterable[PlanKey], shapes: Mapping[str, Shape]) -> PlanKey | No
         The key of the plan; None if no plan takes these shapes.
     """
     fitting = [key for key in keys if _takes(key.profile, shapes)]
-    return min(fitting, key=lambda key: (_room(key.profile, shapes), key.digest), default=None)
+    return min(fitting, key=lambda key: (_room(key.profile, shapes), len(key.architectures), key.digest), default=None)
 
 
 def exactly(bundle: Bundle, graph: str, shapes: Mapping[str, Shape]) -> Profile:
@@ -110,7 +114,9 @@ def exactly(bundle: Bundle, graph: str, shapes: Mapping[str, Shape]) -> Profile:
     return profile({name: 3 * (shapes[name],) for name in varying})
 
 
-def rebuild_command(bundle: Bundle, graph: str, shapes: Mapping[str, Shape], precision: str) -> str:
+def rebuild_command(
+    bundle: Bundle, graph: str, shapes: Mapping[str, Shape], precision: str, backend: str = "tensorrt"
+) -> str:
     """Return the command that builds a plan for these shapes; without shapes, for the bundle's default shapes."""
     sizes = {
         size: length
@@ -119,6 +125,8 @@ def rebuild_command(bundle: Bundle, graph: str, shapes: Mapping[str, Shape], pre
         if isinstance(size, str)
     }
     parts = ["fye build", str(bundle.path), f"--graph {graph}", f"--precision {precision}"]
+    if backend != "tensorrt":
+        parts.append(f"--backend {backend}")
     if "latent_height" in sizes:
         parts.append(f"--size {8 * sizes['latent_height']}x{8 * sizes['latent_width']}")
     elif "height" in sizes:

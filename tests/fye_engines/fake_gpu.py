@@ -1,4 +1,4 @@
-"""A GPU with TensorRT, made of the two fakes: plans are computed by ONNX Runtime, when their stream comes to it."""
+"""An imitated GPU with TensorRT or TensorRT-RTX: ONNX Runtime computes plans, when their stream comes to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from fye_rt import arrays
 from fye_rt.backends.cubins import Kernels
 from fye_rt.backends.jump_row import GUIDANCE, ROW, A, B, C, D, W
 from fye_rt.backends.onnxruntime import open_engine
+from fye_rt.backends.tensorrt_library import RTX, Library
 from fye_rt.bundle import Bundle, symbols
 from fye_rt.engine import Settings
-from tests.fye_engines import fake_behaviour, fake_cuda_core
-from tests.fye_engines.fake_runtime import Execution
+from tests.fye_engines import fake_cuda_core
+from tests.fye_engines.imitated_tensorrt import Execution, Imitation
 
 TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np.int64}
 
@@ -25,8 +26,8 @@ class FakeGpu:
     """A GPU.
 
     Attributes:
-        trt: the fake TensorRT.
-        cuda: the fake cuda-core.
+        trt: the imitated TensorRT or TensorRT-RTX.
+        cuda: the imitated cuda-core.
         bundle: whose graphs plans are made of.
         error: what a plan adds to its outputs, in parts of the largest number.
         launches: of our own kernel that moves latents.
@@ -39,6 +40,12 @@ class FakeGpu:
     error: float = 0.0
     launches: int = 0
     conversions: int = 0
+
+    @property
+    def backend(self) -> str:
+        """Backend that runs its plans."""
+        backend: str = self.trt.library.backend
+        return backend
 
     def compute(self, execution: Execution) -> None:
         """Queue a run."""
@@ -92,13 +99,15 @@ class FakeGpu:
         self.conversions += 1
 
 
-def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, trt: str, cuda: str) -> FakeGpu:
-    """Both libraries in these versions, for a bundle, with plans in a folder."""
-    gpu = FakeGpu(fake_behaviour.load(trt), fake_cuda_core.load(cuda), bundle)
+def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, library: Library) -> FakeGpu:
+    """Both libraries, for a bundle, with plans in a folder; the GPU is one that the library serves."""
+    gpu = FakeGpu(Imitation(library), fake_cuda_core.load("1.2"), bundle)
     gpu.trt.install(monkeypatch)
     gpu.cuda.install(monkeypatch)
     gpu.trt.compute = gpu.compute
     gpu.trt.sizes = _sizes
+    if library is RTX:
+        gpu.cuda.capability = (8, 9)
     monkeypatch.setenv("FYE_PLANS", str(plans))
     return gpu
 

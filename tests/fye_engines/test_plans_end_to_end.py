@@ -1,4 +1,4 @@
-"""`fye build` makes plans that the runtime runs, on a fake GPU on which ONNX Runtime computes them."""
+"""`fye build` makes plans that the runtime runs, on an imitated GPU on which ONNX Runtime computes them."""
 
 import hashlib
 import json
@@ -15,26 +15,26 @@ import numpy as np
 import pytest
 import torch
 
-from fye_engines import checking, quantize
+from fye_engines import checking, plans, quantize
 from fye_engines.building import Settings
 from fye_engines.command import planned
-from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Request, default_graphs, do, tasks
+from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Maker, Request, Task, default_graphs, tasks
 from fye_engines.prepare import Shapes
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu as gpus
-from fye_rt.backends import tensorrt, tensorrt_kernels
+from fye_rt.backends import tensorrt_kernels
 from fye_rt.backends.cuda_memory import Gpu, as_tensorrt_dtype
-from fye_rt.backends.tensorrt import machine
+from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
+from fye_rt.backends.tensorrt_library import RTX, TENSORRT, Library
 from fye_rt.bundle import sealed
 from fye_rt.clips.frames import frames_of
-from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError
+from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError, OutputError
 from fye_rt.options import Forecast
 from fye_rt.plans import PlanCache
 from tests.fye_engines import fake_gpu
 from tests.fye_engines.fake_gpu import FakeGpu
 from tests.fye_rt.command_line import Fye
 
-VERSIONS = [("10.16", "1.0"), ("11.4", "1.2")]
 SHAPES = Shapes((1, 5, 5), (64, 64, 64), (72, 72, 72))
 FRAMES = 9
 OPTIONS = Options(steps=6, guidance=2.0, window_size=5, window_overlap=2, compute="fp32")
@@ -48,29 +48,29 @@ def tiny(tiny_bundle: Path) -> Bundle:
     return Bundle.load(tiny_bundle)
 
 
-BOTH = pytest.mark.parametrize("versions", VERSIONS, ids=lambda pair: f"TensorRT {pair[0]}", indirect=True)
+BOTH = pytest.mark.parametrize("library", [TENSORRT, RTX], ids=lambda library: library.title, indirect=True)
 
 
 @pytest.fixture(scope="module")
-def versions(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Of TensorRT and cuda-core: the newer ones, but for tests of `BOTH`."""
-    return getattr(request, "param", VERSIONS[1])
+def library(request: pytest.FixtureRequest) -> Library:
+    """TensorRT, but for tests of `BOTH`."""
+    return getattr(request, "param", TENSORRT)
 
 
 @pytest.fixture(scope="module")
-def built(tiny: Bundle, versions: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tiny: Bundle, library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with plans of every graph in float32. Not to be written to."""
     folder = tmp_path_factory.mktemp("built") / "plans"
     with pytest.MonkeyPatch.context() as patch:
-        fake_gpu.install(patch, tiny, folder, *versions)
-        make(tiny, precision="fp32")
+        fake_gpu.install(patch, tiny, folder, library)
+        make(tiny, library=library, precision="fp32")
     return folder
 
 
 @pytest.fixture
-def gpu(tiny: Bundle, versions: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+def gpu(tiny: Bundle, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """A GPU without plans."""
-    return fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", *versions)
+    return fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", library)
 
 
 @pytest.fixture
@@ -81,10 +81,10 @@ def ready(gpu: FakeGpu, built: Path, tmp_path: Path) -> FakeGpu:
 
 
 @pytest.fixture
-def either(versions: tuple[str, str], ready: FakeGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
-    """The same, with TensorRT 11 with our own kernels compiled: latents stay on the GPU then."""
-    if versions == VERSIONS[1]:
-        fake_gpu.with_kernels(monkeypatch, ready, tmp_path / "plans" / "kernels.sm_90")
+def either(library: Library, ready: FakeGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGpu:
+    """The same; with TensorRT-RTX our own kernels are compiled: latents stay on the GPU then."""
+    if library is RTX:
+        fake_gpu.with_kernels(monkeypatch, ready, tmp_path / "plans" / "kernels.sm_89")
     return ready
 
 
@@ -114,15 +114,24 @@ def wanted(bundle: Bundle, **asked: Any) -> Request:
     return Request(**({"graphs": default_graphs(bundle), "shapes": SHAPES, "precision": "fp32"} | asked))
 
 
+def work(bundle: Bundle, progress: Any = lambda stage, done, total: None, **asked: Any) -> tuple[Maker, list[Task]]:
+    """What makes plans, and the tasks for it."""
+    request, here, cache = wanted(bundle, **asked), Gpu(), PlanCache()
+    if request.library is RTX:
+        machine = replace(RTX_BACKEND.machine(here), sm="+".join(RTX.usual))
+    else:
+        machine = TENSORRT_BACKEND.machine(here)
+    return Maker(bundle, request, cache, here, progress), tasks(bundle, request, cache, machine)
+
+
 def make(bundle: Bundle, **asked: Any) -> list[dict[str, Any]]:
     """Make what is missing; gives the facts of what was made."""
-    request, here, cache = wanted(bundle, **asked), Gpu(), PlanCache()
-    todo = [task for task in tasks(bundle, request, cache, machine(here)) if task.action != THERE]
-    return [do(task, bundle, request, cache, here, lambda stage, done, total: None) for task in todo]
+    maker, todo = work(bundle, **asked)
+    return [maker.carry_out(task) for task in todo if task.action != THERE]
 
 
 def actions(bundle: Bundle, **asked: Any) -> list[str]:
-    return [task.action for task in tasks(bundle, wanted(bundle, **asked), PlanCache(), machine(Gpu()))]
+    return [task.action for task in work(bundle, **asked)[1]]
 
 
 def same(made: np.ndarray, expected: np.ndarray) -> None:
@@ -135,7 +144,7 @@ def same(made: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("windows", ["context", "reference", "progressive"])
 def test_a_clip_of_tensorrt_in_windows_equals_onnx_runtime(windows: str, either: FakeGpu, clip: Clip) -> None:
     options = replace(OPTIONS, windows=windows, shared_noise=0.5)
-    same(clip("tensorrt", FRAMES, options), clip("onnxruntime", FRAMES, options))
+    same(clip(either.backend, FRAMES, options), clip("onnxruntime", FRAMES, options))
 
 
 @pytest.mark.slow
@@ -153,17 +162,17 @@ def test_a_clip_of_tensorrt_in_windows_equals_onnx_runtime(windows: str, either:
     ids=["guidance", "no guidance", "second order", "face mask", "solver", "adaptive"],
 )
 def test_a_clip_of_tensorrt_with_every_method_equals_onnx_runtime(
-    options: Options, either: FakeGpu, tiny: Bundle, clip: Clip
+    options: Options, either: FakeGpu, tiny: Bundle, clip: Clip, library: Library
 ) -> None:
     if options.guidance <= 1:
-        make(tiny, graphs=("denoiser_cond",))
-    same(clip("tensorrt", options=options), clip("onnxruntime", options=options))
+        make(tiny, library=library, graphs=("denoiser_cond",))
+    same(clip(either.backend, options=options), clip("onnxruntime", options=options))
     assert bool(either.launches) == bool(list(PlanCache().root.glob("kernels.*")))
 
 
 @BOTH
 def test_latents_stay_on_the_gpu_if_kernels_are_compiled(either: FakeGpu, clip: Clip) -> None:
-    clip("tensorrt")
+    clip(either.backend)
     kernels = list((PlanCache().root).glob("kernels.*"))
     assert either.launches == (OPTIONS.steps if kernels else 0)
 
@@ -173,14 +182,14 @@ def test_clips_whose_shape_no_kernel_takes_go_through_the_host(
     either: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_kernels, "ALIGNMENT", 128)  # three frames are 864 numbers
-    same(clip("tensorrt", 3), clip("onnxruntime", 3))
+    same(clip(either.backend, 3), clip("onnxruntime", 3))
     assert either.launches == 0
 
 
 @BOTH
 def test_frames_leave_the_gpu_as_bytes_if_kernels_are_compiled(either: FakeGpu, tiny: Bundle) -> None:
     latents = np.random.default_rng(3).standard_normal((1, 4, 9, 8, 9)).astype(np.float32)
-    with Animator(tiny, "tensorrt") as animator, Animator(tiny, "onnxruntime", threads=1) as other:
+    with Animator(tiny, either.backend) as animator, Animator(tiny, "onnxruntime", threads=1) as other:
         made, expected = animator.decode_pixels(latents), other.decode_pixels(latents)
         assert made.dtype == np.uint8 and np.abs(made.astype(int) - expected).max() <= 1
         assert either.conversions == (2 if list(PlanCache().root.glob("kernels.*")) else 0)  # in chunks of 8
@@ -192,18 +201,18 @@ def test_frames_leave_the_gpu_as_bytes_if_kernels_are_compiled(either: FakeGpu, 
 @pytest.mark.slow
 @BOTH
 def test_tensorrt_reports_the_latents_of_every_step(either: FakeGpu, clip: Clip) -> None:
-    seen: dict[str, dict[int, np.ndarray]] = {"tensorrt": {}, "onnxruntime": {}}
+    seen: dict[str, dict[int, np.ndarray]] = {either.backend: {}, "onnxruntime": {}}
     for backend, steps in seen.items():
         clip(backend, on_step=lambda step, timestep, latents, steps=steps: steps.update({step: latents}))
-    assert list(seen["tensorrt"]) == list(range(OPTIONS.steps))
+    assert list(seen[either.backend]) == list(range(OPTIONS.steps))
     for step, latents in seen["onnxruntime"].items():
-        same(seen["tensorrt"][step], latents)
-        assert not seen["tensorrt"][step].flags.writeable
+        same(seen[either.backend][step], latents)
+        assert not seen[either.backend][step].flags.writeable
 
 
 @BOTH
 def test_an_evaluation_is_one_graph_launch_from_the_second_run_on(ready: FakeGpu, clip: Clip) -> None:
-    clip("tensorrt")
+    clip(ready.backend)
     runs = [each for each in ready.trt.executions if "v_conditional" in each.addresses]
     launches = [call for call in ready.cuda.calls if call.name == "graph.Graph.launch"]
     assert len(runs) == 2 and len(launches) == OPTIONS.steps - 1  # once as it is, once to be captured
@@ -282,7 +291,7 @@ def test_too_little_memory_of_the_gpu_is_reported(ready: FakeGpu, clip: Clip) ->
 def test_an_encoder_that_returns_nan_is_named(either: FakeGpu, clip: Clip) -> None:
     either.error = float("nan")
     with pytest.raises(NumericalError, match="_encoder returned NaN or infinity"):
-        clip("tensorrt")
+        clip(either.backend)
 
 
 @BOTH
@@ -303,7 +312,7 @@ def test_a_prediction_that_is_not_finite_is_reported_with_its_step(either: FakeG
 
     either.trt.compute = compute
     with pytest.raises(NumericalError, match=r"at step 3 \(timestep 499\)"):
-        clip("tensorrt")
+        clip(either.backend)
 
 
 def test_shapes_without_a_plan_are_refused_with_the_command_that_builds_one(ready: FakeGpu, tiny: Bundle) -> None:
@@ -389,10 +398,10 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     module: str, text: str, ready: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    for call in (lambda: Animator(tiny, "tensorrt"), lambda: list(planned(tiny, wanted(tiny), PlanCache()))):
+    for call in (lambda: Animator(tiny, "tensorrt"), lambda: list(planned(tiny, wanted(tiny), (), PlanCache()))):
         with pytest.raises(BackendError, match=rf"{text} .*; run: pip install 'fye-rt\[tensorrt\]'"):
             call()
-    assert text in tensorrt.unusable(tiny)
+    assert text in TENSORRT_BACKEND.unusable(tiny)
 
 
 def test_the_backend_auto_is_tensorrt_if_plans_are_built(
@@ -407,12 +416,12 @@ def test_the_backend_auto_is_tensorrt_if_plans_are_built(
 @pytest.mark.slow
 @BOTH
 def test_portrait_and_landmarks_are_held_in_the_precision_of_the_plan(
-    versions: tuple[str, str], gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+    library: Library, gpu: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    precision, rounded = ("fp16", half) if versions == VERSIONS[0] else ("bf16", brain)
+    precision, rounded = ("fp16", half) if library is TENSORRT else ("bf16", brain)
     monkeypatch.setattr(checking, "MOST_RMS", 1.0)  # bfloat16 is too coarse for a network with random weights
     monkeypatch.setattr(checking, "LEAST_COSINE", 0.5)
-    make(tiny, graphs=("denoiser",), precision=precision)
+    make(tiny, library=library, graphs=("denoiser",), precision=precision)
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (5, 64, 72, 3), np.uint8)
     with Animator(tiny, "onnxruntime", threads=1) as animator:
@@ -421,7 +430,7 @@ def test_portrait_and_landmarks_are_held_in_the_precision_of_the_plan(
         features = rounded(motion.features)
         state, motion = replace(state, tensors=low), replace(motion, features=features)
         expected = animator.denoise(state, motion, options=replace(OPTIONS, compute="auto"))
-    with Animator(tiny, "tensorrt") as animator:
+    with Animator(tiny, gpu.backend) as animator:
         same(animator.denoise(state, motion, options=replace(OPTIONS, compute="auto")), expected)
     held = gpu.trt.executions[-1].plan["tensors"]
     kinds = {each["name"]: each["dtype"] for each in held}
@@ -492,43 +501,41 @@ def test_a_cancelled_build_leaves_no_plan(gpu: FakeGpu, tiny: Bundle) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
-    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
-    (task,) = tasks(tiny, request, cache, machine(here))
+    maker, (task,) = work(tiny, progress, graphs=("guider",))
     with pytest.raises(KeyboardInterrupt):
-        do(task, tiny, request, cache, here, progress)
-    assert {path.name for path in cache.root.iterdir()} == {".locks"}
+        maker.carry_out(task)
+    assert {path.name for path in PlanCache().root.iterdir()} == {".locks"}
     assert make(tiny, graphs=("guider",))  # nor is it locked
 
 
 def test_a_second_build_takes_the_plan_of_the_first(gpu: FakeGpu, tiny: Bundle) -> None:
-    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
-    (task,) = tasks(tiny, request, cache, machine(here))
-    made = [do(task, tiny, request, cache, here, lambda stage, done, total: None) for _ in range(2)]
+    maker, (task,) = work(tiny, graphs=("guider",))
+    made = [maker.carry_out(task) for _ in range(2)]
     assert made[0]["seconds"] == made[1]["seconds"] and "created" in made[1]
-    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
+    assert gpu.trt.builds == ["guider"]
 
 
 def test_a_concurrent_build_waits_and_takes_the_plan_of_the_other(gpu: FakeGpu, tiny: Bundle) -> None:
-    request, here, cache = wanted(tiny, graphs=("guider",)), Gpu(), PlanCache()
-    (task,) = tasks(tiny, request, cache, machine(here))
     stages, facts, waits = list[str](), list[dict[str, Any]](), threading.Event()
 
     def second_progress(stage: str, done: float, total: float) -> None:
         stages.append(stage)
         waits.set()
 
-    second = threading.Thread(target=lambda: facts.append(do(task, tiny, request, cache, here, second_progress)))
+    waiting, _ = work(tiny, second_progress, graphs=("guider",))
+    second = threading.Thread(target=lambda: facts.append(waiting.carry_out(task)))
 
     def first_progress(stage: str, done: float, total: float) -> None:
         if not waits.is_set() and second.ident is None:
             second.start()
             waits.wait(60)
 
-    first = do(task, tiny, request, cache, here, first_progress)
+    maker, (task,) = work(tiny, first_progress, graphs=("guider",))
+    first = maker.carry_out(task)
     second.join(60)
     assert stages == ["another process is building the plan of guider; waiting for it"]
     assert facts[0]["seconds"] == first["seconds"]
-    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
+    assert gpu.trt.builds == ["guider"]
 
 
 @pytest.fixture
@@ -550,15 +557,16 @@ def tuned(tiny: Bundle, tmp_path: Path) -> Bundle:
 @BOTH
 @pytest.mark.parametrize("stripped", [False, True])
 def test_a_refittable_plan_takes_the_weights_of_a_fine_tune(
-    stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle
+    stripped: bool, gpu: FakeGpu, tiny: Bundle, tuned: Bundle, library: Library
 ) -> None:
-    make(tiny, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
-    assert actions(tiny, graphs=("guider",)) == [THERE] and actions(tuned, graphs=("guider",)) == [NEW_WEIGHTS]
+    make(tiny, library=library, graphs=("guider",), settings=Settings(refit=True, stripped=stripped))
+    asked = {"library": library, "graphs": ("guider",)}
+    assert actions(tiny, **asked) == [THERE] and actions(tuned, **asked) == [NEW_WEIGHTS]
     gpu.bundle = tuned
-    (facts,) = make(tuned, graphs=("guider",))
+    (facts,) = make(tuned, **asked)
     assert facts["action"] == NEW_WEIGHTS and facts["differences"]
-    assert len([call for call in gpu.trt.calls if call.name == "Builder.build_serialized_network"]) == 1
-    assert actions(tuned, graphs=("guider",)) == [THERE]
+    assert gpu.trt.builds == ["guider"]
+    assert actions(tuned, **asked) == [THERE]
     keys = [entry.key for entry in PlanCache().entries() if entry.key is not None]
     assert len(keys) == 2 + stripped and len({key.weights for key in keys}) == len(keys)
 
@@ -637,4 +645,132 @@ def test_wrong_arguments_of_fye_build_are_refused(
 ) -> None:
     given = [str(tiny.path) if each == "BUNDLE" else each for each in arguments]
     assert text in fye.refuses("build", *given) and text in fye.refuses("build", *given, "--dry-run")
-    assert not any(call.name == "Builder.build_serialized_network" for call in gpu.trt.calls)
+    assert gpu.trt.builds == []
+
+
+@pytest.fixture
+def card(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A card that TensorRT-RTX serves, with a plan of the guider."""
+    gpu = fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", RTX)
+    make(tiny, library=RTX, graphs=("guider",))
+    return gpu
+
+
+def features(bundle: Bundle, frames: int = 5) -> np.ndarray:
+    with Animator(bundle, "tensorrt-rtx", compute="fp32") as animator:
+        return animator.encode_motion(np.zeros((frames, 64, 72, 3), np.uint8)).features
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (12, 0)])
+def test_a_plan_of_tensorrt_rtx_serves_every_card_that_it_names(
+    capability: tuple[int, int], card: FakeGpu, tiny: Bundle
+) -> None:
+    card.cuda.capability = capability
+    assert features(tiny).shape[0] == 5
+
+
+def test_a_card_that_a_plan_does_not_name_is_refused(card: FakeGpu, tiny: Bundle) -> None:
+    card.cuda.capability = (7, 5)
+    with pytest.raises(
+        BackendError, match=r"sm_80\+sm_86\+sm_89\+sm_120; this is GPU architecture sm_75; .*fye build"
+    ) as told:
+        features(tiny)
+    assert "--backend tensorrt-rtx" in str(told.value)
+
+
+def test_kernels_that_tensorrt_rtx_compiled_are_kept_beside_the_plan(card: FakeGpu, tiny: Bundle) -> None:
+    (entry,) = PlanCache().entries()
+    compiled = card.trt.compiled
+    compiled.clear()  # what the build's comparison compiled was for a plan that was not published yet
+    features(tiny)
+    assert len(compiled) == 1
+    features(tiny)
+    features(tiny, frames=3)
+    assert len(compiled) == 2  # three frames are new
+    (file,) = entry.path.glob("runtime.*")
+    assert file.name == "runtime.sm_89" and file.stat().st_mode & 0o777 == 0o600
+    assert PlanCache().entries()[0].size == entry.size + file.stat().st_size  # counts towards the limit
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another version"])
+def test_kernels_that_cannot_be_read_are_compiled_again(
+    damage: str, card: FakeGpu, tiny: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    features(tiny)
+    (entry,) = PlanCache().entries()
+    if damage == "truncated":
+        file = entry.path / "runtime.sm_89"
+        file.write_bytes(file.read_bytes()[:40])
+    else:
+        assert entry.key is not None
+        PlanCache().write_runtime(entry.key, "sm_89", b'["1.6", []]')
+    card.trt.compiled.clear()
+    features(tiny)
+    assert len(card.trt.compiled) == 1
+    assert ("it compiles again" in caplog.text) == (damage == "of another version")
+
+
+def test_kernels_are_not_kept_in_a_folder_that_cannot_be_written(
+    card: FakeGpu, tiny: Bundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise OutputError("cannot write to it: No space left on device")
+
+    monkeypatch.setattr(PlanCache, "write_runtime", full)
+    features(tiny)
+    assert caplog.messages == ["what TensorRT-RTX compiled is not kept: cannot write to it: No space left on device"]
+
+
+def test_a_run_of_tensorrt_rtx_that_cannot_be_captured_is_not(card: FakeGpu, tiny: Bundle) -> None:
+    card.trt.capturable = False
+    with Animator(tiny, "tensorrt-rtx", compute="fp32") as animator:
+        for _ in range(3):
+            animator.encode_motion(np.zeros((5, 64, 72, 3), np.uint8))
+    assert len([run for run in card.trt.executions if run.shapes["landmark_images"][0] == 5]) >= 3
+    assert not [call for call in card.cuda.calls if call.name == "graph.Graph.launch"]
+
+
+def test_a_plan_of_another_tensorrt_rtx_is_refused(card: FakeGpu, tiny: Bundle) -> None:
+    card.trt.module.__version__ = "1.8.0.1"
+    with pytest.raises(BackendError, match=r"TensorRT rtx-1.7.1.116; this is TensorRT rtx-1.8.0.1; build it with"):
+        features(tiny)
+
+
+def test_plans_of_tensorrt_rtx_are_built_without_a_gpu(card: FakeGpu, tiny: Bundle, fye: Fye) -> None:
+    card.cuda.devices = 0
+    asked = ("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
+    told = fye(*asked, "--arch", "sm_89,sm_86")
+    assert "guider: built in 0 s, not run: this machine has no GPU that it serves" in told
+    (key,) = (entry.key for entry in PlanCache().entries() if entry.key and entry.key.sm == "sm_86+sm_89")
+    assert (key.tensorrt, key.driver) == ("rtx-1.7.1.116", "any")
+    assert "replaces weights on a GPU alone" in fye.refuses(*asked, "--refit")
+    assert "TensorRT-RTX serves sm_75, sm_80" in fye.refuses(*asked, "--arch", "sm_90")
+    assert "0 plans removed" in fye("build", "--prune")  # other machines may have the cards
+
+
+def test_a_machine_without_nvml_says_so(ready: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise RuntimeError("Failure finding libnvidia-ml.so.1")
+
+    monkeypatch.setattr(sys.modules["cuda.core"].system, "get_kernel_mode_driver_version", absent)
+    with pytest.raises(BackendError, match=r"the driver's version is unknown, .* install NVIDIA's management library"):
+        clip("tensorrt")
+    assert "management library" in TENSORRT_BACKEND.unusable()
+
+
+def test_attention_that_the_library_cannot_decompose_is_written_out(
+    gpu: FakeGpu, tiny: Bundle, fye: Fye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, prepared = gpu.trt.build, []
+
+    def refuse(graph: Any, *given: Any, **more: Any) -> Any:
+        prepared.append(graph)
+        if b"TRT_decomposable" in graph.onnx:
+            raise BackendError("TensorRT cannot build vae_encoder: vector::_M_range_check")
+        return build(graph, *given, **more)
+
+    monkeypatch.setattr(plans, "build", refuse)
+    told = fye("build", tiny.path, "--size", "64x72", "--graph", "vae_encoder", "--precision", "fp32")
+    assert "vae_encoder: built in 0 s with attention written-out, relative RMS" in told
+    assert [bool(graph.decomposed) for graph in prepared] == [True, False]
+    assert actions(tiny, graphs=("vae_encoder",)) == [THERE]

@@ -20,7 +20,6 @@ from fye_engines.quantize import BOUNDS, KINDS, Ranges
 from fye_rt.bundle import Bundle, put_file, shipped_bundles
 from fye_rt.errors import BundleError, NumericalError, OptionError
 from fye_rt.options import Options
-from tests.fye_engines.operators import refusals
 
 FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 GRIDS = {"int8": (np.int8, 127.0), "fp8": (ir.DataType.FLOAT8E4M3FN.numpy(), 448.0)}
@@ -188,7 +187,7 @@ def test_a_quantised_graph_is_valid_and_shares_the_weights_of_the_bundle(
     graph: str, kind: str, attention: str, mini: Bundle
 ) -> None:
     made = quantized(mini, graph, kind, attention)
-    assert refusals(onnx.load_from_string(bytes_of(made))) == []
+    onnx.checker.check_model(onnx.load_from_string(bytes_of(made)))
     given = ir.load(mini.file(graph)).graph.initializers
     unmoved = 0
     for name, value in made.graph.initializers.items():

@@ -89,7 +89,8 @@ def test_the_driver_lists_every_gpu() -> None:
         (("onnxruntime-cuda",), "onnxruntime-cuda"),
         (("torch", "onnxruntime-cuda"), "torch"),
         (("tensorrt", "torch", "onnxruntime-cuda"), "tensorrt"),
-        (("onnxruntime-tensorrt", "onnxruntime-rtx", "openvino"), "onnxruntime"),
+        (("tensorrt-rtx", "torch"), "tensorrt-rtx"),
+        (("openvino",), "onnxruntime"),
     ],
 )
 def test_auto_chooses_the_best_backend_that_works(
@@ -144,7 +145,7 @@ def told(machine: gpu.Found, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
 
 def test_doctor_explains_the_choice_of_auto(works: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     two = gpu.Found((*ONE_GPU.gpus, gpu.Gpu("another", "sm_120", 32 << 30)), "13.0", "")
-    works("onnxruntime-cuda", "onnxruntime-rtx")
+    works("onnxruntime-cuda")
     lines = told(two, monkeypatch)
     assert [text for what, text in lines if what == "gpu"] == [
         "a GPU, sm_90, 80 GiB, driver for CUDA 13.0",
@@ -152,19 +153,19 @@ def test_doctor_explains_the_choice_of_auto(works: Callable[..., None], monkeypa
     ]
     assert {what.removeprefix("backend "): text for what, text in lines if what.startswith("backend ")} == {
         "tensorrt": "not usable: it is Monday",
+        "tensorrt-rtx": "not usable: it is Monday",
         "torch": "ready; not what auto chooses: it is Monday",
         "onnxruntime-cuda": "ready; what auto chooses",
         "onnxruntime": "ready",
         "openvino": "ready; not what auto chooses: it computes in bfloat16 where the CPU can",
-        "onnxruntime-tensorrt": "not usable: it is Monday",
-        "onnxruntime-rtx": "ready",
     }
 
 
 def test_doctor_tells_how_plans_change_the_choice(works: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    works("tensorrt", "torch")
+    works("tensorrt", "tensorrt-rtx", "torch")
     lines = dict(told(ONE_GPU, monkeypatch))
     assert lines["backend tensorrt"] == "ready; what auto chooses for a bundle with plans"
+    assert lines["backend tensorrt-rtx"] == "ready; what auto chooses for a bundle with plans"
     assert lines["backend torch"] == "ready; what auto chooses for a bundle without plans"
     assert lines["backend onnxruntime"] == "ready"
 

@@ -1,11 +1,9 @@
-"""ONNX Runtime's GPU backends, on the CPU's memory and provider: binding, places and types are the same there."""
+"""ONNX Runtime's CUDA backend, on the CPU's memory and provider: binding, places and types are the same there."""
 
 import json
 import sys
-from dataclasses import replace
-from itertools import product
+from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,16 +14,22 @@ from onnx import helper, numpy_helper
 
 from fye_rt import Animator, Bundle, Options, backends
 from fye_rt.backends import gpu, onnxruntime_gpu
-from fye_rt.backends.onnxruntime_gpu import CUDA, RTX, TENSORRT, Provider
+from fye_rt.backends.onnxruntime_gpu import PROVIDER, open_here
 from fye_rt.backends.onnxruntime_norms import as_layer_norms
 from fye_rt.bundle import GRAPHS, shipped_bundle
 from fye_rt.engine import DeviceInput, Settings
 from fye_rt.errors import BackendError
 from tests.fye_rt.networks import graph_inputs
 
-HERE = replace(CUDA, name="CPUExecutionProvider", device="cpu")
+opened_here = partial(open_here, provider="CPUExecutionProvider", device="cpu")
 ONE_GPU = gpu.Found((gpu.Gpu("a GPU", "sm_90", 80 << 30),), "13.0", "")
 EVERY_RUN = ("latents", "timestep")
+
+
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend runs on the CPU."""
+    monkeypatch.setattr(onnxruntime_gpu, "open_here", opened_here)
+    monkeypatch.setattr(onnxruntime_gpu, "unusable", lambda bundle=None: "")
 
 
 def relative(made: np.ndarray, expected: np.ndarray) -> float:
@@ -36,7 +40,7 @@ def relative(made: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_graph_agrees_with_the_cpu(graph: str, bundle: Bundle) -> None:
     inputs = graph_inputs(bundle, graph, 3)
-    made = HERE.open_here(bundle, graph, "fp32").run(inputs)
+    made = opened_here(bundle, graph, "fp32").run(inputs)
     expected = backends.load("onnxruntime")(bundle, graph, Settings(threads=1)).run(inputs)
     assert made.keys() == expected.keys() == {spec.name for spec in bundle.graphs[graph].outputs}
     for name, array in expected.items():
@@ -48,11 +52,11 @@ def test_every_graph_agrees_with_the_cpu(graph: str, bundle: Bundle) -> None:
 @pytest.mark.parametrize("graph", ["reference", "vae_decoder", "denoiser_cond"])
 def test_float16_stays_near_float32(graph: str) -> None:
     mini = Bundle.load(shipped_bundle(), verify=False)
-    engine = HERE.open_here(mini, graph, "fp16")
+    engine = opened_here(mini, graph, "fp16")
     inputs = graph_inputs(mini, graph, 3)
     held = {name: array if name in EVERY_RUN else engine.to_device(array) for name, array in inputs.items()}
     made = engine.run(held if graph == "denoiser_cond" else inputs)
-    exact = HERE.open_here(mini, graph, "fp32").run(inputs)
+    exact = opened_here(mini, graph, "fp32").run(inputs)
     assert made.keys() == exact.keys() == {spec.name for spec in mini.graphs[graph].outputs}
     for name, array in exact.items():
         assert made[name].dtype == np.float32
@@ -60,7 +64,7 @@ def test_float16_stays_near_float32(graph: str) -> None:
 
 
 def test_shapes_alternate_and_outputs_belong_to_the_caller(bundle: Bundle) -> None:
-    engine = HERE.open_here(bundle, "guider", "fp32")
+    engine = opened_here(bundle, "guider", "fp32")
     first = engine.run(graph_inputs(bundle, "guider", 2))["landmark_features"]
     kept = first.copy()
     for frames in (3, 2, 3):
@@ -73,7 +77,7 @@ def test_shapes_alternate_and_outputs_belong_to_the_caller(bundle: Bundle) -> No
 
 
 def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = HERE.open_here(bundle, "denoiser_cond", "fp32")
+    engine = opened_here(bundle, "denoiser_cond", "fp32")
     same, other = (graph_inputs(bundle, "denoiser_cond", 3) for _ in range(2))
     short = graph_inputs(bundle, "denoiser_cond", 2)
     other["reference_key.0"] = other["reference_key.0"] + 1
@@ -118,8 +122,7 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, m
 def test_a_clip_agrees_with_the_cpu_s(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (9, 64, 72, 3), np.uint8)
-    monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)  # with windows that share features, and one that is shorter
-    monkeypatch.setattr(Provider, "unusable", lambda self, bundle=None: "")
+    here(monkeypatch)  # with windows that share features, and one that is shorter
     made = []
     for backend in ("onnxruntime-cuda", "onnxruntime"):
         with Animator(bundle, backend, compute="fp32") as animator:
@@ -133,7 +136,7 @@ def test_a_clip_agrees_with_the_cpu_s(bundle: Bundle, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_cuda_provider_has_every_operator(graph: str, precision: str, bundle: Bundle, data: Path) -> None:
     found = json.loads((data / "onnxruntime_gpu" / "operators.json").read_text())
-    model = onnx.load_model_from_string(CUDA._model(bundle, graph, precision))
+    model = onnx.load_model_from_string(onnxruntime_gpu._model(bundle, graph, precision))
     names = {f"{node.domain}:{node.op_type}".lstrip(":") for node in model.graph.node}
     assert names - set(found["onnxruntime_gpu 1.31.1"]) <= {"Squeeze"}  # of sizes, which stay on the CPU
 
@@ -169,35 +172,29 @@ def test_a_norm_with_its_own_scale_is_left_alone() -> None:
     assert as_layer_norms(a_norm(2)) == a_norm(2)
 
 
-@pytest.mark.parametrize(("provider", "replayed"), [(CUDA, True), (CUDA, False), (TENSORRT, False), (RTX, False)])
-def test_options_exist_in_the_real_libraries(provider: Provider, replayed: bool, data: Path, tmp_path: Path) -> None:
-    wheels = json.loads((data / "onnxruntime_gpu" / "options.json").read_text())
-    (wheel,) = (wheel for wheel in wheels.values() if provider.name in wheel)
-    options = onnxruntime_gpu._options(provider.name, tmp_path / "cache", replayed)
-    assert options and set(options) <= set(wheel[provider.name])
-    graphs = {"enable_cuda_graph": "1", "trt_cuda_graph_enable": "1"}.items() & options.items()
-    assert bool(graphs) == replayed
-    assert provider.replays == (provider is CUDA)
-
-
-def test_engine_caches_of_two_bundles_are_kept_apart(bundle: Bundle) -> None:
-    mini = Bundle.load(shipped_bundle(), verify=False)
-    graphs = product((bundle, mini), ("guider", "denoiser"), ("fp32", "fp16"))
-    assert len({onnxruntime_gpu._cache_name(*graph) for graph in graphs}) == 8
+@pytest.mark.parametrize("replayed", [True, False])
+def test_options_exist_in_the_real_library(replayed: bool, data: Path) -> None:
+    (wheel,) = (
+        names
+        for name, names in json.loads((data / "onnxruntime_gpu" / "options.json").read_text()).items()
+        if name != "about"
+    )
+    options = onnxruntime_gpu.provider_options(replayed)
+    assert set(options) <= set(wheel[PROVIDER]) and options["enable_cuda_graph"] == str(int(replayed))
 
 
 def sessions(monkeypatch: pytest.MonkeyPatch, refused: bool = False) -> list[bool]:
     """Whether each session is asked for with a CUDA graph; such a one does not open if `refused`."""
     asked: list[bool] = []
-    session = Provider._session
+    session = onnxruntime_gpu._session
 
-    def opened(provider: Provider, *what: Any) -> Any:
+    def opened(*what: Any) -> Any:
         asked.append(what[-1])
         if refused and what[-1]:
             raise RuntimeError("not all nodes\nare on the GPU")
-        return session(provider, *what)
+        return session(*what)
 
-    monkeypatch.setattr(Provider, "_session", opened)
+    monkeypatch.setattr(onnxruntime_gpu, "_session", opened)
     return asked
 
 
@@ -206,12 +203,12 @@ def test_a_graph_that_cannot_be_captured_runs_without_capture(
 ) -> None:
     asked = sessions(monkeypatch, refused=True)
     inputs = graph_inputs(bundle, "denoiser_cond", 3)
-    HERE.open_here(bundle, "denoiser_cond", "fp32").run(inputs)
+    opened_here(bundle, "denoiser_cond", "fp32").run(inputs)
     assert asked == [True, False]
     assert caplog.messages == [
         "denoiser_cond runs without a CUDA graph, and a little slower (not all nodes are on the GPU)"
     ]
-    HERE.open_here(bundle, "guider", "fp32")
+    opened_here(bundle, "guider", "fp32")
     assert asked == [True, False, False]
 
 
@@ -220,7 +217,7 @@ def test_a_capture_that_fails_in_a_run_is_given_up(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = sessions(monkeypatch)
-    engine = HERE.open_here(bundle, "denoiser_cond", "fp32")
+    engine = opened_here(bundle, "denoiser_cond", "fp32")
     inputs = graph_inputs(bundle, "denoiser_cond", 3)
     expected = engine.run(inputs)["v_conditional"]
     run = onnxruntime.InferenceSession.run_with_iobinding
@@ -243,7 +240,7 @@ def test_a_failed_run_is_reported_with_a_remedy(bundle: Bundle, monkeypatch: pyt
     def exhausted(*given: Any) -> None:
         raise RuntimeError("Failed to allocate memory\nfor requested buffer")
 
-    engine = HERE.open_here(bundle, "guider", "fp32")
+    engine = opened_here(bundle, "guider", "fp32")
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", exhausted)
     text = r"onnxruntime-cuda cannot run guider: Failed to allocate memory for requested buffer; make smaller clips"
     with pytest.raises(BackendError, match=text):
@@ -251,39 +248,36 @@ def test_a_failed_run_is_reported_with_a_remedy(bundle: Bundle, monkeypatch: pyt
 
 
 def test_a_graph_that_does_not_open_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Provider, "_session", lambda *given: 1 / 0)
+    monkeypatch.setattr(onnxruntime_gpu, "_session", lambda *given: 1 / 0)
     with pytest.raises(BackendError, match="onnxruntime-cuda cannot open guider: division by zero; check with: fye"):
-        CUDA.open_here(bundle, "guider", "fp32")
+        open_here(bundle, "guider", "fp32")
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
-def test_a_session_without_its_provider_is_refused(
-    provider: Provider, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if provider.name in onnxruntime.get_available_providers():
+def test_a_session_without_its_provider_is_refused(bundle: Bundle) -> None:
+    if PROVIDER in onnxruntime.get_available_providers():
         pytest.skip("needs an onnxruntime without it")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(BackendError, match=rf"ONNX Runtime leaves {provider.name} out, .* run: pip uninstall"):
-        provider.open_here(bundle, "guider", "fp32")
+    with pytest.raises(BackendError, match=rf"ONNX Runtime leaves {PROVIDER} out, .* run: pip uninstall"):
+        open_here(bundle, "guider", "fp32")
 
 
-@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx"])
-def test_a_missing_gpu_or_provider_is_named(name: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_or_provider_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(gpu, "gpus", lambda: gpu.Found((), "", "there is no NVIDIA driver"))
     with pytest.raises(BackendError, match="there is no NVIDIA driver"):
-        backends.load(name)(bundle, "guider", Settings())
+        backends.load("onnxruntime-cuda")(bundle, "guider", Settings())
     monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
-    with pytest.raises(BackendError, match=r"\w+ExecutionProvider( is not installed)?; run: pip"):
-        backends.load(name)(bundle, "guider", Settings())
+    with pytest.raises(BackendError, match=rf"{PROVIDER}; run: pip"):
+        backends.load("onnxruntime-cuda")(bundle, "guider", Settings())
 
 
 def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "gpus", lambda: ONE_GPU)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA.name, TENSORRT.name])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [PROVIDER])
     monkeypatch.setattr(onnxruntime, "cuda_version", "14.1")
-    assert CUDA.unusable() == ("this onnxruntime is for CUDA 14.1, the driver for CUDA 13.0; install a newer driver")
+    assert onnxruntime_gpu.unusable() == (
+        "this onnxruntime is for CUDA 14.1, the driver for CUDA 13.0; install a newer driver"
+    )
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0")
     asked: list[str] = []
 
@@ -295,21 +289,19 @@ def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime_gpu.sys, "platform", "linux")
     monkeypatch.setattr(onnxruntime_gpu.ctypes, "CDLL", load)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    of_cuda = [(CUDA, name) for name in ("", "libcublas.so.13", "libcudnn.so.9")]
-    for provider, missing in [*of_cuda, (TENSORRT, ""), (TENSORRT, "libnvinfer.so.10")]:
+    for missing in ("", "libcublas.so.13", "libcudnn.so.9"):
         onnxruntime_gpu._missing.cache_clear()
-        expected = f"{missing} is missing; run: {provider.install}" if missing else ""
-        assert provider.unusable() == expected
+        expected = f"{missing} is missing; run: {backends.ONNXRUNTIME_GPU}" if missing else ""
+        assert onnxruntime_gpu.unusable() == expected
     onnxruntime_gpu._missing.cache_clear()
-    assert "libcudart.so.13" in asked and "libnvonnxparser.so.10" in asked
+    assert "libcudart.so.13" in asked
 
 
 def test_without_onnx_ir_graphs_stay_in_float32(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
-    monkeypatch.setattr(onnxruntime_gpu, "CUDA", HERE)
-    monkeypatch.setattr(Provider, "unusable", lambda self, bundle=None: "")
+    here(monkeypatch)
     assert backends.computes("onnxruntime-cuda") == ("fp32",)
     with pytest.raises(BackendError, match=r"computes in fp32 here, not in fp16; .* run: pip install onnx-ir$"):
         backends.resolve_compute("onnxruntime-cuda", "fp16")
@@ -318,25 +310,3 @@ def test_without_onnx_ir_graphs_stay_in_float32(
     inputs = graph_inputs(bundle, "denoiser_cond", 3)
     expected = backends.load("onnxruntime")(bundle, "denoiser_cond", Settings()).run(inputs)["v_conditional"]
     np.testing.assert_array_equal(engine.run(inputs)["v_conditional"], expected)
-
-
-def test_the_rtx_provider_is_registered_once_and_given_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")
-    module.get_ep_name = lambda: RTX.name  # type: ignore[attr-defined]
-    module.get_library_path = lambda: "provider.so"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    devices: list[Any] = [SimpleNamespace(ep_name="CPUExecutionProvider")]
-    registered: list[tuple[str, str]] = []
-    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: devices)
-    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *given: registered.append(given))
-    with pytest.raises(BackendError, match="serves none of these GPUs"):
-        onnxruntime_gpu._rtx_devices()
-    registered.clear()
-
-    def register(*given: str) -> None:
-        registered.append(given)
-        devices.extend([SimpleNamespace(ep_name=RTX.name), SimpleNamespace(ep_name=RTX.name)])
-
-    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", register)
-    assert onnxruntime_gpu._rtx_devices() == onnxruntime_gpu._rtx_devices() == devices[1:2]
-    assert registered == [(RTX.name, "provider.so")]
