@@ -101,10 +101,10 @@ def test_a_failed_stage_or_a_timeout_does_not_stop_a_dry_run(tmp_path: Path) -> 
     assert parts["correctness", "geglu 2x8x64 float32"]["status"] == "ok"
 
 
-@pytest.fixture(params=fake_cuda_core.VERSIONS)
-def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
     """A GPU of the imitated cuda-core, whose kernels NumPy computes."""
-    fake = fake_cuda_core.load(request.param)
+    fake = fake_cuda_core.load()
     fake.install(monkeypatch)
     with_kernels(monkeypatch, FakeGpu(None, fake, None), tmp_path / "kernels")  # type: ignore[arg-type]
     return Gpu()
