@@ -1,10 +1,11 @@
 """Compile all kernels ahead of time, without a GPU.
 
     python -m fye_kernels.aot --arch sm_80,sm_90a --out DIR
+    python -m fye_kernels.aot --report FILE
 
-Writes to DIR a cubin for every variant and architecture, and manifest.json, which says how to launch each cubin and
-which resources it needs. Fails if a kernel spills registers into memory, or uses more registers than resources.json
-records for this version of Triton.
+The first writes to DIR a cubin for every variant and architecture, and manifest.json, which says how to launch each
+cubin and which resources it needs. It fails if a kernel spills registers into memory, or needs more shared memory than
+the architecture grants a block. The second measures the machine code (`fye_kernels.report`).
 """
 
 import argparse
@@ -12,9 +13,7 @@ import hashlib
 import inspect
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -25,21 +24,47 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fye_kernels import forecast_step, geglu, norm_silu, reference_attention, temporal_attention, to_uint8
+from fye_kernels import (
+    forecast_step,
+    geglu,
+    norm_silu,
+    reference_attention,
+    report,
+    sass,
+    temporal_attention,
+    to_uint8,
+)
 from fye_kernels.variant import Variant
 from fye_rt.backends.cubins import MANIFEST
-from fye_rt.errors import BackendError, FyeError, OptionError
+from fye_rt.errors import FyeError, OptionError
 from fye_rt.files import atomic_file, atomic_folder
 
-ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
-RESOURCES = Path(__file__).with_name("resources.json")
-_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+# bytes of shared memory that a block gets at most
+SHARED = {
+    "sm_80": 163 << 10,
+    "sm_86": 99 << 10,
+    "sm_89": 99 << 10,
+    "sm_90a": 227 << 10,
+    "sm_100a": 227 << 10,
+    "sm_103a": 227 << 10,
+    "sm_120a": 99 << 10,
+    "sm_121a": 99 << 10,
+}
+# Triton compiles for exactly one GPU since sm_90, so these relatives of sm_100 and sm_120 have kernels only if named
+ON_REQUEST = ("sm_103a", "sm_121a")
+ARCHITECTURES = tuple(name for name in SHARED if name not in ON_REQUEST)
 
 
-def variants() -> Iterator[Variant]:
-    """Yield the variants of all kernels."""
-    for module in (reference_attention, temporal_attention, forecast_step, norm_silu, geglu, to_uint8):
+def variants(architecture: str) -> Iterator[Variant]:
+    """Yield the variants of all kernels for an architecture such as "sm_90a"."""
+    yield from reference_attention.variants(_capability(architecture))
+    for module in (temporal_attention, forecast_step, norm_silu, geglu, to_uint8):
         yield from module.variants()
+
+
+def _capability(architecture: str) -> int:
+    """Return the compute capability of an architecture, 10 major + minor."""
+    return int(re.sub(r"\D", "", architecture))
 
 
 def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[str, Any]]:
@@ -50,7 +75,7 @@ def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[st
     constants = {(order.index(name),): value for name, value in variant.constants.items()}
     compiled = triton.compile(
         ASTSource(variant.kernel, types, constants, attrs=aligned),
-        target=GPUTarget("cuda", int(re.sub(r"\D", "", architecture)), 32),
+        target=GPUTarget("cuda", _capability(architecture), 32),
         options={"num_warps": variant.warps, "num_stages": variant.stages},
     )
     cubin = compiled.asm["cubin"]
@@ -62,41 +87,34 @@ def compile_variant(variant: Variant, architecture: str) -> tuple[bytes, dict[st
         "grid": list(variant.grid),
         "warps": compiled.metadata.num_warps,
         "shared_memory": compiled.metadata.shared,
-        **usage(cubin),
+        **sass.usage(cubin),
         "sha256": hashlib.sha256(cubin).hexdigest(),
     }
 
 
 def _compile_named(name: str, architecture: str) -> tuple[bytes, dict[str, Any]]:
     """Compile the variant of this name; a worker process receives names, not kernels."""
-    return compile_variant(next(variant for variant in variants() if variant.name == name), architecture)
+    return compile_variant(_named(name, architecture), architecture)
 
 
-def usage(cubin: bytes) -> dict[str, int]:
-    """Read the registers per thread, and the bytes of stack that hold spilled values, from a cubin.
-
-    Raises:
-        BackendError: cuobjdump does not report them.
-    """
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        output = subprocess.run([_CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True).stdout
-    match = re.search(r"REG:(\d+) STACK:(\d+)", output)
-    if match is None:
-        raise BackendError(f"{_CUOBJDUMP} does not report a kernel's resources: {output.strip()!r}")
-    return {"registers": int(match[1]), "stack": int(match[2])}
+def _measure_named(name: str, architecture: str) -> dict[str, Any]:
+    """Compile and measure the variant of this name."""
+    variant = _named(name, architecture)
+    cubin, entry = compile_variant(variant, architecture)
+    return report.measure(variant, entry, sass.instructions(cubin), architecture)
 
 
-def check(name: str, architecture: str, entry: dict[str, Any], recorded: dict[str, Any]) -> str | None:
+def _named(name: str, architecture: str) -> Variant:
+    return next(variant for variant in variants(architecture) if variant.name == name)
+
+
+def check(name: str, architecture: str, entry: dict[str, Any]) -> str | None:
     """Describe what is wrong with a compiled kernel; None if nothing is."""
     if entry["stack"]:
         return f"{name} for {architecture} spills {entry['stack']} bytes"
-    bound = recorded.get(name, {}).get(architecture)
-    if bound is None:
-        return f"{name} for {architecture} has no bound in {RESOURCES.name}; add it with --record"
-    if entry["registers"] > bound:
-        return f"{name} for {architecture} uses {entry['registers']} registers, but {RESOURCES.name} allows {bound}"
+    if entry["shared_memory"] > SHARED[architecture]:
+        allowed = f"a block of {architecture} gets {SHARED[architecture]} at most"
+        return f"{name} needs {entry['shared_memory']} bytes of shared memory, but {allowed}"
     return None
 
 
@@ -106,54 +124,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m fye_kernels.aot", description="Compile all kernels, without a GPU."
     )
     parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="architectures; default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="output folder")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="compile kernels whose names contain TEXT; several with commas"
     )
-    parser.add_argument("--record", action="store_true", help=f"write the kernels' registers to {RESOURCES.name}")
+    purpose = parser.add_mutually_exclusive_group(required=True)
+    purpose.add_argument("--out", type=Path, metavar="DIR", help="output folder")
+    purpose.add_argument("--report", type=Path, metavar="FILE", help="measure the machine code; - only prints")
     options = parser.parse_args(arguments)
     try:
-        return _compile_all(options)
+        jobs = _jobs(options)
+        return _compile_all(jobs, options.out) if options.report is None else _report(jobs, options.report)
     except FyeError as error:
         print(f"fye: {error}", file=sys.stderr)
         return 2
 
 
-def _compile_all(options: argparse.Namespace) -> int:
+def _jobs(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return names of kernels with architectures, as the options choose them."""
     names = options.arch.split(",")
-    architectures = [name if name in ARCHITECTURES or f"{name}a" not in ARCHITECTURES else f"{name}a" for name in names]
-    if unknown := [name for name in architectures if name not in ARCHITECTURES]:
-        raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(ARCHITECTURES)}")
-    chosen = [variant.name for variant in variants() if any(text in variant.name for text in options.only.split(","))]
+    architectures = [name if name in SHARED or f"{name}a" not in SHARED else f"{name}a" for name in names]
+    if unknown := [name for name in architectures if name not in SHARED]:
+        raise OptionError(f"--arch {','.join(unknown)} is not valid; allowed: {', '.join(SHARED)}")
+    chosen = [
+        (variant.name, architecture)
+        for architecture in architectures
+        for variant in variants(architecture)
+        if any(text in variant.name for text in options.only.split(","))
+        and not (options.report and variant.name.endswith("_bf16"))
+    ]
     if not chosen:
         raise OptionError(f"--only {options.only!r} names no kernel")
-    recorded = json.loads(RESOURCES.read_text())
-    if recorded["triton"] != triton.__version__ and not options.record:
-        print(f"bounds are for Triton {recorded['triton']}, not {triton.__version__}: only spills are checked")
-    bounds = recorded["registers"]
+    return chosen
+
+
+def _compile_all(jobs: Sequence[tuple[str, str]], out: Path) -> int:
     manifest: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
     faults = []
-    with atomic_folder(options.out) as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        jobs = [(name, architecture) for name in chosen for architecture in architectures]
+    with atomic_folder(out) as folder, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         compiled = pool.map(_compile_named, *zip(*jobs, strict=True))
         for (name, architecture), (cubin, entry) in zip(jobs, compiled, strict=True):
             entry["file"] = f"{name}.{architecture}.cubin"
             (folder / entry["file"]).write_bytes(cubin)
             manifest["kernels"].setdefault(name, {})[architecture] = entry
-            if options.record:
-                bounds.setdefault(name, {})[architecture] = entry["registers"]
-            fault = check(name, architecture, entry, bounds)
-            if fault is not None and (entry["stack"] or recorded["triton"] == triton.__version__):
+            if fault := check(name, architecture, entry):
                 faults.append(fault)
             print(f"{name} {architecture}: {entry['registers']} registers, {entry['shared_memory']} bytes shared")
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    if options.record:
-        with atomic_file(RESOURCES) as temporary:
-            content = {"triton": triton.__version__, "registers": dict(sorted(bounds.items()))}
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
     for fault in faults:
         print(f"fye: {fault}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _report(jobs: Sequence[tuple[str, str]], file: Path) -> int:
+    kernels: dict[str, dict[str, Any]] = {}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        measured = pool.map(_measure_named, *zip(*jobs, strict=True))
+        for (name, architecture), row in zip(jobs, measured, strict=True):
+            kernels.setdefault(name, {})[architecture] = row
+            print(report.line(name, architecture, row), flush=True)
+    if file != Path("-"):
+        with atomic_file(file) as temporary:
+            temporary.write_text(report.text(kernels))
+    return 0
 
 
 if __name__ == "__main__":

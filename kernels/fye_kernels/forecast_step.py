@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fye_kernels.forecast_tables import Blend
-from fye_kernels.variant import TYPES, Variant, signature
+from fye_kernels.variant import TYPES, Variant, Work, signature
 from fye_rt.backends.jump_row import GUIDANCE, ROW, SLOTS, A, B, C, D, W
 
 _BLOCK = 512  # in larger blocks 16-bit predictions go through shared memory to match the layout of the latents
@@ -132,6 +132,9 @@ def variants() -> Iterator[Variant]:
             for masked in (False, True):
                 choices = {"SLOTS": SLOTS, "ROW": ROW, "GUIDED": guided, "MASKED": masked, "BLOCK": _BLOCK}
                 kind = f"forecast_step_{'guided' if guided else 'plain'}{'_masked' if masked else ''}"
+                # predictions, latents both ways, the newest slot, all other slots, and a byte of the face mask
+                predicted = (2 if guided else 1) * (2 if name in TYPES else 4)
+                moved = 8 + 4 * SLOTS + masked
                 yield Variant(
                     f"{kind}_{name}",
                     _kernel,
@@ -139,6 +142,7 @@ def variants() -> Iterator[Variant]:
                     choices,
                     (*pointers, "count"),
                     (f"ceil(count / {_BLOCK})",),
+                    Work(_BLOCK, predicted + moved),
                 )
                 if name in TYPES:
                     yield Variant(
@@ -148,6 +152,7 @@ def variants() -> Iterator[Variant]:
                         choices,
                         (*blended_pointers, "count", "pixels"),
                         (f"ceil(pixels / {_BLOCK})", "count / pixels"),
+                        Work(_BLOCK, predicted),  # of a window: the hot loop runs over windows
                     )
 
 

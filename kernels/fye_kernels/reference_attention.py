@@ -7,7 +7,8 @@ both halves of classifier-free guidance, the unconditional rows come first and d
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import triton
@@ -15,8 +16,19 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from fye_kernels.tiles import DIMS, Tiles, measured, precision, split, upcast
-from fye_kernels.variant import TYPES, Variant, signature
+from fye_kernels.tiles import DIMS, HALF, LEAST, Tiles, capability_of, measured, precision, split, upcast
+from fye_kernels.variant import TYPES, Variant, Work, signature
+
+# for heads of up to 48, 96 and more, by compute capability; newer GPUs take those of the last one before them
+_TILES = {
+    80: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 3), Tiles(128, 32, 8, 3)),
+    86: (Tiles(128, 128, 8, 2), Tiles(128, 64, 8, 2), Tiles(128, 16, 8, 2)),
+    90: (Tiles(128, 128, 8, 3), Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 3)),
+    100: (Tiles(128, 128, 8, 3), Tiles(128, 128, 8, 3), Tiles(128, 64, 8, 3)),
+    120: (Tiles(128, 128, 8, 2), Tiles(128, 128, 8, 2), Tiles(128, 32, 8, 3)),
+}
+_FLOAT32 = Tiles(32, 32, 4, 1)
+_TAIL = tl.constexpr(LEAST)  # keys of a pass after the last whole tile
 
 
 def reference(
@@ -72,7 +84,7 @@ def reference_attention(
         unconditional: number of leading batch rows that do not see the portrait.
         lse: float32 (N, heads, L), receives the logarithm of each query's sum of exponentials; `merge` needs it to
             combine attention to separate sets of keys.
-        tiles: by default `best` for the head dimension.
+        tiles: by default `best` for the head dimension on this GPU, and small ones in float32.
 
     Returns:
         (N, L, C), contiguous.
@@ -99,7 +111,8 @@ def reference_attention(
         raise ValueError("lse must be contiguous")
     out = torch.empty((batch, positions, channels), dtype=query.dtype, device=query.device)
     first, second = split(dim)
-    tiles = tiles or best(dim)
+    if tiles is None:
+        tiles = best(dim, capability_of(query.device)) if query.dtype in HALF else _FLOAT32
     _kernel[(triton.cdiv(positions, tiles.rows), batch * heads)](
         *tensors, out, lse if lse is not None else out,
         positions, key.shape[1], reference_key.shape[1], unconditional, heads, math.log2(math.e) / math.sqrt(dim),
@@ -121,22 +134,75 @@ def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Ten
     return torch.lerp(second, first, share).flatten(2).to(one.dtype)
 
 
-def best(dim: int) -> Tiles:
-    """Return the tiles measured on this GPU for a head dimension (`fye_kernels.tiles.measured`).
+def in_two_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    reference_key: Tensor,
+    reference_value: Tensor,
+    heads: int,
+    unconditional: int = 0,
+    *,
+    attend: Callable[..., Any],
+) -> Tensor:
+    """Compute `reference_attention` by two of PyTorch's fused attentions, without concatenation of keys and values.
 
-    Without a measurement, return the largest tiles that spill no registers from sm_80 to sm_120a.
+    All frames share the portrait's keys, so their queries are one attention to it.
+
+    Args:
+        query: as the other tensors and numbers, an argument of `reference_attention`.
+        key: (N, L', C).
+        value: (N, L', C).
+        reference_key: (1, R, C).
+        reference_value: (1, R, C).
+        heads: number of heads.
+        unconditional: number of leading batch rows that do not see the portrait.
+        attend: one of `FUSED`.
+    """
+
+    def attended(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        out, sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)))[:2]
+        return out.transpose(1, 2).flatten(2), sums.reshape(len(q), heads, -1)
+
+    own, own_sums = attended(query, key, value)
+    seeing = query[unconditional:]
+    if not len(seeing) or not reference_key.shape[1]:
+        return own
+    portrait, sums = attended(seeing.reshape(1, -1, query.shape[-1]), reference_key, reference_value)
+    sums = sums.view(heads, len(seeing), -1).transpose(0, 1)
+    own[unconditional:] = merge(portrait.view_as(seeing), sums, own[unconditional:], own_sums[unconditional:])
+    return own
+
+
+def _cudnn(query: Tensor, key: Tensor, value: Tensor) -> Any:
+    return torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, True)
+
+
+# PyTorch's fused attentions that return the logarithms of their sums, by device: which one is fastest is not known
+FUSED: dict[str, dict[str, Callable[..., Any]]] = {
+    "cuda": {"flash": torch.ops.aten._scaled_dot_product_flash_attention, "cudnn": _cudnn},
+    "cpu": {"flash": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu},
+}
+
+
+def best(dim: int, capability: int) -> Tiles:
+    """Return the tiles for a head dimension on a GPU: those measured on it (`fye_kernels.tiles.measured`), if any.
+
+    Otherwise they issue the fewest instructions per score of those that spill no registers and fit into the GPU's
+    shared memory. They are for half precision.
+
+    Args:
+        dim: head dimension.
+        capability: compute capability, 10 major + minor, as from `fye_kernels.tiles.capability_of`.
     """
     if (tiles := measured("reference_attention", dim)) is not None:
         return tiles
-    if dim <= 48:
-        return Tiles(128, 64, warps=8, stages=3)
-    if dim <= 96:
-        return Tiles(64, 32, warps=8, stages=2)
-    return Tiles(64, 16, warps=8, stages=2)
+    known = max((each for each in _TILES if each <= capability), default=min(_TILES))
+    return _TILES[known][0 if dim <= 48 else 1 if dim <= 96 else 2]
 
 
-def variants() -> Iterator[Variant]:
-    """Yield the variants that the released model launches, with and without `lse`."""
+def variants(capability: int) -> Iterator[Variant]:
+    """Yield the variants that the released model launches on a GPU (see `best`), with and without `lse`."""
     numbers = (
         "positions keys references unconditional heads query_batch query_row key_batch key_row value_batch value_row "
         "reference_key_row reference_value_row"
@@ -144,7 +210,7 @@ def variants() -> Iterator[Variant]:
     pointers = ("query", "key", "value", "reference_key", "reference_value", "out")
     for name, pointer in TYPES.items():
         for dim in DIMS:
-            tiles, (first, second) = best(dim), split(dim)
+            tiles, (first, second) = best(dim, capability), split(dim)
             sizes = {"DIM": dim, "FIRST": first, "SECOND": second, "ROWS": tiles.rows, "COLUMNS": tiles.columns}
             for has_lse in (False, True):
                 yield Variant(
@@ -154,6 +220,7 @@ def variants() -> Iterator[Variant]:
                     sizes | {"HAS_LSE": has_lse, "UPCAST": False, "PRECISION": "tf32"},
                     (*pointers, "lse", *(number for number in numbers.split() if number.endswith(("_batch", "_row")))),
                     (f"ceil(positions / {tiles.rows})", "batch * heads"),
+                    Work(tiles.rows * tiles.columns, 4 * dim / tiles.rows, "score", 4 * dim),
                     tiles.warps,
                     tiles.stages,
                 )
@@ -173,10 +240,10 @@ def _kernel(
     inside = rows < positions
     start = head * DIM
     q = query + batch * query_batch + tl.program_id(0).to(tl.int64) * ROWS * query_row + start
-    q0 = _tile(q, query_row, inside, 0, FIRST, DIM, UPCAST)
+    q0 = _tile(q, query_row, inside, 0, FIRST, DIM, True, UPCAST)
     acc0 = tl.zeros((ROWS, FIRST), tl.float32)
     if SECOND > 0:
-        q1 = _tile(q, query_row, inside, FIRST, SECOND, DIM, UPCAST)
+        q1 = _tile(q, query_row, inside, FIRST, SECOND, DIM, True, UPCAST)
         acc1 = tl.zeros((ROWS, SECOND), tl.float32)
     else:
         q1 = q0
@@ -209,14 +276,20 @@ def _kernel(
 
 
 @triton.jit
-def _tile(data, stride, inside, START: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, UPCAST: tl.constexpr):
-    """Load rows of a matrix, `SIZE` columns from `START` on; 0 outside."""
-    columns = START + tl.arange(0, SIZE)
-    mask = inside[:, None]
+def _tile(
+    data, stride, inside,
+    START: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Load rows of a matrix, `SIZE` columns from `START` on; 0 outside. Without `MASKED` all rows are inside."""
+    rows, columns = tl.arange(0, inside.shape[0]), START + tl.arange(0, SIZE)
+    at = data + (rows[:, None] * stride + columns[None, :])
     if START + SIZE > DIM:
-        mask = mask & (columns < DIM)[None, :]
-    rows = tl.arange(0, inside.shape[0])
-    tile = tl.load(data + (rows[:, None] * stride + columns[None, :]), mask=mask, other=0.0)
+        within = (columns < DIM)[None, :]
+        tile = tl.load(at, mask=within & inside[:, None] if MASKED else within, other=0.0)
+    elif MASKED:
+        tile = tl.load(at, mask=inside[:, None], other=0.0)
+    else:
+        tile = tl.load(at)
     return tile.to(tl.float32) if UPCAST else tile
 
 
@@ -226,26 +299,48 @@ def _attend(
     DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, COLUMNS: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add attention to one segment of keys to the accumulators (online softmax, Milakov and Gimelshein 2018)."""
-    for start in range(0, length, COLUMNS):
-        inside = start + tl.arange(0, COLUMNS) < length
-        k0 = _tile(key, key_row, inside, 0, FIRST, DIM, UPCAST)
-        scores = tl.dot(q0, tl.trans(k0), input_precision=PRECISION)
-        if SECOND > 0:
-            k1 = _tile(key, key_row, inside, FIRST, SECOND, DIM, UPCAST)
-            scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
-        scores = tl.where(inside[None, :], scores * scale, -float("inf"))
-        new_peak = tl.maximum(peak, tl.max(scores, 1))
-        shrink = tl.exp2(peak - new_peak)
-        weights = tl.exp2(scores - new_peak[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        v0 = _tile(value, value_row, inside, 0, FIRST, DIM, UPCAST)
-        weights = weights.to(v0.dtype)
-        acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision=PRECISION)
-        if SECOND > 0:
-            v1 = _tile(value, value_row, inside, FIRST, SECOND, DIM, UPCAST)
-            acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision=PRECISION)
-        peak = new_peak
+    """Add attention to one segment of keys to the accumulators: whole tiles, then what is left of it."""
+    whole = length // COLUMNS * COLUMNS
+    for _ in range(0, whole, COLUMNS):
+        acc0, acc1, total, peak = _pass(
+            q0, q1, acc0, acc1, total, peak, scale, key, key_row, value, value_row, COLUMNS,
+            DIM, FIRST, SECOND, COLUMNS, False, UPCAST, PRECISION,
+        )  # fmt: skip
         key += COLUMNS * key_row
         value += COLUMNS * value_row
+    for start in tl.range(whole, length, _TAIL, num_stages=1):
+        acc0, acc1, total, peak = _pass(
+            q0, q1, acc0, acc1, total, peak, scale, key, key_row, value, value_row, length - start,
+            DIM, FIRST, SECOND, _TAIL, True, UPCAST, PRECISION,
+        )  # fmt: skip
+        key += _TAIL * key_row
+        value += _TAIL * value_row
     return acc0, acc1, total, peak
+
+
+@triton.jit
+def _pass(
+    q0, q1, acc0, acc1, total, peak, scale, key, key_row, value, value_row, length,
+    DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add attention to one tile of keys to the accumulators (online softmax, Milakov and Gimelshein 2018)."""
+    inside = tl.arange(0, COLUMNS) < length
+    k0 = _tile(key, key_row, inside, 0, FIRST, DIM, MASKED, UPCAST)
+    scores = tl.dot(q0, tl.trans(k0), input_precision=PRECISION)
+    if SECOND > 0:
+        k1 = _tile(key, key_row, inside, FIRST, SECOND, DIM, MASKED, UPCAST)
+        scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
+    if MASKED:
+        scores = tl.where(inside[None, :], scores, -float("inf"))
+    new_peak = tl.maximum(peak, tl.max(scores, 1) * scale)
+    shrink = tl.exp2(peak - new_peak)
+    weights = tl.exp2(scores * scale - new_peak[:, None])  # one fused operation per score
+    total = total * shrink + tl.sum(weights, 1)
+    v0 = _tile(value, value_row, inside, 0, FIRST, DIM, MASKED, UPCAST)
+    weights = weights.to(v0.dtype)
+    acc0 = tl.dot(weights, v0, acc0 * shrink[:, None], input_precision=PRECISION)
+    if SECOND > 0:
+        v1 = _tile(value, value_row, inside, FIRST, SECOND, DIM, MASKED, UPCAST)
+        acc1 = tl.dot(weights, v1, acc1 * shrink[:, None], input_precision=PRECISION)
+    return acc0, acc1, total, new_peak

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fye_kernels.tiles import DIMS, LEAST, precision, split, upcast
-from fye_kernels.variant import TYPES, Variant, signature
+from fye_kernels.variant import TYPES, Variant, Work, signature
 
 MAX_FRAMES = 32
 
@@ -75,7 +75,7 @@ def temporal_attention(
     first, second = split(dim)
     padded_frames = max(LEAST, triton.next_power_of_2(frames))
     positions_a_program, warps = best(dim, padded_frames)
-    _kernel[(triton.cdiv(positions, positions_a_program), heads, rows // frames)](
+    _kernel[(heads, triton.cdiv(positions, positions_a_program), rows // frames)](
         *tensors, biases if biases is not None else query, out,
         frames, positions, channels, row, math.log2(math.e) / math.sqrt(dim),
         DIM=dim, FIRST=first, SECOND=second, POSITIONS=positions_a_program, FRAMES=padded_frames,
@@ -105,7 +105,8 @@ def variants() -> Iterator[Variant]:
                     signature(dict.fromkeys(pointers, pointer), "frames positions channels row", "scale"),
                     sizes | {"HAS_BIAS": True, "UPCAST": False, "PRECISION": "tf32"},
                     (*pointers, "channels", "row"),
-                    (f"ceil(positions / {positions})", f"channels / {dim}", "clips"),
+                    (f"channels / {dim}", f"ceil(positions / {positions})", "clips"),
+                    Work(positions * frames * frames, 8 * dim / frames, "score", 4 * dim),
                     warps,
                 )
 
@@ -116,38 +117,39 @@ def _kernel(
     DIM: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, POSITIONS: tl.constexpr, FRAMES: tl.constexpr,
     HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    place = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
+    head = tl.program_id(0) * DIM  # heads at one position lie side by side, so their programs run at one time
+    place = tl.program_id(1) * POSITIONS + tl.arange(0, POSITIONS)
     frame = tl.arange(0, FRAMES)
-    head = tl.program_id(1) * DIM
     clip = tl.program_id(2).to(tl.int64) * frames
     inside = (place < positions)[:, None] & (frame < frames)[None, :]
     places = (clip + frame)[None, :] * positions + place[:, None]  # (POSITIONS, FRAMES)
     rows, to = places * row + head, places * channels + head
-    bias = tl.where(frame < frames, frame * channels + head, -1)
+    # their own mask, and not one in the addresses, keeps the biases' loads as wide as the rows'
+    bias, biased = frame * channels + head, frame < frames
     step = frames * channels
 
-    q0 = _tile(query, rows, inside, biases, bias, 0, FIRST, DIM, HAS_BIAS, UPCAST)
-    k0 = _tile(key, rows, inside, biases + step, bias, 0, FIRST, DIM, HAS_BIAS, UPCAST)
+    q0 = _tile(query, rows, inside, biases, bias, biased, 0, FIRST, DIM, HAS_BIAS, UPCAST)
+    k0 = _tile(key, rows, inside, biases + step, bias, biased, 0, FIRST, DIM, HAS_BIAS, UPCAST)
     scores = tl.dot(q0, tl.permute(k0, (0, 2, 1)), input_precision=PRECISION)
     if SECOND > 0:
-        q1 = _tile(query, rows, inside, biases, bias, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
-        k1 = _tile(key, rows, inside, biases + step, bias, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
+        q1 = _tile(query, rows, inside, biases, bias, biased, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
+        k1 = _tile(key, rows, inside, biases + step, bias, biased, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
         scores += tl.dot(q1, tl.permute(k1, (0, 2, 1)), input_precision=PRECISION)
     scores = tl.where((frame < frames)[None, None, :], scores * scale, -float("inf"))
     weights = tl.exp2(scores - tl.max(scores, 2)[:, :, None])
     total = tl.sum(weights, 2)[:, :, None]
 
-    v0 = _tile(value, rows, inside, biases + 2 * step, bias, 0, FIRST, DIM, HAS_BIAS, UPCAST)
+    v0 = _tile(value, rows, inside, biases + 2 * step, bias, biased, 0, FIRST, DIM, HAS_BIAS, UPCAST)
     weights = weights.to(v0.dtype)
     _store(out, to, inside, tl.dot(weights, v0, input_precision=PRECISION) / total, 0, FIRST, DIM)
     if SECOND > 0:
-        v1 = _tile(value, rows, inside, biases + 2 * step, bias, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
+        v1 = _tile(value, rows, inside, biases + 2 * step, bias, biased, FIRST, SECOND, DIM, HAS_BIAS, UPCAST)
         _store(out, to, inside, tl.dot(weights, v1, input_precision=PRECISION) / total, FIRST, SECOND, DIM)
 
 
 @triton.jit
 def _tile(
-    data, rows, inside, biases, bias,
+    data, rows, inside, biases, bias, biased,
     START: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Load `SIZE` columns of a head from `START` on, with bias, as (POSITIONS, FRAMES, SIZE); 0 outside."""
@@ -158,7 +160,7 @@ def _tile(
         tile = tile.to(tl.float32)
     if HAS_BIAS:
         # the scores mask rows past the last frame, and no sum uses columns past the head
-        bias_mask = (columns < DIM)[None, :] & (bias >= 0)[:, None]
+        bias_mask = (columns < DIM)[None, :] & biased[:, None]
         added = tl.load(biases + bias[:, None] + columns[None, :], mask=bias_mask)
         if UPCAST:
             added = added.to(tl.float32)

@@ -14,6 +14,7 @@ from fye_rt.errors import OptionError
 
 FILE = "FYE_TILES"  # environment variable: path of a file with the tiles that measured best on this GPU
 LEAST = 16  # smallest side of a tensor-core tile
+OLDEST = 80  # compute capability of the oldest GPU with kernels, 10 major + minor
 DIMS = (40, 80, 160)  # head dimensions of the released model
 HALF = (torch.float16, torch.bfloat16)
 
@@ -83,6 +84,15 @@ def split(dim: int) -> tuple[int, int]:
     first = max(LEAST, 1 << (dim.bit_length() - 1))
     rest = dim - first
     return first, max(LEAST, triton.next_power_of_2(rest)) if rest > 0 else 0
+
+
+@cache
+def capability_of(device: torch.device) -> int:
+    """Return a GPU's compute capability as 10 major + minor; for Triton's interpreter that of the oldest GPU."""
+    if device.type != "cuda":
+        return OLDEST
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def interpreted() -> bool:

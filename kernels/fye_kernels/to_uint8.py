@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fye_kernels.variant import Variant, signature
+from fye_kernels.variant import Variant, Work, signature
 
 _BLOCK = 1024
 _LARGEST = 3.4028234663852886e38  # largest finite float32
@@ -50,6 +50,7 @@ def variants() -> Iterator[Variant]:
         {"BLOCK": _BLOCK, "LARGEST": _LARGEST},
         ("x", "out", "wrong", "count"),
         (f"ceil(count / {_BLOCK})",),
+        Work(_BLOCK, 5),
     )
 
 

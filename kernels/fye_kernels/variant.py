@@ -8,6 +8,23 @@ TYPES = {"fp16": "*fp16", "bf16": "*bf16"}  # precisions of the released model, 
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Work of one program in a pass of its hot loop, or in all if it has no loop.
+
+    Attributes:
+        count: number of units.
+        bytes: least bytes of global memory that a unit reads and writes.
+        unit: "score" of attention, or "element".
+        flop: useful operations per unit; 0 if memory bounds the kernel.
+    """
+
+    count: int
+    bytes: float
+    unit: str = "element"
+    flop: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A kernel that compiles to one binary per GPU architecture.
 
@@ -18,6 +35,7 @@ class Variant:
         constants: values of the compile-time arguments.
         aligned: arguments that are multiples of 16 (addresses in bytes, integers by value).
         grid: number of programs in each dimension, as expressions over argument names.
+        work: work of a program.
         warps: warps per program.
         stages: pipeline stages of its loops.
     """
@@ -28,6 +46,7 @@ class Variant:
     constants: Mapping[str, Any]
     aligned: tuple[str, ...]
     grid: tuple[str, ...]
+    work: Work
     warps: int = 4
     stages: int = 2
 

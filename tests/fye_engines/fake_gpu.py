@@ -131,7 +131,7 @@ def with_kernels(monkeypatch: pytest.MonkeyPatch, gpu: FakeGpu, folder: Path) ->
                 assert self._variant.signature["conditional"] == "*fp32"
                 gpu.launch(stream, arguments, "guided" in self.name, "masked" in self.name)
 
-    chosen = [variant for variant in variants() if any(text in variant.name for text in KERNELS.split(","))]
+    chosen = [variant for variant in variants("sm_80") if any(text in variant.name for text in KERNELS.split(","))]
     kernels = {variant.name: Compiled(variant) for variant in chosen}
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(Kernels, "load", lambda where, device: kernels)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fye_kernels.aot import ARCHITECTURES, RESOURCES, variants
+from fye_kernels import tiles
+from fye_kernels.aot import ON_REQUEST, SHARED, check, variants
+from fye_kernels.tiles import Tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = "sm_80,sm_90a"
@@ -43,60 +45,49 @@ def test_every_kernel_compiles_for_two_architectures_without_spilling(compiled: 
         cubin = (compiled / entry["file"]).read_bytes()
         assert cubin.startswith(b"\x7fELF") and hashlib.sha256(cubin).hexdigest() == entry["sha256"]
         assert entry["stack"] == 0 and 0 < entry["registers"] <= 255
-        assert entry["shared_memory"] <= 99 * 1024  # what every architecture since sm_80 grants a block
         assert all(kind[0] == "*" or kind in ("i32", "fp32") for _, kind in entry["arguments"])
 
 
 def test_the_manifest_says_how_every_kernel_is_launched(compiled: Path) -> None:
     kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
-    for variant in variants():
-        order = [name for name in inspect.signature(variant.kernel.fn).parameters if name in variant.signature]
-        for entry in kernels.pop(variant.name).values():
+    for architecture in TWO.split(","):
+        for variant in variants(architecture):
+            order = [name for name in inspect.signature(variant.kernel.fn).parameters if name in variant.signature]
+            entry = kernels[variant.name].pop(architecture)
             assert entry["symbol"].encode() in (compiled / entry["file"]).read_bytes()
             assert entry["arguments"] == [[name, variant.signature[name]] for name in order]
             assert entry["constants"] == variant.constants and entry["aligned"] == list(variant.aligned)
             assert entry["grid"] == list(variant.grid) and entry["warps"] == variant.warps
-    assert not kernels
+    assert not any(kernels.values())
 
 
-def test_every_kernel_has_a_bound_for_every_architecture(compiled: Path) -> None:
-    recorded = json.loads(RESOURCES.read_text())["registers"]
-    kernels = json.loads((compiled / "manifest.json").read_text())["kernels"]
-    assert set(recorded) == set(kernels)
-    assert all(set(bounds) == set(ARCHITECTURES) for bounds in recorded.values())
+@pytest.mark.parametrize("architecture", ON_REQUEST)
+def test_relatives_of_an_architecture_are_compiled_if_named(architecture: str, tmp_path: Path) -> None:
+    run = aot("--only", "to_uint8", "--arch", architecture.rstrip("a"), "--out", tmp_path / "kernels")
+    assert run.returncode == 0, run.stderr
+    assert list(json.loads((tmp_path / "kernels" / "manifest.json").read_text())["kernels"]["to_uint8"]) == [
+        architecture
+    ]
 
 
-def test_a_kernel_that_takes_more_registers_than_recorded_fails_the_build(tmp_path: Path) -> None:
-    recorded = json.loads(RESOURCES.read_text())
-    bounds = recorded["registers"]["geglu_fp16"]
-    lower = recorded | {"registers": {"geglu_fp16": bounds | {"sm_80": bounds["sm_80"] - 1}}}
-    (tmp_path / "resources.json").write_text(json.dumps(lower))
-    code = f"""
-import sys
-from pathlib import Path
-from fye_kernels import aot
-aot.RESOURCES = Path({str(tmp_path / "resources.json")!r})
-sys.exit(aot.main(sys.argv[1:]))
-"""
-    for arch, status in (("sm_80", 1), ("sm_86", 0)):
-        run = aot("--only", "geglu_fp16", "--arch", arch, "--out", tmp_path / arch, start=("-c", code))
+def test_a_spill_or_too_much_shared_memory_is_an_error() -> None:
+    entry = {"stack": 0, "shared_memory": 99 << 10}
+    assert all(check("a", architecture, entry) is None for architecture in SHARED)
+    assert check("a", "sm_80", entry | {"stack": 8}) == "a for sm_80 spills 8 bytes"
+    for architecture, limit in SHARED.items():
+        assert check("a", architecture, entry | {"shared_memory": limit}) is None
+        more = check("a", architecture, entry | {"shared_memory": limit + 1})
+        assert more == f"a needs {limit + 1} bytes of shared memory, but a block of {architecture} gets {limit} at most"
+
+
+def test_tiles_too_large_for_an_architecture_fail_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles.write(tmp_path / "tiles.json", {"reference_attention": {40: Tiles(128, 128, 8, 6)}})
+    monkeypatch.setenv(tiles.FILE, str(tmp_path / "tiles.json"))
+    for architecture, status in (("sm_90a", 0), ("sm_89", 1)):
+        chosen = ("--only", "reference_attention_40_fp16", "--arch", architecture)
+        run = aot(*chosen, "--out", tmp_path / architecture)
         assert run.returncode == status, run.stderr
-        assert ("geglu_fp16 for sm_80 uses" in run.stderr) == bool(status)
-    run = aot("--only", "geglu_bf16", "--arch", "sm_80", "--out", tmp_path / "bf16", start=("-c", code))
-    assert run.returncode == 1 and "geglu_bf16 for sm_80 has no bound" in run.stderr
-
-
-def test_a_spill_or_a_register_too_many_is_an_error() -> None:
-    code = """
-from fye_kernels.aot import check
-entry = {"registers": 100, "stack": 0}
-assert check("a", "sm_80", entry, {"a": {"sm_80": 100}}) is None
-assert "uses 100 registers, but resources.json allows 99" in check("a", "sm_80", entry, {"a": {"sm_80": 99}})
-assert "has no bound" in check("a", "sm_90a", entry, {"a": {"sm_80": 100}})
-assert "spills 8 bytes" in check("a", "sm_80", entry | {"stack": 8}, {"a": {"sm_80": 100}})
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels")))}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        assert ("of shared memory, but a block of sm_89 gets 101376" in run.stderr) == bool(status)
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from fye_bench.speed import kernels
+from fye_kernels import aot
 
 
 def test_every_kernel_has_a_plain_twin_a_test_and_a_benchmark_of_its_name() -> None:
     package = Path(kernels.geglu.__file__).parent
+    compiled = {variant.kernel.fn.__module__ for variant in aot.variants("sm_80")}
     names = {file.stem for file in package.glob("*.py") if "\n@triton.jit\n" in file.read_text()}
     assert names == set(kernels.KERNELS)
     for name in names:
         module = importlib.import_module(f"fye_kernels.{name}")
-        assert callable(getattr(module, name)) and callable(module.reference) and list(module.variants())
+        assert module.__name__ in compiled
+        assert callable(getattr(module, name)) and callable(module.reference)
         assert Path(__file__).with_name(f"test_{name}.py").is_file()
 
 
@@ -55,8 +58,8 @@ def test_useful_operations_are_told_from_those_on_padding(device: str) -> None:
     seconds = row.milliseconds["kernel"] / 1e3
     # 2 + 2 frames of 24 tokens, 8 heads of 40: 24 keys for one half and 48 for the other, two products of multiply-adds
     assert row.rate == pytest.approx(2 * 2 * 2 * 24 * 320 * (24 + 48) / 1e12 / seconds)
-    # 128 rows, 64 columns for either segment, 48 of a head
-    assert row.padded_rate == pytest.approx(2 * 2 * 2 * 128 * 8 * 48 * 3 * 64 / 1e12 / seconds)
+    # 128 rows, two passes of 16 keys for either segment, 48 of a head
+    assert row.padded_rate == pytest.approx(2 * 2 * 2 * 128 * 8 * 48 * 3 * 32 / 1e12 / seconds)
 
 
 def test_a_competitor_that_fails_is_named_and_the_kernel_is_timed() -> None:

@@ -4,7 +4,7 @@ import torch
 from fye_kernels.geglu import geglu, reference
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (3, 5, 14), (40, 256)])
+@pytest.mark.parametrize("shape", [(1, 2), (3, 5, 14), (40, 256), (3, 2, 1500), (0, 8)])
 # float32: the error function's rounding counts as much as value times gate, however small their gelu. Half precision:
 # one rounding of the result, which the interpreter truncates to bfloat16
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 2**-7)])

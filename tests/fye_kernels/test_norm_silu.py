@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fye_kernels.norm_silu import norm_silu, reference
+from fye_kernels.norm_silu import cuts, norm_silu, reference, traffic
+from fye_kernels.report import NORMS
 
 # float32: sums in another order. Half precision: one rounding of the result, to 2**-11, and to 2**-8 of bfloat16, which
 # the interpreter truncates
@@ -58,6 +59,34 @@ def test_norm_silu_combines_many_tiles_of_an_image(device: str) -> None:
     x, weight, bias, _ = inputs(device, (1, 4096, 1, 67))  # a position a tile, and more tiles than are read at once
     exact = reference(x.double(), 64, weight.double(), bias.double())
     torch.testing.assert_close(norm_silu(x, 64, weight, bias), exact.float(), rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_norm_silu_combines_the_parts_of_an_image_and_blocks_of_channels(device: str, dtype: torch.dtype) -> None:
+    x, weight, bias, time = inputs(device, (2, 192, 37, 29), dtype)
+    assert cuts(37 * 29, 192) == (64, 64)  # 17 parts, of which the last has 49 positions, and 3 blocks
+    exact = reference(x.double(), 32, weight.double(), bias.double(), 1e-5, time.double())
+    result = norm_silu(x, 32, weight, bias, 1e-5, time)
+    torch.testing.assert_close(result.double(), exact, rtol=BOUNDS[dtype], atol=BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_norm_silu_is_as_exact_with_a_mean_of_100(device: str, dtype: torch.dtype) -> None:
+    x, weight, bias, time = inputs(device, (1, 64, 23, 11), dtype)
+    for shifted, more in ((x + 100, None), (x, time + 100)):
+        doubled = None if more is None else more.double()
+        exact = reference(shifted.double(), 32, weight.double(), bias.double(), 1e-5, doubled)
+        bound = {torch.float32: 5e-5, torch.float16: BOUNDS[torch.float16]}[dtype]  # float32 holds 100 to 8e-6
+        result = norm_silu(shifted, 32, weight, bias, 1e-5, more)
+        torch.testing.assert_close(result.double(), exact, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize(("positions", "channels"), NORMS)
+def test_norm_silu_moves_little_more_than_two_reads_and_a_write(positions: int, channels: int) -> None:
+    moved, least = traffic(positions, channels)
+    assert 3 * 2 * positions * channels == least < moved <= 1.1 * least
+    part, block = cuts(positions, channels)
+    assert -(-positions // part) <= 32 and channels % block == 0
 
 
 def test_norm_silu_adds_eps_to_a_small_variance(device: str) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fye_kernels.reference_attention import best, merge, reference, reference_attention
+from fye_kernels.reference_attention import FUSED, best, in_two_parts, merge, reference, reference_attention
 from fye_kernels.tiles import Tiles, split
 
 SMALL = Tiles(16, 16, warps=1, stages=1)  # several passes over few numbers
@@ -44,7 +44,7 @@ def test_reference_attention_equals_attention_over_both_sets_of_keys(
 @pytest.mark.parametrize("dim", [40, 80, 160])
 def test_reference_attention_keeps_its_bound_in_half_precision(device: str, dim: int, dtype: torch.dtype) -> None:
     given = inputs(device, 2, 45, 33, 2, dim, dtype)
-    for tiles in (SMALL, best(dim)):
+    for tiles in (SMALL, best(dim, 80), best(dim, 90)):
         result = reference_attention(*given, 2, 1, tiles=tiles)
         assert result.dtype == dtype
         close(result, exact(given, 2, 1), BOUNDS[dtype])
@@ -90,6 +90,46 @@ def test_reference_attention_shares_the_self_part_between_the_halves(device: str
     plain = torch.full_like(sums[0], torch.nan)
     reference(q, k, v, nothing, nothing, 2, lse=plain)
     torch.testing.assert_close(plain, lse[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("keys", "portrait"), [(257, 0), (0, 257), (64, 128), (65, 31), (63, 1), (1, 64)], ids=lambda length: str(length)
+)
+def test_reference_attention_counts_whole_tiles_and_the_rest_of_both_segments(
+    device: str, keys: int, portrait: int, dtype: torch.dtype
+) -> None:
+    random = torch.Generator().manual_seed(keys)
+    shapes = ((2, 19, 40), (2, keys, 40), (2, keys, 40), (1, portrait, 40), (1, portrait, 40))
+    given = tuple(torch.randn(shape, generator=random).to(device, dtype) for shape in shapes)
+    lse, expected = (torch.full((2, 1, 19), torch.nan, device=device) for _ in range(2))
+    unconditional = 1 if keys else 0
+    result = reference_attention(*given, 1, unconditional, lse=lse, tiles=Tiles(32, 64, 4, 2))
+    close(result, exact(given, 1, unconditional), BOUNDS[dtype])
+    reference(*given, 1, unconditional, lse=expected)
+    torch.testing.assert_close(lse, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("unconditional", [0, 1, 3])
+def test_two_fused_attentions_equal_reference_attention(device: str, unconditional: int, dtype: torch.dtype) -> None:
+    if device == "cuda" and dtype == torch.float32:
+        pytest.skip("PyTorch's fused attentions on a GPU are for half precision")
+    for portrait in (7, 0):
+        given = inputs(device, 3, 10, portrait, 2, 16, dtype)
+        before = [x.clone() for x in given]
+        for attend in FUSED[device].values():
+            result = in_two_parts(*given, 2, unconditional, attend=attend)
+            assert result.dtype == dtype
+            close(result, exact(given, 2, unconditional), BOUNDS[dtype])
+        assert all(torch.equal(x, old) for x, old in zip(given, before, strict=True))
+
+
+def test_tiles_follow_the_gpu_and_newer_ones_take_those_before_them() -> None:
+    sizes = {capability: [best(dim, capability) for dim in (40, 80, 160)] for capability in (80, 86, 89, 90, 103, 121)}
+    assert sizes[86] == sizes[89] and sizes[103] == [best(dim, 100) for dim in (40, 80, 160)]
+    assert sizes[121] == [best(dim, 120) for dim in (40, 80, 160)] and best(40, 75) == best(40, 80)
+    assert sizes[90] != sizes[80] != sizes[89] and best(48, 90) == best(8, 90) != best(97, 90)
 
 
 def test_reference_attention_is_reproducible_and_finite_with_large_scores(device: str) -> None:

@@ -39,7 +39,7 @@ def test_the_reference_of_temporal_attention_attends_within_one_position() -> No
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dim", [40, 80, 160])
-@pytest.mark.parametrize("frames", [16, 24])
+@pytest.mark.parametrize("frames", [1, 16, 24, 32])
 def test_temporal_attention_keeps_its_bound_in_half_precision(
     device: str, dim: int, frames: int, dtype: torch.dtype
 ) -> None:

@@ -33,7 +33,7 @@ from fye_kernels import (
     temporal_attention,
     to_uint8,
 )
-from fye_kernels.tiles import Tiles, split
+from fye_kernels.tiles import LEAST, Tiles, capability_of, split
 from fye_rt import files
 from fye_rt.forecast import Jump
 from fye_rt.windows import blended_windows
@@ -247,10 +247,11 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
         given, exact = _both_halves(bench, frames, tokens, dim)
         runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
         runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
-        for name, attend in SUMMED[bench.device].items():
-            runs[f"two parts, {name}"] = partial(in_two_parts, attend, *given)
-        best, columns = reference_attention.best(dim), sum(split(dim))
-        rows, keys = (_whole(tokens, size) for size in (best.rows, best.columns))
+        for name, attend in reference_attention.FUSED[bench.device].items():
+            runs[f"two parts, {name}"] = partial(reference_attention.in_two_parts, *given, attend=attend)
+        capability = capability_of(torch.device(bench.device))
+        rows, keys = _whole(tokens, reference_attention.best(dim, capability).rows), _whole(tokens, LEAST)
+        columns = sum(split(dim))
         work = Work(
             bytes=4 * given[0].nbytes + 2 * given[3].nbytes,
             flop=4 * frames * tokens * HEADS * dim * (tokens + 2 * tokens),  # the unconditional half and the other one
@@ -270,36 +271,6 @@ def _both_halves(bench: Bench, frames: int, tokens: int, dim: int) -> tuple[tupl
 
 def _whole(number: int, unit: int) -> int:
     return -(-number // unit) * unit
-
-
-def in_two_parts(
-    attend: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, rk: Tensor, rv: Tensor, heads: int, unconditional: int
-) -> Tensor:
-    """Merge attention to the frame with attention to the portrait, for which all frames are one query.
-
-    `attend` is a fused attention of PyTorch that also returns the logarithms of its sums; the other arguments are those
-    of `fye_kernels.reference_attention.reference_attention`.
-    """
-    own, own_sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)))[:2]
-    own, query = own.transpose(1, 2).flatten(2), q[unconditional:]
-    rows = (query.reshape(1, -1, query.shape[-1]), rk, rv)
-    portrait, sums = attend(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in rows))[:2]
-    portrait = portrait.transpose(1, 2).flatten(2).view_as(query)
-    sums = sums.reshape(heads, len(query), -1).transpose(0, 1)
-    own_sums = own_sums.reshape(len(q), heads, -1)[unconditional:]
-    own[unconditional:] = reference_attention.merge(portrait, sums, own[unconditional:], own_sums)
-    return own
-
-
-def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Any:
-    return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
-
-
-# PyTorch's fused attentions that return the logarithms of their sums
-SUMMED: dict[str, dict[str, Callable[..., Any]]] = {
-    "cuda": {"flash": torch.ops.aten._scaled_dot_product_flash_attention, "cudnn": _cudnn},
-    "cpu": {"flash": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu},
-}
 
 
 def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) -> Iterator[dict[str, Any]]:

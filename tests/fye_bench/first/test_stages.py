@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -181,14 +180,3 @@ def test_tiles_with_wrong_results_or_errors_are_not_chosen(monkeypatch: pytest.M
     assert level["tiles"] == good and list(level["milliseconds"]) == [kernels.named(good)]
     assert "away from float32" in level["failed"][kernels.named(wrong)]
     assert "shared memory" in level["failed"][kernels.named(large)]
-
-
-@pytest.mark.parametrize("unconditional", [0, 1, 2])
-def test_attention_merged_from_two_parts_equals_attention(unconditional: int) -> None:
-    random = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(3, 10, 2 * 16, generator=random) for _ in range(3))
-    rk, rv = (torch.randn(1, 7, 2 * 16, generator=random) for _ in range(2))
-    attend = kernels.SUMMED["cpu"]["flash"]
-    made = kernels.in_two_parts(attend, q, k, v, rk, rv, 2, unconditional)
-    exact = reference_attention.reference(*(x.double() for x in (q, k, v, rk, rv)), 2, unconditional)
-    np.testing.assert_allclose(made.numpy(), exact.numpy(), rtol=0, atol=1e-5)
