@@ -75,7 +75,7 @@ def main(
 
 
 def _step(checkout: Path) -> float:
-    command = [checkout / ".venv" / "bin" / "python", "-c", CHILD]
+    command = [str(checkout / ".venv" / "bin" / "python"), "-c", CHILD]
     child = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     return float(child.stdout)
 
