@@ -15,7 +15,7 @@ class TorchArray:
     """A `fye_rt.engine.DeviceArray` of PyTorch, in the compute precision of its engine.
 
     Attributes:
-        tensor: the numbers, on the GPU.
+        tensor: the numbers, on the GPU; channels-last if they have 4 dimensions.
         shape: shape of the array.
     """
 
@@ -27,10 +27,12 @@ class TorchArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         with ALONE, torch.inference_mode():
-            array: NDArray[np.float32] = self.tensor.float().cpu().numpy()
+            array = np.ascontiguousarray(self.tensor.float().cpu().numpy())
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __getitem__(self, frames: NDArray[np.int64]) -> "TorchArray":
+        if np.array_equal(frames, np.arange(len(self))):  # all of them, as in a clip of one window
+            return self
         with ALONE, torch.inference_mode():
             return TorchArray(self.tensor[torch.tensor(frames, device=self.tensor.device)])
 

@@ -68,8 +68,8 @@ class TorchEngine(Engine):
         """Run the graph; see `fye_rt.engine.Engine.run_on_device`."""
         if not self._on_gpu or self._memory is not None:  # a later run overwrites what a replayed graph returned
             return self.run(inputs)
-        with self._running():  # a part of a larger tensor would keep that tensor
-            return {name: TorchArray(output.contiguous()) for name, output in self._outputs(inputs).items()}
+        with self._running():
+            return {name: TorchArray(_dense(output)) for name, output in self._outputs(inputs).items()}
 
     def _outputs(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
@@ -81,8 +81,7 @@ class TorchEngine(Engine):
         if not self._on_gpu:
             return super().to_device(array)
         with self._running():
-            tensor = self._put(array)
-            return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+            return _dense(self._put(array))
 
     def workspace(self, denoising: Denoising) -> Workspace | None:
         """Create a workspace on the GPU; None without kernels or if the ring has more slots than they support."""
@@ -183,6 +182,11 @@ def on_gpu(device: torch.device) -> bool:
 def alone(device: torch.device) -> AbstractContextManager[Any]:
     """Return the context of work on a device, in which no other thread captures a graph."""
     return graphs.ALONE if on_gpu(device) else nullcontext()
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return a tensor that keeps no larger one in memory, channels-last if it has 4 dimensions."""
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
 
 
 def computes() -> tuple[str, ...]:

@@ -58,9 +58,7 @@ def test_arguments_are_read_in_the_layout_in_which_they_were_captured(cuda: Cuda
         first += torch.rand_like(first)
         last = first.contiguous(memory_format=torch.channels_last)
         for replayed, example in ((rows, first), (columns, last)):
-            replayed(example)
-            replayed(example)  # captured
-            for given in (first, last):  # of the same shape, so the same graph
+            for given in (example, example, first, last):  # of the same shape, so the same graph
                 assert torch.equal(replayed(given), -given)
 
 
@@ -86,10 +84,10 @@ def taken(cuda: Cuda, sizes: Iterable[int]) -> int:
     memory = Memory("denoiser")
     replayed = Replayed(lambda latents, features: latents + features.sum(), memory, varying=1)
     for size in sizes:
-        features = torch.ones(2**16 * size, device=cuda.device)  # freed with its clip
+        features = torch.ones(2**13 * size, device=cuda.device)  # freed with its clip
         for turn in range(3):
-            latents = torch.full((2**10 * size,), float(turn), device=cuda.device)
-            assert replayed(latents, features)[0] == turn + 2**16 * size
+            latents = torch.full((2**8 * size,), float(turn), device=cuda.device)
+            assert replayed(latents, features)[0] == turn + 2**13 * size
     del features, latents
     return cuda.allocated() - before
 
@@ -98,7 +96,7 @@ def taken(cuda: Cuda, sizes: Iterable[int]) -> int:
 def test_the_memory_of_40_shapes_is_that_of_16(cuda: Cuda, sizes: range) -> None:
     assert len(SIZES) > 2 * SHAPES
     bound = taken(cuda, SIZES[: -SHAPES - 1 : -1])  # the largest
-    assert 2**18 * SIZES[-1] < taken(cuda, sizes) <= bound
+    assert 2**15 * SIZES[-1] < taken(cuda, sizes) <= bound
 
 
 def test_the_shapes_last_used_keep_their_graphs(cuda: Cuda) -> None:
