@@ -3,8 +3,9 @@
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class Denoising:
         ring: number of quantities that the forecaster keeps.
         face: bool (F, h, w), true in the face, if the forecaster treats the face separately; else None.
         inputs: maps frame indices, int64 (f,), to the denoiser's inputs by name, except latents and timestep.
+        evaluations: most steps at which the network is evaluated, or 0 if that is unknown.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +43,38 @@ class Denoising:
     ring: int
     face: NDArray[np.bool_] | None
     inputs: Callable[[NDArray[np.int64]], Mapping[str, Any]]
+    evaluations: int = 0
+
+
+class DeviceArray(Protocol):
+    """Float32 numbers that an engine left in the memory of its device; `np.asarray` copies them to the host."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+
+    def __len__(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]: ...
+
+    def __getitem__(self, frames: NDArray[np.int64], /) -> Self:
+        """Return the entries at some indices of the first axis, int64 (f,)."""
+
+    def finite(self) -> bool:
+        """Return whether no number is NaN or infinity."""
+
+    def join(self, others: Sequence[Self], /) -> Self:
+        """Return this array and others, one after another along the first axis."""
+
+
+def is_finite(array: Array | DeviceArray) -> bool:
+    """Return whether no number is NaN or infinity."""
+    return bool(np.isfinite(array).all()) if isinstance(array, np.ndarray) else array.finite()
+
+
+def joined(arrays: Sequence[Any]) -> Any:
+    """Concatenate arrays of one kind, NumPy's or an engine's, along the first axis."""
+    return np.concatenate(arrays) if isinstance(arrays[0], np.ndarray) else arrays[0].join(arrays[1:])
 
 
 class Workspace(Protocol):
@@ -91,9 +125,17 @@ class Engine:
         """Run the graph on C-contiguous arrays or results of `to_device`; return outputs by name, for the caller."""
         raise NotImplementedError
 
-    def to_device(self, array: NDArray[np.float32]) -> Any:
-        """Place an input of many runs where the engine reads it: in GPU memory, or the array itself."""
-        return array
+    def run_on_device(self, inputs: Mapping[str, Any]) -> Mapping[str, Array | DeviceArray]:
+        """Run the graph as `run` does; outputs may stay on the device, for engines of the same kind."""
+        return self.run(inputs)
+
+    def to_device(self, array: Any) -> Any:
+        """Place an array or `DeviceArray`, an input of many runs, where the engine reads it; NumPy's may stay as is."""
+        return np.asarray(array)
+
+    def warming_up(self) -> AbstractContextManager[None]:
+        """Return a context in which first runs may take longer, so that all later runs of their shapes are faster."""
+        return nullcontext()
 
     def workspace(self, denoising: Denoising) -> Workspace | None:
         """Return a workspace on the device of a denoiser's engine; None keeps the latents on the host between steps."""
@@ -119,9 +161,9 @@ class Engine:
 class DeviceInput:
     """An input of many runs, copied to the device on first use, when its type is known."""
 
-    def __init__(self, array: NDArray[np.float32]) -> None:
+    def __init__(self, array: Array | DeviceArray) -> None:
         self.shape = array.shape
-        self._array: NDArray[np.float32] | None = array
+        self._array: Array | None = np.asarray(array)
         self._value: Any = None
 
     def value(self, copy: Callable[[NDArray[np.float32], Any], Any], dtype: Any) -> Any:

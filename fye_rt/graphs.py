@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import backends
+from fye_rt.arrays import Array
 from fye_rt.bundle import Bundle
-from fye_rt.engine import Arrays, Engine, Settings
+from fye_rt.engine import Arrays, DeviceArray, Engine, Settings, is_finite
 from fye_rt.errors import BusyError, OptionError, OutOfMemoryError, memory_for, not_finite
 from fye_rt.options import Options
 
@@ -67,7 +68,7 @@ class Graphs:
             self._engines[graph, compute] = self.open(self._bundle, graph, replace(self.settings, compute=compute))
         return self._engines[graph, compute]
 
-    def hold(self, owner: object, tensors: Mapping[str, NDArray[np.float32]], engine: Engine) -> Mapping[str, Any]:
+    def hold(self, owner: object, tensors: Mapping[str, Array | DeviceArray], engine: Engine) -> Mapping[str, Any]:
         """Return tensors placed where `engine` reads them; only those of the last `owner` are kept there."""
         if self._placed is None or self._placed[0] is not owner or self._placed[1] is not engine:
             self._placed = owner, engine, {name: engine.to_device(array) for name, array in tensors.items()}
@@ -84,6 +85,16 @@ class Graphs:
             outputs = self.engine(graph).run(inputs)
         if not all(np.isfinite(output).all() for output in outputs.values()):
             raise not_finite(graph)
+        return outputs
+
+    def run_on_device(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Mapping[str, Any]:
+        """Run a graph; its outputs may stay on the engine's device, unless `low_memory` is set. See `run`."""
+        if self.low_memory:
+            return self.run(graph, size, **inputs)
+        with self._memory_for(graph, size):
+            outputs = self.engine(graph).run_on_device(inputs)
+            if not all(map(is_finite, outputs.values())):
+                raise not_finite(graph)
         return outputs
 
     def run_once(self, graph: str, size: tuple[int, ...], **inputs: NDArray[Any]) -> Arrays:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fye_rt.arrays import Array
 from fye_rt.backends.host import HostWorkspace
-from fye_rt.engine import Denoising, Engine, Workspace
+from fye_rt.engine import Denoising, DeviceArray, Engine, Workspace
 from fye_rt.errors import InputError
 from fye_rt.forecast import Forecaster
 from fye_rt.schedule import Schedule
@@ -28,12 +28,12 @@ class Features:
     """
 
     shape: tuple[int, ...]
-    compute: Callable[[Frames], Array]
+    compute: Callable[[Frames], Array | DeviceArray]
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, frames: Frames) -> Array:
+    def __getitem__(self, frames: Frames) -> Array | DeviceArray:
         return self.compute(frames)
 
 
@@ -42,11 +42,12 @@ class PortraitState:
     """A portrait, encoded for the denoiser.
 
     Attributes:
-        tensors: K and V of 16 layers, for the reference and for CLIP, by graph input name.
+        tensors: K and V of 16 layers, for the reference and for CLIP, by graph input name; on a GPU, PyTorch leaves
+            them there, and `np.asarray` copies them.
         size: (height, width) of the portrait in pixels.
     """
 
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Array | DeviceArray]
     size: tuple[int, int]
 
 
@@ -55,14 +56,14 @@ class MotionState:
     """A motion, encoded for the denoiser.
 
     Attributes:
-        features: float32 (F, C, H/8, W/8), or `Features` that compute it for given frames.
+        features: float32 (F, C, H/8, W/8), left on a GPU by PyTorch; or `Features` that compute it for given frames.
         size: (height, width) of the landmark images in pixels.
         face: bool (F, H/8, W/8), true in the face; needed for `Forecast.face_mask`.
         movement: float64 (F - 1,), landmark movement between neighbouring frames; progressive windows place their key
             frames by it, or evenly without it.
     """
 
-    features: Array | Features
+    features: Array | DeviceArray | Features
     size: tuple[int, int]
     face: NDArray[np.bool_] | None = None
     movement: NDArray[np.float64] | None = None
@@ -111,7 +112,8 @@ class Network:
             raise InputError("this forecaster tells the face from the rest; give its region")
         face = face if forecaster.masked else None
         timesteps = schedule.timesteps.tolist()
-        denoising = Denoising(shape, windows, timesteps, guidance, forecaster.ring, face, self.inputs)
+        evaluations = forecaster.evaluations
+        denoising = Denoising(shape, windows, timesteps, guidance, forecaster.ring, face, self.inputs, evaluations)
         on_device = self.engine.workspace(denoising)
         return on_device or HostWorkspace(self, timesteps, windows, guidance, forecaster.ring, face)
 
@@ -124,7 +126,7 @@ class Network:
         return {"landmark_features": self.features(frames), **self.portrait}
 
 
-def network(engine: Engine, portrait: Mapping[str, Any], features: Array | Features) -> Network:
+def network(engine: Engine, portrait: Mapping[str, Any], features: Array | DeviceArray | Features) -> Network:
     """Make the denoiser of a motion. An engine with memory of its own receives the features of each window once.
 
     Args:
@@ -140,7 +142,7 @@ def network(engine: Engine, portrait: Mapping[str, Any], features: Array | Featu
             return windows[key]
         array = features[frames]
         placed = engine.to_device(array)
-        if placed is not array and isinstance(features, np.ndarray):
+        if placed is not array and not isinstance(features, Features):
             windows[key] = placed
         return placed
 

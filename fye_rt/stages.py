@@ -14,6 +14,7 @@ from fye_rt.arrays import Array, check_floats, check_images
 from fye_rt.backends.host import HostWorkspace
 from fye_rt.bundle import Bundle
 from fye_rt.denoise import OnStep, predict
+from fye_rt.engine import DeviceArray, joined
 from fye_rt.errors import InputError, OptionError
 from fye_rt.forecasts import fitted
 from fye_rt.forecasts.choose import choose_forecast
@@ -86,7 +87,9 @@ class Stages:
             # the reference implementation's order of operations, in float32
             pixels = image.transpose(2, 0, 1)[None] / np.float32(255) * np.float32(2) - np.float32(1)
             latents = self.graphs.run_once("vae_encoder", size, pixels=np.ascontiguousarray(pixels))
-            return PortraitState(MappingProxyType(self.graphs.run_once("reference", size, **latents, **tokens)), size)
+            tensors = self.graphs.run_on_device("reference", size, **latents, **tokens)
+            self.graphs.release("reference")
+            return PortraitState(MappingProxyType(tensors), size)
 
     def encode_motion(self, landmark_images: NDArray[np.uint8]) -> MotionState:
         """Encode landmark images once per clip.
@@ -107,13 +110,15 @@ class Stages:
             self.graphs.release("guider")
             return MotionState(features, size, face_region(landmark_images), movement(landmark_images))
 
-    def _features(self, images: NDArray[np.uint8]) -> Array:
+    def _features(self, images: NDArray[np.uint8]) -> Array | DeviceArray:
         parts = []
         for start in range(0, len(images), GUIDER_CHUNK):
             chunk = images[start : start + GUIDER_CHUNK].transpose(0, 3, 1, 2)
             pixels = np.ascontiguousarray(chunk, dtype=np.float32) / np.float32(255)
-            parts.append(self.graphs.run("guider", images.shape[1:3], landmark_images=pixels)["landmark_features"])
-        return np.concatenate(parts)
+            outputs = self.graphs.run_on_device("guider", images.shape[1:3], landmark_images=pixels)
+            parts.append(outputs["landmark_features"])
+        features: Array | DeviceArray = joined(parts)
+        return features
 
     def _motion(self, images: LandmarkImages) -> MotionState:
         """Encode any number of landmark images; see `encode_motion`. Features of long clips are not kept."""
@@ -311,7 +316,7 @@ class Stages:
         """Run every graph that a clip needs by default on one clip of `frames` frames of `size` (height, width)."""
         height, width = size or self.bundle.size
         blank = np.zeros((frames, height, width, 3), np.uint8)
-        with self.graphs.serving("warm_up", (height, width)):
+        with self.graphs.serving("warm_up", (height, width)), self.graphs.engine("guider").warming_up():
             portrait, motion = self.encode_portrait(blank[0]), self.encode_motion(blank)
             self.decode(self.denoise(portrait, motion, options=Options(steps=1)))
 

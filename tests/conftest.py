@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _gpu() -> bool:
-    """Whether PyTorch computes on a GPU. It is slow to load, and asked only if the driver shows one."""
-    if not gpu.gpus().gpus or find_spec("torch") is None:
-        return False
-    return bool(importlib.import_module("torch").cuda.is_available())
+def _no_gpu() -> str:
+    """Why no test runs on a GPU, or "". PyTorch is slow to load, and asked only if the driver shows a GPU."""
+    if reason := gpu.gpus().reason:
+        return reason
+    if find_spec("torch") is None or not importlib.import_module("torch").cuda.is_available():
+        return "there is no PyTorch for the GPU"
+    return "TRITON_INTERPRET=1 has kernels run on the CPU" if os.environ.get("TRITON_INTERPRET") == "1" else ""
 
 
-# elsewhere kernels run in Triton's interpreter: chosen here, before anything loads Triton, as PyTorch may
-if not _gpu():
+NO_GPU = _no_gpu()  # the one decision of all tests
+if NO_GPU:  # kernels run in Triton's interpreter: chosen here, before anything loads Triton, as PyTorch may
     os.environ["TRITON_INTERPRET"] = "1"
 
 
@@ -64,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path != first) + (item.path in needing and item.path != first))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if NO_GPU and item.get_closest_marker("gpu") is not None:
+        pytest.skip(f"needs a CUDA device: {NO_GPU}")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def torch_threads() -> Iterator[None]:
     """Threads of PyTorch are set for its process: more than cores would make all later tests a hundred times slower."""
@@ -90,9 +98,7 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def device() -> str:
     """Where kernels and networks run."""
-    from fye_kernels import tiles
-
-    return "cpu" if tiles.interpreted() else "cuda"
+    return "cpu" if NO_GPU else "cuda"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-MOST_PORTRAITS = 4  # landmarks and encoding count as one each; an encoded portrait of 512x512 takes about 100 MB
+# landmarks and encoding count as one each; an encoded portrait of 512x512 takes about 100 MB, or, with PyTorch on a GPU
+# in half precision, 50 MB there
+MOST_PORTRAITS = 4
 MOST_MOTIONS = 32
 MOST_FRAMES = 20_000  # of all motions together; a frame takes 25 kB
 

@@ -124,7 +124,7 @@ def _facts(stages: Stages, portrait: PortraitState, images: LandmarkImages, opti
         stages.backend: " ".join(version for version in versions if version),
         "threads": stages.graphs.settings.threads,
         "bundle": stages.bundle.digest,
-        "portrait": digest(portrait.tensors[name] for name in sorted(portrait.tensors)),
+        "portrait": digest(np.asarray(portrait.tensors[name]) for name in sorted(portrait.tensors)),
         "landmarks": digest(chunks),
         **options.as_dict(),
         "compute": [stages.graphs.settings.compute, options.compute],

@@ -6,9 +6,9 @@ evaluation of the denoiser, one kernel then moves the latents, and a second stre
 
 import dataclasses
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -25,9 +25,10 @@ from fye_export.graphs import GraphSpec, graph_specs
 from fye_rt.backends import resolve_compute
 from fye_rt.backends.jump_row import SLOTS
 from fye_rt.bundle import Bundle
-from fye_rt.engine import CPU_PIXELS, GPU_PIXELS, Arrays, Denoising, Engine, Settings, Workspace
+from fye_rt.engine import CPU_PIXELS, GPU_PIXELS, Arrays, Denoising, DeviceArray, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, not_finite
-from fye_torch import graphs
+from fye_torch import graphs, switches
+from fye_torch.arrays import TorchArray
 from fye_torch.loop import Buffers, TorchWorkspace
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,37 +42,6 @@ logger = logging.getLogger("fye_rt")
 _shared: WeakValueDictionary[tuple[str, str, str, str], nn.Module] = WeakValueDictionary()
 
 
-class _Float32:
-    """Context in which float32 stays float32; by default PyTorch lets cuDNN round it to TF32.
-
-    PyTorch's switches apply to the whole process, so the last engine to leave restores them.
-    """
-
-    def __init__(self) -> None:
-        backends: Any = torch.backends
-        self._switches = (backends.cudnn.conv, backends.cuda.matmul)
-        self._lock, self._running = threading.Lock(), 0
-        self._before: list[str] = []
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._running:
-                self._before = [switch.fp32_precision for switch in self._switches]
-                for switch in self._switches:
-                    switch.fp32_precision = "ieee"
-            self._running += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if not self._running:
-                for switch, before in zip(self._switches, self._before, strict=True):
-                    switch.fp32_precision = before
-
-
-_float32 = _Float32()
-
-
 class TorchEngine(Engine):
     """An engine that runs one graph as a PyTorch module."""
 
@@ -80,72 +50,91 @@ class TorchEngine(Engine):
     ) -> None:
         """Take a module on `device` in the precision of `compute`, and the operations it calls; see `assemble`."""
         self.compute, self._operations = compute, operations
-        self.pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
         self.module, self._spec, self._device = module, spec, device
-        replayed = device.type == "cuda" and spec.name in _DENOISERS
-        self._memory = graphs.Memory() if replayed else None
+        self._on_gpu = self.decodes_beside = on_gpu(device)
+        self.pixels = GPU_PIXELS if self._on_gpu else CPU_PIXELS
+        self._memory = graphs.Memory(spec.name) if self._on_gpu and spec.name in _DENOISERS else None
         self._call = self._replayed(module, _VARYING)
-        self._buffers: dict[Any, tuple[Buffers, Callable[..., Any]]] = {}
+        self._buffers: OrderedDict[Any, tuple[Buffers, Callable[..., Any]]] = OrderedDict()
         self._stream: Any = None
-        self.decodes_beside = device.type == "cuda"
 
-    @torch.inference_mode()
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """Run the graph; see `fye_rt.engine.Engine.run`."""
-        with self._precision():
-            outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        named = zip(self._spec.outputs, outputs, strict=True)
-        return {tensor.name: np.ascontiguousarray(output.float().cpu().numpy()) for tensor, output in named}
+        with self._running():
+            outputs = self._outputs(inputs)
+            return {name: np.ascontiguousarray(output.float().cpu().numpy()) for name, output in outputs.items()}
 
-    @torch.inference_mode()
-    def to_device(self, array: NDArray[np.float32]) -> Any:
+    def run_on_device(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run the graph; see `fye_rt.engine.Engine.run_on_device`."""
+        if not self._on_gpu or self._memory is not None:  # a later run overwrites what a replayed graph returned
+            return self.run(inputs)
+        with self._running():
+            return {name: TorchArray(_dense(output)) for name, output in self._outputs(inputs).items()}
+
+    def _outputs(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        outputs = self._call(*(self._put(inputs[tensor.name]) for tensor in self._spec.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {tensor.name: output for tensor, output in zip(self._spec.outputs, outputs, strict=True)}
+
+    def to_device(self, array: NDArray[np.float32] | DeviceArray) -> Any:
         """Copy an array to the GPU, channels-last if it has 4 dimensions; on the CPU return the array itself."""
-        if self._device.type == "cpu":
-            return array
-        tensor = self._put(array)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+        if not self._on_gpu:
+            return super().to_device(array)
+        with self._running():
+            return _dense(self._put(array))
 
     def workspace(self, denoising: Denoising) -> Workspace | None:
         """Create a workspace on the GPU; None without kernels or if the ring has more slots than they support."""
+        if self._memory is not None:
+            self._memory.begin(denoising.evaluations * len(denoising.windows))
         if self._operations is None or denoising.ring > SLOTS:
             return None
 
         def held_inputs(inputs: Mapping[str, Any]) -> list[Tensor]:
             return [self._put(inputs[tensor.name]) for tensor in self._spec.inputs[_VARYING:]]
 
-        buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
-        network, step = partial(self._evaluate, self._call), self._operations.forecast_step
-        return TorchWorkspace(buffers, whole, network, step, held_inputs, denoising, self._precision)
+        with self._running():
+            buffers, whole = self._buffers_for(denoising.shape, denoising.ring, denoising.face is not None)
+            network, step = partial(self._evaluate, self._call), self._operations.forecast_step
+            return TorchWorkspace(buffers, whole, network, step, held_inputs, denoising, self._running)
 
-    @torch.inference_mode()
     def begin_decoding(self, latents: NDArray[np.float32]) -> Callable[[], NDArray[np.uint8]]:
         """Begin to decode latents, on a GPU in a separate stream; see `fye_rt.engine.Engine.begin_decoding`."""
         if not self.decodes_beside:
             return super().begin_decoding(latents)
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())  # it may still be copying the weights
-        with torch.cuda.stream(self._stream), self._precision():
-            host_latents = self._pinned(torch.from_numpy(latents))
-            frames = self._call(host_latents.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
-            finite = self._pinned(frames.isfinite().all())
-            pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8).contiguous())
-            done = torch.cuda.Event()
-            done.record()
+        with self._running():
+            if self._stream is None:
+                self._stream = torch.cuda.Stream(priority=graphs.LOW)  # the next piece's evaluations go first
+            self._stream.wait_stream(torch.cuda.current_stream())  # it may still be copying the weights
+            with torch.cuda.stream(self._stream):
+                host_latents = self._pinned(torch.from_numpy(latents))
+                frames = self._call(host_latents.to(self._device, _DTYPES[self.compute], non_blocking=True)).float()
+                finite = self._pinned(frames.isfinite().all()).numpy()
+                pixels = self._pinned((frames * 255).clamp_(0, 255).to(torch.uint8).contiguous()).numpy()
+                done = torch.cuda.Event()
+                done.record()
 
         def wait() -> NDArray[np.uint8]:
             done.synchronize()
             if not finite:
                 raise not_finite("vae_decoder")
-            decoded: NDArray[np.uint8] = pixels.numpy()
-            return decoded
+            return pixels
 
         return wait
 
+    def warming_up(self) -> AbstractContextManager[None]:
+        """Have all engines look for their fastest convolutions; see `fye_rt.engine.Engine.warming_up`."""
+        return switches.SEARCH if self._on_gpu else super().warming_up()
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Context of all work on the device: on a GPU no other thread captures a graph meanwhile."""
+        with alone(self._device), torch.inference_mode(), self._precision():
+            yield
+
     def _precision(self) -> AbstractContextManager[None]:
         """Return the context in which the network runs or is captured."""
-        return _float32 if self.compute == "fp32" else nullcontext()
+        return switches.FLOAT32 if self.compute == "fp32" else nullcontext()
 
     def _evaluate(
         self, call: Callable[..., Any], latents: Tensor, timestep: Tensor, *held_inputs: Tensor
@@ -153,16 +142,16 @@ class TorchEngine(Engine):
         outputs = call(latents.to(_DTYPES[self.compute]), timestep, *held_inputs)
         return outputs if len(outputs) == 2 else (None, outputs[0])
 
-    @torch.inference_mode()
     def _buffers_for(self, shape: tuple[int, ...], slots: int, masked: bool) -> tuple[Buffers, Callable[..., Any]]:
-        """Return device tensors and evaluation for clips of a shape; those of the last shapes stay on the device."""
+        """Return device tensors and evaluation for clips of a shape; those last used stay on the device."""
         key = shape, slots, masked
         if key not in self._buffers:
             while len(self._buffers) >= graphs.SHAPES:
-                del self._buffers[next(iter(self._buffers))]
+                self._buffers.popitem(last=False)
             buffers = Buffers(self._device, shape, slots, masked)
             whole = partial(self._evaluate, self.module, buffers.latents, buffers.timestep)
             self._buffers[key] = buffers, self._replayed(whole, 0)
+        self._buffers.move_to_end(key)
         return self._buffers[key]
 
     def _replayed(self, function: Callable[..., Any], varying: int) -> Callable[..., Any]:
@@ -176,10 +165,28 @@ class TorchEngine(Engine):
     def _put(self, array: Any) -> Tensor:
         if isinstance(array, Tensor):
             return array
+        if isinstance(array, TorchArray):
+            return array.tensor.to(self._device, _DTYPES[self.compute])
+        array = np.asarray(array)
         if not array.flags.writeable:  # PyTorch has no read-only tensors and would warn
             array = array.copy()
         tensor = torch.from_numpy(array).to(self._device)
         return tensor.to(_DTYPES[self.compute]) if tensor.is_floating_point() else tensor
+
+
+def on_gpu(device: torch.device) -> bool:
+    """Return whether a device is a GPU, with streams, graphs and memory of its own."""
+    return device.type == "cuda"
+
+
+def alone(device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context of work on a device, in which no other thread captures a graph."""
+    return graphs.ALONE if on_gpu(device) else nullcontext()
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return a tensor that keeps no larger one in memory, channels-last if it has 4 dimensions."""
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
 
 
 def computes() -> tuple[str, ...]:
@@ -207,9 +214,12 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     operations = _operations(device, compute)
     parts = [_network(bundle, config, name, device, compute, operations) for name in spec.networks]
     engine = assemble(spec, parts, device, compute, operations)
-    for name, vector in _tensors(bundle, tuple(f"{network}." for network in spec.networks)).items():
-        if name.endswith(_UNCONDITIONAL) and graph == "denoiser":  # keep the vector computed from the checkpoint
-            engine.module.get_buffer(name).copy_(vector)
+    if graph == "denoiser":
+        stored = _tensors(bundle, tuple(f"{network}." for network in spec.networks))
+        with alone(device):
+            for name, vector in stored.items():
+                if name.endswith(_UNCONDITIONAL):  # keep the vector computed from the checkpoint
+                    engine.module.get_buffer(name).copy_(vector)
     return engine
 
 
@@ -231,7 +241,7 @@ def assemble(
         from fye_torch.modules import Denoiser
 
         module = partial(Denoiser, guided=spec.name == "denoiser", operations=operations)
-    with torch.inference_mode(False), torch.no_grad():
+    with alone(device), torch.inference_mode(False), torch.no_grad():
         return TorchEngine(module(*parts).eval(), spec, device, compute, operations)
 
 
@@ -270,7 +280,8 @@ def _network(
     network = _shared.get(key)
     if network is None:
         network = _load(bundle, config, name, device, _DTYPES[compute])
-        network = _shared[key] = with_kernels(network, name, operations)
+        with alone(device):
+            network = _shared[key] = with_kernels(network, name, operations)
     return network
 
 
@@ -279,7 +290,8 @@ def _load(bundle: Bundle, config: ModelConfig, name: str, device: torch.device, 
         network = networks.build(config, name)
     prefix = f"{name}."
     state = {key.removeprefix(prefix): tensor for key, tensor in _tensors(bundle, (prefix,)).items()}
-    state = {key: tensor.to(device, dtype) for key, tensor in state.items() if not key.endswith(_UNCONDITIONAL)}
+    with alone(device):
+        state = {key: tensor.to(device, dtype) for key, tensor in state.items() if not key.endswith(_UNCONDITIONAL)}
     try:
         surplus = network.load_state_dict(state, strict=False, assign=True).unexpected_keys
     except RuntimeError as error:

@@ -53,7 +53,7 @@ class TorchWorkspace:
         forecast_step: moves the latents; see `fye_kernels.forecast_step`.
         held: converts the clip's named inputs to the network's held inputs.
         denoising: the clip.
-        precision: context manager, open while the network runs.
+        running: context of all work on the device.
     """
 
     immediate = False
@@ -66,13 +66,13 @@ class TorchWorkspace:
         forecast_step: Callable[..., None],
         held: Callable[[Mapping[str, Any]], Sequence[Tensor]],
         denoising: Denoising,
-        precision: Callable[[], AbstractContextManager[None]],
+        running: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._buffers, self._whole, self._network, self._held_inputs = buffers, whole, network, held
-        self._forecast_step, self._denoising, self._precision = forecast_step, denoising, precision
+        self._forecast_step, self._denoising, self._running = forecast_step, denoising, running
         frames = [window.frames for window in denoising.windows]
         self._is_one_window = len(frames) == 1 and np.array_equal(frames[0], np.arange(denoising.shape[2]))
-        with torch.inference_mode():
+        with running():
             device = buffers.latents.device
             self._timesteps = torch.tensor(denoising.timesteps, dtype=torch.int64, device=device)
             self._indices = [torch.tensor(indices, device=device) for indices in frames]
@@ -81,37 +81,39 @@ class TorchWorkspace:
                 tables = blend(denoising.windows, denoising.shape[2])
                 self._blend = Blend(*(table.to(device) for table in tables))
 
-    @torch.inference_mode()
     def load(self, noise: Array) -> None:
         """Begin a clip with noise float32 (1, 4, F, h, w)."""
         buffers, denoising = self._buffers, self._denoising
-        buffers.latents.copy_(torch.tensor(noise))
-        if buffers.face is not None:
-            buffers.face.copy_(torch.tensor(denoising.face))
+        inputs = denoising.inputs(denoising.windows[0].frames) if self._is_one_window else {}
+        with self._running():
+            buffers.latents.copy_(torch.tensor(noise))
+            if buffers.face is not None:
+                buffers.face.copy_(torch.tensor(denoising.face))
+            self._inputs = self._held_inputs(inputs) if self._is_one_window else ()
         self._finite: list[Tensor] = []  # flag of each window evaluated since the last `fault`
         self._checked = 0  # number of windows evaluated before them, all finite
         self._moves = 0
         self._halves: tuple[Tensor | None, ...] = ()  # predictions of the last evaluation, windows side by side
-        self._inputs = self._held_inputs(denoising.inputs(denoising.windows[0].frames)) if self._is_one_window else ()
 
     def evaluate(self, step: int) -> Iterator[None]:
         """Evaluate the network at a step, window by window; yields after each."""
-        with torch.inference_mode():
+        with self._running():
             self._buffers.timestep.copy_(self._timesteps[step : step + 1])
-        for number in range(len(self._denoising.windows)):
-            with torch.inference_mode(), self._precision():
+        for number, window in enumerate(self._denoising.windows):
+            inputs = {} if self._is_one_window else self._denoising.inputs(window.frames)
+            with self._running():
                 if self._is_one_window:
                     self._halves = halves = self._whole(*self._inputs)
                 else:
-                    halves = self._window(number)
+                    halves = self._window(number, inputs)
                 self._finite.append(_finite(*halves))
             yield
 
-    def _window(self, number: int) -> tuple[Tensor | None, Tensor]:
+    def _window(self, number: int, inputs: Mapping[str, Any]) -> tuple[Tensor | None, Tensor]:
         """Evaluate one window and store both halves of its prediction beside those of the others."""
-        buffers, frames = self._buffers, self._denoising.windows[number].frames
+        buffers = self._buffers
         latents = buffers.latents.index_select(2, self._indices[number])
-        halves = self._network(latents, buffers.timestep, *self._held_inputs(self._denoising.inputs(frames)))
+        halves = self._network(latents, buffers.timestep, *self._held_inputs(inputs))
         if not self._halves:
             count = len(self._denoising.windows)
             self._halves = tuple(None if half is None else half.new_empty((count, *half.shape[1:])) for half in halves)
@@ -120,11 +122,11 @@ class TorchWorkspace:
                 whole[number] = half[0]
         return halves
 
-    @torch.inference_mode()
     def prediction(self) -> Array:
         """Return the guided v of the last evaluation with windows blended, float32 (1, 4, F, h, w)."""
         guidance = self._denoising.guidance
-        unconditional, conditional = (None if half is None else half.float().cpu().numpy() for half in self._halves)
+        with self._running():
+            unconditional, conditional = (None if half is None else half.float().cpu().numpy() for half in self._halves)
         assert conditional is not None
         total = np.zeros(self._denoising.shape, np.float32)
         for number, window in enumerate(self._denoising.windows):
@@ -134,35 +136,35 @@ class TorchWorkspace:
             accumulate(total, part, window.frames, window.weights)
         return total
 
-    @torch.inference_mode()
     def advance(self, jump: Jump) -> None:
         """Move the latents from the last evaluated step to the end of the jump."""
         buffers, slots = self._buffers, self._denoising.ring
         slot = self._moves % slots
-        self._send(numbers(jump, self._denoising.guidance, slot, slots), buffers.numbers)
-        self._send(torch.tensor([slot], dtype=torch.int32), buffers.slot)
-        halves = (None if half is None else half.contiguous() for half in self._halves)
-        blended = () if self._blend is None else (self._blend,)
-        self._forecast_step(
-            buffers.latents, *halves, buffers.ring, buffers.slot, buffers.numbers, buffers.face, *blended
-        )
+        with self._running():
+            self._send(numbers(jump, self._denoising.guidance, slot, slots), buffers.numbers)
+            self._send(torch.tensor([slot], dtype=torch.int32), buffers.slot)
+            halves = (None if half is None else half.contiguous() for half in self._halves)
+            blended = () if self._blend is None else (self._blend,)
+            self._forecast_step(
+                buffers.latents, *halves, buffers.ring, buffers.slot, buffers.numbers, buffers.face, *blended
+            )
         self._moves += 1
 
-    @torch.inference_mode()
     def read(self) -> Array:
         """Return a copy of the latents, float32 (1, 4, F, h, w)."""
-        return self._buffers.latents.cpu().numpy().copy()
+        with self._running():
+            return self._buffers.latents.cpu().numpy().copy()
 
-    @torch.inference_mode()
     def write(self, positions: NDArray[np.int64], latents: Array) -> None:
         """Write latents float32 (1, 4, p, h, w) to the frames at these positions, int64 (p,)."""
         device = self._buffers.latents.device
-        self._buffers.latents[:, :, torch.tensor(positions, device=device)] = torch.tensor(latents, device=device)
+        with self._running():
+            self._buffers.latents[:, :, torch.tensor(positions, device=device)] = torch.tensor(latents, device=device)
 
-    @torch.inference_mode()
     def fault(self) -> tuple[int, int] | None:
         """Return the numbers of the first evaluation and window with NaN or infinity; None if all are finite."""
-        finite = torch.stack(self._finite).tolist() if self._finite else []
+        with self._running():
+            finite = torch.stack(self._finite).tolist() if self._finite else []
         if not all(finite):
             return divmod(self._checked + finite.index(False), len(self._denoising.windows))
         self._checked += len(finite)

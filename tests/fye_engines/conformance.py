@@ -29,7 +29,7 @@ USERS = re.compile(
     re.MULTILINE,
 )
 PUBLIC_NOWHERE = {"major", "minor"}  # members of cuda-core's ComputeCapability
-PASSED_AS = ("module", "tensorrt")  # variables that hold the module of one of TensorRT's libraries
+PASSED_AS = ("module",)  # variables that hold the module of one of TensorRT's libraries
 
 
 @cache

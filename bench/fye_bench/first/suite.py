@@ -9,9 +9,8 @@ from pathlib import Path
 from fye_bench.first.record import Record
 
 KERNELS = ("tests/fye_kernels", "tests/fye_torch/test_modules.py")
-ENGINE = "tests/fye_torch/test_engine.py"
 LEFT_OUT = ("test_aot",)  # needs no GPU
-BACKEND = "test_every_graph_equals_onnx_runtime or float32_on_a_gpu or test_a_clip_equals_onnx_runtime_s"
+BACKEND = ("tests/fye_torch", "-m", "gpu")
 _SMALL = ("tests/fye_kernels/test_geglu.py",)
 
 
@@ -20,7 +19,7 @@ def run(record: Record, out: Path, small: bool) -> None:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short", "-m", "not full"]
     workers = ["-n", "8"] if find_spec("xdist") is not None and not small and (os.cpu_count() or 1) >= 8 else []
     ignored = [f"--ignore=tests/fye_kernels/{name}.py" for name in LEFT_OUT]
-    parts = {"kernels": [*ignored, *(_SMALL if small else KERNELS)], "backend": [ENGINE, "-k", BACKEND]}
+    parts = {"kernels": [*ignored, *(_SMALL if small else KERNELS)], "backend": [*BACKEND]}
     for name, chosen in parts.items():
         if small and name == "backend":
             record.skip(name, "takes a minute, and is no shorter on a small model")

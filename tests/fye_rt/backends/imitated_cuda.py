@@ -1,11 +1,15 @@
 """CUDA graphs and streams on a CPU: what PyTorch is asked to do is written down, and done when a GPU might do it.
 
 A graph does nothing while it is captured, and the same on the same memory whenever it is replayed; to ask for a number
-meanwhile is an error, as it is there. What a second stream is given is done as late as possible: when it is waited for.
+meanwhile is an error, as it is there, which leaves the capture's stream and an unusable pool behind. What a second
+stream is given is done as late as possible: when it is waited for.
 """
 
+import gc
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -62,75 +66,167 @@ class Record(TorchDispatchMode):
         return [each for each in outputs if each.untyped_storage().data_ptr() not in there]
 
 
+class Capture:
+    """What is told of a graph: the times it was replayed, and the stream it was captured on."""
+
+    def __init__(self) -> None:
+        self.replays, self.stream = 0, MAIN
+
+
 class Graph:
     """In the place of `torch.cuda.CUDAGraph`."""
 
-    def __init__(self) -> None:
-        self.record, self.replays = Record(), 0
+    def __init__(self, capture: Capture) -> None:
+        self.record, self.capture = Record(), capture
 
     def replay(self) -> None:
-        self.replays += 1
+        self.capture.replays += 1
         self.record.run()
+
+
+class Pool:
+    """In the place of a pool's handle. PyTorch frees a pool whose only capture failed, but does not forget it."""
+
+    usable = True
 
 
 class Stream:
     """In the place of `torch.cuda.Stream`."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int = 0) -> None:
+        self.priority = priority
         self.waiting: list[Record] = []
 
     def wait_stream(self, other: "Stream") -> None:
         assert other is MAIN
 
     def finish(self) -> None:
-        while self.waiting:
-            self.waiting.pop(0).run()
+        with HERE.by_the_device():
+            while self.waiting:
+                self.waiting.pop(0).run()
 
 
 MAIN = Stream()
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
-    """Have PyTorch use them; returns the graphs that are made from now on."""
-    graphs: list[Graph] = []
-    entered: list[Stream] = []
+class Here(threading.local):
+    """The present stream of each thread, and whether it does what a GPU would do by itself."""
 
-    def new() -> Graph:
-        graphs.append(Graph())
-        return graphs[-1]
+    stream, device = MAIN, False
 
     @contextmanager
-    def captured(graph: Graph, pool: object) -> Iterator[None]:
-        assert pool == "pool"
-        with graph.record:
-            yield
-        graph.record.undo()
+    def by_the_device(self) -> Iterator[None]:
+        self.device = True
+        yield
+        self.device = False
 
-    @contextmanager
-    def stream(of: Stream) -> Iterator[None]:
-        record = Record()
-        entered.append(of)
-        with record:
-            yield
-        entered.pop()
-        record.undo()
-        of.waiting.append(record)
 
-    class Event:
-        def record(self) -> None:
-            self.stream, self.count = entered[-1], len(entered[-1].waiting)
+HERE = Here()
 
-        def synchronize(self) -> None:
-            self.stream.finish()
 
-    for name, imitation in {
-        "CUDAGraph": new,
-        "graph": captured,
-        "graph_pool_handle": lambda: "pool",
-        "Stream": Stream,
-        "stream": stream,
-        "current_stream": lambda: MAIN,
-        "Event": Event,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, imitation)
-    return graphs
+class Alone(TorchDispatchMode):
+    """Operations of a thread must not meet the capture of another."""
+
+    def __init__(self, captures: list[int]) -> None:
+        super().__init__()
+        self._captures = captures
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        others = set(self._captures) - {threading.get_ident()}
+        assert HERE.device or not others, f"{func} runs while another thread captures a graph"
+        return func(*args, **(kwargs or {}))
+
+
+class Cuda:
+    """A GPU, or what stands in its place.
+
+    Attributes:
+        device: where tensors are.
+        captures: graphs captured so far; of an imitation alone.
+        pause: seconds that a capture takes at least; of an imitation alone.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device, self.imitated = torch.device(device), device == "cpu"
+        self.captures: list[Capture] = []
+        self.pause = 0.0
+        self._underway: list[int] = []  # threads that capture a graph
+
+    def allocated(self) -> int:
+        """Bytes of all tensors."""
+        gc.collect()
+        if not self.imitated:
+            return torch.cuda.memory_allocated()
+        storages = [each.untyped_storage() for each in gc.get_objects() if type(each) is Tensor]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def watched(self) -> Any:
+        """A context of a thread's work, which fails if it meets the capture of another thread."""
+        return Alone(self._underway) if self.imitated else nullcontext()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have PyTorch use the imitation."""
+
+        def new() -> Graph:
+            self.captures.append(Capture())
+            return Graph(self.captures[-1])
+
+        @contextmanager
+        def captured(graph: Graph, pool: Pool, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+            assert pool.usable, "use_count > 0 INTERNAL ASSERT FAILED"
+            assert capture_error_mode == "thread_local" and HERE.stream is MAIN
+            assert not self._underway, "only one capture may be underway"
+            self._underway.append(threading.get_ident())
+            HERE.stream = graph.capture.stream = stream
+            time.sleep(self.pause)
+            try:
+                with graph.record:
+                    yield
+            except BaseException:
+                pool.usable = False
+                raise
+            else:
+                HERE.stream = MAIN
+            finally:
+                self._underway.remove(threading.get_ident())
+                with HERE.by_the_device():
+                    graph.record.undo()
+
+        @contextmanager
+        def stream(of: Stream) -> Iterator[None]:
+            record, before = Record(), HERE.stream
+            HERE.stream = of
+            with record:
+                yield
+            HERE.stream = before
+            record.undo()
+            of.waiting.append(record)
+
+        class Event:
+            def record(self) -> None:
+                self.stream = HERE.stream
+
+            def synchronize(self) -> None:
+                self.stream.finish()
+
+        def set_stream(stream: Stream) -> None:
+            HERE.stream = stream
+
+        for name, imitation in {
+            "CUDAGraph": new,
+            "graph": captured,
+            "graph_pool_handle": Pool,
+            "Stream": Stream,
+            "stream": stream,
+            "set_stream": set_stream,
+            "current_stream": lambda: HERE.stream,
+            "Event": Event,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, imitation)
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    """Have PyTorch use an imitation from now on."""
+    cuda = Cuda("cpu")
+    cuda.install(monkeypatch)
+    return cuda
