@@ -32,7 +32,8 @@ Landmarker = Annotated[
 ]
 Frames = Annotated[int | None, _option(min=1, metavar="N", help="Use only the first N frames of the motion.")]
 Backend = Annotated[
-    str, typer.Option(help="Backend: auto, onnxruntime, openvino, tensorrt, torch or onnxruntime-cuda; see fye doctor.")
+    str,
+    typer.Option(help="Backend: auto, onnxruntime, openvino, torch, tensorrt, tensorrt-rtx or onnxruntime-cuda."),
 ]
 BundleFolder = Annotated[Path | None, _option(metavar="DIR", help="Model bundle; by default the shipped one.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per physical core.")]

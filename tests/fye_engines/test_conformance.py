@@ -92,5 +92,6 @@ def test_what_tensorrt_rtx_alone_has_is_recorded_from_the_installed_module() -> 
 
 def test_tensorrt_rtx_names_every_architecture_that_we_build_for() -> None:
     from fye_rt.backends.tensorrt_library import RTX
+
     named = libraries()[0].versions["RTX 1.7"]
     assert all(f"ComputeCapability.{sm.upper().replace('_', '')}" in named for sm in RTX.architectures)
