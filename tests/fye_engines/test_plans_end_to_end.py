@@ -774,3 +774,42 @@ def test_attention_that_the_library_cannot_decompose_is_written_out(
     assert "vae_encoder: built in 0 s with attention written-out, relative RMS" in told
     assert [bool(graph.decomposed) for graph in prepared] == [True, False]
     assert actions(tiny, graphs=("vae_encoder",)) == [THERE]
+
+
+@pytest.fixture(params=["imitated", pytest.param("real", marks=pytest.mark.gpu)])
+def place(
+    request: pytest.FixtureRequest, library: Library, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Where plans are built and run: this machine's GPU, or an imitated one."""
+    if request.param == "imitated":
+        fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", library)
+        return "imitated"
+    pytest.importorskip(library.module, reason=f"needs {library.title}")
+    pytest.importorskip("cuda.core", reason="needs cuda-core")
+    sm = f"sm_{Gpu().device.arch}"
+    if library is RTX and sm not in RTX.usual:
+        pytest.skip(f"needs a card of {', '.join(RTX.usual)}, not {sm}")
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "plans"))
+    return "real"
+
+
+@BOTH
+def test_plans_are_built_run_and_read_again(place: str, library: Library, tiny: Bundle) -> None:
+    bound = 1e-2 if place == "real" else 1e-4  # of the largest number, in float16 on a GPU
+    asked = {"library": library, "graphs": ("guider", "vae_decoder"), "precision": "fp16"}
+    assert [facts["action"] for facts in make(tiny, **asked)] == [BUILD, BUILD]
+    assert actions(tiny, **asked) == [THERE, THERE]
+    random = np.random.default_rng(6)
+    images, latents = random.integers(0, 256, (5, 64, 72, 3), np.uint8), random.standard_normal((1, 4, 5, 8, 9))
+    with Animator(tiny, "onnxruntime", threads=1) as animator:
+        expected = animator.encode_motion(images).features
+        frames = animator.decode_pixels(latents.astype(np.float32)).astype(int)
+    for _ in range(2):
+        with Animator(tiny, library.backend, compute="fp16") as animator:
+            made = [animator.encode_motion(images).features for _ in range(3)]  # as it is, captured, replayed
+            pixels = animator.decode_pixels(latents.astype(np.float32)).astype(int)
+        for features in made:
+            assert np.abs(features - expected).max() <= bound * np.abs(expected).max()
+        assert np.abs(pixels - frames).max() <= (8 if place == "real" else 1)
+    kept = [file.name for entry in PlanCache().entries() for file in entry.path.glob("runtime.*")]
+    assert len(kept) == (2 if library is RTX else 0)
