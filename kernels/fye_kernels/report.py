@@ -34,7 +34,7 @@ class Card:
     Attributes:
         name: product name.
         multiprocessors: number of streaming multiprocessors; each issues four instructions per clock.
-        clock: boost clock in Hz.
+        clock: boost clock in Hz; of the H100 and the B200 the clock at which their dense rates are reached.
     """
 
     name: str
