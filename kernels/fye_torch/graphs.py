@@ -28,14 +28,14 @@ logger = logging.getLogger("fye_rt")
 class Memory:
     """Device memory shared by the graphs of a network, which run one after another; all calls need `ALONE`.
 
-    An argument of all graphs has one buffer, of the largest size yet. A buffer that grows moves, and all graphs are
+    Graphs share their working memory: the outputs of one are valid until the next one runs. An argument of all graphs
+    has one buffer, of the largest size yet. A buffer that grows moves, and all graphs are
     dropped, to be captured again.
 
     Args:
         name: name of the network, for messages.
 
     Attributes:
-        pool: the graphs' working memory; the outputs of one graph are valid until the next graph runs.
         stream: stream on which graphs are captured; their kernels keep its priority wherever they run.
         clip: number of the present clip.
         repays: whether the present clip alone repays a capture.
@@ -43,7 +43,7 @@ class Memory:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self.stream = torch.cuda.Stream(priority=HIGH)
         self.clip, self.repays = 0, True  # callers that tell of no clip run a network many times
         self._buffers: dict[tuple[int, torch.dtype], Tensor] = {}
@@ -90,10 +90,14 @@ class Memory:
         for user in self._users:
             user.drop_graphs()
 
-    def renew_pool(self) -> None:
-        """Drop all graphs and take a new pool: a pool that a failed capture leaves empty cannot be used again."""
-        self.drop_graphs()
-        self.pool = torch.cuda.graph_pool_handle()
+    def pool(self) -> Any:
+        """Return the pool of the graphs, a new one if there are none.
+
+        PyTorch forgets a pool without graphs only when all its memory is free, and refuses to use it until then.
+        """
+        if not any(user.has_graphs for user in self._users):
+            self._pool = torch.cuda.graph_pool_handle()
+        return self._pool
 
 
 @dataclass(slots=True)
@@ -155,6 +159,11 @@ class Replayed:
         known.graph.replay()
         return known.outputs
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether some shape is captured."""
+        return any(known.graph is not None for known in self._shapes.values())
+
     def drop_graphs(self) -> None:
         """Drop the graphs of all shapes."""
         for known in self._shapes.values():
@@ -168,13 +177,13 @@ class Replayed:
             places = [memory.place(number - len(inputs), tensor) for number, tensor in enumerate(inputs)]
             graph = torch.cuda.CUDAGraph()
             # other threads may still free memory, which must not fail the capture
-            with torch.cuda.graph(graph, pool=memory.pool, stream=memory.stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=memory.pool(), stream=memory.stream, capture_error_mode="thread_local"):
                 outputs = self._function(*places)
             known.graph, known.places, known.outputs = graph, places, outputs
         except BaseException as error:
             torch.cuda.set_stream(stream)  # PyTorch leaves the stream of a capture that it cannot end
             known.capture = False
-            memory.renew_pool()
+            memory.drop_graphs()  # with their pool, whose memory may be what was lacking
             if not isinstance(error, Exception):
                 raise
             reason = " ".join(str(error).split())

@@ -8,6 +8,7 @@ stream is given is done as late as possible: when it is waited for.
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -85,9 +86,10 @@ class Graph:
 
 
 class Pool:
-    """In the place of a pool's handle. PyTorch frees a pool whose only capture failed, but does not forget it."""
+    """In the place of a pool's handle. Without graphs PyTorch frees a pool, but does not forget it."""
 
-    usable = True
+    def __init__(self) -> None:
+        self.used, self.graphs = False, weakref.WeakSet[Graph]()
 
 
 class Stream:
@@ -173,7 +175,8 @@ class Cuda:
 
         @contextmanager
         def captured(graph: Graph, pool: Pool, stream: Stream, capture_error_mode: str) -> Iterator[None]:
-            assert pool.usable, "use_count > 0 INTERNAL ASSERT FAILED"
+            assert pool.graphs or not pool.used, "use_count > 0 INTERNAL ASSERT FAILED"
+            pool.used = True
             assert capture_error_mode == "thread_local" and HERE.stream is MAIN
             assert not self._underway, "only one capture may be underway"
             self._underway.append(threading.get_ident())
@@ -182,11 +185,8 @@ class Cuda:
             try:
                 with graph.record:
                     yield
-            except BaseException:
-                pool.usable = False
-                raise
-            else:
                 HERE.stream = MAIN
+                pool.graphs.add(graph)
             finally:
                 self._underway.remove(threading.get_ident())
                 with HERE.by_the_device():
