@@ -16,7 +16,7 @@ from fye_rt import options
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
 from fye_rt.backends.tensorrt_kernels import compiled
-from fye_rt.backends.tensorrt_library import LIBRARIES, TENSORRT, Library
+from fye_rt.backends.tensorrt_library import LIBRARIES, RTX, TENSORRT, Library
 from fye_rt.bundle import Bundle
 from fye_rt.cli.terminal import Bars
 from fye_rt.errors import BackendError, OptionError
@@ -98,7 +98,8 @@ def build_plans(
     maker = Maker(bundle, request, cache, gpu, progress)
     for task in tasks(bundle, request, cache, target):
         if task.action == THERE:
-            yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}"
+            compared = f"; {_accuracy(maker.compare(task)['differences'])}" if request.library is RTX else ""
+            yield f"{task.graph}: {THERE}, {cache.root / task.key.digest}{compared}"
             continue
         facts = maker.carry_out(task)
         done = {BUILD: "built", NEW_WEIGHTS: "given new weights"}[facts["action"]]

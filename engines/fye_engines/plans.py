@@ -182,6 +182,27 @@ class Maker:
             cache.publish(key, plan, facts)
             return facts
 
+    def compare(self, task: Task) -> dict[str, Any]:
+        """Compare an existing plan that was built where no GPU could run it; returns its facts, as `carry_out` does.
+
+        Without a GPU, and after an earlier comparison, nothing is run.
+
+        Raises:
+            BackendError: the plan's outputs differ from ONNX Runtime's; it is removed.
+        """
+        rebuild = rebuild_command(self.bundle, task.graph, {}, self.request.precision, self.request.library.backend)
+        plan = self.cache.open(task.key, rebuild)
+        if self.gpu is None or plan.facts.get("differences"):
+            return dict(plan.facts)
+        try:
+            differences = self._check(task, task.key, plan.content, self.gpu)
+        except BackendError:
+            self.cache.prune(lambda key: key != task.key)
+            raise
+        facts = {**plan.facts, "differences": differences}
+        self.cache.publish(task.key, plan.content, facts)
+        return facts
+
     @property
     def _weights(self) -> Path:
         return self.bundle.path / self.bundle.weights
@@ -244,7 +265,7 @@ class Maker:
             differences[name] = compare(engine.run(inputs), exact.run(inputs))
             if reason := refusal(differences[name], key.precision):
                 raise BackendError(
-                    f"the plan of {task.graph} is not published: at {name} {reason}; build it with "
+                    f"the plan of {task.graph} is not kept: at {name} {reason}; build it with "
                     "precision='fp32' or 'bf16', or with attention='written-out'"
                 )
         self.progress(f"check {task.graph}", len(cases), len(cases))

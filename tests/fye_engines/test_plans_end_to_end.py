@@ -471,7 +471,7 @@ def test_a_plan_records_its_difference_from_float32(ready: FakeGpu, tiny: Bundle
 @pytest.mark.parametrize("settings", [Settings(), Settings(refit=True, stripped=True)], ids=["whole", "stripped"])
 def test_a_plan_that_computes_something_else_is_not_published(settings: Settings, gpu: FakeGpu, tiny: Bundle) -> None:
     gpu.error = 0.1
-    with pytest.raises(BackendError, match="the plan of guider is not published: at 8 of 64x72 landmark_features"):
+    with pytest.raises(BackendError, match="the plan of guider is not kept: at 8 of 64x72 landmark_features"):
         make(tiny, graphs=("guider",), settings=settings)
     assert PlanCache().entries() == []
 
@@ -746,6 +746,25 @@ def test_plans_of_tensorrt_rtx_are_built_without_a_gpu(card: FakeGpu, tiny: Bund
     assert "replaces weights on a GPU alone" in fye.refuses(*asked, "--refit")
     assert "TensorRT-RTX serves sm_75, sm_80" in fye.refuses(*asked, "--arch", "sm_90")
     assert "0 plans removed" in fye("build", "--prune")  # other machines may have the cards
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_a_plan_that_was_not_run_is_compared_on_the_first_card(
+    error: float, card: FakeGpu, tiny: Bundle, fye: Fye
+) -> None:
+    asked = ("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
+    card.cuda.devices = 0
+    fye(*asked)
+    assert "is there" in (told := fye(*asked)) and "not run" in told
+    card.cuda.devices, card.error = 1, error
+    if error:
+        assert "the plan of guider is not kept: at 8 of 64x72 landmark_features" in fye.refuses(*asked)
+    else:
+        assert "relative RMS of the outputs" in fye(*asked)
+        runs = len(card.trt.executions)
+        assert "relative RMS of the outputs" in fye(*asked) and len(card.trt.executions) == runs
+    flags = [entry.key.flags for entry in PlanCache().entries() if entry.key and entry.key.precision == "fp16"]
+    assert bool(flags) == (not error)
 
 
 def test_a_machine_without_nvml_says_so(ready: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
