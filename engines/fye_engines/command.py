@@ -118,7 +118,8 @@ def planned(bundle: Bundle, request: Request, architectures: Sequence[str], cach
     for task in todo:
         line = f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
         if task.action == BUILD:
-            line += _decomposed(bundle, request, task)
+            prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
+            line += f"; {prepared.decomposition}" if prepared.decomposed else ""
         yield line
 
 
@@ -202,15 +203,6 @@ def _accuracy(differences: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str
     outputs = chain.from_iterable(by_output.values() for by_output in differences.values())
     worst = max((output["relative_rms"] or 0.0 for output in outputs), default=0.0)
     return f"relative RMS of the outputs {worst:.1e} at most"
-
-
-def _decomposed(bundle: Bundle, request: Request, task: Task) -> str:
-    """Say which attention TensorRT decomposes in the plan of a task, or return ""."""
-    prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
-    if not prepared.decomposed:
-        return ""
-    sizes = ", ".join(map(str, sorted(set(prepared.decomposed))))
-    return f"; {len(prepared.decomposed)} attentions (head size {sizes}) have no kernel and are decomposed"
 
 
 def _shapes(task: Task) -> str:

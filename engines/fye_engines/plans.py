@@ -216,6 +216,8 @@ class Maker:
         if task.source is not None:
             return self._refit(task, task.source)
         prepared = self._prepare(task, attention)
+        if prepared.decomposed:
+            logger.info("%s: %s", task.graph, prepared.decomposition)
         try:
             return self._build(task, prepared), prepared, attention
         except BackendError as error:
@@ -254,7 +256,7 @@ class Maker:
         exact = exact_engine(self.bundle, task.graph)
         here = replace(key, sm=f"sm_{gpu.device.arch}")
         engine = TensorRTEngine(self.bundle, task.graph, here, [key], gpu, self.cache, self.request.library)
-        engine.open(key, plan, "")
+        engine.open(key, plan, "", published=False)
         smallest, usual, _ = task.shapes.sizes()
         cases = [usual] if smallest == usual else [usual, smallest]
         differences = {}

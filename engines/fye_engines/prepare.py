@@ -88,6 +88,14 @@ class Prepared:
     profile: Mapping[str, tuple[Shape, Shape, Shape]]
     decomposed: tuple[int, ...] = ()
 
+    @property
+    def decomposition(self) -> str:
+        """Say which attention has no kernel, or return ""."""
+        if not self.decomposed:
+            return ""
+        sizes = ", ".join(map(str, sorted(set(self.decomposed))))
+        return f"{len(self.decomposed)} attentions (head sizes {sizes}) have no kernel and are decomposed"
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the model."""

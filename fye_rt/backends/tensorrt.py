@@ -118,10 +118,11 @@ class TensorRTEngine(Engine):
             self.open(key, self._cache.open(key, rebuild).content, rebuild)
         return self._plans[key]
 
-    def open(self, key: PlanKey, content: bytes, rebuild: str) -> None:
+    def open(self, key: PlanKey, content: bytes, rebuild: str, published: bool = True) -> None:
         """Open a plan, from the cache or not yet published; raises BackendError if its library does not open it."""
-        compiled = self._cache.read_runtime(key, self._wanted.sm) if self._library is RTX else None
-        keep = partial(self._keep_compiled, key) if self._library is RTX else None
+        compiled = keep = None
+        if self._library is RTX and published:
+            compiled, keep = self._cache.read_runtime(key, self._wanted.sm), partial(self._keep_compiled, key)
         self._plans[key] = OpenPlan(self._library, self._graph, content, rebuild, compiled, keep)
 
     def _keep_compiled(self, key: PlanKey, content: bytes) -> None:

@@ -88,8 +88,8 @@ class OpenPlan:
         if said := self.messages.said[before:]:
             raise self._failure(said, what)
 
-    def _failure(self, messages: list[str], what: str) -> BackendError:
-        said = quoted(messages)
+    def _failure(self, errors: list[str], what: str) -> BackendError:
+        said = quoted(errors)
         error = BackendError(f"{self._library.title} cannot {what} for {self.graph}: {said}")
         error.__cause__ = MemoryError(said) if lacking(RuntimeError(said)) else None
         return error

@@ -649,10 +649,11 @@ def test_wrong_arguments_of_fye_build_are_refused(
 
 
 @pytest.fixture
-def card(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+def card(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> FakeGpu:
     """A card that TensorRT-RTX serves, with a plan of the guider."""
     gpu = fake_gpu.install(monkeypatch, tiny, tmp_path / "plans", RTX)
     make(tiny, library=RTX, graphs=("guider",))
+    assert caplog.messages == []
     return gpu
 
 
