@@ -258,28 +258,77 @@ def test_the_same_build_gives_the_same_plan_and_another_architecture_another(tin
         assert len(built(guider, tiny, architectures=RTX.targets(names))) > 100_000
 
 
+def retype(graph: Any) -> None:
+    """The first convolution's input is float32."""
+    node = first(graph, "Conv")
+    cast = onnx.helper.make_node("Cast", [node.input[0]], ["cast"], to=onnx.TensorProto.FLOAT)
+    node.input[0] = "cast"
+    graph.node.insert(list(graph.node).index(node), cast)
+
+
+def unmark(graph: Any) -> None:
+    """Attention without a kernel may not be decomposed."""
+    for node in graph.node:
+        kept = [attribute for attribute in node.attribute if attribute.name != "TRT_decomposable"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def rename(graph: Any) -> None:
+    """An operator has a name that no parser knows."""
+    first(graph, "Resize").op_type = "Enlarge"
+
+
+def lose(graph: Any) -> dict[str, tuple[int, int]]:
+    """The weights are not passed."""
+    return {"not a tensor": (0, 4)}
+
+
+def lengthen_bias(graph: Any) -> None:
+    """A convolution's bias has another length than its weights."""
+    read_instead(graph, first(graph, "Conv"), 2, np.zeros(7, np.float16))
+
+
+def lengthen_scale(graph: Any) -> None:
+    """A norm's scale has another length than its channels."""
+    read_instead(graph, first(graph, "GroupNormalization"), 1, np.ones(5, np.float32))
+
+
+def group_convolution(graph: Any) -> None:
+    """A convolution has more groups than its weights."""
+    change(first(graph, "Conv"), group=2)
+
+
+def group_norm(graph: Any) -> None:
+    """A norm's groups do not divide its channels."""
+    change(first(graph, "GroupNormalization"), num_groups=3)
+
+
+def first(graph: Any, kind: str) -> Any:
+    return next(node for node in graph.node if node.op_type == kind)
+
+
+def change(node: Any, **attributes: int) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(onnx.helper.make_attribute(name, n) for name, n in attributes.items())])
+
+
+def read_instead(graph: Any, node: Any, number: int, array: np.ndarray) -> None:
+    graph.initializer.append(onnx.numpy_helper.from_array(array, "other"))
+    node.input[number] = "other"
+
+
 @pytest.mark.parametrize(
-    ("precision", "changed"),
-    [
-        ("fp16", ("Conv", "input of another type", lambda graph: retype(graph))),
-        ("fp16", ("Attention", "attention without a kernel", lambda graph: unmark(graph))),
-        ("fp16", ("Resize", "operator that is unknown", lambda graph: rename(graph))),
-        ("fp16", ("Conv", "weights that are missing", lambda graph: lose(graph))),
-        ("fp16", ("Conv", "bias of another length", lambda graph: shorten(graph))),
-    ],
-    ids=lambda value: value[1] if isinstance(value, tuple) else value,
+    "mutate", [retype, unmark, rename, lose, lengthen_bias, lengthen_scale, group_convolution, group_norm]
 )
-def test_what_the_real_library_refuses_is_reported_in_its_words(
-    precision: str, changed: Any, tiny: Bundle, rtx: Any
-) -> None:
-    prepared = prepare(tiny, "vae_decoder", UP_TO_FOUR, precision, "fused")
-    _, _, change = changed
+def test_what_the_real_library_refuses_is_reported_in_its_words(mutate: Any, tiny: Bundle, rtx: Any) -> None:
+    prepared = prepare(tiny, "vae_decoder", UP_TO_FOUR, "fp16", "fused")
     model = onnx.load_model_from_string(prepared.onnx)
-    weights = change(model.graph) or prepared.weights
+    weights = mutate(model.graph) or prepared.weights
     wrong = replace(prepared, onnx=model.SerializeToString(), weights=weights)
-    with pytest.raises(
-        BackendError, match=rf"^TensorRT-RTX {rtx.__version__} (refuses|cannot build) vae_decoder: \S"
-    ) as told:
+    said = rf"^TensorRT-RTX {rtx.__version__} (refuses|cannot build) vae_decoder: \S"
+    with pytest.raises(BackendError, match=said) as told:
         built(wrong, tiny)
     assert "\n" not in str(told.value) and "no reason given" not in str(told.value)
 
@@ -411,36 +460,3 @@ def test_attention_without_a_kernel_is_named(tiny: Bundle, denoiser: Prepared) -
     assert prepare(tiny, "denoiser", STATIC, "fp16", "written-out").decomposed == ()
     # ONNX Runtime refuses the mark
     assert b"TRT_decomposable" in denoiser.onnx and b"TRT_decomposable" not in typed(tiny, "denoiser", "fp16")
-
-
-def retype(graph: Any) -> None:
-    """The first convolution's input becomes float32."""
-    (node,) = [node for node in graph.node if node.op_type == "Conv"][:1]
-    cast = onnx.helper.make_node("Cast", [node.input[0]], ["cast"], to=onnx.TensorProto.FLOAT)
-    node.input[0] = "cast"
-    graph.node.insert(list(graph.node).index(node), cast)
-
-
-def unmark(graph: Any) -> None:
-    """Attention may not be decomposed, as by default, and its frames vary."""
-    for node in graph.node:
-        kept = [attribute for attribute in node.attribute if attribute.name != "TRT_decomposable"]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-
-
-def rename(graph: Any) -> None:
-    """An operator has a name that no parser knows."""
-    next(node for node in graph.node if node.op_type == "Resize").op_type = "Enlarge"
-
-
-def lose(graph: Any) -> dict[str, tuple[int, int]]:
-    """The weights are not passed."""
-    return {"not a tensor": (0, 4)}
-
-
-def shorten(graph: Any) -> None:
-    """The last convolution's bias has one number too many."""
-    node = [node for node in graph.node if node.op_type == "Conv"][-1]
-    graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(7, np.float16), "bias"))
-    node.input[2] = "bias"
