@@ -119,6 +119,16 @@ def test_precompiled_kernels_are_launched_and_compared(gpu: Gpu, tmp_path: Path)
     assert found["to_uint8"]["flags"] == [0, 1, 1]
 
 
+@pytest.mark.gpu
+def test_precompiled_kernels_are_launched_on_this_gpu(tmp_path: Path) -> None:
+    pytest.importorskip("cuda.core", reason="needs cuda-core")
+    gpu = Gpu()
+    folder, _ = cubins.compiled(f"sm_{gpu.device.arch}", {})
+    record = Record(tmp_path, "cubins")
+    cubins.launches(record, gpu, Kernels.load(folder, gpu.device), small=True)
+    assert not record.failed and {line["status"] for line in lines(tmp_path)} == {"ok"}
+
+
 def test_a_precompiled_kernel_with_wrong_results_fails(gpu: Gpu, tmp_path: Path) -> None:
     class Idle:
         def launch(self, stream: Any, arguments: Any) -> None:
