@@ -15,6 +15,7 @@ import numpy as np
 from fye_engines.prepare import Prepared
 from fye_rt.backends.tensorrt_library import Library, messages, quoted
 from fye_rt.errors import BackendError, OptionError
+from fye_rt.plans.folder import Content
 
 LEVELS = range(6)
 
@@ -57,7 +58,7 @@ class Settings:
 class Built:
     """A built plan, and the timing cache for the next build on this GPU; TensorRT-RTX has none."""
 
-    plan: bytes
+    plan: Content
     timing: bytes = b""
 
 
@@ -120,7 +121,7 @@ def build(
             f"{library.title} {module.__version__} cannot build {prepared.name}: {quoted(log.said)}; if memory is "
             "short, set workspace or close other programs"
         )
-    return Built(bytes(plan), b"" if library.architectures else bytes(config.get_timing_cache().serialize()))
+    return Built(memoryview(plan), b"" if library.architectures else bytes(config.get_timing_cache().serialize()))
 
 
 def parse(
@@ -139,7 +140,7 @@ def parse(
     return network, parser
 
 
-def refit(prepared: Prepared, weights: Path, plan: bytes, library: Library) -> bytes:
+def refit(prepared: Prepared, weights: Path, plan: Content, library: Library) -> Content:
     """Put other weights of the same shapes into a plan, which takes seconds and needs a GPU.
 
     Args:
@@ -171,7 +172,7 @@ def refit(prepared: Prepared, weights: Path, plan: bytes, library: Library) -> b
     config = engine.create_serialization_config()
     config.clear_flag(module.SerializationFlag.EXCLUDE_WEIGHTS)
     config.set_flag(module.SerializationFlag.INCLUDE_REFIT)
-    return bytes(engine.serialize_with_config(config))
+    return memoryview(engine.serialize_with_config(config))
 
 
 def _load(parser: Any, prepared: Prepared, content: "np.memmap[Any, np.dtype[np.uint8]]") -> bool:

@@ -23,6 +23,7 @@ from fye_rt.bundle import GRAPHS, Bundle
 from fye_rt.engine import GPU_PIXELS
 from fye_rt.errors import BackendError, FyeError, OptionError
 from fye_rt.plans import PlanCache, PlanKey, profile
+from fye_rt.plans.folder import Content
 from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key, precision_of, rebuild_command
 from fye_rt.stages import DECODER_CHUNK, GUIDER_CHUNK
 
@@ -210,7 +211,7 @@ class Maker:
     def _prepare(self, task: Task, attention: str) -> Prepared:
         return prepare(self.bundle, task.graph, task.shapes, self.request.precision, attention)
 
-    def _make(self, task: Task) -> tuple[bytes, Prepared, str]:
+    def _make(self, task: Task) -> tuple[Content, Prepared, str]:
         """Make a plan; returns it with its graph, and how attention is built in it."""
         attention = self.request.attention
         if task.source is not None:
@@ -228,7 +229,7 @@ class Maker:
         prepared = self._prepare(task, WRITTEN_OUT)
         return self._build(task, prepared), prepared, WRITTEN_OUT
 
-    def _build(self, task: Task, prepared: Prepared) -> bytes:
+    def _build(self, task: Task, prepared: Prepared) -> Content:
         sm, tensorrt, request = task.key.sm, task.key.tensorrt, self.request
         timing = self.cache.read_timing(sm, tensorrt)
         architectures = task.key.architectures
@@ -240,7 +241,7 @@ class Maker:
                 logger.warning("TensorRT's timings are not kept: %s", error)
         return built.plan
 
-    def _refit(self, task: Task, source: PlanKey) -> tuple[bytes, Prepared, str]:
+    def _refit(self, task: Task, source: PlanKey) -> tuple[Content, Prepared, str]:
         self.progress(f"refit {task.graph}", 0, 1)
         library = self.request.library
         rebuild = rebuild_command(self.bundle, task.graph, {}, self.request.precision, library.backend)
@@ -251,7 +252,7 @@ class Maker:
         self.progress(f"refit {task.graph}", 1, 1)
         return content, prepared, attention
 
-    def _check(self, task: Task, key: PlanKey, plan: bytes, gpu: Gpu) -> dict[str, Any]:
+    def _check(self, task: Task, key: PlanKey, plan: Content, gpu: Gpu) -> dict[str, Any]:
         """Compare a plan with ONNX Runtime at the usual and the smallest shapes; differences by shape and output."""
         exact = exact_engine(self.bundle, task.graph)
         here = replace(key, sm=f"sm_{gpu.device.arch}")

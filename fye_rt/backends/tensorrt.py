@@ -20,6 +20,7 @@ from fye_rt.bundle import Bundle
 from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, DeviceInput, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, FyeError
 from fye_rt.plans import PlanCache, PlanKey, matching
+from fye_rt.plans.folder import Content
 from fye_rt.plans.key import Shape
 from fye_rt.plans.matching import Machine
 
@@ -118,7 +119,7 @@ class TensorRTEngine(Engine):
             self.open(key, self._cache.open(key, rebuild).content, rebuild)
         return self._plans[key]
 
-    def open(self, key: PlanKey, content: bytes, rebuild: str, published: bool = True) -> None:
+    def open(self, key: PlanKey, content: Content, rebuild: str, published: bool = True) -> None:
         """Open a plan, from the cache or not yet published; raises BackendError if its library does not open it."""
         compiled = keep = None
         if self._library is RTX and published:

@@ -8,6 +8,7 @@ from typing import Any
 from fye_rt.backends.cuda_memory import TYPES, Gpu, Place
 from fye_rt.backends.tensorrt_library import RTX, Library, messages, quoted
 from fye_rt.errors import BackendError, lacking
+from fye_rt.plans.folder import Content
 from fye_rt.plans.key import Shape
 
 logger = logging.getLogger("fye_rt")
@@ -32,7 +33,7 @@ class OpenPlan:
         self,
         library: Library,
         graph: str,
-        content: bytes,
+        content: Content,
         rebuild: str,
         compiled: bytes | None = None,
         keep: Callable[[bytes], None] | None = None,

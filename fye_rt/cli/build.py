@@ -21,7 +21,7 @@ def build(
     ] = "tensorrt",
     arch: Annotated[
         str,
-        typer.Option(metavar="LIST", help="GPU architectures of tensorrt-rtx, as sm_86,sm_89; by default all usual."),
+        typer.Option(metavar="LIST", help="Architectures for tensorrt-rtx; by default sm_80,sm_86,sm_89,sm_120."),
     ] = "",
     size: Annotated[
         str | None,

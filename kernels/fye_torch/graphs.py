@@ -29,7 +29,8 @@ class Memory:
     """Device memory shared by the graphs of a network, which run one after another; all calls need `ALONE`.
 
     Graphs share their working memory: the outputs of one are valid until the next one runs. An argument of all graphs
-    has one buffer, of the largest size yet. A buffer that grows moves, and all graphs are dropped, to be captured again.
+    has one buffer, of the largest size yet. A buffer that grows moves; then all graphs are dropped, to be captured
+    again.
 
     Args:
         name: name of the network, for messages.
