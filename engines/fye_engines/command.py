@@ -16,7 +16,7 @@ from fye_rt import options
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
 from fye_rt.backends.tensorrt_kernels import compiled
-from fye_rt.backends.tensorrt_library import LIBRARIES, RTX, TENSORRT, Library
+from fye_rt.backends.tensorrt_library import LIBRARIES, RTX, TENSORRT
 from fye_rt.bundle import Bundle
 from fye_rt.cli.terminal import Bars
 from fye_rt.errors import BackendError, OptionError
@@ -90,7 +90,7 @@ def build_plans(
     Raises:
         FyeError: see `fye_engines.plans.Maker.carry_out`.
     """
-    gpu, target = _target(request.library, architectures)
+    gpu, target = _target(request, architectures)
 
     def progress(stage: str, done: float, total: float) -> None:
         bars(stage, round(100 * done / total), 100)
@@ -111,7 +111,7 @@ def build_plans(
 
 def planned(bundle: Bundle, request: Request, architectures: Sequence[str], cache: PlanCache) -> Iterator[str]:
     """Yield what `build_plans` would do and why, a line for each graph."""
-    _, target = _target(request.library, architectures)
+    _, target = _target(request, architectures)
     driver = f", driver {target.driver}" if request.library is TENSORRT else ""
     version, todo = request.library.version(), tasks(bundle, request, cache, target)
     yield f"{target.sm.replace('+', ', ')}, {request.library.title} {version}{driver}; plans are in {cache.root}"
@@ -181,9 +181,9 @@ def compile_kernels(cache: PlanCache, gpu: Gpu) -> str:
     return f"{failure}: {run.stderr.strip()}" if run.returncode else ""
 
 
-def _target(library: Library, names: Sequence[str]) -> tuple[Gpu | None, Machine]:
+def _target(request: Request, names: Sequence[str]) -> tuple[Gpu | None, Machine]:
     """Return what plans are built for, and the GPU that can run them; None if there is none, which TensorRT needs."""
-    architectures = library.targets(tuple(names))
+    architectures = request.library.targets(tuple(names), request.precision)
     if not architectures:
         gpu = Gpu()
         return gpu, TENSORRT_BACKEND.machine(gpu)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fye_rt.backends import resolve_compute, tensorrt_kernels
 from fye_rt.backends.cuda_memory import Gpu, Place, as_tensorrt_dtype
-from fye_rt.backends.tensorrt_library import RTX, TENSORRT, Library
+from fye_rt.backends.tensorrt_library import RTX, TENSORRT, Library, lacks
 from fye_rt.backends.tensorrt_plan import BoundPlan, OpenPlan
 from fye_rt.bundle import Bundle
 from fye_rt.engine import GPU_PIXELS, Arrays, Denoising, DeviceInput, Engine, Settings, Workspace
@@ -141,9 +141,8 @@ class Backend:
 
     def computes(self) -> tuple[str, ...]:
         """Return the compute precisions on this machine; raises BackendError without a GPU or the library."""
-        sm = int(self.machine(Gpu()).sm.removeprefix("sm_"))
-        oldest = (("int8", 0), ("fp8", 89), ("fp32", 0), ("bf16", 80), ("fp16", 0))  # architecture for each precision
-        return tuple(precision for precision, first in oldest if sm >= first)
+        sm = self.machine(Gpu()).sm
+        return tuple(precision for precision in ("int8", "fp8", "fp32", "bf16", "fp16") if not lacks(sm, precision))
 
     def machine(self, gpu: Gpu) -> Machine:
         """Return what a plan for this GPU is bound to; raises BackendError if the library is not installed."""

@@ -51,11 +51,11 @@ class Library:
         """Return the installed version; raises BackendError as `load`."""
         return str(self.load().__version__)
 
-    def targets(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the architectures to build a plan for, sorted; by default `usual`.
+    def targets(self, names: tuple[str, ...], precision: str = "fp16") -> tuple[str, ...]:
+        """Return the architectures to build a plan for, sorted; by default those of `usual` that have the precision.
 
         Raises:
-            OptionError: a plan cannot be built for one of them, or for all of them at once.
+            OptionError: a plan in this precision cannot be built for one of them.
         """
         if names and not self.architectures:
             raise OptionError(f"arch={names[0]} is not valid; {self.title} builds for this machine's GPU alone")
@@ -65,7 +65,15 @@ class Library:
                     f"arch={name} is not valid: {self.title} serves {', '.join(self.architectures)}; build with "
                     f"{TENSORRT.title} on a GPU of another architecture"
                 )
-        return tuple(sorted(set(names or self.usual), key=self.architectures.index))
+            if lacks(name, precision):
+                raise OptionError(f"arch={name} is not valid: it has no {precision}; leave it out")
+        chosen = names or tuple(name for name in self.usual if not lacks(name, precision))
+        return tuple(sorted(set(chosen), key=self.architectures.index))
+
+
+def lacks(sm: str, precision: str) -> bool:
+    """Return whether a GPU architecture such as "sm_86" cannot compute in a precision."""
+    return int(sm.removeprefix("sm_")) < {"bf16": 80, "fp8": 89}.get(precision, 0)
 
 
 TENSORRT = Library("tensorrt", "TensorRT", "tensorrt")

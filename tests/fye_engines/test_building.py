@@ -247,8 +247,16 @@ def test_the_real_builder_builds_a_graph(
 ) -> None:
     with_ranges(monkeypatch)
     bundle = Bundle.load(shipped_bundles() / name, verify=False)
-    plan = built(prepare(bundle, graph, shapes, precision, attention), bundle, Settings(level=2))
+    prepared, targets = prepare(bundle, graph, shapes, precision, attention), RTX.targets((), precision)
+    plan = built(prepared, bundle, Settings(level=2), architectures=targets)
     assert len(plan) > 100_000
+
+
+def test_a_plan_is_built_for_architectures_that_have_its_precision() -> None:
+    assert RTX.targets(()) == RTX.usual and RTX.targets((), "fp8") == ("sm_89", "sm_120")
+    for name, precision in (("sm_86", "fp8"), ("sm_75", "bf16")):
+        with pytest.raises(OptionError, match=f"arch={name} is not valid: it has no {precision}"):
+            RTX.targets((name,), precision)
 
 
 def test_the_same_build_gives_the_same_plan_and_another_architecture_another(tiny: Bundle, rtx: Any) -> None:

@@ -99,7 +99,9 @@ def test_a_window_longer_than_the_bundle_allows_is_refused(bundle: Bundle, state
 
 @pytest.mark.parametrize("backend", ["tpu", "ONNXRUNTIME", ""])
 def test_an_unknown_backend_is_refused_with_the_known_ones(backend: str, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="from auto, tensorrt, torch, onnxruntime-cuda, onnxruntime, openvino"):
+    with pytest.raises(
+        BackendError, match="from auto, tensorrt, tensorrt-rtx, torch, onnxruntime-cuda, onnxruntime, openvino"
+    ):
         Animator(bundle, backend)
 
 
