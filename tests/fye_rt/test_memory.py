@@ -147,7 +147,7 @@ def test_a_thread_that_cannot_be_started_is_reported(no_threads: None, tiny_bund
 
 
 # a process that first makes a small clip, and then has 80 or 200 MB of address space more than that took, or 8 to
-# decode: room for small clips however the memory was split before, and for no large ones, whatever it had grown to before
+# decode: room for small clips however the memory was split before, and for no large ones
 LIMITED = """
 import gc, json, resource, sys
 import av, cv2, numpy as np, PIL.Image
