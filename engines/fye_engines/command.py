@@ -199,7 +199,7 @@ def _target(request: Request, names: Sequence[str]) -> tuple[Gpu | None, Machine
 
 def _accuracy(differences: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     if not differences:
-        return "not run: this machine has no GPU that it serves"
+        return "not run: this machine has no GPU that the plan serves"
     outputs = chain.from_iterable(by_output.values() for by_output in differences.values())
     worst = max((output["relative_rms"] or 0.0 for output in outputs), default=0.0)
     return f"relative RMS of the outputs {worst:.1e} at most"

@@ -101,7 +101,7 @@ class FakeGpu:
 
 def install(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, plans: Path, library: Library) -> FakeGpu:
     """Both libraries, for a bundle, with plans in a folder; the GPU is one that the library serves."""
-    gpu = FakeGpu(Imitation(library), fake_cuda_core.load("1.2"), bundle)
+    gpu = FakeGpu(Imitation(library), fake_cuda_core.Fake(), bundle)
     gpu.trt.install(monkeypatch)
     gpu.cuda.install(monkeypatch)
     gpu.trt.compute = gpu.compute

@@ -75,9 +75,9 @@ def parsed(prepared: Prepared, bundle: Bundle) -> list[str]:
     return [network.get_layer(number).type.name for number in range(network.num_layers)]
 
 
-def built(prepared: Prepared, bundle: Bundle, settings: Settings = Settings(), **more: Any) -> bytes:  # noqa: B008
+def built(prepared: Prepared, bundle: Bundle, settings: Settings | None = None, **more: Any) -> bytes:
     given: dict[str, Any] = {"library": RTX, "architectures": RTX.usual} | more
-    return bytes(build(prepared, bundle.path / bundle.weights, settings, **given).plan)
+    return bytes(build(prepared, bundle.path / bundle.weights, settings or Settings(), **given).plan)
 
 
 def test_the_same_settings_prepare_the_same_bytes(tiny: Bundle, denoiser: Prepared) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fye_engines import fake_cuda_core
 from tests.fye_engines.bindings import names_of_cuda_core
-from tests.fye_engines.fake_cuda_core import CUDAError, Fake, load
+from tests.fye_engines.fake_cuda_core import CUDAError, Fake
 
 OFFERED = ("Buffer", "Device", "LegacyPinnedMemoryResource", "Stream", "graph.Graph", "graph.GraphBuilder")
 SIZE = 16
@@ -48,7 +48,7 @@ def test_what_is_imported_takes_no_arguments_in_the_real_one_either(name: str) -
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    fake = load()
+    fake = Fake()
     fake.install(monkeypatch)
     importlib.import_module("cuda.core").Device().set_current()
     return fake

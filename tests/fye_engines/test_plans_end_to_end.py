@@ -741,7 +741,7 @@ def test_plans_of_tensorrt_rtx_are_built_without_a_gpu(card: FakeGpu, tiny: Bund
     card.cuda.devices = 0
     asked = ("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
     told = fye(*asked, "--arch", "sm_89,sm_86")
-    assert "guider: built in 0 s, not run: this machine has no GPU that it serves" in told
+    assert "guider: built in 0 s, not run: this machine has no GPU that the plan serves" in told
     (key,) = (entry.key for entry in PlanCache().entries() if entry.key and entry.key.sm == "sm_86+sm_89")
     assert (key.tensorrt, key.driver) == ("rtx-1.7.1.116", "any")
     assert "replaces weights on a GPU alone" in fye.refuses(*asked, "--refit")

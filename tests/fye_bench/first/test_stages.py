@@ -103,7 +103,7 @@ def test_a_failed_stage_or_a_timeout_does_not_stop_a_dry_run(tmp_path: Path) -> 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
     """A GPU of the imitated cuda-core, whose kernels NumPy computes."""
-    fake = fake_cuda_core.load()
+    fake = fake_cuda_core.Fake()
     fake.install(monkeypatch)
     with_kernels(monkeypatch, FakeGpu(None, fake, None), tmp_path / "kernels")  # type: ignore[arg-type]
     return Gpu()
