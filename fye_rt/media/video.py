@@ -21,6 +21,7 @@ from fye_rt.media.streams import fraction, open_media, picture_stream, time_base
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs whose packets may show no frame
 MARGIN = 256  # packets read beyond the used frames, because packets are not in display order
@@ -280,9 +281,18 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
         except av.FFmpegError as error:
             raise InputError(
                 f"{path} cannot be decoded from frame {count} on ({error.strerror}); copy or record it again"
-            ) from error
+            ) from (_lack_of_memory(stream) or error)
     if count == 0:
         raise InputError(f"{path} has no frame that can be decoded")
+
+
+def _lack_of_memory(stream: "VideoStream") -> MemoryError | None:
+    """Tell whether there is no room for a few frames: libavcodec calls that "invalid data" too."""
+    try:
+        np.empty((2, stream.codec_context.height, stream.codec_context.width, 4), np.uint8)
+    except MemoryError as error:
+        return error
+    return None
 
 
 def _time(frame: "VideoFrame") -> Fraction | None:

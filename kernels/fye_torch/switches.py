@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Mapping
+from contextlib import ContextDecorator
 from typing import Any
 
 import torch
 
 
-class Switches:
-    """Context in which some of PyTorch's switches have certain values; the last thread to leave restores them.
+class Switches(ContextDecorator):
+    """Context or decorator in which some of PyTorch's switches have certain values; the last thread to leave ends it.
 
     Args:
         values: value of each switch, by the object and the name of its attribute.

@@ -14,18 +14,19 @@ from fye_bench.speed import gpu
 from fye_bench.speed.kernels import captured
 from fye_export import random_checkpoint
 from fye_rt.options import Options
+from fye_torch import switches
 from fye_torch.modules import PLAIN
 
 Run = Callable[[], object]
 
 
 @torch.no_grad()
+@switches.FLOAT32
 def run(record: Record, out: Path, small: bool) -> None:
     """See `fye_bench.first`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = random_checkpoint.PRESETS["tiny" if small else "full"]
     compute, size, frames, steps = ("fp32", (64, 64), 2, 6) if small else ("fp16", (512, 512), 16, 30)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     inputs = gpu.random_inputs(config, size, frames)
     made: dict[str, Any] = {}
     with record.part("weights") as result:

@@ -119,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type == "cpu" and given.config == "full":
         print("fye: there is no GPU here; see that all runs with --config tiny --size 64x64", file=sys.stderr)
         return 2
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32
-    with switches.SEARCH:
+    with switches.SEARCH, switches.FLOAT32:
         result = _measure(given, device, random_checkpoint.PRESETS[given.config])
     if given.json is not None:
         files.write_json(
