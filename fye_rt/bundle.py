@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from fye_rt.errors import BundleError
 from fye_rt.files import atomic_file, refuse_pointer, sha256
-from fye_rt.options import GUIDANCE, Options
+from fye_rt.options import FACE_SHARE, GUIDANCE, Options
 from fye_rt.schedule import SchedulerConfig
 
 FORMAT = "fye-bundle"
@@ -91,6 +91,7 @@ class Bundle:
         weights: name of the weights file.
         guidance: default classifier-free guidance scale.
         shared_noise: default share of the noise that all frames have in common; see `Options`.
+        face_share: longer side of a portrait's face divided by the clip's shorter side, below which it is cropped to.
         note: a line to show to users of the bundle, or "".
         digest: SHA-256 of the manifest, which contains the hashes of all other files.
         manifest: complete content of bundle.json.
@@ -106,6 +107,7 @@ class Bundle:
     weights: str
     guidance: float
     shared_noise: float
+    face_share: float
     note: str
     digest: str
     manifest: Mapping[str, Any]
@@ -156,6 +158,7 @@ class Bundle:
             weights=str(manifest["weights"]["file"]),
             guidance=float(manifest.get("guidance", GUIDANCE)),
             shared_noise=float(manifest.get("shared_noise", 0.0)),
+            face_share=min(max(float(manifest.get("face_share", FACE_SHARE)), 0.0), 1.0),
             note=str(manifest.get("note", "")),
             digest=hashlib.sha256(raw).hexdigest(),
             manifest=MappingProxyType(manifest),

@@ -1,4 +1,4 @@
-"""Options of one clip, validated once. Every interface parses its input into a `ClipRequest`."""
+"""Options of one clip, validated once. Every interface parses its input into a `ClipRequest` (`fye_rt.settings`)."""
 
 import math
 import os
@@ -33,15 +33,19 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "balanced": (),
     "fast": (),
 }
-DEFAULT_WINDOWS = "progressive"  # of `parse_request`, for long clips; with one window all kinds are the same
-DEFAULT_FORECAST = "balanced"  # of `parse_request`: the fastest that costs no quality; that of `Options` is "off"
 QUANTITIES = ("v", "x0", "epsilon")
 SOLVERS = ("ddim", "dpm", "unipc")
 GUIDANCE = 3.5  # of the reference implementation
+FACE_SHARE = 0.35  # of a bundle that does not say which faces are small
 COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 MAX_WINDOW = 32  # frames; the positional encoding of the motion modules ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends and something between them
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
+CRF = 17  # visually lossless
+CROPS = ("auto", "none", "X,Y,W,H")
+FACES = ("largest", "left", "right", "center", "N")
+MASKS, COLORS = ("box", "oval", "face"), ("none", "mean")
+GAPS = ("refuse", "hold", "skip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +94,8 @@ class Forecast:
                 raise OptionError(f"{name}={value!r} does not go with forecast={self.method!r}; {takes}")
         for name, least in (("evaluations", 1), ("interval", 1), ("warm_up", 1), ("max_evaluations", 2)):
             value = getattr(self, name)
-            _require(value is None or (_whole(value) and value >= least), name, value, f"{least} or more")
-        _require(self.order is None or (_whole(self.order) and 0 <= self.order <= 4), "order", self.order, "0 to 4")
+            _require(value is None or (is_whole(value) and value >= least), name, value, f"{least} or more")
+        _require(self.order is None or (is_whole(self.order) and 0 <= self.order <= 4), "order", self.order, "0 to 4")
         _require(self.quantity in (None, *QUANTITIES), "quantity", self.quantity, ", ".join(QUANTITIES))
         if self.evaluations is not None and self.interval is not None:
             raise OptionError("evaluations and interval say the same thing twice; give one of them")
@@ -141,7 +145,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("steps", "seed", "window_size", "window_overlap"):
-            _require(_whole(getattr(self, name)), name, getattr(self, name), "a whole number")
+            _require(is_whole(getattr(self, name)), name, getattr(self, name), "a whole number")
         _require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
         for name, highest in (("guidance", 100), ("shared_noise", 1)):
@@ -185,12 +189,66 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """The part of the picture that is animated. It has no settings yet: all of the picture is fitted into the clip."""
+    """The part of the picture that is animated, and how the result gets back into the picture.
+
+    Attributes:
+        area: "auto" crops to the face if it is small in the fitted picture: if the longer side of its landmarks' box is
+            under the bundle's `face_share` of the clip's shorter side. "none" takes the whole picture. "X,Y,W,H" names
+            a part of it in pixels: left, top, width, height. `windows="reference"` always takes the whole picture.
+        scale: side of an automatic crop divided by the longer side of the face's box, 1 to 10. The crop has the clip's
+            shape; beyond the picture its border is repeated.
+        rotate: whether an automatic crop is turned so that the face is upright.
+        face: the face to animate if there are several: "largest", "left", "right", "center" (nearest to the middle), or
+            its number from left to right, from 1.
+        paste: whether frames are pasted back into the picture, at its full resolution (of at most 4096 pixels a side).
+        mask: part of the crop that is pasted: "box", "oval" (an ellipse that touches its sides) or "face" (around all
+            landmarks of the clip).
+        feather: width of the mask's soft edge, as a share of half the mask's shorter side, 0 to 1.
+        color: "mean" gives each frame the mean colour of the picture at the mask's edge; "none" leaves its colours.
+        alpha: whether frames have the mask as alpha, instead of the picture around them. Needs `paste`.
+
+    Raises:
+        OptionError: a value outside its range.
+    """
+
+    area: str = "auto"
+    scale: float = 2.3
+    rotate: bool = False
+    face: str | int = "largest"
+    paste: bool = False
+    mask: str = "box"
+    feather: float = 0.3
+    color: str = "none"
+    alpha: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.area in CROPS[:2] or _is_box(self.area), "crop", self.area, ", ".join(CROPS))
+        for name, value, low, high in (("crop_scale", self.scale, 1, 10), ("feather", self.feather, 0, 1)):
+            _require(_number(value) and low <= value <= high, name, value, f"{low} to {high}")
+        for name, flag in (("crop_rotate", self.rotate), ("paste", self.paste), ("alpha", self.alpha)):
+            _require(isinstance(flag, bool), name, flag, "true or false")
+        _check_face("face", self.face)
+        _require(self.mask in MASKS, "paste_mask", self.mask, ", ".join(MASKS))
+        _require(self.color in COLORS, "paste_color", self.color, ", ".join(COLORS))
+        if self.alpha and not self.paste:
+            raise OptionError("alpha=True keeps the mask of frames that are pasted; set paste, too")
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of a named area, pixels; None for "auto" and "none"."""
+        if self.area in CROPS[:2]:
+            return None
+        left, top, width, height = map(int, self.area.split(","))
+        return left, top, width, height
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings by name, for reports."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipRequest:
-    """A requested clip. The command line, batches and evaluations parse their input into it (`parse_request`).
+    """A requested clip, into which `fye_rt.settings` parses what interfaces are given.
 
     `windows="reference"` reproduces the reference implementation, quirks included: the first frame of a motion only
     anchors it and is dropped; the portrait's darkest 63 levels are one lower; and a portrait in which MediaPipe finds
@@ -206,8 +264,19 @@ class ClipRequest:
         crop: part of the picture to animate.
         size: (height, width) of the clip, multiples of 8, 64 to 2048; None: the bundle's, or that of landmark images.
         frames: number of first frames of the motion to use; None: all.
-        portrait_landmarks: landmarks of the fitted portrait, in place of detection: a Motion of one frame, or its file
-            (.npz, .npy).
+        start: second of a driving video, a motion or a template at which the clip begins, 0 or more.
+        seconds: length of the used part of the motion, above 0; None: to its end.
+        driving_face: the face to follow in a driving video; see `Crop.face`.
+        gaps: what becomes of frames of a driving video without a face for more than half a second: "refuse" the video,
+            "hold" the last face (before the first one: that one), or "skip" them.
+        mirror: whether the motion is mirrored, so that the portrait moves as a mirror image would.
+        audio: a file whose sound the clip gets, from its beginning; "none": no sound; None: that of a driving video.
+        fps: frames per second at which the motion is played, 0.1 to 1000, in place of its own times; the sound of a
+            driving video, which then fits no more, is left out.
+        crf: H.264's constant rate factor, 0 (lossless) to 51 (worst).
+        portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, or its file (.npz,
+            .npy). They are those of the whole picture if they were made from a picture of its size, else those of the
+            portrait fitted to the clip.
         landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
             the downloaded one.
 
@@ -223,64 +292,32 @@ class ClipRequest:
     crop: Crop = field(default_factory=Crop)
     size: tuple[int, int] | None = None
     frames: int | None = None
+    start: float = 0.0
+    seconds: float | None = None
+    driving_face: str | int = "largest"
+    gaps: str = "refuse"
+    mirror: bool = False
+    audio: str | os.PathLike[str] | None = None
+    fps: float | None = None
+    crf: int = CRF
     portrait_landmarks: "str | os.PathLike[str] | Motion | None" = None
     landmarker: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        _require(self.frames is None or (_whole(self.frames) and self.frames >= 1), "frames", self.frames, "1 or more")
+        frames = 1 if self.frames is None else self.frames
+        _require(is_whole(frames) and frames >= 1, "frames", frames, "1 or more")
+        _require(_number(self.start) and 0 <= self.start < math.inf, "start", self.start, "0 or more seconds")
+        length = self.seconds is None or (_number(self.seconds) and 0 < self.seconds < math.inf)
+        _require(length, "seconds", self.seconds, "above 0")
+        _check_face("driving_face", self.driving_face)
+        _require(self.gaps in GAPS, "gaps", self.gaps, ", ".join(GAPS))
+        _require(isinstance(self.mirror, bool), "mirror", self.mirror, "true or false")
+        _require(self.fps is None or (_number(self.fps) and 0.1 <= self.fps <= 1000), "fps", self.fps, "0.1 to 1000")
+        _require(is_whole(self.crf) and 0 <= self.crf <= 51, "crf", self.crf, "0 to 51")
         if self.size is not None:
             check_sides(self.size, "the clip")
-
-
-_SOURCES = ("portrait", "motion", "portrait_landmarks", "landmarker")
-_OPTIONS = tuple(f.name for f in fields(Options) if f.name != "forecast")
-FORECAST_SETTINGS = tuple(f.name for f in fields(Forecast) if f.name != "method")
-SETTINGS = (*_SOURCES, "size", "frames", "forecast", *_OPTIONS, *FORECAST_SETTINGS)  # names that `parse_request` takes
-
-
-def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
-    """Build a request from settings by name, as the command line and files hold them.
-
-    Args:
-        settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
-            windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
-            with `evaluations`. `size` may be "HxW", and `forecast` a method or an object of `Forecast`'s fields.
-
-    Raises:
-        OptionError: an unknown setting, or a value outside its range.
-        InputError: a size that no clip can have.
-    """
-    known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
-    if unknown := [name for name in known if name not in SETTINGS]:
-        raise OptionError(f"{', '.join(map(repr, unknown))} is not known; allowed: {', '.join(SETTINGS)}")
-    size = known.get("size")
-    if isinstance(size, str):
-        size = parse_size(size)
-    elif size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_whole, size))):
-        raise OptionError(f'size={size!r} is not valid; give "HxW"')
-    try:
-        options = Options(
-            forecast=_forecast(known),
-            **{"windows": DEFAULT_WINDOWS} | {name: known[name] for name in _OPTIONS if name in known},
-        )
-    except TypeError as error:
-        raise OptionError(f"an option is of the wrong type ({error})") from error
-    sources: dict[str, Any] = {name: known[name] for name in (*_SOURCES, "frames") if name in known}
-    return ClipRequest(options=options, size=None if size is None else (size[0], size[1]), **sources)
-
-
-def _forecast(settings: Mapping[str, Any]) -> Forecast:
-    method = settings.get("forecast")
-    if isinstance(method, Forecast):
-        return method
-    if isinstance(method, Mapping):
-        if unknown := [name for name in method if name not in ("method", *FORECAST_SETTINGS)]:
-            raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
-        return Forecast(**method)
-    if method is None:
-        plain = settings.get("solver", "ddim") == "ddim"
-        method = ("calibrated" if "evaluations" in settings else DEFAULT_FORECAST) if plain else "off"
-    return Forecast(method=method, **{name: settings[name] for name in FORECAST_SETTINGS if name in settings})
+        if self.crop.box is not None and self.options.windows == "reference":
+            raise OptionError("windows='reference' takes the whole picture; leave out crop, or choose other windows")
 
 
 def check_sides(size: tuple[int, ...], name: str) -> None:
@@ -289,19 +326,18 @@ def check_sides(size: tuple[int, ...], name: str) -> None:
         raise InputError(f"{name} is {size[0]}x{size[1]}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse "HxW" into (height, width).
-
-    Raises:
-        OptionError: the text has another form.
-    """
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if sides is None:
-        raise OptionError(f"size={text!r} is not valid; give height and width in pixels, for instance 512x384")
-    return int(sides[1]), int(sides[2])
+def _is_box(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"\d{1,5}(,\d{1,5}){3}", text) is not None
 
 
-def _whole(value: object) -> bool:
+def _check_face(name: str, face: str | int) -> None:
+    number = int(face) if isinstance(face, str) and face.isascii() and face.isdecimal() else face
+    known = face in FACES[:-1] or (isinstance(number, int) and not isinstance(number, bool) and number >= 1)
+    _require(known, name, face, f"{', '.join(FACES)}, which is 1 or more")
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, and neither True nor False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -18,7 +18,7 @@ from fye_rt.backends import gpu
 from fye_rt.bundle import shipped_bundles
 from fye_rt.errors import BackendError, InputError
 from fye_rt.landmarks import find_landmarker
-from fye_rt.landmarks.draw import load_cv2
+from fye_rt.media.opencv import load_cv2
 
 if TYPE_CHECKING:
     from fye_export.onnx_graph import Graph

@@ -15,7 +15,8 @@ from fye_rt.cli import terminal
 from fye_rt.cli.arguments import ClickException, keyword, signed, usage_error
 from fye_rt.clips import write
 from fye_rt.errors import FyeError, OptionError
-from fye_rt.options import ClipRequest, parse_request
+from fye_rt.options import ClipRequest
+from fye_rt.settings import parse_request
 
 Main = Callable[[Sequence[str]], int]
 

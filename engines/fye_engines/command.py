@@ -12,7 +12,7 @@ from typing import Any
 from fye_engines.building import Settings
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Maker, Request, Task, default_graphs, tasks
 from fye_engines.prepare import Range, Shapes, prepare
-from fye_rt import options
+from fye_rt import settings
 from fye_rt.backends.cuda_memory import Gpu
 from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
 from fye_rt.backends.tensorrt_kernels import compiled
@@ -52,7 +52,7 @@ def request(
     if backend not in LIBRARIES:
         raise OptionError(f"backend={backend!r} is not valid; allowed: {', '.join(LIBRARIES)}")
     Options(windows=windows, window_size=window_size, window_overlap=0)  # refuses options that no clip can have
-    sizes = [options.parse_size(text) for text in size.split(":")] if size else [bundle.size]
+    sizes = [settings.parse_size(text) for text in size.split(":")] if size else [bundle.size]
     if frames is None:
         frames = f"1:{window_size}:{window_size}" if windows == "progressive" else str(window_size)
     heights, widths = zip(*sizes, strict=True)

@@ -17,7 +17,8 @@ from typing import Any
 from fye_rt.bundle import Bundle
 from fye_rt.errors import FyeError, InputError
 from fye_rt.files import parse_json
-from fye_rt.options import FORECAST_SETTINGS, SETTINGS, ClipRequest, parse_request
+from fye_rt.options import ClipRequest
+from fye_rt.settings import FORECAST_SETTINGS, SETTINGS, parse_request
 
 MAX_LINE = 65536  # bytes
 MAX_JOBS = 1_000_000
@@ -71,7 +72,7 @@ def read_jobs(path: Path, settings: Mapping[str, Any], bundle: Bundle) -> list[J
 
     Args:
         path: the file.
-        settings: of `fye_rt.options.parse_request`, for jobs that do not set them.
+        settings: of `fye_rt.settings.parse_request`, for jobs that do not set them.
         bundle: which says what is left open.
 
     Raises:

@@ -10,7 +10,7 @@ from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, Threads, Verbose, takes_request
 from fye_rt.cli.optional import model_notes, say_written
 from fye_rt.errors import OptionError
-from fye_rt.options import parse_request
+from fye_rt.settings import parse_request
 
 
 @takes_request()

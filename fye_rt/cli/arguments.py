@@ -10,16 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from fye_rt.options import (
+    COLORS,
     COMPUTES,
-    DEFAULT_FORECAST,
-    DEFAULT_WINDOWS,
     FORECASTS,
+    GAPS,
+    MASKS,
     QUANTITIES,
-    SETTINGS,
     SOLVERS,
     WINDOWS,
+    ClipRequest,
+    Crop,
     Options,
 )
+from fye_rt.settings import DEFAULT_FORECAST, DEFAULT_WINDOWS, SETTINGS
 
 DEFAULTS = Options()
 _forecast = partial(typer.Option, rich_help_panel="Forecast", show_default=False)
@@ -30,6 +33,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of Media
 Landmarker = Annotated[
     Path | None, _option(metavar="FILE", help="MediaPipe's face_landmarker.task; by default the downloaded file.")
 ]
+DEFAULT_CROP, DEFAULT_REQUEST = Crop(), ClipRequest(portrait="", motion="")
+_place = partial(typer.Option, rich_help_panel="Crop and paste", show_default=False)
+_drive = partial(typer.Option, rich_help_panel="Motion and sound", show_default=False)
+_face = "largest, left, right, center, or its number from left to right"
 Frames = Annotated[int | None, _option(min=1, metavar="N", help="Use only the first N frames of the motion.")]
 Backend = Annotated[
     str,
@@ -39,13 +46,53 @@ BundleFolder = Annotated[Path | None, _option(metavar="DIR", help="Model bundle;
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one per physical core.")]
 LowMemory = Annotated[bool, typer.Option("--low-memory", help="Release each graph after its last use.")]
 
-# by setting of `fye_rt.options.parse_request`; None: the option is absent
+# by setting of `fye_rt.settings.parse_request`; None: the option is absent
 REQUEST: dict[str, Any] = {
     "size": Annotated[
         str | None,
         _option(metavar="HxW", help="Height and width of the clip, multiples of 8; by default the bundle's."),
     ],
+    "crop": Annotated[
+        str | None,
+        _place(
+            metavar="auto|none|X,Y,W,H",
+            help="Part of the picture to animate, in pixels; auto, the default, crops to a face that is small.",
+        ),
+    ],
+    "crop_scale": Annotated[
+        float | None, _place(help=f"Side of an automatic crop, in faces; {DEFAULT_CROP.scale} by default.")
+    ],
+    "crop_rotate": Annotated[bool | None, _place("--crop-rotate", help="Turn the crop so that the face is upright.")],
+    "face": Annotated[str | None, _place(help=f"Face to animate: {_face}; {DEFAULT_CROP.face} by default.")],
+    "paste": Annotated[bool | None, _place("--paste", help="Paste the frames back into the picture.")],
+    "paste_mask": Annotated[
+        str | None, _place(help=f"Part that is pasted: {', '.join(MASKS)}; {DEFAULT_CROP.mask} by default.")
+    ],
+    "feather": Annotated[
+        float | None, _place(help=f"Width of the mask's soft edge, 0 to 1; {DEFAULT_CROP.feather} by default.")
+    ],
+    "paste_color": Annotated[
+        str | None,
+        _place(help=f"Colours of pasted frames: {', '.join(COLORS)}; mean adapts them to the picture at the edge."),
+    ],
+    "alpha": Annotated[
+        bool | None,
+        _place("--alpha", help="With --paste: frames on transparency; OUT ends in .webm, or is a folder for PNGs."),
+    ],
     "frames": Frames,
+    "start": Annotated[float | None, _drive(metavar="S", help="Second of the motion to start at.")],
+    "seconds": Annotated[float | None, _drive(metavar="S", help="Length of the motion to use, in seconds.")],
+    "driving_face": Annotated[str | None, _drive(help=f"Face of a driving video to follow: {_face}.")],
+    "gaps": Annotated[
+        str | None, _drive(help=f"Frames of a driving video without a face: {', '.join(GAPS)}; refuse by default.")
+    ],
+    "mirror": Annotated[bool | None, _drive("--mirror", help="Mirror the motion.")],
+    "audio": Annotated[str | None, _drive(metavar="FILE|none", help="Sound of the clip; by default the motion's.")],
+    "fps": Annotated[float | None, _drive(help="Frames per second, in place of the motion's own times.")],
+    "crf": Annotated[
+        int | None,
+        _drive(metavar="N", help=f"Quality of the mp4, 0 (lossless) to 51; {DEFAULT_REQUEST.crf} by default."),
+    ],
     "landmarker": Landmarker,
     "portrait_landmarks": Annotated[
         Path | None, _option(metavar="FILE", help="Landmarks of the fitted portrait, used instead of detection.")

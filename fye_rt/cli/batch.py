@@ -48,7 +48,7 @@ def batch(
     from fye_rt.batch.run import RESULTS, Folder, run
     from fye_rt.batch.worker import AnimatorSpec, ClipWorker
     from fye_rt.bundle import shipped_bundle
-    from fye_rt.options import parse_request
+    from fye_rt.settings import parse_request
 
     compute = parse_request({**settings, "portrait": "", "motion": ""}).options.compute  # a mistake ends the batch
     with terminal.working(quiet, verbose) as bars:

@@ -9,7 +9,7 @@ from fye_rt.cli import terminal
 from fye_rt.cli.arguments import DEFAULTS, Quiet, Verbose
 from fye_rt.cli.optional import optional
 from fye_rt.errors import OptionError
-from fye_rt.options import DEFAULT_WINDOWS
+from fye_rt.settings import DEFAULT_WINDOWS
 
 
 def build(

@@ -9,7 +9,7 @@ from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Backend, Quiet
 from fye_rt.cli.optional import model_notes, optional, say_written
 from fye_rt.errors import OptionError
-from fye_rt.options import DEFAULT_FORECAST
+from fye_rt.settings import DEFAULT_FORECAST
 
 # by the word after `fye bench`; without one, latency runs
 BENCHMARKS = {

@@ -13,7 +13,8 @@ from fye_rt.clips.report import describe
 from fye_rt.clips.write import extra
 from fye_rt.errors import OutputError
 from fye_rt.files import write_json
-from fye_rt.options import DEFAULT_FORECAST, Options
+from fye_rt.options import Options
+from fye_rt.settings import DEFAULT_FORECAST
 
 FAMILIES = ("people", "cartoons", "sculptures", "animals")  # each a folder with portrait.png and landmarks/
 COLUMNS = 7  # frames of a clip on the contact sheet

@@ -143,7 +143,7 @@ def _native() -> str:
 
 
 def _opencv() -> str:
-    from fye_rt.landmarks.draw import load_cv2
+    from fye_rt.media.opencv import load_cv2
 
     return f"{load_cv2().__version__} loads"
 

@@ -28,7 +28,7 @@ def export(
 
     Every graph is compared with PyTorch; the bundle is not written if one differs.
     """
-    from fye_rt.options import parse_size
+    from fye_rt.settings import parse_size
 
     height_width = parse_size(size)
     exporter = optional("fye_export.export", "export")

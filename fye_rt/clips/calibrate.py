@@ -81,4 +81,4 @@ def fitted_clips(
     The options of the requests do not count. Errors are those of `Animator.animate`.
     """
     clips = [prepare(animator, replace(request, options=animator.bundle.resolve(Options()))) for request in requests]
-    return [(clip.portrait, clip.landmarks[:]) for clip in clips]
+    return [(clip.place.portrait, clip.landmarks[:]) for clip in clips]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.landmarks import LandmarkImages
+from fye_rt.media.paste import Paste
 from fye_rt.timings import Progress, Timings
 
 Image = NDArray[np.uint8]
@@ -45,8 +46,8 @@ class Clip(Playback):
     """An animated portrait.
 
     Attributes:
-        frames: uint8 (F, H, W, 3) RGB.
-        portrait: uint8 (H, W, 3), fitted to the clip's size.
+        frames: uint8 (F, H, W, 3) RGB; pasted ones have the picture's size, and with `Crop.alpha` four channels.
+        portrait: uint8 (H, W, 3), the animated part of the picture.
         landmarks: uint8 (F, H, W, 3), the guider's input.
         timings: seconds spent, by stage.
         notices: messages for the user, about bridged gaps or several faces.
@@ -90,15 +91,19 @@ class Clip(Playback):
 
 
 class Rendering(Playback):
-    """A clip in the making: iterate over it once for its frames uint8 (H, W, 3), which come as they are finished.
+    """A clip in the making: iterate over it once for its frames, which come as they are finished.
+
+    Frames are uint8 (H, W, 3). Pasted ones have the picture's size, and with `alpha` four channels.
 
     Args:
         playback: how the clip is played.
-        portrait: uint8 (H, W, 3), fitted to the clip's size.
+        portrait: uint8 (H, W, 3), the animated part of the picture.
         landmarks: uint8 (F, H, W, 3), the guider's input, drawn on access.
         notices: messages for the user, about bridged gaps or several faces.
         pieces: frames uint8 (f, H, W, 3), piece by piece, as they are finished.
         timings: counts the seconds of each stage.
+        paste: pastes frames into the picture.
+        alpha: whether pasted frames have alpha instead of the picture around them.
     """
 
     def __init__(
@@ -109,19 +114,40 @@ class Rendering(Playback):
         notices: tuple[str, ...],
         pieces: Iterator[Image],
         timings: Timings,
+        paste: Paste | None = None,
+        alpha: bool = False,
     ) -> None:
         super().__init__(**asdict(playback))
         self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
         self._pieces, self._timings, self._started = pieces, timings, False
+        self._paste, self.alpha = paste, alpha
 
     def __len__(self) -> int:
         return len(self.landmarks)
 
     def __iter__(self) -> Iterator[Image]:
+        return map(self.finished, self.unpasted())
+
+    def unpasted(self) -> Iterator[Image]:
+        """Iterate over the frames uint8 (H, W, 3) as the model makes them, before they are pasted."""
         if self._started:
             raise RuntimeError("the frames of this rendering were already read; render the clip again")
         self._started = True
         return (frame for piece in self._pieces for frame in piece)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all frames."""
+        if self._paste is None:
+            return self.landmarks.shape
+        return len(self), *self._paste.picture.shape[:2], 4 if self.alpha else 3
+
+    def finished(self, frame: Image) -> Image:
+        """Return a frame as the clip shows it: pasted into the picture, if that was asked for."""
+        if self._paste is None:
+            return frame
+        with self._timings.stage("paste"):
+            return self._paste.cut_out(frame) if self.alpha else self._paste(frame)
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -130,7 +156,7 @@ class Rendering(Playback):
 
     def clip(self) -> Clip:
         """Make all frames now, and return the clip."""
-        frames = np.empty(self.landmarks.shape, np.uint8)
+        frames = np.empty(self.shape, np.uint8)
         for target, frame in zip(frames, self, strict=True):
             target[...] = frame
         return Clip(

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt import media
+from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback
 from fye_rt.clips.driving import FOLDER_FPS, read_motion
-from fye_rt.clips.prepare import detect_portrait, encode, portrait_landmarks, read_picture, small_face
+from fye_rt.clips.place import pasting, place, small_face
+from fye_rt.clips.prepare import encode, read_picture
 from fye_rt.clips.read_ahead import ReadAhead, closing_source
-from fye_rt.errors import FaceNotFoundError, InputError
-from fye_rt.landmarks import Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.errors import InputError
+from fye_rt.landmarks import Drawn, Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.media.paste import Paste
 from fye_rt.network import PortraitState
 from fye_rt.options import ClipRequest, Options
 from fye_rt.pieces import live_pieces
@@ -68,16 +72,26 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
     playback, times, motions = _source(request)
     picture = read_picture(request)
     size = request.size or stages.bundle.size
-    portrait = media.fit_image(picture, *size)
-    try:
-        landmarks = portrait_landmarks(request, lambda: detect_portrait(portrait, request, picture))
-    except FaceNotFoundError as error:
-        raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
-    for notice in small_face(landmarks, size):
-        logger.warning("%s", notice)
-    state = encode(stages, portrait)
+    placed = place(request, picture, size, stages.bundle.face_share, ClipCache())
+    landmarks = placed.landmarks()
+    notices = (*placed.notices, *small_face(landmarks, size))
+    state = encode(stages, placed.portrait)
     pieces = live_frames(stages, state, _retargeted(motions, landmarks, size), request.options, patience)
+    if request.crop.paste:
+        still = Drawn(landmarks.points[..., :2] * (size[1], size[0]), size)
+        paste, scaled = pasting(placed, request.crop, still)
+        notices += scaled
+        pieces = _pasted(pieces, paste)
+    for notice in notices:
+        logger.warning("%s", notice)
     return Stream(playback, times, pieces)
+
+
+def _pasted(pieces: Generator[Image], paste: Paste) -> Generator[Image]:
+    """Paste frames into the picture, one by one, as each may be large."""
+    with closing(pieces):
+        for piece in pieces:
+            yield from (paste(frame)[None] for frame in piece)
 
 
 def live_frames(

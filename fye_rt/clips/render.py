@@ -6,6 +6,7 @@ from fye_rt import backends
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Playback, Rendering
 from fye_rt.clips.frames import frames_of
+from fye_rt.clips.place import pasting
 from fye_rt.clips.prepare import prepare
 from fye_rt.options import ClipRequest
 from fye_rt.stages import Stages
@@ -30,12 +31,18 @@ def render(
         prepared = prepare(stages, request, progress, timings, cache)
         progress("denoise", 0, options.steps)  # its graph may take a minute to open
         driving = prepared.driving
+        paste, notices = None, driving.notices + prepared.notices
+        if request.crop.paste:
+            paste, scaled = pasting(prepared.place, request.crop, prepared.landmarks)
+            notices += scaled
         times = driving.times[-len(prepared.landmarks) :] if driving.times else None
         return Rendering(
             Playback(fps=driving.fps, times=times, seconds=driving.seconds, audio_from=driving.audio_from),
-            prepared.portrait,
+            prepared.place.portrait,
             prepared.landmarks,
-            driving.notices + prepared.notices,
+            notices,
             frames_of(stages, prepared.portrait_state, prepared.landmarks, options, progress, timings, resume),
             timings,
+            paste,
+            request.crop.alpha,
         )

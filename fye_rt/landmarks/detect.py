@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, InputError
 from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
-from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.gaps import MOST_LISTED, Face, bridge, check_gaps, more, ranges, runs_of
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
+from fye_rt.media.opencv import load_cv2
 from fye_rt.timings import Progress, no_progress
 
 LANDMARKER_VARIABLE = "FYE_LANDMARKER"

@@ -1,13 +1,12 @@
 """Draw landmark images for the guider, and overlays by which a person can judge landmarks."""
 
-from types import ModuleType
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import BackendError, InputError
+from fye_rt.errors import InputError
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.retarget import retarget
+from fye_rt.media.opencv import load_cv2
 
 Colour = tuple[int, int, int]
 
@@ -96,21 +95,6 @@ def overlay(image: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np
     for point in IRIS_POINTS:
         _draw_square(marked, points[point], half_width=1)
     return marked
-
-
-def load_cv2() -> ModuleType:
-    """Import OpenCV, which needs system libraries that a bare server lacks.
-
-    Raises:
-        BackendError: OpenCV cannot be imported; the message names the packages.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise BackendError(
-            f"OpenCV cannot be imported ({error}); on Debian or Ubuntu run: apt install libgl1 libglib2.0-0"
-        ) from error
-    return cv2
 
 
 def _draw_edges(

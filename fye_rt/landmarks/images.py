@@ -46,18 +46,18 @@ class Drawn:
     """
 
     def __init__(self, points: NDArray[np.float64], size: tuple[int, int]) -> None:
-        self._points, self._size = points, size
+        self.points, self._size = points, size
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (F, H, W, 3)."""
-        return len(self._points), *self._size, 3
+        return len(self.points), *self._size, 3
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self.points)
 
     def __getitem__(self, frames: Any) -> Images:
-        return draw(self._points[frames], self._size)
+        return draw(self.points[frames], self._size)
 
 
 class Pictures:

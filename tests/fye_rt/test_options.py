@@ -6,7 +6,7 @@ import pytest
 
 from fye_rt import ClipRequest, Forecast, Options
 from fye_rt.errors import FyeError, InputError, OptionError
-from fye_rt.options import parse_request
+from fye_rt.settings import parse_request
 
 
 def test_the_defaults_are_the_documented_ones() -> None:

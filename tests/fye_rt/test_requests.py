@@ -10,10 +10,11 @@ from fye_rt import ClipRequest, Control, Crop, Forecast, Options
 from fye_rt.batch.jobs import FIELDS
 from fye_rt.cli.arguments import REQUEST, as_flags
 from fye_rt.cli.main import app
-from fye_rt.options import SETTINGS, parse_request
+from fye_rt.settings import CROP_SETTINGS, SETTINGS, parse_request
 
 COMMANDS = typer.main.get_command(app).commands
 COMPOSED = {"options": Options, "control": Control, "crop": Crop}
+SETTING_OF = {(Crop, field): name for name, field in CROP_SETTINGS.items()}
 SOURCES = {"portrait": "a.png", "motion": "b.mp4"}
 # a value of each setting that is not its default, and what else it needs
 CLIP = {"portrait_landmarks": "l.npz", "landmarker": "m.task", "size": (64, 128), "frames": 3, "forecast": "fast"}
@@ -21,7 +22,12 @@ STEPS = {"steps": 7, "guidance": 2.5, "seed": 9, "shared_noise": 0.5, "solver": 
 WINDOWS = {"windows": "tiles", "window_size": 16, "window_overlap": 2, "evaluations": 5}
 NEWTON = {"interval": 4, "warm_up": 2, "last_step": False, "quantity": "x0", "order": 2, "face_mask": True}
 ADAPTIVE = {"tolerance": 0.1, "max_evaluations": 8}
+CROP = {"crop": "1,2,30,40", "crop_scale": 3.0, "crop_rotate": True, "face": 2, "paste": True, "paste_mask": "oval"}
+CROP |= {"feather": 0.5, "paste_color": "mean"}
+DRIVING = {"start": 1.5, "seconds": 2.0, "driving_face": "left", "gaps": "hold", "mirror": True, "audio": "none"}
+DRIVING |= {"fps": 12.0, "crf": 30}
 SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {name: (x, {}) for name, x in (CLIP | STEPS | WINDOWS).items()}
+SAMPLES |= {name: (value, {}) for name, value in (CROP | DRIVING).items()} | {"alpha": (True, {"paste": True})}
 SAMPLES |= {name: (value, {"forecast": "newton"}) for name, value in NEWTON.items()}
 SAMPLES |= {name: (value, {"forecast": "adaptive"}) for name, value in ADAPTIVE.items()}
 
@@ -30,13 +36,15 @@ def names() -> set[str]:
     """Of all fields, those of what a request composes included; `Forecast.method` is called forecast."""
     found = {field.name for field in fields(ClipRequest)} - COMPOSED.keys()
     for part in COMPOSED.values():
-        found |= {field.name for field in fields(part)}
+        found |= {SETTING_OF.get((part, field.name), field.name) for field in fields(part)}
     return found | {field.name for field in fields(Forecast)} - {"method"}
 
 
 def value_of(request: ClipRequest, name: str) -> Any:
     if name == "forecast":
         return request.options.forecasting.method
+    if name in CROP_SETTINGS:
+        return getattr(request.crop, CROP_SETTINGS[name])
     holders = (request, request.options, request.options.forecasting, request.control, request.crop)
     return next(getattr(holder, name) for holder in holders if hasattr(holder, name))
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.landmarks.draw import load_cv2
+from fye_rt.media.opencv import load_cv2
 from fye_training.topology import BROWS, EYES, FACE_OVAL, LIPS, Array
 
 DILATION = 0.04  # margin around eyes, brows and mouth, in heights of the face

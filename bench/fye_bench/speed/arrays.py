@@ -14,7 +14,7 @@ import numpy as np
 
 from fye_bench.arguments import Rounds, Size, benchmark, option, run
 from fye_bench.environment import OtherLoad, environment
-from fye_rt import arrays, machine, options
+from fye_rt import arrays, machine, settings
 from fye_rt.cli import terminal
 
 NUMPY = "numpy"
@@ -79,7 +79,7 @@ def main(
     """Time the loop's array operations: numpy, and C++ with each instruction set of this processor."""
     twins = [NUMPY, *([] if arrays.native is None else reversed(arrays.native.instruction_sets()))]
     load = OtherLoad()
-    seconds = measure(operations(frames, options.parse_size(size)), twins, rounds)
+    seconds = measure(operations(frames, settings.parse_size(size)), twins, rounds)
     busy = load.cores()
     medians = {
         name: {each: statistics.median(values) for each, values in times.items()} for name, times in seconds.items()

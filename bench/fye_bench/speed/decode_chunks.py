@@ -17,7 +17,7 @@ from fye_bench.arguments import Rounds, benchmark, option, run
 from fye_bench.speed.summary import measure_rows, ratio, spread, summary
 from fye_bench.speed.worker import Worker
 from fye_bench.speed.workload import describe_bundle
-from fye_rt import backends, options
+from fye_rt import backends, settings
 from fye_rt.bundle import Bundle
 from fye_rt.engine import Settings
 from fye_rt.options import check_sides
@@ -91,7 +91,7 @@ def main(
     rounds: Rounds = 3,
 ) -> dict[str, Any]:
     """Measure seconds and memory of decoding, by engine, size and chunk of frames."""
-    sizes = [options.parse_size(text) for text in size or SIZES]
+    sizes = [settings.parse_size(text) for text in size or SIZES]
     for sides in sizes:
         check_sides(sides, "a frame")
     model = Bundle.load(bundle)

@@ -19,7 +19,7 @@ from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
 from fye_export.random_checkpoint import PRESETS
-from fye_rt import files, options
+from fye_rt import files, settings
 from fye_rt.bundle import symbols
 
 # architecture to compile kernels for, and dense float16 operations per second with float32 sums, by data sheet
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--evaluations", type=int, default=6, help="network evaluations for the clip")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     arguments = parser.parse_args(argv)
-    counted = operations(PRESETS[arguments.config], options.parse_size(arguments.size), arguments.frames)
+    counted = operations(PRESETS[arguments.config], settings.parse_size(arguments.size), arguments.frames)
     for name, number in counted.items():
         print(f"{name:<16}{number / 1e12:>9.3f} T operations")
     clip = arguments.evaluations * counted["denoiser"] + counted["guider"] + counted["vae_decoder"]

@@ -40,8 +40,9 @@ from fye_rt.engine import Workspace, joined
 from fye_rt.forecast import even, jump_table, newton
 from fye_rt.network import Network, network
 from fye_rt.noise import frame_noise
-from fye_rt.options import Options, parse_size
+from fye_rt.options import Options
 from fye_rt.schedule import SchedulerConfig, schedule
+from fye_rt.settings import parse_size
 from fye_rt.windows import blended_windows
 from fye_torch import switches
 from fye_torch.engine import TorchEngine, assemble, with_kernels

@@ -24,7 +24,7 @@ from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
 from fye_rt.cli import terminal
-from fye_rt.options import parse_size
+from fye_rt.settings import parse_size
 from fye_torch import engine
 from fye_torch.modules import PLAIN, Operations
 

@@ -27,7 +27,7 @@ from fye_rt import backends
 from fye_rt.bundle import Bundle
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Quiet
-from fye_rt.options import parse_size
+from fye_rt.settings import parse_size
 
 DEFAULT = Workload()
 _CLIPS = 3  # clips of each variant

@@ -32,7 +32,8 @@ from fye_rt.animator import Animator
 from fye_rt.bundle import GRAPHS, Bundle, symbols
 from fye_rt.cli import terminal
 from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings
-from fye_rt.options import DEFAULT_FORECAST, Options
+from fye_rt.options import Options
+from fye_rt.settings import DEFAULT_FORECAST
 
 THREADS = 1
 PRECISIONS = (BASE, *KINDS)

@@ -15,7 +15,7 @@ from fye_bench.suites.manifest import MAX_TEXT
 from fye_bench.suites.suite import Suite, drawn_otherwise, faults, notes
 from fye_rt.cli import terminal
 from fye_rt.cli.arguments import Landmarker, Quiet
-from fye_rt.options import parse_size
+from fye_rt.settings import parse_size
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, help="Suites of portraits and motions to evaluate a model on."

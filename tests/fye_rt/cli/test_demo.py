@@ -11,7 +11,7 @@ from fye_rt.cli import demo
 from fye_rt.clips.clip import Clip
 from fye_rt.errors import BundleError
 from fye_rt.forecasts.choose import PRESETS
-from fye_rt.options import DEFAULT_FORECAST
+from fye_rt.settings import DEFAULT_FORECAST
 from tests.fye_rt.command_line import BUNDLES, ROOT, Fye, python
 
 INPUTS = BUNDLES / "demo"

@@ -1,0 +1,87 @@
+"""Settings by name, as the command line and files hold them, parsed into a `ClipRequest`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fye_rt.errors import OptionError
+from fye_rt.options import ClipRequest, Crop, Forecast, Options, is_whole
+
+DEFAULT_WINDOWS = "progressive"  # for long clips; with one window all kinds are the same
+DEFAULT_FORECAST = "balanced"  # the fastest that costs no quality; that of `Options` is "off"
+_REQUEST = tuple(f.name for f in fields(ClipRequest) if f.name not in ("options", "control", "crop", "size"))
+_OPTIONS = tuple(f.name for f in fields(Options) if f.name != "forecast")
+FORECAST_SETTINGS = tuple(f.name for f in fields(Forecast) if f.name != "method")
+CROP_SETTINGS = {"crop": "area", "crop_scale": "scale", "crop_rotate": "rotate", "paste_mask": "mask"}
+CROP_SETTINGS |= {"paste_color": "color"} | {name: name for name in ("face", "paste", "feather", "alpha")}
+SETTINGS = (*_REQUEST, "size", "forecast", *_OPTIONS, *FORECAST_SETTINGS, *CROP_SETTINGS)  # that `parse_request` takes
+
+
+def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
+    """Build a request from settings by name, as the command line and files hold them.
+
+    Args:
+        settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
+            windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
+            with `evaluations`. `size` may be "HxW", and `forecast` and `crop` an object of the fields of `Forecast` and
+            `Crop`.
+
+    Raises:
+        OptionError: an unknown setting, or a value outside its range.
+        InputError: a size that no clip can have.
+    """
+    known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
+    if unknown := [name for name in known if name not in SETTINGS]:
+        raise OptionError(f"{', '.join(map(repr, unknown))} is not known; allowed: {', '.join(SETTINGS)}")
+    size = known.get("size")
+    if isinstance(size, str):
+        size = parse_size(size)
+    elif size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(is_whole, size))):
+        raise OptionError(f'size={size!r} is not valid; give "HxW"')
+    try:
+        options = Options(
+            forecast=_forecast(known),
+            **{"windows": DEFAULT_WINDOWS} | {name: known[name] for name in _OPTIONS if name in known},
+        )
+    except TypeError as error:
+        raise OptionError(f"an option is of the wrong type ({error})") from error
+    rest: dict[str, Any] = {name: known[name] for name in _REQUEST if name in known}
+    return ClipRequest(options=options, crop=_crop(known), size=None if size is None else (size[0], size[1]), **rest)
+
+
+def _forecast(settings: Mapping[str, Any]) -> Forecast:
+    method = settings.get("forecast")
+    if isinstance(method, Forecast):
+        return method
+    if isinstance(method, Mapping):
+        if unknown := [name for name in method if name not in ("method", *FORECAST_SETTINGS)]:
+            raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
+        return Forecast(**method)
+    if method is None:
+        plain = settings.get("solver", "ddim") == "ddim"
+        method = ("calibrated" if "evaluations" in settings else DEFAULT_FORECAST) if plain else "off"
+    return Forecast(method=method, **{name: settings[name] for name in FORECAST_SETTINGS if name in settings})
+
+
+def _crop(settings: Mapping[str, Any]) -> Crop:
+    area = settings.get("crop")
+    if isinstance(area, Crop):
+        return area
+    if isinstance(area, Mapping):
+        if unknown := [name for name in area if name not in CROP_SETTINGS.values()]:
+            raise OptionError(f"crop has no {', '.join(map(repr, unknown))}")
+        return Crop(**area)
+    return Crop(**{field: settings[name] for name, field in CROP_SETTINGS.items() if name in settings})
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse "HxW" into (height, width).
+
+    Raises:
+        OptionError: the text has another form.
+    """
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if sides is None:
+        raise OptionError(f"size={text!r} is not valid; give height and width in pixels, for instance 512x384")
+    return int(sides[1]), int(sides[2])
