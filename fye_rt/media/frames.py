@@ -116,12 +116,25 @@ def displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def to_rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
-    """Convert a frame to RGB in square pixels, uint8 (H, W, 3)."""
+    """Convert a frame to RGB in square pixels, uint8 (H, W, 3); transparent pixels are laid over white."""
     width, height = displayed(frame.width, frame.height, aspect)
     # FFmpeg's fast path is one level too dark and doubles chroma pixels
     accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
-    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=accurate)
-    return image.astype(np.uint8, copy=False)
+    transparent = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+    form = "rgba" if transparent else "rgb24"
+    image = frame.to_ndarray(format=form, width=width, height=height, interpolation=accurate).astype(
+        np.uint8, copy=False
+    )
+    return over_white(image) if transparent else image
+
+
+def over_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay uint8 RGBA (H, W, 4) over white; return uint8 RGB (H, W, 3)."""
+    alpha = image[..., 3:].astype(np.uint16)
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(image[..., :3])
+    mixed = image[..., :3] * alpha + 255 * (255 - alpha)  # at most 255 * 255
+    return ((mixed + 127) // 255).astype(np.uint8)
 
 
 def display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:

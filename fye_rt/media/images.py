@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from fye_rt.errors import InputError, OptionError, OutOfMemoryError
 from fye_rt.files import atomic_file
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_rgb, check_size
 from fye_rt.media.kinds import named, readable_pictures
+from fye_rt.media.profiles import Colours
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageCms
+    from PIL import Image
 
-PROFILE_NOISE = 2  # levels by which an sRGB profile may differ from sRGB, as its tables are rounded
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 logger = logging.getLogger("fye_rt")
@@ -39,15 +38,12 @@ def read_image(path: str | os.PathLike[str], limits: Limits = LIMITS) -> NDArray
         InputError: the file is missing, not an image, damaged, truncated, or outside `limits`.
         OutOfMemoryError: memory ran out.
     """
-    from PIL import ImageOps
-
-    with _image_errors(path), _opened(path, limits) as image:
+    with image_errors(path), opened_image(path, limits) as image:
         path = Path(path)
         if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph with extras
             logger.warning("%s holds several pictures; the first one is taken", path)
         image.load()
-        profile = image.info.get("icc_profile") or _adobe_rgb(image)
-        return np.array(_to_rgb(ImageOps.exif_transpose(image), path, profile))
+        return Colours(image, path).upright_rgb(image)
 
 
 def image_size(path: str | os.PathLike[str], limits: Limits = LIMITS) -> tuple[int, int]:
@@ -56,12 +52,12 @@ def image_size(path: str | os.PathLike[str], limits: Limits = LIMITS) -> tuple[i
     Raises:
         InputError: the file is missing, not an image, or outside `limits`.
     """
-    with _image_errors(path), _opened(path, limits) as image:
+    with image_errors(path), opened_image(path, limits) as image:
         return image.height, image.width
 
 
 @contextmanager
-def _image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn Pillow's errors on damaged files into an InputError."""
     try:
         with warnings.catch_warnings():
@@ -141,7 +137,7 @@ class _Stored(io.BufferedReader):
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator["Image.Image"]:
+def opened_image(path: str | os.PathLike[str], limits: Limits) -> Iterator["Image.Image"]:
     """Open an image and check its size; its pixels are not decoded yet."""
     from PIL import Image, UnidentifiedImageError
 
@@ -174,86 +170,3 @@ def _refusal(path: Path) -> str:
     if name and name not in formats:
         return f"{path} is a {name} image, which cannot be read here; save it as PNG or JPEG"
     return f"{path} is not an image that can be read; give one of {', '.join(formats)}"
-
-
-def _to_rgb(image: "Image.Image", path: Path, profile: bytes | None) -> "Image.Image":
-    from PIL import Image
-
-    if image.mode == "F":
-        raise InputError(f"{path} has floating-point pixels of unknown range; save it with 8 bits a channel")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path} has more than 16 bits a channel; save it with 8")
-        image = Image.fromarray((values >> 8).astype(np.uint8))  # convert() would clip at 255
-    alpha = None
-    if image.has_transparency_data:
-        grey = image.mode == "LA"
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("L" if grey else "RGB")
-    rgb = (_converted(image, path, profile) if profile else None) or image.convert("RGB")
-    if alpha is None:
-        return rgb
-    rgb.putalpha(alpha)
-    return Image.alpha_composite(Image.new("RGBA", rgb.size, "white"), rgb).convert("RGB")
-
-
-def _converted(image: "Image.Image", path: Path, profile: bytes) -> "Image.Image | None":
-    """Convert an image to sRGB; None if it is sRGB already or, with a warning, if its profile cannot be used."""
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
-        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
-        if mode is None or (image.mode == "CMYK") != (mode == "CMYK") or (mode == "L" and image.mode not in ("1", "L")):
-            raise ValueError(f"it is for {space}, the image is {image.mode}")
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-        if mode != "CMYK" and _is_identity(transform, mode):
-            return None
-        return ImageCms.applyTransform(image.convert(mode), transform)
-    except (ImportError, OSError, TypeError, ValueError, ImageCms.PyCMSError) as error:
-        logger.warning("%s has a colour profile that cannot be used (%s); its colours are taken for sRGB", path, error)
-        return None
-
-
-def _is_identity(transform: "ImageCms.ImageCmsTransform", mode: str) -> bool:
-    """Return whether a transform from "RGB" or "L" to "RGB" leaves a chart of shades unchanged, except for rounding."""
-    from PIL import Image, ImageCms
-
-    levels = np.arange(0, 256, 15, np.uint8)
-    shades = np.stack(np.meshgrid(*[levels] * 3), axis=-1).reshape(1, -1, 3) if mode == "RGB" else levels[None]
-    chart = Image.fromarray(shades)
-    converted = np.asarray(ImageCms.applyTransform(chart, transform), np.int64)
-    return bool(np.abs(converted - np.asarray(chart.convert("RGB"))).max() <= PROFILE_NOISE)
-
-
-def _adobe_rgb(image: "Image.Image") -> bytes | None:
-    """Return a profile of Adobe RGB (1998) if EXIF names that space, as cameras do without embedding a profile."""
-    from PIL import ExifTags, ImageCms
-
-    try:
-        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
-    except KeyError:  # Pillow 11.0, if EXIF has no such part
-        return None
-    if image.mode != "RGB" or index != "R03":
-        return None
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    # replace sRGB's three primaries (adapted to D50) and gamma
-    primaries = {b"rXYZ": (0.60974, 0.31111, 0.01947), b"gXYZ": (0.20528, 0.62567, 0.06087)}
-    primaries[b"bXYZ"] = (0.14919, 0.06322, 0.74457)
-    for entry in range(132, 132 + 12 * struct.unpack_from(">I", profile, 128)[0], 12):
-        tag, place = struct.unpack_from(">4sI", profile, entry)
-        if tag in primaries:
-            struct.pack_into(">3i", profile, place + 8, *(round(value * 65536) for value in primaries[tag]))
-        elif tag.endswith(b"TRC"):
-            struct.pack_into(">4sIIH", profile, place, b"curv", 0, 1, 563)  # 563/256
-    return bytes(profile)

@@ -14,6 +14,7 @@ Kind = Literal["picture", "video", "motion", "template"]
 # Pillow's other readers are for formats that nobody photographs in, and one of them starts Ghostscript
 _PICTURES = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 _OPTIONAL = {"JPEG": "jpg", "MPO": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif"}  # libraries Pillow may lack
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further pictures are frames; others have pages or extras
 _HEAD = 64  # bytes, enough for the brands of an ISO media file
 _STILLS = {  # pictures that fye-rt cannot read, by their first bytes
     b"\xff\x0a": "JPEG XL",
@@ -46,7 +47,8 @@ def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
         limits: limits on its size.
 
     Returns:
-        "motion" for a zip archive, as a .npz is, and "template" for a .npy; "video" also for an animated GIF;
+        "motion" for a zip archive, as a .npz is, and "template" for a .npy; "video" also for an animated picture (GIF,
+        WebP, PNG, AVIF);
         "picture" also for known formats that cannot be read here. The suffix decides about any other file; with an
         unknown suffix the file is left to FFmpeg, as a "video".
 
@@ -127,7 +129,7 @@ def _head(path: Path) -> bytes:
 
 
 def _picture(path: Path) -> Literal["picture", "video"] | None:
-    """Return what Pillow takes the file for: a picture, or a video for an animated GIF, which FFmpeg reads whole."""
+    """Return what Pillow takes the file for: a picture, or a video if it is animated."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -135,7 +137,7 @@ def _picture(path: Path) -> Literal["picture", "video"] | None:
             warnings.simplefilter("ignore")  # about sizes, which reading refuses
             image = Image.open(path, formats=readable_pictures())
         with image:
-            animated = image.format == "GIF" and getattr(image, "is_animated", False)
+            animated = image.format in _ANIMATED and getattr(image, "is_animated", False)
     except UnidentifiedImageError:
         return None
     except Exception:  # a damaged or huge picture, which reading refuses

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import InputError, OutOfMemoryError, lacking
 from fye_rt.media.checks import Limits, check_file
-from fye_rt.media.streams import codec_tag, has_decoder, open_media, picture_streams, sound_streams, time_base
+from fye_rt.media.streams import (
+    codec_tag,
+    has_decoder,
+    open_media,
+    packets_at,
+    picture_streams,
+    sound_streams,
+    time_base,
+)
 from fye_rt.media.video import probe_video
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})  # codecs that players expect in an mp4
 TRIED = 256  # packets of a track, one of which must decode; five seconds of AAC at 48 kHz
 ANY = Limits(min_side=1, max_file=sys.maxsize)
+LEAD = 1  # second of sound that is read before the place that is searched, for the decoder
 PARSED = frozenset({"ac3", "eac3"})  # the mp4 writer parses their packets, and one damaged packet breaks the file
 AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
@@ -32,17 +41,20 @@ class Sound:
     """One sound track, written as the clip's time advances, so that the result is interleaved.
 
     The track is the default one of those that can be decoded, else the first. Time 0 is the first frame that the
-    source shows; a source without a picture that can be shown starts at its own beginning.
+    source shows, or `start` seconds later; a source without a picture that can be shown starts at its own beginning.
 
     Args:
         output: gets a sound stream if the source has sound; must not have been started.
         path: the source; None for silence.
+        start: seconds of the source to leave out, as `VideoInfo.offset` gives them for a part of a video; 0 or more.
 
     Raises:
         InputError: the source is missing or is not a media file.
     """
 
-    def __init__(self, output: "OutputContainer", path: str | os.PathLike[str] | None) -> None:
+    def __init__(
+        self, output: "OutputContainer", path: str | os.PathLike[str] | None, start: Fraction | float = 0
+    ) -> None:
         self._packets: Iterator[Packet[Any]] = iter(())
         self._waiting: Packet[Any] | None = None
         self._source = None
@@ -61,11 +73,20 @@ class Sound:
             )
         else:
             return
-        start = _start(path, self._source, stream)
+        origin = _start(path, self._source, stream) + Fraction(start)
+        packets: Iterator[Packet[AudioStream]] | None = None
+        if start:
+            packets = packets_at(self._source, stream, int((origin - LEAD) / time_base(stream)))
+            if packets is None:  # the search may have moved the source
+                index = stream.index
+                self._source.close()
+                self._source = open_media(path)
+                stream = next(other for other in sound_streams(self._source) if other.index == index)
+        packets = packets or self._source.demux(stream)
         if fits:
-            self._packets = _copied(self._source, stream, output.add_stream_from_template(stream), start)
+            self._packets = _copied(packets, stream, output.add_stream_from_template(stream), origin)
         else:
-            self._packets = _encoded(self._source, stream, output, start)
+            self._packets = _encoded(packets, stream, output, origin)
 
     def lay(self, output: "OutputContainer", seconds: Fraction) -> None:
         """Write all further packets that end by `seconds`; damaged sound ends with a warning."""
@@ -142,12 +163,12 @@ def _start(path: Path, source: "InputContainer", stream: "AudioStream") -> Fract
 
 
 def _copied(
-    source: "InputContainer", stream: "AudioStream", target: "AudioStream", start: Fraction
+    packets: "Iterator[Packet[Any]]", stream: "AudioStream", target: "AudioStream", start: Fraction
 ) -> "Iterator[Packet[Any]]":
     last: int | None = None
     first = b""
     parsed = stream.codec_context.codec.canonical_name in PARSED
-    for packet in source.demux(stream):
+    for packet in packets:
         if packet.pts is None or not packet.size:
             continue
         packet.pts -= round(start / time_base(packet))
@@ -164,14 +185,14 @@ def _copied(
 
 
 def _encoded(
-    source: "InputContainer", stream: "AudioStream", output: "OutputContainer", start: Fraction
+    packets: "Iterator[Packet[AudioStream]]", stream: "AudioStream", output: "OutputContainer", start: Fraction
 ) -> "Iterator[Packet[Any]]":
     rate = stream.rate if stream.rate in AAC_RATES else 48000
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     target = output.add_stream("aac", rate=rate, layout=layout)
 
-    def packets() -> "Iterator[Packet[Any]]":
-        for frame in source.decode(stream):
+    def coded() -> "Iterator[Packet[Any]]":
+        for frame in (frame for packet in packets for frame in packet.decode()):
             if frame.pts is not None:
                 tick = time_base(frame)
                 frame.pts -= round(start / tick)
@@ -180,4 +201,4 @@ def _encoded(
             yield from target.encode(frame)  # PyAV resamples and regroups as the encoder needs
         yield from target.encode(None)
 
-    return packets()
+    return coded()

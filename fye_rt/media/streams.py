@@ -1,7 +1,9 @@
 """Open a media file and choose among its tracks, in the same way with every PyAV that the package allows."""
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,13 @@ from fye_rt.errors import InputError
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 # FFmpeg also reads playlists, which name further files and addresses: an untrusted file must not
 READABLE = "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,wav,mp3,aac,flac"
+# whose times lead to a place in the file; each picture of a GIF or an APNG builds on those before it
+SEARCHABLE = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "avi", "flv", "asf", "ogg"})
 
 # flags of FFmpeg's scaler; PyAV before 18 takes their numbers and has no names for the last two
 BICUBIC, ACCURATE_ROUNDING, FULL_CHROMA = 0x4, 0x40000, 0x2000
@@ -39,6 +44,31 @@ def open_media(path: Path) -> "InputContainer":
             is_mp4 = file.read(12)[4:8] == b"ftyp"
         reason = "its index is missing, so it was cut short: copy or record it again" if is_mp4 else "give an mp4"
         raise InputError(f"{path} is not a video that can be read; {reason}") from error
+
+
+def packets_at(container: "InputContainer", stream: Any, tick: int) -> "Iterator[Packet[Any]] | None":
+    """Return the packets of a stream from a key frame at or before `tick` on.
+
+    Returns:
+        None if the container cannot be searched; it then has to be opened again.
+    """
+    import av
+
+    if not SEARCHABLE & set(container.format.name.split(",")):
+        return None
+    start, step = stream.start_time or 0, int(1 / time_base(stream)) or 1
+    target = tick
+    while target > start:
+        try:
+            container.seek(target, stream=stream)
+            packets: Iterator[Packet[Any]] = container.demux(stream)
+            key = next((packet for packet in packets if packet.size and packet.is_keyframe), None)
+        except av.FFmpegError:
+            return None
+        if key is not None and key.pts is not None and key.pts <= tick:
+            return chain([key], packets)
+        target, step = tick - step, step * 4  # the place that was found has no key frame soon enough
+    return None
 
 
 def picture_streams(container: "InputContainer") -> "list[VideoStream]":

@@ -1,231 +1,179 @@
 """Read video: probe it, then decode it frame by frame as a player shows it, with the time of every frame."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError, OutOfMemoryError, lacking
+from fye_rt.errors import InputError, lacking
 from fye_rt.media import times
-from fye_rt.media.checks import LIMITS, Limits, check_file, check_size
+from fye_rt.media.animations import is_animation, probe_animation, read_animation
+from fye_rt.media.checks import LIMITS, Limits, check_file
 from fye_rt.media.frames import believed, converting, degrees, deinterlaced, display_matrix, displayed, to_rgb, turn
-from fye_rt.media.streams import fraction, open_media, picture_stream, time_base
+from fye_rt.media.info import Part, VideoInfo, check_length, empty_part
+from fye_rt.media.packets import read_packets
+from fye_rt.media.streams import open_media, packets_at, picture_stream, time_base
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-UNEVEN_PACKETS = frozenset({"vp8", "mpeg4"})  # codecs whose packets may show no frame
-MARGIN = 256  # packets read beyond the used frames, because packets are not in display order
 SETTLED = 33  # frames after which it is known whether their times hold
 
 logger = logging.getLogger("fye_rt")
 
 
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """Facts about a video, known without decoding all of it.
-
-    Attributes:
-        width: width of a shown frame (square pixels, after rotation), pixels.
-        height: height of a shown frame, pixels.
-        fps: nominal frames per second, 0.1 to 1000; the mean rate if the rate varies.
-        frames: number of shown frames, at most the number to be used.
-        seconds: time from the first frame to the end of the last of them.
-        rotation: degrees clockwise by which a player must turn the stored frames: 0, 90, 180 or 270.
-        has_audio: True if the file has a sound track.
-        variable_rate: True if frames are unevenly spaced in time.
-        start: time of the first shown frame on the file's own clock, seconds.
-        pixel_aspect: width of a stored pixel divided by its height, as stated; 1 if the file states none.
-        times: seconds of each frame since the first if the times stated by the frames alone would not rise, else None.
-    """
-
-    width: int
-    height: int
-    fps: Fraction
-    frames: int
-    seconds: float
-    rotation: int
-    has_audio: bool
-    variable_rate: bool
-    start: Fraction = Fraction(0)
-    pixel_aspect: Fraction = Fraction(1)
-    times: tuple[Fraction, ...] | None = field(default=None, repr=False)
-
-
-def probe_video(path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None) -> VideoInfo:
+def probe_video(
+    path: str | os.PathLike[str],
+    limits: Limits = LIMITS,
+    max_frames: int | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> VideoInfo:
     """Read a video's packets and decode its first frame, or all frames if the packets do not tell which are shown.
 
     All are decoded for files cut out of a broadcast, interlaced ones, and containers without times of their own (AVI).
 
     Args:
         path: the file.
-        limits: `max_frames` and `max_seconds` apply to the used part; `max_file` applies if `max_frames` is None.
-        max_frames: number of first frames to be used; None means all.
+        limits: `max_frames` and `max_seconds` apply to the used part; `max_file` applies if neither `max_frames` nor
+            `seconds` ends it.
+        max_frames: number of frames to be used; None means all.
+        start: first second to be used, from the first frame that the video shows.
+        seconds: number of seconds to be used; None means all.
 
     Raises:
         InputError: the file is missing, not a video, without a picture or a frame, in a codec without a decoder, cut
-            short within the used part, or outside `limits`.
+            short within the used part, or outside `limits`; or the part is negative or shows no frame.
     """
-    file_limits = limits if max_frames is None else replace(limits, max_file=sys.maxsize)
-    path = check_file(path, file_limits, "pass frames=N for its first frames alone, or cut it")
-    packets = _read_packets(path, limits, max_frames)
+    bounded = max_frames is not None or seconds is not None
+    file_limits = replace(limits, max_file=sys.maxsize) if bounded else limits
+    path = check_file(path, file_limits, "pass frames=N or seconds=S for a part of it, or cut it")
+    part = Part.of(start, seconds, max_frames)
+    if part is None:
+        raise empty_part(path, start, seconds, _length(path, file_limits))
+    if is_animation(path, file_limits):
+        return probe_animation(path, file_limits, part)
+    packets = read_packets(path, limits, part)
     first = next(_frames(path, limits))
-    ticks, end, whole = packets.ticks, packets.end, packets.whole
+    ticks, origin, end, whole = packets.ticks, packets.origin, packets.end, packets.whole
     mended = None
-    if not packets.plain or first.interlaced_frame or _time(first) != ticks[0] * packets.tick:
-        stated, duration, whole = _decode_times(path, limits, max_frames)
+    if not packets.plain or first.interlaced_frame or _time(first) != origin * packets.tick:
+        stated, duration, whole = _decode_times(path, limits, part)
         ticks = mended = times.mended(stated)
-        end = ticks[-1] + duration
-    fps = times.nominal_rate(packets.rate, ticks, packets.tick)
-    used = min(len(ticks), max_frames or len(ticks))
-    if used < len(ticks):
-        end = ticks[used]
+        origin, end = ticks[0], ticks[-1] + duration
+    begin, behind = part.select([(tick - origin) * packets.tick for tick in ticks])
+    if begin == behind:
+        raise empty_part(path, start, seconds, _length(path, limits))
+    near = ticks[begin : behind + 1] if part.is_timed else ticks
+    fps = times.nominal_rate(packets.rate, near, packets.tick)
+    if behind < len(ticks):
+        end = ticks[behind]
     elif end <= ticks[-1]:
         end = ticks[-1] + max(round(1 / fps / packets.tick), 1)
-    since = tuple((tick - ticks[0]) * packets.tick for tick in ticks[:used])
-    _check_length(path, since, whole, limits)
+    offset, length = (ticks[begin] - origin) * packets.tick, (end - ticks[begin]) * packets.tick
+    if part.end is not None:
+        length = min(length, part.end - offset)
+    since = tuple((tick - ticks[begin]) * packets.tick for tick in ticks[begin:behind])
+    check_length(path, since, whole, limits)
     matrix = display_matrix(first)
     width, height = displayed(first.width, first.height, packets.aspect)
     return VideoInfo(
         width=height if matrix[1] else width,
         height=width if matrix[1] else height,
         fps=fps,
-        frames=used,
-        seconds=float((end - ticks[0]) * packets.tick),
+        frames=len(since),
+        seconds=float(length),
         rotation=degrees(matrix),
         has_audio=packets.has_audio,
-        variable_rate=times.varies(ticks),
-        start=ticks[0] * packets.tick,
+        variable_rate=times.varies(near),
+        start=ticks[begin] * packets.tick,
         pixel_aspect=packets.aspect,
         times=since if mended else None,
+        offset=offset,
+        skipped=begin if mended else 0,
     )
 
 
 def read_video(
-    path: str | os.PathLike[str], limits: Limits = LIMITS, max_frames: int | None = None, info: VideoInfo | None = None
+    path: str | os.PathLike[str],
+    limits: Limits = LIMITS,
+    max_frames: int | None = None,
+    info: VideoInfo | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Decode a video into frames as a player shows them: rotated, deinterlaced, with square pixels.
+    """Decode a video, or a part of it, into frames as a player shows them: rotated, deinterlaced, with square pixels.
 
-    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames.
+    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames. Decoding begins at the
+    key frame before the part if the container can be searched and states the times of its frames.
 
     Args:
         path: the file; it is probed before this function returns.
         limits: as in `probe_video`; checked again while decoding.
         max_frames: number of frames after which to stop.
-        info: result of `probe_video` for the same file, limits and frames; None probes the file.
+        info: result of `probe_video` for the same file, limits and part; None probes the file.
+        start: as in `probe_video`.
+        seconds: as in `probe_video`.
 
     Returns:
-        Pairs (seconds since the first frame, rising by at least 1/90000 s; uint8 RGB (H, W, 3)).
+        Pairs (seconds since the first frame of the part, rising by at least 1/90000 s; uint8 RGB (H, W, 3)).
 
     Raises:
-        InputError: as `probe_video`; while iterating, a frame cannot be decoded (the message names it) or differs in
-            size from the first.
+        InputError: as `probe_video`; while iterating, a frame cannot be decoded (the message names it, counted in the
+            part) or differs in size from the first.
     """
-    info = info or probe_video(path, limits, max_frames)
-    return _read(Path(path), limits, info, max_frames)
+    info = info or probe_video(path, limits, max_frames, start, seconds)
+    path = Path(path)
+    file_limits = replace(limits, max_file=sys.maxsize)
+    if is_animation(path, file_limits):
+        return read_animation(path, file_limits, info)
+    return _read(path, limits, info, max_frames if seconds is None else info.frames)
 
 
-@dataclass(frozen=True, slots=True)
-class _Packets:
-    """Facts that a file's packets state about its pictures."""
-
-    ticks: list[int]  # times of the packets, sorted
-    tick: Fraction  # seconds per tick
-    end: int  # end of the last packet, in ticks
-    whole: bool  # these are all packets
-    plain: bool  # each packet is a frame shown at the packet's time, as far as the packets tell
-    rate: Fraction | None  # frames per second, as stated
-    aspect: Fraction  # width of a pixel divided by its height
-    has_audio: bool
+def _length(path: Path, limits: Limits) -> float:
+    """Return the seconds from the first frame of a video to the end of the last."""
+    if is_animation(path, limits):
+        return probe_animation(path, replace(limits, max_frames=sys.maxsize, max_seconds=math.inf), Part()).seconds
+    packets = read_packets(path, limits, Part(Fraction(times.MAX_TIME)))
+    return float((max(packets.end, packets.ticks[-1]) - packets.origin) * packets.tick)
 
 
-def _read_packets(path: Path, limits: Limits, max_frames: int | None) -> _Packets:
-    import av
+def _decode_times(path: Path, limits: Limits, part: Part) -> tuple[list[times.Stated], int, bool]:
+    """Decode frames to the end of a part.
 
-    ticks: list[int] = []
-    end, last_dts = 0, None
-    cut, all_read, plain, in_order = False, True, True, True
-    most = sys.maxsize if max_frames is None else max_frames + MARGIN
-    with open_media(path) as container:
-        stream = picture_stream(container, path)
-        aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
-        context = stream.codec_context
-        check_size(path, *displayed(context.width, context.height, aspect), limits)
-        is_mov = container.format.name.startswith("mov")
-        plain = context.codec.canonical_name not in UNEVEN_PACKETS
-        reordered = bool(context.has_b_frames)
-        rate, tick = fraction(stream.average_rate), time_base(stream)
-        has_audio = bool(container.streams.audio)
-        try:
-            for packet in container.demux(stream):
-                if is_mov and packet.is_corrupt:  # shorter than in the index; elsewhere the flag means less
-                    cut = True
-                    break
-                if not packet.size or packet.is_discard:
-                    continue
-                if len(ticks) == most:
-                    all_read = False
-                    break
-                time = packet.pts if packet.pts is not None else packet.dts
-                if (
-                    packet.pts is None
-                    or packet.is_corrupt
-                    or (packet.dts is not None and last_dts is not None and packet.dts <= last_dts)
-                ):
-                    plain = False
-                last_dts = packet.dts
-                if ticks and time is not None and time < ticks[-1]:
-                    in_order = False
-                ticks.append(len(ticks) if time is None else time)
-                end = max(end, ticks[-1] + (packet.duration or 0))
-        except av.FFmpegError as error:
-            if lack := lacking(error):
-                raise OutOfMemoryError(f"{lack} for {path}; use a smaller video") from error
-            cut = True
-    if not ticks:
-        raise InputError(f"{path} has no frames; give a video")
-    if cut and (max_frames is None or max_frames > len(ticks)):
-        raise InputError(f"{path} is cut short or damaged after frame {len(ticks)}; copy or record it again")
-    if len(set(ticks)) != len(ticks) or (reordered and in_order):  # B-frames, yet packets with times in order
-        plain = False
-    return _Packets(sorted(ticks), tick, end, all_read and not cut, plain, rate, aspect, has_audio)
-
-
-def _decode_times(path: Path, limits: Limits, max_frames: int | None) -> tuple[list[times.Stated], int, bool]:
-    """Decode frames for their stated times, the last one's duration in ticks, and whether they are all."""
-    needed = limits.max_frames if max_frames is None else max_frames
+    Returns:
+        The stated times of all frames, the last one's duration in ticks, and whether they are all.
+    """
+    needed = limits.max_frames if part.max_frames is None else part.max_frames
     stated: list[times.Stated] = []
-    duration = 0
+    duration = used = behind = 0
+    first = None
     try:
-        for frame in islice(_frames(path, limits), max(needed + 1, SETTLED)):
+        for frame in _frames(path, limits):
             stated.append((frame.pts, frame.dts))
             duration = int(frame.duration or 0)
+            tick = frame.dts if frame.pts is None else frame.pts
+            if first is None:
+                first = tick
+            time = Fraction(0) if tick is None or first is None else (tick - first) * time_base(frame)
+            used += not part.follows(time)
+            behind += part.precedes(time)
+            if used == max(needed + 1, SETTLED) or behind == SETTLED:
+                break
     except InputError as error:
-        if max_frames is None or len(stated) < max_frames or lacking(error):
+        if lacking(error) or not (behind or (part.max_frames is not None and used >= part.max_frames)):
             raise
-    return stated, duration, len(stated) <= needed
-
-
-def _check_length(path: Path, since: tuple[Fraction, ...], whole: bool, limits: Limits) -> None:
-    """Refuse frames, given by their seconds since the first, over the limits; the message says how many are allowed."""
-    allowed = sum(time <= limits.max_seconds for time in since[: limits.max_frames])
-    remedy = f"pass frames={allowed}, or cut it"
-    if len(since) > limits.max_frames:
-        count = f"{len(since):,}" if whole else f"over {limits.max_frames:,}"
-        raise InputError(f"{path} has {count} frames; the limit is {limits.max_frames:,}: {remedy}")
-    if since[-1] > limits.max_seconds:
-        raise InputError(
-            f"{path} is {float(since[-1]):.0f} seconds long; the limit is {limits.max_seconds:.0f}: {remedy}"
-        )
+    return stated, duration, used <= needed and not behind
 
 
 def _read(
@@ -235,8 +183,10 @@ def _read(
         logger.warning(
             "%s states pixels of %s to 1, which no picture has; they are taken as square", path, info.pixel_aspect
         )
+    stop = None if max_frames is None else info.skipped + max_frames
+    frames = deinterlaced(islice(_part(path, limits, info), stop), path)
     time, tick = Fraction(0), -1
-    for index, frame in enumerate(deinterlaced(islice(_frames(path, limits), max_frames), path)):
+    for index, frame in enumerate(islice(frames, info.skipped, None)):
         with converting(path, index):
             image = turn(to_rgb(frame, info.pixel_aspect), display_matrix(frame))
         if image.shape != (info.height, info.width, 3):
@@ -266,7 +216,29 @@ def _later(time: Fraction, last: int) -> tuple[Fraction, int]:
     return (time, tick) if tick > last else ((last + 1) * times.CLOCK, last + 1)
 
 
-def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
+def _part(path: Path, limits: Limits, info: VideoInfo) -> Iterator["VideoFrame"]:
+    """Yield the frames of a part and, before them, `info.skipped` others."""
+    if not info.offset or info.times is not None:
+        return _frames(path, limits)
+
+    def is_before(frame: "VideoFrame") -> bool:
+        time = _time(frame)
+        return time is None or time < info.start
+
+    frames = dropwhile(is_before, _frames(path, limits, info.start))
+    try:
+        first = next(frames, None)
+    except InputError as error:
+        if lacking(error):
+            raise
+        first = None
+    if first is not None and _time(first) == info.start:
+        return chain([first], frames)
+    return dropwhile(is_before, _frames(path, limits))  # the place that was found does not decode to the part's start
+
+
+def _frames(path: Path, limits: Limits, start: Fraction | None = None) -> Iterator["VideoFrame"]:
+    """Decode a file: all of it or, from a key frame at or before `start` on the file's clock on, what can be found."""
     import av
 
     count = 0
@@ -275,7 +247,14 @@ def _frames(path: Path, limits: Limits) -> Iterator["VideoFrame"]:
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # a frame may have another size
         try:
-            for frame in container.decode(stream):
+            if start is None:
+                decoded = container.decode(stream)
+            else:
+                packets = packets_at(container, stream, int(start / time_base(stream)))
+                if packets is None:
+                    return
+                decoded = (frame for packet in packets for frame in packet.decode())
+            for frame in decoded:
                 yield frame
                 count += 1
         except av.FFmpegError as error:

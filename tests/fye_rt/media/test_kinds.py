@@ -75,9 +75,17 @@ def test_an_animated_gif_is_a_video_with_all_its_frames(tmp_path: Path) -> None:
     assert len(list(media.read_video(tmp_path / "a.gif"))) == 4
 
 
-@pytest.mark.parametrize("form", ["WEBP", "PNG"])
-def test_animated_webp_and_png_are_pictures(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["WEBP", "PNG", "AVIF", "GIF"])
+def test_an_animated_picture_is_a_video(form: str, tmp_path: Path) -> None:
     RED.save(tmp_path / "a", form, save_all=True, append_images=[BLUE], duration=100)
+    assert kind_of(tmp_path / "a") == "video"
+    assert media.probe_video(tmp_path / "a").frames == 2
+    RED.save(tmp_path / "b", form)
+    assert kind_of(tmp_path / "b") == "picture"
+
+
+def test_pages_of_a_picture_are_no_frames(tmp_path: Path) -> None:
+    RED.save(tmp_path / "a", "TIFF", save_all=True, append_images=[BLUE])
     assert kind_of(tmp_path / "a") == "picture"
 
 
