@@ -41,7 +41,6 @@ COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 MAX_WINDOW = 32  # frames; the positional encoding of the motion modules ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends and something between them
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
-CRF = 17  # visually lossless
 CROPS = ("auto", "none", "X,Y,W,H")
 FACES = ("largest", "left", "right", "center", "N")
 MASKS, COLORS = ("box", "oval", "face"), ("none", "mean")
@@ -273,7 +272,7 @@ class ClipRequest:
         audio: a file whose sound the clip gets, from its beginning; "none": no sound; None: that of a driving video.
         fps: frames per second at which the motion is played, 0.1 to 1000, in place of its own times; the sound of a
             driving video, which then fits no more, is left out.
-        crf: H.264's constant rate factor, 0 (lossless) to 51 (worst).
+        crf: H.264's constant rate factor, 0 (lossless) to 51 (worst); 17 looks lossless.
         portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, or its file (.npz,
             .npy). They are those of the whole picture if they were made from a picture of its size, else those of the
             portrait fitted to the clip.
@@ -299,7 +298,7 @@ class ClipRequest:
     mirror: bool = False
     audio: str | os.PathLike[str] | None = None
     fps: float | None = None
-    crf: int = CRF
+    crf: int = 17
     portrait_landmarks: "str | os.PathLike[str] | Motion | None" = None
     landmarker: str | os.PathLike[str] | None = None
 
@@ -331,8 +330,7 @@ def _is_box(text: object) -> bool:
 
 
 def _check_face(name: str, face: str | int) -> None:
-    number = int(face) if isinstance(face, str) and face.isascii() and face.isdecimal() else face
-    known = face in FACES[:-1] or (isinstance(number, int) and not isinstance(number, bool) and number >= 1)
+    known = face in FACES[:-1] or (is_whole(face) and isinstance(face, int) and face >= 1)
     _require(known, name, face, f"{', '.join(FACES)}, which is 1 or more")
 
 

@@ -24,7 +24,7 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
     Args:
         settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
             windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
-            with `evaluations`. `size` may be "HxW", and `forecast` and `crop` an object of the fields of `Forecast` and
+            with `evaluations`. `size` may be "HxW", faces may be "N", and `forecast` and `crop` an object of the fields of `Forecast` and
             `Crop`.
 
     Raises:
@@ -32,6 +32,9 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         InputError: a size that no clip can have.
     """
     known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
+    for name in ("face", "driving_face"):  # numbers are texts on the command line
+        if isinstance(known.get(name), str) and re.fullmatch("[0-9]{1,4}", known[name]):
+            known[name] = int(known[name])
     if unknown := [name for name in known if name not in SETTINGS]:
         raise OptionError(f"{', '.join(map(repr, unknown))} is not known; allowed: {', '.join(SETTINGS)}")
     size = known.get("size")

@@ -24,12 +24,14 @@ def landmarks(
     from fye_rt.cli.overlay import write_overlay
     from fye_rt.clips import write
     from fye_rt.clips.driving import read_motion
+    from fye_rt.options import ClipRequest
 
     write.check_output(output, (".npz",), (source,))
     if overlay is not None:
         write.check_output(overlay, (".mp4", ".png"), (source,))
     with terminal.working(quiet, verbose) as bars:
-        motion = read_motion(source, frames, landmarker, bars)
+        request = ClipRequest(portrait="", motion=source, frames=frames, landmarker=landmarker)
+        motion = read_motion(request, bars)
         motion.save(output)
         if overlay is not None:
             with write.extra(output):

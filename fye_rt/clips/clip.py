@@ -24,13 +24,17 @@ class Playback:
         fps: nominal frames per second of the motion.
         times: seconds of each frame since the driving video's first, or None for even spacing.
         seconds: end of the last frame, or None.
-        audio_from: the driving video, if it has sound.
+        audio_from: the file whose sound it has.
+        audio_start: seconds of that sound to leave out.
+        crf: constant rate factor of its mp4.
     """
 
     fps: float
     times: tuple[float, ...] | None = None
     seconds: float | None = None
     audio_from: Path | None = None
+    audio_start: float = 0.0
+    crf: int = media.CRF
 
     def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.VideoWriter:
         """Open an mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
@@ -38,7 +42,15 @@ class Playback:
         `times` replaces the clip's own times, for clips whose times are known only when the frames come.
         """
         times = self.times if times is None else times
-        return media.VideoWriter(path, self.fps, times=times, audio_from=self.audio_from, seconds=self.seconds)
+        return media.VideoWriter(
+            path,
+            self.fps,
+            times=times,
+            audio_from=self.audio_from,
+            audio_start=self.audio_start,
+            seconds=self.seconds,
+            crf=self.crf,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

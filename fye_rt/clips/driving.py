@@ -1,15 +1,17 @@
 """Reading of motion sources: a video, a picture, a motion, a template or landmark images."""
 
-import os
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
-from fye_rt.errors import InputError
+from fye_rt.clips.clip import Playback
+from fye_rt.errors import InputError, OptionError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
     LandmarkImages,
@@ -21,10 +23,15 @@ from fye_rt.landmarks import (
     find_landmarker,
     load_template,
 )
-from fye_rt.options import MotionSource
+from fye_rt.landmarks.gaps import MAX_GAP
+from fye_rt.landmarks.mirror import mirrored
+from fye_rt.options import ClipRequest
 from fye_rt.timings import Progress, no_progress
 
 FOLDER_FPS = 7.0  # output rate of the reference implementation, for landmark images and templates that carry none
+
+
+Played = TypeVar("Played", "Driving", Playback)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,73 +43,110 @@ class Driving:
     times: tuple[float, ...] | None = None
     seconds: float | None = None
     audio_from: Path | None = None
+    audio_start: float = 0.0
     notices: tuple[str, ...] = ()
 
+    def playback(self, crf: int) -> Playback:
+        """Return how a clip with all of the frames is played."""
+        return Playback(
+            fps=self.fps,
+            times=self.times,
+            seconds=self.seconds,
+            audio_from=self.audio_from,
+            audio_start=self.audio_start,
+            crf=crf,
+        )
 
-def read_motion(
-    path: str | os.PathLike[str],
-    frames: int | None = None,
-    landmarker: str | os.PathLike[str] | None = None,
-    progress: Progress = no_progress,
-    cache: ClipCache | None = None,
-) -> Motion:
+
+def read_motion(request: ClipRequest, progress: Progress = no_progress, cache: ClipCache | None = None) -> Motion:
     """Read the motion of a driving video, a picture, a Motion .npz or a legacy template .npy.
 
     Args:
-        path: the file.
-        frames: number of first frames to use; None: all.
-        landmarker: MediaPipe's model file, needed for a video and a picture.
+        request: names the motion, its used part, the face and the landmarker; the rest of it does not count.
         progress: called with ("landmarks", done, total) frames.
         cache: keeps the motions of files.
 
     Raises:
         InputError: the source is missing, damaged, empty, too long, or shows no face.
     """
-    driving = read_once(cache or ClipCache(), path, frames, landmarker, progress, MOTION_FRAMES)
-    if not isinstance(driving.motion, Motion):
-        raise InputError(f"{path} holds landmark images, which have no landmarks to read; give a video or a picture")
-    return driving.motion
+    motion = read_once(cache or ClipCache(), request, progress, MOTION_FRAMES).motion
+    if not isinstance(motion, Motion):
+        raise InputError(
+            f"{request.motion} holds landmark images, which have no landmarks to read; give a video or a picture"
+        )
+    return motion
 
 
-def read_once(
-    cache: ClipCache,
-    source: MotionSource,
-    frames: int | None,
-    landmarker: str | os.PathLike[str] | None,
-    progress: Progress,
-    limit: int,
-) -> Driving:
-    """Read a source of at most `limit` frames; the cache keeps the landmarks of a file."""
-    read = partial(_read, source, frames, landmarker, progress, limit)
+def read_once(cache: ClipCache, request: ClipRequest, progress: Progress, limit: int) -> Driving:
+    """Read the motion of a request, of at most `limit` frames; the cache keeps the landmarks of a file."""
+    source, read = request.motion, partial(_read, request, progress, limit)
     if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
-        return read()
-    return cache.motion(Path(source), (frames, landmarker, limit), read, lambda driving: len(driving.motion))
+        return _played(read(), request)
+    part = request.frames, request.start, request.seconds
+    key = *part, request.driving_face, request.gaps, _searches(request), request.landmarker, limit
+    driving = cache.motion(Path(source), key, read, lambda driving: len(driving.motion))
+    return _played(driving, request)
 
 
-def _read(
-    source: MotionSource, frames: int | None, landmarker: str | os.PathLike[str] | None, progress: Progress, limit: int
-) -> Driving:
+def part_of(motion: Motion, request: ClipRequest, name: str) -> Motion:
+    """Return the part of a motion that a request uses; its times begin at 0 if it does not begin with the motion.
+
+    Raises:
+        InputError: the part has no frame.
+    """
+    if request.start or request.seconds is not None:
+        since = motion.times - motion.times[0]
+        end = math.inf if request.seconds is None else request.start + request.seconds
+        first, last = np.searchsorted(since, [request.start - 1e-6, end - 1e-6])
+        if first == last:
+            length = since[-1] + 1 / motion.fps
+            raise InputError(f"{name} has no frame from start={request.start:g} on; it is {length:.2f} seconds long")
+        motion = motion[int(first) : int(last)]
+        motion = replace(motion, times=motion.times - motion.times[0])
+    return motion[: request.frames]
+
+
+def _read(request: ClipRequest, progress: Progress, limit: int) -> Driving:
+    source = request.motion
     if isinstance(source, Motion):
-        return _from_motion(source[:frames], "the motion", limit)
+        return _from_motion(part_of(source, request, "the motion"), "the motion", limit)
     if isinstance(source, np.ndarray):
         if source.ndim != 4:
             raise InputError(f"landmark images have shape {source.shape}; give uint8 (F, H, W, 3)")
-        return Driving(source[:frames], FOLDER_FPS)
+        return Driving(source[_numbered(request, len(source), "the landmark images")], FOLDER_FPS)
     path = Path(source)
     if path.is_dir():
-        return Driving(_read_folder(path, frames, limit), FOLDER_FPS)
+        return Driving(_read_folder(path, request, limit), FOLDER_FPS)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a driving video, a motion .npz, a template .npy or a folder")
     match media.kind_of(path):
         case "motion":
-            return _from_file(Motion.load(path)[:frames], str(path), limit)
+            return _from_file(part_of(Motion.load(path), request, str(path)), str(path), limit)
         case "template":
-            return _from_file(load_template(path)[:frames], str(path), limit)
+            return _from_file(part_of(load_template(path), request, str(path)), str(path), limit)
         case "picture":
-            motion = detect_image(media.read_image(path), find_landmarker(landmarker), str(path))
+            landmarker, face = find_landmarker(request.landmarker), request.driving_face
+            picture = media.read_image(path)
+            motion = detect_image(picture, landmarker, str(path), face=face, search=_searches(request))
             return _from_motion(motion, str(path), limit)
         case "video":
-            return _from_video(path, frames, landmarker, progress, limit)
+            return _from_video(path, request, progress, limit)
+
+
+def _searches(request: ClipRequest) -> bool:
+    """Return whether small faces are searched for; the reference implementation looks once at the whole picture."""
+    return request.options.windows != "reference"
+
+
+def _numbered(request: ClipRequest, count: int, name: str) -> slice:
+    """Return which of `count` landmark images a request uses; they are `FOLDER_FPS` a second, or its `fps`."""
+    rate = request.fps or FOLDER_FPS
+    first = math.ceil(request.start * rate - 1e-6)
+    if first >= count:
+        raise InputError(f"{name} have no frame from start={request.start:g} on; there are {count}, {rate:g} a second")
+    most = [count, *([first + request.frames] if request.frames else [])]
+    most += [] if request.seconds is None else [first + max(math.ceil(request.seconds * rate - 1e-6), 1)]
+    return slice(first, min(most))
 
 
 def _from_file(motion: Motion, name: str, limit: int) -> Driving:
@@ -119,37 +163,90 @@ def _from_motion(motion: Motion, name: str, limit: int) -> Driving:
     return Driving(motion, motion.fps, tuple(motion.times), notices=motion.notices)
 
 
-def _from_video(
-    path: Path, frames: int | None, landmarker: str | os.PathLike[str] | None, progress: Progress, limit: int
-) -> Driving:
-    info = media.probe_video(path, max_frames=frames)
+def _from_video(path: Path, request: ClipRequest, progress: Progress, limit: int) -> Driving:
+    part: dict[str, Any] = {"max_frames": request.frames, "start": request.start, "seconds": request.seconds}
+    info = media.probe_video(path, **part)
     _check_length(info.frames, str(path), limit)
     motion = detect_frames(
-        media.read_video(path, max_frames=frames, info=info),
+        media.read_video(path, **part, info=info),
         float(info.fps),
-        find_landmarker(landmarker),
+        find_landmarker(request.landmarker),
         progress=progress,
         total=info.frames,
         source=str(path),
+        face=request.driving_face,
+        gaps=request.gaps,
+        search=_searches(request),
     )
-    return Driving(
+    driving = Driving(
         motion,
         float(info.fps),
         tuple(motion.times),
-        seconds=info.seconds if len(motion) == info.frames else None,
+        seconds=info.seconds,
         audio_from=path if info.has_audio else None,
+        audio_start=float(info.offset),
         notices=motion.notices,
     )
+    return driving if len(motion) == info.frames else _closed_up(driving, info.frames)
 
 
-def _read_folder(path: Path, frames: int | None, limit: int) -> Pictures:
+def _closed_up(driving: Driving, frames: int) -> Driving:
+    """Let frames that remain after others were left out follow each other.
+
+    Sound stays in step if frames are missing at the ends alone, and is left out otherwise.
+    """
+    times, usual = np.array(driving.times), 1 / driving.fps
+    steps = np.diff(times)
+    long = steps > MAX_GAP
+    closed = np.concatenate([[0.0], np.cumsum(np.where(long, usual, steps))])
+    motion = driving.motion
+    if isinstance(motion, Motion):
+        motion = replace(motion, times=closed)
+    driving = replace(driving, motion=motion, times=tuple(closed.tolist()), seconds=float(closed[-1] + usual))
+    if not long.any():
+        return replace(driving, audio_start=driving.audio_start + float(times[0]))
+    if driving.audio_from is None:
+        return driving
+    text = f"{driving.audio_from}: its sound is left out, as frames without a face were skipped; give audio=FILE"
+    return replace(driving, audio_from=None, notices=(*driving.notices, text))
+
+
+def _played(driving: Driving, request: ClipRequest) -> Driving:
+    """Mirror a motion, and change its speed and its sound, as a request asks."""
+    if request.mirror:
+        if not isinstance(driving.motion, Motion):
+            raise OptionError("mirror=True needs a motion, and landmark images are finished; leave out mirror")
+        driving = replace(driving, motion=mirrored(driving.motion))
+    if request.fps is not None:
+        notices = driving.notices
+        if driving.audio_from is not None and request.audio is None:
+            notices += (f"{driving.audio_from}: its sound is left out, as fps={request.fps:g} changes its speed",)
+        driving = replace(driving, fps=request.fps, times=None, seconds=None, audio_from=None, notices=notices)
+    return sounding(driving, request)
+
+
+def sounding(played: Played, request: ClipRequest) -> Played:
+    """Give something that is played the sound that a request names, or none.
+
+    Raises:
+        InputError: the file has no sound.
+    """
+    if request.audio == "none":
+        return replace(played, audio_from=None)
+    if request.audio is not None:
+        media.check_sound(request.audio)
+        return replace(played, audio_from=Path(request.audio), audio_start=0.0)
+    return played
+
+
+def _read_folder(path: Path, request: ClipRequest, limit: int) -> Pictures:
     try:
         files = media.pictures_in(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not files:
         raise InputError(f"{path} holds no pictures; give a folder of landmark images")
-    files = files[:frames]
+    files = files[_numbered(request, len(files), f"the pictures of {path}")]
     _check_length(len(files), str(path), limit)
     return Pictures(files)
 

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback
-from fye_rt.clips.driving import FOLDER_FPS, read_motion
+from fye_rt.clips.driving import FOLDER_FPS, part_of, read_motion, sounding
 from fye_rt.clips.place import pasting, place, small_face
 from fye_rt.clips.prepare import encode, read_picture
 from fye_rt.clips.read_ahead import ReadAhead, closing_source
-from fye_rt.errors import InputError
+from fye_rt.errors import InputError, OptionError
 from fye_rt.landmarks import Drawn, Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.landmarks.mirror import mirrored
 from fye_rt.media.paste import Paste
 from fye_rt.network import PortraitState
 from fye_rt.options import ClipRequest, Options
@@ -40,7 +42,7 @@ class Stream(Playback):
     """
 
     def __init__(self, playback: Playback, times: Iterator[float] | None, pieces: Generator[Image]) -> None:
-        super().__init__(fps=playback.fps, audio_from=playback.audio_from)
+        super().__init__(**asdict(playback))
         self.frame_times, self._pieces = times, pieces
 
     def __iter__(self) -> Generator[Image]:
@@ -178,9 +180,12 @@ def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Ite
     source: Any = request.motion
     times: deque[float] = deque()
     if isinstance(source, Motion):
-        motion = source[: request.frames]
+        motion = part_of(source, request, "the motion")
     elif not isinstance(source, str | os.PathLike):
-        return Playback(fps=FOLDER_FPS), None, islice(source, request.frames)
+        if request.start or request.seconds is not None:
+            raise OptionError("start and seconds need a file or a Motion; leave out what the source itself begins with")
+        moved = (_mirrored(motion, request) for motion in islice(source, request.frames))
+        return sounding(Playback(fps=request.fps or FOLDER_FPS, crf=request.crf), request), None, moved
     else:
         path = Path(source)
         kind = "folder" if path.is_dir() else media.kind_of(path)
@@ -188,28 +193,36 @@ def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Ite
             raise InputError(f"{path} is no video and no motion; a stream needs one")
         if kind == "video":
             return _live_video(path, request, times)
-        motion = read_motion(path, request.frames)
-    frames = (motion[k : k + 1] for k in range(len(motion)))
+        motion = read_motion(request)
+        request = replace(request, mirror=False)  # `read_motion` did that
+    frames = (_mirrored(motion[k : k + 1], request) for k in range(len(motion)))
     timed = _timed(zip(motion.times.tolist(), frames, strict=True), times)
-    return Playback(fps=motion.fps), iter(times.popleft, None), timed
+    playback = sounding(Playback(fps=request.fps or motion.fps, crf=request.crf), request)
+    return playback, None if request.fps else iter(times.popleft, None), timed
+
+
+def _mirrored(motion: Motion | None, request: ClipRequest) -> Motion | None:
+    return mirrored(motion) if motion is not None and request.mirror else motion
 
 
 def _live_video(
     path: Path, request: ClipRequest, times: deque[float]
-) -> tuple[Playback, Iterator[float], Iterator[Motion | None]]:
-    info = media.probe_video(path, max_frames=request.frames)
+) -> tuple[Playback, Iterator[float] | None, Iterator[Motion | None]]:
+    part: dict[str, Any] = {"max_frames": request.frames, "start": request.start, "seconds": request.seconds}
+    info = media.probe_video(path, **part)
     fps = float(info.fps)
     read_times: deque[float] = deque()
 
     def pictures() -> Iterator[tuple[float, Image]]:
-        for time, image in media.read_video(path, max_frames=request.frames, info=info):
+        for time, image in media.read_video(path, **part, info=info):
             read_times.append(time)
             yield time, image
 
-    detected = detect_live(pictures(), fps, find_landmarker(request.landmarker), str(path))
-    playback = Playback(fps=fps, audio_from=path if info.has_audio else None)
-    timed = _timed(((read_times.popleft(), motion) for motion in detected), times)
-    return playback, iter(times.popleft, None), timed
+    detected = detect_live(pictures(), fps, find_landmarker(request.landmarker), str(path), face=request.driving_face)
+    sound = path if info.has_audio and not request.fps else None
+    playback = Playback(fps=request.fps or fps, audio_from=sound, audio_start=float(info.offset), crf=request.crf)
+    timed = _timed(((read_times.popleft(), _mirrored(motion, request)) for motion in detected), times)
+    return sounding(playback, request), None if request.fps else iter(times.popleft, None), timed
 
 
 def _timed(motions: Iterable[tuple[float, Motion | None]], times: deque[float]) -> Iterator[Motion | None]:

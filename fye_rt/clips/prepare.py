@@ -56,7 +56,7 @@ def prepare(
     with timings.stage("read"):
         # before the motion, where landmark detection may take minutes
         picture = read_picture(request)
-        driving = read_once(cache, request.motion, request.frames, request.landmarker, progress, limit)
+        driving = read_once(cache, request, progress, limit)
         size = request.size
         if size is None:
             motion = driving.motion

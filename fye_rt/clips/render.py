@@ -1,10 +1,11 @@
 """Rendering of a clip: from a request to frames with their timing and sound."""
 
 import os
+from dataclasses import replace
 
 from fye_rt import backends
 from fye_rt.clips.cache import ClipCache
-from fye_rt.clips.clip import Playback, Rendering
+from fye_rt.clips.clip import Rendering
 from fye_rt.clips.frames import frames_of
 from fye_rt.clips.place import pasting
 from fye_rt.clips.prepare import prepare
@@ -37,7 +38,7 @@ def render(
             notices += scaled
         times = driving.times[-len(prepared.landmarks) :] if driving.times else None
         return Rendering(
-            Playback(fps=driving.fps, times=times, seconds=driving.seconds, audio_from=driving.audio_from),
+            replace(driving.playback(request.crf), times=times),
             prepared.place.portrait,
             prepared.landmarks,
             notices,

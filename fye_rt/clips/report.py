@@ -6,6 +6,7 @@ from fye_rt.clips.clip import Clip, Rendering
 from fye_rt.machine import environment, peak_memory
 from fye_rt.options import Options
 from fye_rt.stages import Stages
+from fye_rt.version import __version__
 
 
 def describe(
@@ -22,13 +23,16 @@ def describe(
     """
     bundle = animator.bundle
     frames, height, width, _ = clip.landmarks.shape
+    shown = clip.shape if isinstance(clip, Rendering) else clip.frames.shape
     return {
+        "synthetic": f"a picture animated by fye-rt {__version__}",
         "environment": environment(),
         "bundle": {"path": str(bundle.path), "digest": bundle.digest, "precision": bundle.precision},
         "backend": animator.backend,
         "options": options.as_dict(),
         "frames": frames,
         "size": [height, width],
+        "frame_size": list(shown[1:3]),
         "fps": clip.fps,
         "network_evaluations": evaluations,
         "timings": dict(clip.timings),

@@ -19,13 +19,15 @@ from fye_rt.media.checks import check_rgb
 from fye_rt.media.sound import Sound
 from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC
 from fye_rt.media.times import CLOCK, check_time, clock_tick
+from fye_rt.version import __version__
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-QUALITY = {"crf": "17", "bf": "0"}  # visually lossless; no B-frames, so packets come in order of time
+CRF = 17  # visually lossless
+SYNTHETIC = {"comment": f"synthetic: a picture animated by fye-rt {__version__}"}  # metadata of every result
 BT709 = 1  # H.264's number for this colour space; players guess an untagged file's by its size
 
 
@@ -36,7 +38,9 @@ def write_video(
     *,
     times: Iterable[float] | None = None,
     audio_from: str | os.PathLike[str] | None = None,
+    audio_start: float = 0.0,
     seconds: float | None = None,
+    crf: int = CRF,
 ) -> None:
     """Write an mp4 (H.264, yuv420p, index in front); the file appears whole or not at all.
 
@@ -50,6 +54,8 @@ def write_video(
             ends. The track is the default one of those that can be decoded, else the first. It is copied if mp4 takes
             its codec, else encoded as AAC. A file without sound is no error; one whose sound cannot be decoded makes a
             silent clip, with a warning on the logger "fye_rt".
+        audio_start: seconds of that sound to leave out.
+        crf: H.264's constant rate factor, 0 (lossless) to 51 (worst).
         seconds: end of the last frame and the sound; None means the last frame's time + 1 / fps.
 
     Raises:
@@ -57,7 +63,9 @@ def write_video(
         InputError: no frame, a frame of another shape or dtype, too few or falling times, an unreadable `audio_from`.
         OutputError: the file could not be written.
     """
-    with VideoWriter(path, fps, times=times, audio_from=audio_from, seconds=seconds) as video:
+    with VideoWriter(
+        path, fps, times=times, audio_from=audio_from, audio_start=audio_start, seconds=seconds, crf=crf
+    ) as video:
         for image in frames:
             video.add(image)
 
@@ -75,7 +83,9 @@ class VideoWriter:
         *,
         times: Iterable[float] | None = None,
         audio_from: str | os.PathLike[str] | None = None,
+        audio_start: float = 0.0,
         seconds: float | None = None,
+        crf: int = CRF,
     ) -> None:
         self._path = Path(path)
         if self._path.suffix.lower() != ".mp4":
@@ -84,7 +94,9 @@ class VideoWriter:
             raise OptionError(f"fps={fps} is not valid; allowed: 0.1 to 1000")
         self._rate = Fraction(fps).limit_denominator(1001)
         self._times = (float(index / self._rate) for index in count()) if times is None else iter(times)
-        self._audio_from, self._seconds = audio_from, seconds
+        if not 0 <= crf <= 51:
+            raise OptionError(f"crf={crf} is not valid; allowed: 0 to 51")
+        self._audio_from, self._audio_start, self._seconds, self._crf = audio_from, audio_start, seconds, crf
         self._durations: deque[int] = deque()
         self._waiting: tuple[NDArray[np.uint8], int] | None = None  # a frame lasts until the next one
         self._added = 0
@@ -97,11 +109,13 @@ class VideoWriter:
             opened.enter_context(self._ffmpeg_errors())
             options = {"movflags": "+faststart"}
             self._container = opened.enter_context(av.open(str(temporary), "w", format="mp4", options=options))
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options=QUALITY)
+            self._container.metadata.update(SYNTHETIC)
+            options = {"crf": f"{self._crf}", "bf": "0"}  # no B-frames, so packets come in order of time
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = CLOCK
             self._stream.colorspace = self._stream.color_primaries = self._stream.color_trc = BT709
-            self._sound = opened.enter_context(closing(Sound(self._container, self._audio_from)))
+            self._sound = opened.enter_context(closing(Sound(self._container, self._audio_from, self._audio_start)))
             self._opened = opened.pop_all()
         return self
 

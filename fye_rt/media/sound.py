@@ -202,3 +202,13 @@ def _encoded(
         yield from target.encode(None)
 
     return coded()
+
+
+def check_sound(path: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a file has a sound track that can be decoded."""
+    with open_media(check_file(path, ANY)) as source:
+        streams = sound_streams(source)
+        if not streams:
+            raise InputError(f"audio={os.fspath(path)} has no sound; give a file with a sound track, or 'none'")
+        if not any(map(has_decoder, streams)):
+            raise InputError(f"audio={os.fspath(path)} has sound in a codec without a decoder here; convert it to AAC")

@@ -145,7 +145,8 @@ class Evaluator:
         portrait = fit_image(picture, *self._size)
         landmarks = self._landmarks(pair.portrait.landmarks, picture, portrait)
         landmarker = self._settings.tools.landmarker
-        driving = read_motion(pair.motion.path, self._settings.frames, landmarker, cache=self._cache)
+        request = ClipRequest(portrait="", motion=pair.motion.path, frames=self._settings.frames, landmarker=landmarker)
+        driving = read_motion(request, cache=self._cache)
         return Seen(portrait=portrait, portrait_landmarks=landmarks, driving=driving)
 
     def _landmarks(self, file: File | None, picture: Image, portrait: Image) -> Motion:

@@ -52,7 +52,9 @@ def detected(motion: Motion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Stands in for MediaPipe on videos: the recorded motion at the video's times; keeps the pictures it was shown."""
     seen: Seen = []
 
-    def detect(frames: Any, fps: float, landmarker: Path, progress: Progress, total: int, source: str) -> Motion:
+    def detect(
+        frames: Any, fps: float, landmarker: Path, progress: Progress, total: int, source: str, **how: Any
+    ) -> Motion:
         times, pictures = zip(*frames, strict=True)
         seen.extend(pictures)
         size = (pictures[0].shape[0], pictures[0].shape[1])
@@ -275,7 +277,7 @@ def test_a_video_drives_under_any_name(
     file = (tmp_path / "driving.mp4").rename(tmp_path / name)
     clip = animator.animate(asked(file, size=SIZE, portrait_landmarks=portrait))
     assert len(clip) == len(detected) == 4
-    overlay.write_overlay(tmp_path / "overlay.mp4", file, driving.read_motion(file))
+    overlay.write_overlay(tmp_path / "overlay.mp4", file, driving.read_motion(asked(file)))
     assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
 
 
@@ -286,7 +288,7 @@ def test_a_picture_drives_under_any_name(
     monkeypatch.setattr(driving, "detect_image", lambda image, landmarker, source: motion[:1])
     monkeypatch.setattr(driving, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
     PIL.Image.fromarray(IMAGE).save(tmp_path / name, form)
-    assert len(driving.read_motion(tmp_path / name)) == 1
+    assert len(driving.read_motion(asked(tmp_path / name))) == 1
     overlay.write_overlay(tmp_path / "overlay.png", tmp_path / name, motion[:1])
     assert media.read_image(tmp_path / "overlay.png").shape == IMAGE.shape
     with pytest.raises(InputError, match="no video and no motion"):
@@ -296,7 +298,7 @@ def test_a_picture_drives_under_any_name(
 def test_a_heic_photograph_as_a_motion_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
     with pytest.raises(InputError, match="is a HEIC image, which cannot be read here; save it as PNG or JPEG"):
-        driving.read_motion(tmp_path / "a.heic", landmarker=Path(__file__))
+        driving.read_motion(asked(tmp_path / "a.heic", landmarker=Path(__file__)))
 
 
 def test_a_cut_in_a_motion_is_a_notice(animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path) -> None:
