@@ -24,8 +24,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
     Args:
         settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
             windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
-            with `evaluations`. `size` may be "HxW", faces may be "N", and `forecast` and `crop` an object of the fields of `Forecast` and
-            `Crop`.
+            with `evaluations`. `size` may be "HxW", faces "N", and `forecast` and `crop` an object of the fields of
+            `Forecast` and `Crop`.
 
     Raises:
         OptionError: an unknown setting, or a value outside its range.
