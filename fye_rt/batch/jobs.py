@@ -27,7 +27,7 @@ _BYTES = 200  # of them; a file's name has 255 at most
 _PART = 40  # letters, and _PART_BYTES, of a portrait's or motion's name in that of their clip
 _PART_BYTES = 90
 
-_PATHS = ("portrait", "motion", "portrait_landmarks")
+_PATHS = ("portrait", "motion", "portrait_landmarks", "audio")
 _SHARED = ("compute", "landmarker")  # by all jobs: that of the command
 FIELDS = (*(name for name in SETTINGS if name not in _SHARED), "name")
 
@@ -119,8 +119,9 @@ def _parse(
             raise InputError("it is not a JSON object")
         if unknown := [key for key in fields if key not in FIELDS]:
             raise InputError(f"{', '.join(map(repr, unknown))} is not known; a job has {', '.join(FIELDS)}")
-        paths = {key: _path(fields, key, folder) for key in _PATHS}
-        portrait, motion = paths["portrait"], paths["motion"]
+        paths = {key: _path(fields, key, folder) for key in _PATHS if (key, fields.get(key)) != ("audio", "none")}
+        paths = {key: path for key, path in paths.items() if path is not None}
+        portrait, motion = paths.get("portrait"), paths.get("motion")
         if portrait is None or motion is None:
             raise InputError(f"{'portrait' if portrait is None else 'motion'} is missing")
         name = _name(fields, line, portrait, motion, names)

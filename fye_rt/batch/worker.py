@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fye_rt.clips import write
 from fye_rt.clips.cache import ClipCache
 from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
 from fye_rt.files import atomic_file, followed
+from fye_rt.options import ClipRequest
 from fye_rt.timings import Evaluations
 from fye_rt.version import __version__
 
@@ -77,7 +78,7 @@ class ClipWorker:
         self._animator.close()
 
     def _path(self, job: Job) -> Path:
-        return self._folder / f"{job.name}.mp4"
+        return self._folder / f"{job.name}.{'webm' if job.request.crop.alpha else 'mp4'}"
 
     def _make(self, job: Job, record: Record, start: float) -> Record:
         evaluations = Evaluations()
@@ -85,7 +86,7 @@ class ClipWorker:
         path = self._path(job)
         with atomic_file(path) as hidden:
             write.write_clip(rendering, hidden, None, None)
-            frames, height, width, _ = rendering.landmarks.shape
+            frames, height, width, _ = rendering.shape
             record = record | {
                 "status": "done",
                 "error": None,
@@ -107,20 +108,29 @@ class ClipWorker:
         return record
 
 
+# fields of a request that a clip depends on, beside its files and what it composes
+_APART = {"portrait", "motion", "portrait_landmarks", "landmarker", "audio", "options", "control", "crop"}
+_KEYED = [field.name for field in fields(ClipRequest) if field.name not in _APART]
+
+
 def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
     """Compute the SHA-256 of the input files and settings of a job's clip; raises InputError if a file is missing."""
     request = job.request
-    sources = (request.portrait, request.motion, request.portrait_landmarks)
+    sources = (request.portrait, request.motion, request.portrait_landmarks, request.audio)
     facts = {
         "fye_rt": __version__,
         "bundle": bundle,
         "engine": [engine.backend, engine.compute],
-        "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
+        "inputs": [_content(Path(source)) if _is_file(source) else source for source in sources],
         "options": request.options.as_dict(),
-        "frames": request.frames,
-        "size": request.size,
+        "crop": request.crop.as_dict(),
+        **{name: getattr(request, name) for name in _KEYED},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_file(source: object) -> bool:
+    return isinstance(source, str | os.PathLike) and source != "none"  # as `audio` may be
 
 
 def sha256(path: Path) -> str:

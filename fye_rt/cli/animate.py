@@ -22,7 +22,10 @@ def animate(
             metavar="MOTION", help="Driving video, motion .npz, folder of landmark images, or template .npy."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.mp4", help="Video file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT.mp4", help="Video to write; with --alpha .webm or a folder."),
+    ],
     settings: dict[str, Any],
     bundle: BundleFolder = None,
     backend: Backend = "auto",
@@ -59,9 +62,9 @@ def animate(
     if resume is not None and request.options.windows != "progressive":
         windows = request.options.windows
         raise OptionError(f"--resume keeps the finished intervals of a long clip; leave out --windows {windows}")
-    comparison = output.with_stem(f"{output.stem}_compare") if compare else None
+    comparison = output.with_name(f"{output.stem}_compare.mp4") if compare else None
     for path, suffixes in (
-        (output, (".mp4",)),
+        (output, (".webm", "") if request.crop.alpha else (".mp4",)),
         (comparison, (".mp4",)),
         (contact_sheet, tuple(media.images.WRITABLE)),
         (json, (".json",)),

@@ -36,6 +36,6 @@ def model_notes(bundle: "Bundle") -> list[str]:
 
 def say_written(what: Path | str, clip: "Clip | Rendering") -> None:
     """Print what was made and how long it took."""
-    frames, height, width, _ = clip.landmarks.shape
+    frames, height, width, _ = clip.shape
     seconds = sum(clip.timings.values())
     terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

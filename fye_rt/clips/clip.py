@@ -36,12 +36,16 @@ class Playback:
     audio_start: float = 0.0
     crf: int = media.CRF
 
-    def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.VideoWriter:
-        """Open an mp4 for as many frames as the clip has, of any size, with the driving video's frame times and sound.
+    def writer(self, path: str | os.PathLike[str], times: Iterable[float] | None = None) -> media.FrameWriter:
+        """Open a video for as many frames as the clip has, of any size, with the driving video's frame times and sound.
+
+        A path without a suffix becomes a folder of PNGs.
 
         `times` replaces the clip's own times, for clips whose times are known only when the frames come.
         """
         times = self.times if times is None else times
+        if not Path(path).suffix:
+            return media.PictureSequence(path)
         return media.VideoWriter(
             path,
             self.fps,
@@ -73,6 +77,11 @@ class Clip(Playback):
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all frames."""
+        return self.frames.shape
 
     def save(self, path: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Write an mp4 with the driving video's frame times and sound; the file appears whole or not at all.

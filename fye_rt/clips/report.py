@@ -23,7 +23,6 @@ def describe(
     """
     bundle = animator.bundle
     frames, height, width, _ = clip.landmarks.shape
-    shown = clip.shape if isinstance(clip, Rendering) else clip.frames.shape
     return {
         "synthetic": f"a picture animated by fye-rt {__version__}",
         "environment": environment(),
@@ -32,7 +31,7 @@ def describe(
         "options": options.as_dict(),
         "frames": frames,
         "size": [height, width],
-        "frame_size": list(shown[1:3]),
+        "frame_size": list(clip.shape[1:3]),
         "fps": clip.fps,
         "network_evaluations": evaluations,
         "timings": dict(clip.timings),

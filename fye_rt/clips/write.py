@@ -32,7 +32,8 @@ def check_output(path: Path, suffixes: Sequence[str], sources: Sequence[Path] = 
         OutputError: its folder is missing or read-only, or the path is itself a folder.
     """
     if path.suffix.lower() not in suffixes:
-        raise OptionError(f"cannot write {path}: its name must end in {' or '.join(suffixes)}")
+        ending = " or ".join(suffix or "no suffix, for a folder of PNGs" for suffix in suffixes)
+        raise OptionError(f"cannot write {path}: its name must end in {ending}")
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     folder = followed(path).parent
@@ -103,10 +104,10 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
 class _Comparison:
     """A second mp4 that may fail without costing the first, `result`, which is finished before it."""
 
-    def __init__(self, writer: media.VideoWriter, result: Path) -> None:
+    def __init__(self, writer: media.FrameWriter, result: Path) -> None:
         self._writer, self._result = writer, result
         self._opened = ExitStack()
-        self._video: media.VideoWriter | None = None
+        self._video: media.FrameWriter | None = None
 
     def __enter__(self) -> Self:
         with extra(self._result):

@@ -7,7 +7,6 @@ eighth of the longer side, and places its crop inexactly up to a fifth; it takes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_box
 from fye_rt.landmarks.region import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
 from fye_rt.media.opencv import load_cv2
 
-FaceChoice = Literal["largest", "left", "right", "center"] | int
+FaceChoice = str | int  # a word of `fye_rt.options.FACES`, or a number
 FACE_CHOICES = ("largest", "left", "right", "center")
 
 SMALLEST_PIXELS = 24  # error 0.017 of the face, and jitter 0.007; at 16 pixels, 0.028 and 0.009

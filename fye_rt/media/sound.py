@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})  # codecs that players expect in an mp4
+# codecs that players expect in a container
+COPIED = {"mp4": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"}), "webm": frozenset({"opus"})}
 TRIED = 256  # packets of a track, one of which must decode; five seconds of AAC at 48 kHz
 ANY = Limits(min_side=1, max_file=sys.maxsize)
 LEAD = 1  # second of sound that is read before the place that is searched, for the decoder
@@ -64,7 +65,7 @@ class Sound:
         path = check_file(path, ANY)  # no limit: it is read only until the clip ends
         self._source = open_media(path)
         for stream in sound_streams(self._source):
-            decodes, fits = _try(path, stream.index) if has_decoder(stream) else (False, False)
+            decodes, fits = _try(path, stream.index, output.format.name) if has_decoder(stream) else (False, False)
             if decodes:
                 break
             tag = codec_tag(self._source, stream)
@@ -113,8 +114,8 @@ class Sound:
             self._source.close()
 
 
-def _try(path: Path, index: int) -> tuple[bool, bool]:
-    """Return whether any of a sound track's first packets decodes, and whether mp4 takes it unchanged."""
+def _try(path: Path, index: int, container: str) -> tuple[bool, bool]:
+    """Return whether any of a sound track's first packets decodes, and whether a container takes it unchanged."""
     import av
 
     with open_media(path) as source:
@@ -126,19 +127,19 @@ def _try(path: Path, index: int) -> tuple[bool, bool]:
                 if packet is None:
                     break
                 if packet.decode():
-                    copied = stream.codec_context.codec.canonical_name in COPIED
-                    return True, copied and _fits(stream, bytes(packet))
+                    copied = stream.codec_context.codec.canonical_name in COPIED[container]
+                    return True, copied and _fits(stream, container, bytes(packet))
             except (av.FFmpegError, ValueError):  # a failed read ends `packets`, a failed decode does not
                 continue
     return False, False
 
 
-def _fits(stream: Any, *packets: bytes) -> bool:
-    """Return whether an mp4 of these packets can be finished, which is when damage to a track's header shows."""
+def _fits(stream: Any, container: str, *packets: bytes) -> bool:
+    """Return whether a file of these packets can be finished, which is when damage to a track's header shows."""
     import av
 
     try:
-        with av.open(io.BytesIO(), "w", format="mp4") as trial:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
             target = trial.add_stream_from_template(stream)
             for index, data in enumerate(packets):
                 packet = av.Packet(data)
@@ -177,7 +178,7 @@ def _copied(
         if packet.pts + (packet.duration or 0) >= 0 and (last is None or packet.pts > last):
             if parsed:
                 first = first or bytes(packet)
-                if not _fits(stream, first, bytes(packet)):
+                if not _fits(stream, "mp4", first, bytes(packet)):  # WebM takes none of these
                     raise ValueError("a packet without its header")
             last = packet.pts
             packet.stream = target
@@ -187,9 +188,11 @@ def _copied(
 def _encoded(
     packets: "Iterator[Packet[AudioStream]]", stream: "AudioStream", output: "OutputContainer", start: Fraction
 ) -> "Iterator[Packet[Any]]":
-    rate = stream.rate if stream.rate in AAC_RATES else 48000
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-    target = output.add_stream("aac", rate=rate, layout=layout)
+    if output.format.name == "webm":
+        target: AudioStream = output.add_stream("libopus", rate=48000, layout=layout)
+    else:
+        target = output.add_stream("aac", rate=stream.rate if stream.rate in AAC_RATES else 48000, layout=layout)
 
     def coded() -> "Iterator[Packet[Any]]":
         for frame in (frame for packet in packets for frame in packet.decode()):

@@ -23,7 +23,7 @@ from fye_rt.clips.driving import read_motion
 from fye_rt.errors import FyeError, InputError, OptionError, memory_for
 from fye_rt.landmarks import Motion, detect_frames, detect_image, find_landmarker
 from fye_rt.media.pixels import fit_image
-from fye_rt.options import ClipRequest, Options
+from fye_rt.options import ClipRequest, Crop, Options
 from fye_rt.timings import Evaluations, Timings
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Evaluator:
             portrait=seen.portrait,
             motion=seen.driving,
             options=self._settings.options,
+            crop=Crop(area="none"),  # metrics compare whole pictures
             size=self._size,
             portrait_landmarks=seen.portrait_landmarks,
         )
