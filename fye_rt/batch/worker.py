@@ -121,16 +121,12 @@ def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
         "fye_rt": __version__,
         "bundle": bundle,
         "engine": [engine.backend, engine.compute],
-        "inputs": [_content(Path(source)) if _is_file(source) else source for source in sources],
+        "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
         "options": request.options.as_dict(),
         "crop": request.crop.as_dict(),
         **{name: getattr(request, name) for name in _KEYED},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _is_file(source: object) -> bool:
-    return isinstance(source, str | os.PathLike) and source != "none"  # as `audio` may be
 
 
 def sha256(path: Path) -> str:
@@ -149,6 +145,8 @@ def _sha256(path: Path, size: int, changed: int, node: int) -> str:
 
 def _content(path: Path) -> Any:
     """Return the SHA-256 of a file, or the names and SHA-256 of the files in a folder."""
+    if str(path) == "none":  # no file, but silence
+        return None
     if path.is_dir():
         return [[file.name, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()]
     return sha256(path)

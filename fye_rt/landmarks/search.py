@@ -55,7 +55,7 @@ def choose_face(points: Sequence[Array], face: FaceChoice, size: tuple[int, int]
             return order[-1]
         case "center":
             return min(range(len(boxes)), key=lambda k: math.dist(centres[k], (size[1] / 2, size[0] / 2)))
-    if not 1 <= face <= len(boxes):
+    if not isinstance(face, int) or not 1 <= face <= len(boxes):
         raise InputError(no_such_face(face, len(boxes), source))
     return order[face - 1]
 

@@ -13,7 +13,7 @@ _OPAQUE = 256  # a mask's weight of a pixel that is the frame's alone
 _SAMPLES = 4096  # pixels of which a mean colour is taken
 _AROUND = 5  # pixels, around which a change is averaged
 # share of the picture's detail, in 255ths, by change in levels: all of it up to 4, nothing from 24 on
-_KEPT = (255 * np.interp(np.arange(256), (4, 24), (1, 0))).round().astype(np.uint8)
+_KEPT = (255 * np.interp(np.arange(256), (4, 24), (1, 0))).round().astype(np.int16)
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -145,8 +145,10 @@ class Paste:
         cv2 = load_cv2()
         placed: Pixels = self._placed(frame, cv2.INTER_CUBIC).astype(np.uint8, copy=False)
         if self._detail is not None:
-            change = cv2.blur(cv2.absdiff(placed, self._portrait), (_AROUND, _AROUND))
-            kept = cv2.multiply(self._detail, cv2.LUT(change, _KEPT), scale=1 / 255, dtype=cv2.CV_16S)
+            channels = cv2.split(cv2.absdiff(placed, self._portrait))
+            change = cv2.blur(cv2.max(channels[0], cv2.max(channels[1], channels[2])), (_AROUND, _AROUND))
+            share = cv2.LUT(change, _KEPT)
+            kept = cv2.multiply(self._detail, cv2.merge([share] * 3), scale=1 / 255, dtype=cv2.CV_16S)
             placed = cv2.add(placed, kept, dtype=cv2.CV_8U)
         difference: NDArray[np.int16] = cv2.subtract(placed, under, dtype=cv2.CV_16S)
         if self._edge is not None and self._color is not None:
