@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
-from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC, FULL_CHROMA, time_base
+from fye_rt.media.hdr import TRANSFERS, to_sdr
+from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC, BT709, BT2020, FULL_CHROMA, time_base
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
 SQUARE = Fraction(1, 100)  # pixels within 1 % of square are taken as square: scaling would only blur
+HD_WIDTH, SD_HEIGHT = 1280, 576  # pixels: where players expect another matrix if none is stated
+UNSPECIFIED = 2  # in H.273
+STATED_MATRICES = frozenset({1, 4, 5, 6, 7, 9, 10})  # by their numbers in H.273; FFmpeg's scaler knows these
 WIDEST = 4  # a larger ratio of a pixel's sides is ignored; television has 0.75 to 2.2
 
 logger = logging.getLogger("fye_rt")
@@ -115,16 +119,33 @@ def displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return (2 * round(width * aspect / 2), height) if aspect > 1 else (width, 2 * round(height / aspect / 2))
 
 
+def hdr_transfer(frame: "VideoFrame") -> str | None:
+    """Return "PQ" or "HLG" for a frame in HDR, else None."""
+    return TRANSFERS.get(int(frame.color_trc))
+
+
 def to_rgb(frame: "VideoFrame", aspect: Fraction) -> NDArray[np.uint8]:
-    """Convert a frame to RGB in square pixels, uint8 (H, W, 3); transparent pixels are laid over white."""
+    """Convert a frame to RGB in square pixels, uint8 (H, W, 3); transparent pixels are laid over white, HDR is mapped.
+
+    YCbCr without a stated matrix has, as in players, that of BT.2020 in HDR, BT.709 in HD, and BT.601 otherwise.
+    """
     width, height = displayed(frame.width, frame.height, aspect)
     # FFmpeg's fast path is one level too dark and doubles chroma pixels
     accurate = BICUBIC | ACCURATE_ROUNDING | FULL_CHROMA
+    transfer, primaries = hdr_transfer(frame), int(frame.color_primaries)
+    frame.color_trc = frame.color_primaries = UNSPECIFIED  # PyAV 17 refuses some that its scaler would not convert
+    matrix = None
+    if frame.colorspace not in STATED_MATRICES and not frame.format.is_rgb:
+        is_hd = frame.width >= HD_WIDTH or frame.height > SD_HEIGHT
+        matrix = BT2020 if transfer else BT709 if is_hd else None  # BT.601 is FFmpeg's default
     transparent = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
-    form = "rgba" if transparent else "rgb24"
-    image = frame.to_ndarray(format=form, width=width, height=height, interpolation=accurate).astype(
-        np.uint8, copy=False
+    form = "rgb48le" if transfer else "rgba" if transparent else "rgb24"
+    image: NDArray[Any] = frame.to_ndarray(
+        format=form, width=width, height=height, src_colorspace=matrix, dst_colorspace=matrix, interpolation=accurate
     )
+    if transfer:
+        return to_sdr(image.astype(np.uint16, copy=False), transfer, primaries)
+    image = image.astype(np.uint8, copy=False)
     return over_white(image) if transparent else image
 
 

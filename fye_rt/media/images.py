@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fye_rt.errors import InputError, OptionError, OutOfMemoryError
 from fye_rt.files import atomic_file
 from fye_rt.media.checks import LIMITS, Limits, check_file, check_rgb, check_size
-from fye_rt.media.kinds import named, readable_pictures
+from fye_rt.media.kinds import formats_for, named, readable_pictures
 from fye_rt.media.profiles import Colours
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def opened_image(path: str | os.PathLike[str], limits: Limits) -> Iterator["Imag
     path = check_file(path, limits)
     with _Stored(io.FileIO(path)) as file:
         try:
-            image: Image.Image = Image.open(file, formats=readable_pictures())
+            image: Image.Image = Image.open(file, formats=formats_for(path))
         except UnidentifiedImageError as error:
             raise InputError(_refusal(path)) from error
         except Image.DecompressionBombError as error:
@@ -167,6 +167,11 @@ def _refusal(path: Path) -> str:
         return f"{path} holds numbers ({name}), not an image; give one of {', '.join(formats)}"
     if name == "AVIF" and name not in formats:
         return f"{path} is an AVIF image, which this Pillow cannot read; save it as PNG or JPEG, or install Pillow 11.3"
+    if name == "HEIC" and "HEIF" in formats:
+        return f"{path} is a HEIC image, which is damaged; save it as PNG or JPEG"
+    if name == "HEIC":
+        remedy = "save it as PNG or JPEG, or run: pip install 'fye-rt[heif]'"
+        return f"{path} is a HEIC image, which cannot be read here; {remedy}"
     if name and name not in formats:
         return f"{path} is a {name} image, which cannot be read here; save it as PNG or JPEG"
     return f"{path} is not an image that can be read; give one of {', '.join(formats)}"

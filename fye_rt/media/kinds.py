@@ -31,12 +31,13 @@ _VIDEOS = {b"\x1a\x45\xdf\xa3": "Matroska", b"FLV\x01": "Flash", b"OggS": "Ogg",
 
 
 def readable_pictures() -> tuple[str, ...]:
-    """Return the picture formats that this installation reads, by Pillow's names; Pillow may lack WebP or AVIF."""
-    from PIL import Image, features
+    """Return the picture formats that this installation reads, by Pillow's names; it may lack WebP, AVIF or HEIF."""
+    return (*_built_in(), "HEIF") if _register_heif() else _built_in()
 
-    Image.init()
-    known = (name for name in _PICTURES if name in Image.OPEN)
-    return tuple(name for name in known if name not in _OPTIONAL or features.check(_OPTIONAL[name]))
+
+def formats_for(path: Path) -> tuple[str, ...]:
+    """Return the formats to try for a file; the plugin for HEIF is imported for files alone that begin like one."""
+    return readable_pictures() if (named(_head(path)) or ("",))[0] == "HEIC" else _built_in()
 
 
 def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
@@ -135,7 +136,7 @@ def _picture(path: Path) -> Literal["picture", "video"] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes, which reading refuses
-            image = Image.open(path, formats=readable_pictures())
+            image = Image.open(path, formats=formats_for(path))
         with image:
             animated = image.format in _ANIMATED and getattr(image, "is_animated", False)
     except UnidentifiedImageError:
@@ -143,3 +144,21 @@ def _picture(path: Path) -> Literal["picture", "video"] | None:
     except Exception:  # a damaged or huge picture, which reading refuses
         return "picture"
     return "video" if animated else "picture"
+
+
+def _built_in() -> tuple[str, ...]:
+    from PIL import Image, features
+
+    Image.init()
+    known = (name for name in _PICTURES if name in Image.OPEN)
+    return tuple(name for name in known if name not in _OPTIONAL or features.check(_OPTIONAL[name]))
+
+
+def _register_heif() -> bool:
+    """Add HEIF to Pillow's formats; return whether the plugin is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    return True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import InputError, OutOfMemoryError, lacking
+from fye_rt.media.animations import is_animation
 from fye_rt.media.checks import Limits, check_file
 from fye_rt.media.streams import (
     codec_tag,
@@ -63,6 +64,8 @@ class Sound:
         if path is None:
             return
         path = check_file(path, ANY)  # no limit: it is read only until the clip ends
+        if is_animation(path, ANY):
+            return
         self._source = open_media(path)
         for stream in sound_streams(self._source):
             decodes, fits = _try(path, stream.index, output.format.name) if has_decoder(stream) else (False, False)

@@ -22,6 +22,7 @@ SEARCHABLE = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "avi", "flv
 
 # flags of FFmpeg's scaler; PyAV before 18 takes their numbers and has no names for the last two
 BICUBIC, ACCURATE_ROUNDING, FULL_CHROMA = 0x4, 0x40000, 0x2000
+BT709, BT2020 = 1, 9  # its numbers of matrices
 
 
 def open_media(path: Path) -> "InputContainer":

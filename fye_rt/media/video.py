@@ -18,7 +18,17 @@ from fye_rt.errors import InputError, lacking
 from fye_rt.media import times
 from fye_rt.media.animations import is_animation, probe_animation, read_animation
 from fye_rt.media.checks import LIMITS, Limits, check_file
-from fye_rt.media.frames import believed, converting, degrees, deinterlaced, display_matrix, displayed, to_rgb, turn
+from fye_rt.media.frames import (
+    believed,
+    converting,
+    degrees,
+    deinterlaced,
+    display_matrix,
+    displayed,
+    hdr_transfer,
+    to_rgb,
+    turn,
+)
 from fye_rt.media.info import Part, VideoInfo, check_length, empty_part
 from fye_rt.media.packets import read_packets
 from fye_rt.media.streams import open_media, packets_at, picture_stream, time_base
@@ -69,7 +79,7 @@ def probe_video(
     mended = None
     if not packets.plain or first.interlaced_frame or _time(first) != origin * packets.tick:
         stated, duration, whole = _decode_times(path, limits, part)
-        ticks = mended = times.mended(stated)
+        ticks = mended = _from_shown(times.mended(stated), stated[0][0])
         origin, end = ticks[0], ticks[-1] + duration
     begin, behind = part.select([(tick - origin) * packets.tick for tick in ticks])
     if begin == behind:
@@ -114,7 +124,8 @@ def read_video(
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Decode a video, or a part of it, into frames as a player shows them: rotated, deinterlaced, with square pixels.
 
-    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames. Decoding begins at the
+    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames, and of HDR, which
+    is mapped to SDR. Decoding begins at the
     key frame before the part if the container can be searched and states the times of its frames.
 
     Args:
@@ -146,6 +157,12 @@ def _length(path: Path, limits: Limits) -> float:
         return probe_animation(path, replace(limits, max_frames=sys.maxsize, max_seconds=math.inf), Part()).seconds
     packets = read_packets(path, limits, Part(Fraction(times.MAX_TIME)))
     return float((max(packets.end, packets.ticks[-1]) - packets.origin) * packets.tick)
+
+
+def _from_shown(ticks: list[int], shown: int | None) -> list[int]:
+    """Let ticks that are a decoder's, which holds frames back, begin when the first frame is shown."""
+    late = 0 if shown is None else max(ticks[0] - shown, 0)
+    return [tick - late for tick in ticks]
 
 
 def _decode_times(path: Path, limits: Limits, part: Part) -> tuple[list[times.Stated], int, bool]:
@@ -186,7 +203,10 @@ def _read(
     stop = None if max_frames is None else info.skipped + max_frames
     frames = deinterlaced(islice(_part(path, limits, info), stop), path)
     time, tick = Fraction(0), -1
+    transfer = None
     for index, frame in enumerate(islice(frames, info.skipped, None)):
+        if transfer is None and (transfer := hdr_transfer(frame)):
+            logger.warning("%s is HDR (%s); its colours are mapped to SDR", path, transfer)
         with converting(path, index):
             image = turn(to_rgb(frame, info.pixel_aspect), display_matrix(frame))
         if image.shape != (info.height, info.width, 3):

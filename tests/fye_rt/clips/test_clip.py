@@ -297,7 +297,7 @@ def test_a_picture_drives_under_any_name(
 
 def test_a_heic_photograph_as_a_motion_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
-    with pytest.raises(InputError, match="is a HEIC image, which cannot be read here; save it as PNG or JPEG"):
+    with pytest.raises(InputError, match=r"is a HEIC image, .*; save it as PNG or JPEG"):
         driving.read_motion(asked(tmp_path / "a.heic", landmarker=Path(__file__)))
 
 

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -120,6 +122,25 @@ def test_a_picture_of_another_format_is_named_with_what_to_do(form: str, name: s
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / name} is a {form.partition(' (')[0]} image")
     assert "save it as PNG or JPEG" in message and "\n" not in message
+
+
+def test_the_message_about_heic_names_the_plugin_that_is_missing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(UNREADABLE["HEIC"])
+    assert "HEIF" not in readable_pictures()
+    with pytest.raises(InputError) as caught:
+        media.read_image(tmp_path / "a.heic")
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.heic'} is a HEIC image, which cannot be read here; save it as PNG or JPEG, or run: "
+        "pip install 'fye-rt[heif]'"
+    )
+
+
+def test_the_plugin_for_heic_is_not_imported_for_other_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    code = "import sys; from fye_rt import media; media.kind_of(sys.argv[1]); media.read_image(sys.argv[1]); "
+    code += "assert 'pillow_heif' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True)
 
 
 def test_only_formats_of_this_installation_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
