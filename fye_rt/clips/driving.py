@@ -19,6 +19,7 @@ from fye_rt.landmarks import (
     detect_frames,
     detect_image,
     find_landmarker,
+    load_points,
     load_template,
 )
 from fye_rt.options import MotionSource
@@ -98,6 +99,8 @@ def _read(
             return _from_file(Motion.load(path)[:frames], str(path), limit)
         case "template":
             return _from_file(load_template(path)[:frames], str(path), limit)
+        case "points":
+            return _from_motion(load_points(path, landmarker=landmarker), str(path), limit)
         case "picture":
             motion = detect_image(media.read_image(path), find_landmarker(landmarker), str(path))
             return _from_motion(motion, str(path), limit)

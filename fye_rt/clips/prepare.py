@@ -13,7 +13,16 @@ from fye_rt.clips.driving import Driving, read_once
 from fye_rt.clips.resume import digest
 from fye_rt.errors import FaceNotFoundError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
-from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_template, retarget
+from fye_rt.landmarks import (
+    Drawn,
+    LandmarkImages,
+    Motion,
+    detect_image,
+    find_landmarker,
+    load_points,
+    load_template,
+    retarget,
+)
 from fye_rt.landmarks.gaps import SMALLEST_FACE
 from fye_rt.network import PortraitState
 from fye_rt.options import ClipRequest, check_sides
@@ -22,6 +31,8 @@ from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress
 
 SMALL_FACE = 0.2  # of the clip's shorter side; in a clip of 192 that is a face of 38 pixels, 5 latents wide
+
+LANDMARKS_BY_HAND = "give its portrait_landmarks, for instance points set by hand in a JSON or CSV file"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,10 +116,10 @@ def _landmarks(
         return motion, ()
     size = (portrait.shape[0], portrait.shape[1])
     try:
-        portrait_points = portrait_landmarks(request, detect)
+        portrait_points = portrait_landmarks(request, detect, size)
     except FaceNotFoundError as error:
         if not reference:
-            raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
+            raise FaceNotFoundError(f"{error}, or {LANDMARKS_BY_HAND}") from error
         # the reference implementation exchanges width and height here; for square clips this is the same
         unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
@@ -138,11 +149,23 @@ def detect_portrait(portrait: Image, request: ClipRequest, picture: Image) -> Mo
         raise FaceNotFoundError(f"{error}{whole}") from error
 
 
-def portrait_landmarks(request: ClipRequest, detect: Callable[[], Motion]) -> Motion:
-    """Return the portrait's landmarks: those of the request, or else the result of `detect`."""
+def portrait_landmarks(
+    request: ClipRequest, detect: Callable[[], Motion], size: tuple[int, int] | None = None
+) -> Motion:
+    """Return the portrait's landmarks: those of the request, or else the result of `detect`.
+
+    `size` is the height and width into which the portrait is fitted; None: the request's, or those of the portrait.
+    """
     source = request.portrait_landmarks
     if source is None:
         return detect()
     if isinstance(source, Motion):
         return source
-    return load_template(source) if media.kind_of(source) == "template" else Motion.load(source)
+    match media.kind_of(source):
+        case "points":  # in pixels of the picture as it is
+            height, width, _ = read_picture(request).shape
+            return load_points(source, (height, width), request.landmarker, size or request.size)
+        case "template":
+            return load_template(source)
+        case _:
+            return Motion.load(source)

@@ -15,6 +15,7 @@ from fye_rt.landmarks.detect import (
 from fye_rt.landmarks.draw import draw, landmark_images, overlay
 from fye_rt.landmarks.images import Drawn, LandmarkImages, Pictures, face_region, movement
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
+from fye_rt.landmarks.points import is_points_file, load_points
 from fye_rt.landmarks.retarget import Retargeter, retarget
 from fye_rt.landmarks.template import load_template
 
@@ -34,7 +35,9 @@ __all__ = [
     "draw",
     "face_region",
     "find_landmarker",
+    "is_points_file",
     "landmark_images",
+    "load_points",
     "load_template",
     "movement",
     "overlay",
