@@ -13,7 +13,8 @@ from fye_rt.landmarks import Motion, overlay
 from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.points_file import NamedPoints
 
-FIT_SIDE = 1280  # pixels of the longer side of a fit's overlay, at least: smaller pictures have no room for names
+FIT_SIDE = 1280  # pixels of the longer side of a fit's overlay, enough for names beside points
+SURROUNDINGS = 0.25  # of the face, on each side of it
 LETTERS = 14  # pixels, height of the names
 MESH, POINT, EDGE = (120, 200, 255), (255, 230, 0), (0, 0, 0)
 
@@ -38,24 +39,30 @@ def write_overlay(path: Path, source: Path, motion: Motion) -> None:
 def write_fit(path: Path, picture: Image, motion: Motion, named: NamedPoints, triangles: NDArray[np.int64]) -> None:
     """Draw the mesh that was fitted to named points, the features that the model sees, and the points' names.
 
+    The picture is cropped to the face and its surroundings, and enlarged.
+
     Raises:
         OutputError: `path` could not be written.
     """
     from PIL import Image as Pictures
     from PIL import ImageDraw, ImageFont
 
-    scale = max(1.0, FIT_SIDE / max(picture.shape[:2]))
-    height, width = round(picture.shape[0] * scale), round(picture.shape[1] * scale)
-    enlarged = np.array(Pictures.fromarray(picture).resize((width, height), Pictures.Resampling.BICUBIC))
-    pixels = motion.points[0, :, :2] * (width, height)
+    pixels = motion.points[0, :, :2] * picture.shape[1::-1]
+    size = np.ptp(pixels, axis=0)
+    low = np.floor(np.maximum(pixels.min(axis=0) - SURROUNDINGS * size, 0.0)).astype(int)
+    high = np.ceil(np.minimum(pixels.max(axis=0) + SURROUNDINGS * size, picture.shape[1::-1])).astype(int)
+    scale = FIT_SIDE / float((high - low).max())
+    width, height = np.maximum(np.round((high - low) * scale), 1).astype(int).tolist()
+    face = Pictures.fromarray(picture[low[1] : high[1], low[0] : high[0]])
+    enlarged = np.array(face.resize((width, height), Pictures.Resampling.BICUBIC))
+    pixels = (pixels - low) * scale
     cv2 = load_cv2()
     lines = enlarged.copy()
     cv2.polylines(lines, np.round(pixels[triangles]).astype(np.int32), True, MESH, 1, cv2.LINE_AA)
-    mixed = overlay(cv2.addWeighted(enlarged, 0.5, lines, 0.5, 0.0), pixels)
-    sheet = Pictures.fromarray(mixed)
+    sheet = Pictures.fromarray(overlay(cv2.addWeighted(enlarged, 0.5, lines, 0.5, 0.0), pixels))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
     for name, point in named.points.items():
-        x, y = point[0] * width / picture.shape[1], point[1] * height / picture.shape[0]
+        x, y = ((np.array(point) - low) * scale).tolist()
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=POINT, outline=EDGE)
         anchor, beside = ("rm", -7) if name.startswith("right_") or name == "mouth_right" else ("lm", 7)
         draw.text((x + beside, y), name, fill=POINT, font=font, anchor=anchor, stroke_width=2, stroke_fill=EDGE)
