@@ -273,9 +273,9 @@ class ClipRequest:
         fps: frames per second at which the motion is played, 0.1 to 1000, in place of its own times; the sound of a
             driving video, which then fits no more, is left out.
         crf: H.264's constant rate factor, 0 (lossless) to 51 (worst); 17 looks lossless.
-        portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, or its file (.npz,
-            .npy). They are those of the whole picture if they were made from a picture of its size, else those of the
-            portrait fitted to the clip.
+        portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, its file (.npz,
+            .npy), or points set by hand (.json, .csv). They are those of the whole picture if they were made from a
+            picture of its size, else those of the portrait fitted to the clip.
         landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
             the downloaded one.
 

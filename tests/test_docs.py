@@ -11,6 +11,9 @@ import pytest
 import typer
 
 from fye_rt.cli import main
+from fye_rt.landmarks import load_points
+from fye_rt.landmarks.points_file import NAMES, REQUIRED, VERTICES
+from fye_rt.landmarks.rotation import matrix_to_euler
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -84,3 +87,14 @@ def test_the_readme_s_links_lead_to_files() -> None:
     assert len(targets) > 5
     for target in targets:
         assert re.match(r"https://", target) or (ROOT / target).exists(), target
+
+
+def test_the_guide_to_drawings_names_every_point_and_its_template_is_a_face(landmarker: Path) -> None:
+    page = (DOCS / "guide" / "drawings.md").read_text()
+    required = set(re.findall(r"`(\w+)`", "".join(line for line in page.splitlines() if "| Required:" in line)))
+    assert required == set(REQUIRED)
+    assert set(NAMES) <= set(re.findall(r"`(\w+)`", page))
+    picture = (DOCS / "pictures" / "points.svg").read_text()
+    assert set(VERTICES) <= set(re.findall(r">(\w+)</text>", picture))
+    motion = load_points(DOCS / "guide" / "points.json", landmarker=landmarker)
+    assert abs(matrix_to_euler(motion.pose[:, :3, :3])).max() < 1.0  # degrees: it looks at you, upright

@@ -14,24 +14,43 @@ def landmarks(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MOTION.npz", help="Motion to write.")],
     frames: Frames = None,
     landmarker: Landmarker = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON or CSV of named points, set by hand in a picture of a face that is not detected."
+        ),
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw the landmarks on the input, as .mp4 or .png.")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Detect the face in a video or a picture and write its motion."""
+    """Detect the face in a video or a picture and write its motion.
+
+    With --points, fit the face's mesh to points in a picture instead.
+    """
+    from fye_rt import media
     from fye_rt.cli.overlay import write_overlay
     from fye_rt.clips import write
     from fye_rt.clips.driving import read_motion
+    from fye_rt.errors import FaceNotFoundError
     from fye_rt.options import ClipRequest
 
+    if points is not None:
+        _fit(source, points, output, landmarker, overlay)
+        return
     write.check_output(output, (".npz",), (source,))
     if overlay is not None:
         write.check_output(overlay, (".mp4", ".png"), (source,))
     with terminal.working(quiet, verbose) as bars:
-        request = ClipRequest(portrait="", motion=source, frames=frames, landmarker=landmarker)
-        motion = read_motion(request, bars)
+        try:
+            request = ClipRequest(portrait="", motion=source, frames=frames, landmarker=landmarker)
+            motion = read_motion(request, bars)
+        except FaceNotFoundError as error:
+            if media.kind_of(source) != "picture":
+                raise
+            raise FaceNotFoundError(f"{error}, or set its points by hand and give them with --points FILE") from error
         motion.save(output)
         if overlay is not None:
             with write.extra(output):
@@ -40,3 +59,28 @@ def landmarks(
         terminal.note(text)
     bridged = int((~motion.valid).sum())
     terminal.say(f"{output}: {len(motion)} frames at {motion.fps:g} fps, {bridged} of them interpolated")
+
+
+def _fit(source: Path, points: Path, output: Path, landmarker: Path | None, overlay: Path | None) -> None:
+    """Fit the face's mesh to named points in a picture, and write the landmarks."""
+    from fye_rt import media
+    from fye_rt.cli.overlay import write_fit
+    from fye_rt.clips import write
+    from fye_rt.landmarks import find_landmarker
+    from fye_rt.landmarks.geometry import load_geometry
+    from fye_rt.landmarks.points import fit_points
+    from fye_rt.landmarks.points_file import read_points
+
+    write.check_output(output, (".npz",), (source, points))
+    if overlay is not None:
+        write.check_output(overlay, (".png",), (source, points))
+    picture = media.read_image(source)
+    named = read_points(points).scaled((picture.shape[0], picture.shape[1]))
+    geometry = load_geometry(find_landmarker(landmarker))
+    motion = fit_points(named, geometry)
+    motion.save(output)
+    if overlay is not None:
+        with write.extra(output):
+            write_fit(overlay, picture, motion, named, geometry.triangles)
+    look = f"look at the fit in {overlay}" if overlay else "look at the fit with --overlay FILE.png"
+    terminal.say(f"{output}: the face's mesh, fitted to {len(named.points)} points; {look}")

@@ -1,12 +1,22 @@
-"""Draw landmarks on the video or picture in which they were detected."""
+"""Draw landmarks on the video or picture in which they were detected, or on which they were fitted."""
 
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.clips.clip import Image
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, overlay
+from fye_rt.landmarks.points_file import NamedPoints
+from fye_rt.media.opencv import load_cv2
+
+FIT_SIDE = 1280  # pixels of the longer side of a fit's overlay, enough for names beside points
+SURROUNDINGS = 0.25  # of the face, on each side of it
+LETTERS = 14  # pixels, height of the names
+MESH, POINT, EDGE = (120, 200, 255), (255, 230, 0), (0, 0, 0)
 
 
 def write_overlay(path: Path, source: Path, motion: Motion) -> None:
@@ -26,9 +36,42 @@ def write_overlay(path: Path, source: Path, motion: Motion) -> None:
         media.write_image(path, next(marked))
 
 
+def write_fit(path: Path, picture: Image, motion: Motion, named: NamedPoints, triangles: NDArray[np.int64]) -> None:
+    """Draw the mesh that was fitted to named points, the features that the model sees, and the points' names.
+
+    The picture is cropped to the face and its surroundings, and enlarged.
+
+    Raises:
+        OutputError: `path` could not be written.
+    """
+    from PIL import Image as Pictures
+    from PIL import ImageDraw, ImageFont
+
+    pixels = motion.points[0, :, :2] * picture.shape[1::-1]
+    size = np.ptp(pixels, axis=0)
+    low = np.floor(np.maximum(pixels.min(axis=0) - SURROUNDINGS * size, 0.0)).astype(int)
+    high = np.ceil(np.minimum(pixels.max(axis=0) + SURROUNDINGS * size, picture.shape[1::-1])).astype(int)
+    scale = FIT_SIDE / float((high - low).max())
+    width, height = np.maximum(np.round((high - low) * scale), 1).astype(int).tolist()
+    face = Pictures.fromarray(picture[low[1] : high[1], low[0] : high[0]])
+    enlarged = np.array(face.resize((width, height), Pictures.Resampling.BICUBIC))
+    pixels = (pixels - low) * scale
+    cv2 = load_cv2()
+    lines = enlarged.copy()
+    cv2.polylines(lines, np.round(pixels[triangles]).astype(np.int32), True, MESH, 1, cv2.LINE_AA)
+    sheet = Pictures.fromarray(overlay(cv2.addWeighted(enlarged, 0.5, lines, 0.5, 0.0), pixels))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
+    for name, point in named.points.items():
+        x, y = ((np.array(point) - low) * scale).tolist()
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=POINT, outline=EDGE)
+        anchor, beside = ("rm", -7) if name.startswith("right_") or name == "mouth_right" else ("lm", 7)
+        draw.text((x + beside, y), name, fill=POINT, font=font, anchor=anchor, stroke_width=2, stroke_fill=EDGE)
+    media.write_image(path, np.array(sheet))
+
+
 def _pictures(source: Path, frames: int) -> Iterator[Image]:
     match media.kind_of(source):
-        case "motion" | "template":
+        case "motion" | "template" | "points":
             raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
         case "picture":
             yield media.read_image(source)

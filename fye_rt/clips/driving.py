@@ -21,6 +21,7 @@ from fye_rt.landmarks import (
     detect_frames,
     detect_image,
     find_landmarker,
+    load_points,
     load_template,
 )
 from fye_rt.landmarks.gaps import MAX_GAP
@@ -124,6 +125,8 @@ def _read(request: ClipRequest, progress: Progress, limit: int) -> Driving:
             return _from_file(part_of(Motion.load(path), request, str(path)), str(path), limit)
         case "template":
             return _from_file(part_of(load_template(path), request, str(path)), str(path), limit)
+        case "points":
+            return _from_motion(load_points(path, landmarker=request.landmarker), str(path), limit)
         case "picture":
             landmarker, face = find_landmarker(request.landmarker), request.driving_face
             picture = media.read_image(path)

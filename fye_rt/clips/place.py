@@ -12,13 +12,14 @@ from fye_rt import media
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.resume import digest
 from fye_rt.errors import FaceNotFoundError, InputError, OptionError
-from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_template
+from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_points, load_template
 from fye_rt.landmarks.geometry import face_angle, face_box, load_geometry, recover
 from fye_rt.media.crop import Region
 from fye_rt.media.paste import MAX_SIDE, Paste, feathered, shape_of
 from fye_rt.options import ClipRequest, Crop
 
 SMALL_FACE = 0.2  # of the clip's shorter side; in a clip of 192 that is a face of 38 pixels, 5 latents wide
+BY_HAND = "give its portrait_landmarks, for instance points set by hand in a JSON or CSV file"
 UPRIGHT = 10.0  # degrees; a face that is turned by less counts as upright
 
 Image = NDArray[np.uint8]
@@ -174,7 +175,13 @@ class _Faces:
         if isinstance(source, Motion):
             motion = source
         else:
-            motion = load_template(source) if media.kind_of(source) == "template" else Motion.load(source)
+            match media.kind_of(source):
+                case "points":  # in pixels of the picture as it is
+                    motion = load_points(source, self._shape, self._request.landmarker)
+                case "template":
+                    motion = load_template(source)
+                case _:
+                    motion = Motion.load(source)
         fitted = Region.fitted(self._shape, self._size)
         of_picture = tuple(motion.source_size) == self._shape and not fitted.covers(self._shape)
         return motion, self._whole if of_picture else fitted
@@ -187,7 +194,7 @@ class _Faces:
             try:
                 return detect_image(image, find_landmarker(landmarker), name, face=face, search=search)
             except FaceNotFoundError as error:
-                raise FaceNotFoundError(f"{error}, or give its portrait_landmarks") from error
+                raise FaceNotFoundError(f"{error}, or {BY_HAND}") from error
 
         return self._cache.portrait((digest([image]), search, face, landmarker), detect)
 

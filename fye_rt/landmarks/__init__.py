@@ -17,6 +17,7 @@ from fye_rt.landmarks.gaps import GAPS, Gaps
 from fye_rt.landmarks.geometry import face_angle, face_box
 from fye_rt.landmarks.images import Drawn, LandmarkImages, Pictures, face_region, movement
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
+from fye_rt.landmarks.points import is_points_file, load_points
 from fye_rt.landmarks.retarget import Retargeter, retarget
 from fye_rt.landmarks.search import FACE_CHOICES, FaceChoice, choose_face
 from fye_rt.landmarks.template import load_template
@@ -44,7 +45,9 @@ __all__ = [
     "face_box",
     "face_region",
     "find_landmarker",
+    "is_points_file",
     "landmark_images",
+    "load_points",
     "load_template",
     "movement",
     "overlay",

@@ -9,7 +9,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,10 @@ _RIGHT_EYE, _LEFT_EYE = (33, 133), (362, 263)  # outer and inner corner; right a
 _MOUTH = (61, 291)  # corners
 
 
+def _no_triangles() -> NDArray[np.int64]:
+    return np.empty((0, 3), np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class FaceGeometry:
     """The canonical face, which is fitted onto observed ones.
@@ -39,10 +43,12 @@ class FaceGeometry:
     Attributes:
         mesh: float64 (468, 3), centimetres; x to the right, y up, z towards the camera.
         weights: float64 (468,), Procrustes weights; zero for points that do not take part.
+        triangles: int64 (T, 3), vertices of the mesh's triangles, counter-clockwise as seen by the camera.
     """
 
     mesh: Array
     weights: Array
+    triangles: NDArray[np.int64] = field(default_factory=_no_triangles)
 
 
 def face_box(points: Array, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -171,12 +177,15 @@ def _parse_metadata(data: bytes) -> FaceGeometry:
     """Parse a face_geometry.GeometryPipelineMetadata: 1 = canonical mesh, 2 = weighted landmark (repeated)."""
     mesh = np.empty(0)
     weights = np.zeros(MESH_POINTS)
-    for field, value in _fields(data):
-        if field == 1 and isinstance(value, bytes):
-            # Mesh3d: 3 = vertex buffer, one float per field or packed
-            floats = b"".join(v for number, v in _fields(value) if number == 3 and isinstance(v, bytes))
+    corners: list[int] = []
+    for number, value in _fields(data):
+        if number == 1 and isinstance(value, bytes):
+            # Mesh3d: 3 = vertex buffer, one float per field or packed; 4 = index buffer, one varint per field
+            parts = list(_fields(value))
+            floats = b"".join(part for inner, part in parts if inner == 3 and isinstance(part, bytes))
             mesh = np.frombuffer(floats, "<f4").astype(np.float64)
-        elif field == 2 and isinstance(value, bytes):
+            corners = [part for inner, part in parts if inner == 4 and isinstance(part, int)]
+        elif number == 2 and isinstance(value, bytes):
             landmark = dict(_fields(value))
             index, weight = landmark.get(1), landmark.get(2)
             if not isinstance(index, int) or not isinstance(weight, bytes) or index >= MESH_POINTS:
@@ -184,7 +193,10 @@ def _parse_metadata(data: bytes) -> FaceGeometry:
             weights[index] = struct.unpack("<f", weight)[0]
     if mesh.size != MESH_POINTS * VERTEX_FLOATS or not (np.isfinite(mesh).all() and weights.any()):
         raise ValueError(f"its canonical mesh does not have {MESH_POINTS} vertices")
-    return FaceGeometry(mesh.reshape(MESH_POINTS, VERTEX_FLOATS)[:, :3].copy(), weights)
+    if len(corners) % 3 or not all(corner < MESH_POINTS for corner in corners):
+        raise ValueError("a triangle of its canonical mesh has no such vertex")
+    triangles = np.array(corners, np.int64).reshape(-1, 3)
+    return FaceGeometry(mesh.reshape(MESH_POINTS, VERTEX_FLOATS)[:, :3].copy(), weights, triangles)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

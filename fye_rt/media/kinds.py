@@ -9,7 +9,7 @@ from typing import Literal
 
 from fye_rt.media.checks import LIMITS, Limits, check_file
 
-Kind = Literal["picture", "video", "motion", "template"]
+Kind = Literal["picture", "video", "motion", "template", "points"]
 
 # Pillow's other readers are for formats that nobody photographs in, and one of them starts Ghostscript
 _PICTURES = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
@@ -27,6 +27,8 @@ _STILLS = {  # pictures that fye-rt cannot read, by their first bytes
     b"v/1\x01": "OpenEXR",
 }
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# the start of a JSON object, or of a line of CSV with a name and a number, or the names of its columns
+_POINTS = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\"?[a-z][a-z _-]*\"?\s*[,;\t]\s*\"?(x\b|-?\d))", re.IGNORECASE)
 _VIDEOS = {b"\x1a\x45\xdf\xa3": "Matroska", b"FLV\x01": "Flash", b"OggS": "Ogg", b"\0\0\x01\xba": "MPEG"}
 
 
@@ -49,9 +51,9 @@ def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
 
     Returns:
         "motion" for a zip archive, as a .npz is, and "template" for a .npy; "video" also for an animated picture (GIF,
-        WebP, PNG, AVIF);
-        "picture" also for known formats that cannot be read here. The suffix decides about any other file; with an
-        unknown suffix the file is left to FFmpeg, as a "video".
+        WebP, PNG, AVIF); "picture" also for known formats that cannot be read here; "points" for a JSON object, or CSV
+        of names and numbers. The suffix decides about any other file; with an unknown suffix the file is left to
+        FFmpeg, as a "video".
 
     Raises:
         InputError: as `check_file`.
@@ -66,7 +68,9 @@ def kind_of(path: str | os.PathLike[str], limits: Limits = LIMITS) -> Kind:
         return picture
     if known := named(head):
         return known[1]
-    by_suffix: dict[str, Kind] = {".npz": "motion", ".npy": "template"}
+    if _POINTS.match(head) and b"\0" not in head:
+        return "points"
+    by_suffix: dict[str, Kind] = {".npz": "motion", ".npy": "template", ".json": "points", ".csv": "points"}
     by_suffix |= dict.fromkeys(picture_suffixes() - {".gif"}, "picture")
     return by_suffix.get(path.suffix.lower(), "video")
 

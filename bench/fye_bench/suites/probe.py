@@ -113,6 +113,8 @@ def find_motions(folder: Path, report: Report, progress: Progress) -> list[Found
                 load_template(path)
             case "video":
                 media.probe_video(path)
+            case "points":
+                raise InputError(f"{path} holds the points of a still face, no motion; give a video or a .npz")
             case "picture":
                 raise InputError(f"{path} is a still picture, no motion; give a video, a .npz or a template .npy")
         return {"filmed": kind == "video"}

@@ -116,7 +116,9 @@ def test_a_clip_keeps_times_turn_and_sound(
 def test_a_portrait_without_a_face_is_refused_with_a_way_out(
     animator: Animator, motion: Motion, faceless: None
 ) -> None:
-    with pytest.raises(FaceNotFoundError, match=r"the portrait: no face in it; .*portrait_landmarks"):
+    with pytest.raises(
+        FaceNotFoundError, match=r"no face in it; .*portrait_landmarks, for instance points set by hand"
+    ):
         animator.animate(asked(motion, size=SIZE))
     photograph = np.zeros((400, 300, 3), np.uint8)
     with pytest.raises(FaceNotFoundError, match=r"\(44 of the whole picture's 300x400\)"):

@@ -29,6 +29,13 @@ def test_mesh_and_pose_are_the_reference_s(geometry: FaceGeometry, recorded: dic
     np.testing.assert_array_equal(pose[0, 3], (0, 0, 0, 1))
 
 
+def test_the_canonical_face_is_a_closed_surface_that_faces_the_camera(geometry: FaceGeometry) -> None:
+    corners = geometry.mesh[geometry.triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert geometry.triangles.shape == (898, 3) and (normals[:, 2] > 0).mean() > 0.98
+    assert set(np.unique(geometry.triangles)) == set(range(468))
+
+
 def test_a_landmarker_that_announces_gigabytes_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "face_landmarker.task"
     with zipfile.ZipFile(path, "w") as archive:

@@ -69,6 +69,24 @@ def test_a_template_is_known_under_any_name(name: str, tmp_path: Path) -> None:
     assert kind_of(tmp_path / name) == "template"
 
 
+@pytest.mark.parametrize("name", ["a", "a.png", "a.mp4", "a.npz", "a.json", "a.csv"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"nose_tip": [1, 2]}',
+        '\n {\n "size": [3, 4]}',
+        "name,x,y\n",
+        "nose_tip,1,2\n",
+        "left eye outer;1,5;-2\n",
+        "a\t1\t2",
+    ],
+)
+def test_points_are_known_under_any_name(text: str, name: str, tmp_path: Path) -> None:
+    for mark in ("", "\ufeff"):
+        (tmp_path / name).write_text(mark + text, encoding="utf-8")
+        assert kind_of(tmp_path / name) == "points"
+
+
 def test_an_animated_gif_is_a_video_with_all_its_frames(tmp_path: Path) -> None:
     RED.save(tmp_path / "a.gif", save_all=True, append_images=[BLUE, RED, BLUE], duration=200)
     assert kind_of(tmp_path / "a.gif") == "video"
@@ -93,7 +111,8 @@ def test_pages_of_a_picture_are_no_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.npz", "motion"), ("a.npy", "template"), ("a.png", "picture"), ("a.JFIF", "picture"), ("a.mp4", "video"),
+    [("a.npz", "motion"), ("a.npy", "template"), ("a.json", "points"), ("a.csv", "points"),
+     ("a.png", "picture"), ("a.JFIF", "picture"), ("a.mp4", "video"),
      ("a", "video")],
 )  # fmt: skip
 def test_unknown_content_is_judged_by_its_name(name: str, kind: str, tmp_path: Path) -> None:
