@@ -13,8 +13,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fye_export import networks, sizes, state_dict
-from fye_export.config import NETWORKS, ModelConfig
+from fye_export import networks, repacked, sizes, state_dict
+from fye_export.config import NETWORKS, PE, ModelConfig
+from fye_export.repacked import IncompleteError
 from fye_rt.errors import CheckpointError
 from fye_rt.files import refuse_pointer
 
@@ -33,32 +34,61 @@ CONFIGS = {
     "image_encoder": _CLIP + "config.json",
 }
 ANIMATEDIFF = ("AnimateDiff/mm_sd_v15_v2.safetensors", "AnimateDiff/mm_sd_v15_v2.ckpt", "mm_sd_v15_v2.ckpt")
-PE = ".pos_encoder.pe"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """An opened checkpoint folder. Weights stay in their memory-mapped files until they are used.
+    """An opened checkpoint. Weights stay in their memory-mapped files until they are used.
 
     Attributes:
         path: the folder.
         config: sizes of all networks.
         files: each network's weight files, relative to `path`.
+        configs: the config.json files, relative to `path`.
     """
 
     path: Path
     config: ModelConfig
     files: Mapping[str, tuple[str, ...]]
+    configs: tuple[str, ...]
     _tensors: Mapping[str, Mapping[str, Tensor]]
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *more: str | Path) -> Self:
         """Find the files and infer the sizes; `check` checks keys and values.
 
+        A folder in the released layout is read by its files' names. Otherwise each network is recognised by its
+        tensors, and what was taken for it is logged.
+
+        Args:
+            path: the checkpoint's folder, or a file that holds networks.
+            more: further folders and files. A file that is given itself goes before those of the folders.
+
         Raises:
-            CheckpointError: a file is absent or unreadable, or config.json and weights contradict each other.
+            CheckpointError: a network is absent, unreadable, or in two files with different weights; or config.json
+                and weights contradict each other.
         """
         path = Path(path)
+        if more or path.is_file():
+            return cls._recognised(path, *map(Path, more))
+        try:
+            return cls._released(path)
+        except IncompleteError as released:
+            try:
+                return cls._recognised(path)
+            except CheckpointError as error:
+                in_part = any(_find(path, candidates) for candidates in WEIGHTS.values())
+                empty = isinstance(error, IncompleteError) and error.empty
+                raise (released if in_part or empty else error) from None
+
+    @classmethod
+    def _recognised(cls, *paths: Path) -> Self:
+        files = repacked.find(paths)
+        config, tensors = sizes.infer(files.sources), MappingProxyType(files.tensors)
+        return cls(files.root, config, MappingProxyType(files.files), files.configs, tensors)
+
+    @classmethod
+    def _released(cls, path: Path) -> Self:
         if not path.is_dir():
             raise CheckpointError(f"{path} is not a folder; give the one that holds follow-your-emoji/")
         weights = {name: _find(path, candidates) for name, candidates in WEIGHTS.items()}
@@ -67,7 +97,7 @@ class Checkpoint:
         _check_links(path, [candidate for name, file in weights.items() if not file for candidate in WEIGHTS[name]])
         _check_links(path, CONFIGS.values())
         if absent:
-            raise CheckpointError(f"{path} is not a complete checkpoint: it lacks {', '.join(absent)}")
+            raise IncompleteError(f"{path} is not a complete checkpoint: it lacks {', '.join(absent)}")
         files: dict[str, tuple[str, ...]] = {name: (file,) for name, file in weights.items() if file}
         tensors = {name: state_dict.read(path / file, file) for name, (file,) in files.items()}
         tensors["vae"] = state_dict.modern_vae(tensors["vae"])
@@ -79,7 +109,8 @@ class Checkpoint:
             config = CONFIGS.get(name, "")
             settings = _read_json(path / config, config) if config else {}
             sources[name] = sizes.Source(tensors[name], files[name][0], settings, config)
-        return cls(path, sizes.infer(sources), MappingProxyType(files), MappingProxyType(tensors))
+        configs = tuple(CONFIGS.values())
+        return cls(path, sizes.infer(sources), MappingProxyType(files), configs, MappingProxyType(tensors))
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
         """Return the weights of one network under current names, in the dtypes of the file."""
@@ -89,7 +120,7 @@ class Checkpoint:
     def digest(self) -> str:
         """SHA-256 over the names and contents of all files read, as hexadecimal digits."""
         digest = hashlib.sha256()
-        for file in sorted({*CONFIGS.values(), *(file for files in self.files.values() for file in files)}):
+        for file in sorted({*self.configs, *(file for files in self.files.values() for file in files)}):
             with (self.path / file).open("rb") as handle:
                 digest.update(f"{file} {hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
         return digest.hexdigest()
@@ -179,7 +210,7 @@ def _motion_file(path: Path, unet_file: str, unet: Mapping[str, Tensor]) -> str 
     if file is None:
         _check_links(path, ANIMATEDIFF)
     if file is None and not any("motion_modules." in key for key in unet):
-        raise CheckpointError(f"{unet_file} has no motion modules; put AnimateDiff's {ANIMATEDIFF[1]} beside it")
+        raise IncompleteError(f"{unet_file} has no motion modules; put AnimateDiff's {ANIMATEDIFF[1]} beside it")
     return file
 
 

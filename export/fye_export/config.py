@@ -7,6 +7,7 @@ MAX_FRAMES = 32  # rows of the motion modules' positional encoding
 # the reference implementation hard-codes it, regardless of norm_num_groups; narrower models have fewer
 MOTION_NORM_GROUPS = 32
 MOTION_HEADS = 8
+PE = ".pos_encoder.pe"  # ends the names of the motion modules' positional encodings
 NETWORKS = ("unet", "referencenet", "lmk_guider", "vae", "image_encoder")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +44,7 @@ class GraphError:
 
 
 def export(
-    checkpoint_dir: str | Path,
+    checkpoint_dir: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     precision: str = "fp32",
@@ -55,10 +55,10 @@ def export(
     note: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
-    """Export a checkpoint in the released layout.
+    """Export a checkpoint, in the released layout or repacked.
 
     Args:
-        checkpoint_dir: see docs/reference/checkpoints.md.
+        checkpoint_dir: its folder, a file, or several folders and files; see docs/reference/checkpoints.md.
         output: folder of the bundle; a bundle in its place is replaced once the new one is complete.
         precision: precision of the stored weights, "fp32" or "fp16".
         size: default (height, width) in pixels to which portraits are fitted; multiples of 8.
@@ -89,7 +89,7 @@ def export(
     report = progress or no_progress
 
     report("read the checkpoint", 0, 1)
-    checkpoint = Checkpoint.open(checkpoint_dir)
+    checkpoint = Checkpoint.open(*([checkpoint_dir] if isinstance(checkpoint_dir, str | Path) else checkpoint_dir))
     checkpoint.check()
     report("read the checkpoint", 1, 1)
     specs = graph_specs(checkpoint.config)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fye_export.checkpoint import CONFIGS, PE, WEIGHTS
-from fye_export.config import NETWORKS, ModelConfig
+from fye_export.checkpoint import CONFIGS, WEIGHTS
+from fye_export.config import NETWORKS, PE, ModelConfig
 from fye_rt.errors import OutputError
 from fye_rt.files import atomic_folder
 

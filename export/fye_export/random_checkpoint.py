@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from fye_export import blocks, layout, networks
-from fye_export.checkpoint import PE
-from fye_export.config import CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
+from fye_export.config import PE, CLIPConfig, GuiderConfig, ModelConfig, UNetConfig, VAEConfig
 from fye_rt.errors import FyeError
 
 PRESETS = {

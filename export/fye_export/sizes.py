@@ -20,6 +20,10 @@ from fye_export.config import (
 from fye_rt.errors import CheckpointError
 
 T = TypeVar("T")
+RELEASED = "the released settings"  # what messages call the settings of a network that came without config.json
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "image_encoder": {"num_attention_heads": CLIPConfig().num_attention_heads}
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,45 @@ def infer(sources: Mapping[str, Source]) -> ModelConfig:
                 f"{left_name} has {left} channels but {right_name} has {right}; the files belong to different models"
             )
     return ModelConfig(unet=unet, lmk_guider=guider, vae=vae, image_encoder=clip)
+
+
+def network(name: str, source: Source) -> UNetConfig | VAEConfig | CLIPConfig:
+    """Infer the sizes of one of the networks that have a config.json: "unet", "vae" or "image_encoder".
+
+    Raises:
+        CheckpointError: config.json and weights contradict each other, or a size is impossible.
+    """
+    return _unet(source) if name == "unet" else _vae(source) if name == "vae" else _clip(source)
+
+
+def released(name: str, weights: Mapping[str, Tensor], file: str) -> Source | None:
+    """Give a network without config.json the released settings, if its weights have exactly the released sizes.
+
+    Heads, groups and epsilons are in no weight's shape. In a model of other sizes they may differ, and a wrong number
+    spoils the result without an error.
+
+    Args:
+        name: "unet", "vae" or "image_encoder".
+        weights: its tensors.
+        file: name of the weights file in messages.
+
+    Returns:
+        The weights with the released settings; None for other sizes.
+
+    Raises:
+        CheckpointError: a weight that shows a size is missing.
+    """
+    heads = {"num_attention_heads": CLIPConfig().num_attention_heads} if name == "image_encoder" else {}
+    source, model = Source(weights, file, heads, RELEASED), ModelConfig()
+    keys, widths = {
+        "unet": ([f"down_blocks.{i}.resnets.0.conv1.weight" for i in range(4)], model.unet.block_out_channels),
+        "vae": ([f"encoder.down_blocks.{i}.resnets.0.conv1.weight" for i in range(4)], model.vae.block_out_channels),
+        "image_encoder": (["vision_model.embeddings.class_embedding"], (model.image_encoder.hidden_size,)),
+    }[name]
+    # widths first: heads or groups need not even divide others
+    if tuple(source.size(key, 0) for key in keys) != widths:
+        return None
+    return source if network(name, source) == getattr(model, name) else None
 
 
 def _unet(source: Source) -> UNetConfig:

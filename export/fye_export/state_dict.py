@@ -15,6 +15,8 @@ from fye_rt.files import refuse_pointer
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _POSITION_IDS = "vision_model.embeddings.position_ids"  # 0, 1, 2, ...: a buffer that old transformers versions saved
+MAX_ENTRIES = 100_000  # of one file; a full Stable Diffusion checkpoint has 1,900
+_MAX_DEPTH = 4  # {"state_dict": {"unet": {...}}} has 2
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _VAE_ATTENTION = re.compile(
     r"((?:en|de)coder\.mid_block\.attentions\.0\.)(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)"
@@ -44,6 +46,51 @@ def read(path: Path, name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{name} does not hold a dictionary of named tensors; use the file as it was released")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    return checked(state, name)
+
+
+def read_flat(path: Path, name: str) -> dict[str, Any]:
+    """Read a weight file of unknown layout; the entries of nested dictionaries get names with dots.
+
+    Nothing about the values is checked: `checked` does that for those that are used.
+
+    Args:
+        path: the file; its suffix decides how it is read.
+        name: name of the file in messages.
+
+    Raises:
+        CheckpointError: the file is unreadable or truncated, holds something else, or more than `MAX_ENTRIES` entries.
+    """
+    refuse_pointer(path, CheckpointError)
+    state = _read_safetensors(path, name) if path.suffix == ".safetensors" else _read_pickle(path, name)
+    flat: dict[str, Any] = {}
+    entries = 0
+
+    def add(prefix: str, values: Mapping[Any, Any], depth: int) -> None:
+        nonlocal entries
+        for key, value in values.items():
+            entries += 1  # counted on the way: a dictionary may hold itself many times
+            if entries > MAX_ENTRIES:
+                raise CheckpointError(
+                    f"{name} holds more than {MAX_ENTRIES:,} entries; use the file as it was released"
+                )
+            if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+                add(f"{prefix}{key}.", value, depth + 1)
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{name} does not hold a dictionary of named tensors; use the file as it was released")
+    add("", state, 1)
+    return flat
+
+
+def checked(state: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """Return the entries of a state dict as plain tensors, without CLIP's old `position_ids`.
+
+    Raises:
+        CheckpointError: an entry is not a dense tensor of float16, bfloat16 or float32, or claims more than it stores.
+    """
     return {key: _tensor(name, key, value) for key, value in state.items() if key != _POSITION_IDS}
 
 

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fye_export import networks
-from fye_export.checkpoint import PE, Checkpoint
-from fye_export.config import NETWORKS, ModelConfig
+from fye_export.checkpoint import Checkpoint
+from fye_export.config import NETWORKS, PE, ModelConfig
 from fye_export.onnx_graph import Weight
 from fye_rt.bundle import Bundle
 from fye_rt.errors import CheckpointError

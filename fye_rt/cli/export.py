@@ -12,7 +12,13 @@ from fye_rt.options import GUIDANCE
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT_DIR", help="Checkpoint in the released layout.")],
+    checkpoint: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Checkpoint's folder, in the released layout or repacked, or one or several files with its networks.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="Bundle to write.")],
     precision: Annotated[str, typer.Option(help="Precision of the stored weights: fp32 or fp16.")] = "fp32",
     size: Annotated[str, typer.Option(metavar="HxW", help="Default height and width of clips.")] = "512x512",

@@ -1,11 +1,14 @@
 """Fixtures for the export's tests."""
 
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fye_export import random_checkpoint
+from tests.fye_export.repacks import Packer
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint that a test may change."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def pack(tiny_checkpoint: Path, tmp_path: Path) -> Packer:
+    return Packer(tiny_checkpoint, tmp_path / "repacked")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """What was logged since the last call, one line each."""
+    caplog.set_level(logging.INFO, "fye_rt")
+
+    def lines() -> str:
+        text = "\n".join(record.getMessage() for record in caplog.records)
+        caplog.clear()
+        return text
+
+    return lines

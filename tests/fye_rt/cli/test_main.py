@@ -204,7 +204,7 @@ def test_export_hands_its_options_to_the_exporter(fye: Fye, exporter: list[Any])
     more = ("--precision", "fp16", "--size", "256x128", "--guidance", 2, "--shared-noise", 0.5, "--note", "Mine.")
     said = fye("export", "in", "-o", "out", *more)
     settings = {"precision": "fp16", "size": (256, 128), "guidance": 2.0, "shared_noise": 0.5, "note": "Mine."}
-    assert exporter == [((Path("in"), Path("out")), settings)]
+    assert exporter == [(([Path("in")], Path("out")), settings)]
     assert said.startswith("out: ") and "MB" in said
 
 
