@@ -275,7 +275,7 @@ class ClipRequest:
         crf: H.264's constant rate factor, 0 (lossless) to 51 (worst); 17 looks lossless.
         portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, its file (.npz,
             .npy), or points set by hand (.json, .csv). They are those of the whole picture if they were made from a
-            picture of its size, else those of the portrait fitted to the clip.
+            picture of its size, else those of the portrait as the clip shows it before an automatic crop.
         landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
             the downloaded one.
 

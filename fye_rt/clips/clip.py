@@ -1,6 +1,7 @@
 """A clip, finished or in the making, and how it is played."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,6 +143,7 @@ class Rendering(Playback):
         self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
         self._pieces, self._timings, self._started = pieces, timings, False
         self._paste, self.alpha = paste, alpha
+        self._canvases: deque[Image] = deque()
 
     def __len__(self) -> int:
         return len(self.landmarks)
@@ -163,12 +165,23 @@ class Rendering(Playback):
             return self.landmarks.shape
         return len(self), *self._paste.picture.shape[:2], 4 if self.alpha else 3
 
-    def finished(self, frame: Image) -> Image:
-        """Return a frame as the clip shows it: pasted into the picture, if that was asked for."""
+    def finished(self, frame: Image, reuse: bool = False) -> Image:
+        """Return a frame as the clip shows it: pasted into the picture, if that was asked for.
+
+        With `reuse`, the call after the next one overwrites the result, which saves copies of a large picture.
+        """
         if self._paste is None:
             return frame
         with self._timings.stage("paste"):
-            return self._paste.cut_out(frame) if self.alpha else self._paste(frame)
+            if self.alpha:
+                return self._paste.cut_out(frame)
+            if not reuse:
+                return self._paste(frame)
+            canvas = self._paste.picture.copy() if len(self._canvases) < 2 else self._canvases.popleft()
+            self._canvases.append(canvas)
+            self._paste.clear(canvas)
+            self._paste.onto(canvas, frame)
+            return canvas
 
     @property
     def timings(self) -> Mapping[str, float]:

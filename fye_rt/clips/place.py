@@ -134,7 +134,7 @@ class _Faces:
 
     def within(self, region: Region, portrait: Image) -> Motion:
         """Return the landmarks in a region: the given ones, those detected there, or those found in the picture."""
-        given = self._given()
+        given = self._given(region)
         if given is not None:
             motion, seen = given
             return motion if seen == region else self.seen_in(motion, region, seen)
@@ -151,7 +151,7 @@ class _Faces:
 
     def in_picture(self) -> Motion:
         """Return the landmarks in the picture, the given ones or those that a search finds."""
-        given = self._given()
+        given = self._given(Region.fitted(self._shape, self._size))
         if given is not None:
             motion, seen = given
             return motion if seen == self._whole else self.seen_in(motion, self._whole, seen)
@@ -167,8 +167,11 @@ class _Faces:
         mesh, pose = recover(points, size, load_geometry(find_landmarker(self._request.landmarker)))
         return replace(landmarks, points=points, mesh=mesh, pose=pose, source_size=size)
 
-    def _given(self) -> tuple[Motion, Region] | None:
-        """Return the request's landmarks and the region that they were seen in, or None if they are to be detected."""
+    def _given(self, shown: Region) -> tuple[Motion, Region] | None:
+        """Return the request's landmarks and the region that they were seen in, or None if they are to be detected.
+
+        That is the picture if they have its size, else what the clip shows of it.
+        """
         source = self._request.portrait_landmarks
         if source is None:
             return None
@@ -182,9 +185,8 @@ class _Faces:
                     motion = load_template(source)
                 case _:
                     motion = Motion.load(source)
-        fitted = Region.fitted(self._shape, self._size)
-        of_picture = tuple(motion.source_size) == self._shape and not fitted.covers(self._shape)
-        return motion, self._whole if of_picture else fitted
+        of_picture = tuple(motion.source_size) == self._shape and not shown.covers(self._shape)
+        return motion, self._whole if of_picture else shown
 
     def _detected(self, image: Image, name: str, search: bool) -> Motion:
         """Detect landmarks once for each image; an error also counts pixels of the picture."""

@@ -90,7 +90,7 @@ def write_clip(rendering: Rendering, path: Path, comparison: Path | None, sheet:
     side_by_side = nullcontext() if comparison is None else _Comparison(rendering.writer(comparison), path)
     with side_by_side as second, rendering.writer(path) as video:
         for k, frame in enumerate(rendering.unpasted()):
-            video.add(rendering.finished(frame))
+            video.add(rendering.finished(frame, reuse=True))  # a writer keeps the frame before, and none before that
             if second is not None:
                 second.add(np.concatenate([rendering.portrait, rendering.landmarks[k : k + 1][0], frame], axis=1))
             if k in indices:

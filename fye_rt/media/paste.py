@@ -130,6 +130,10 @@ class Paste:
         share = cv2.multiply(difference, self._three, scale=1 / _OPAQUE, dtype=cv2.CV_16S)
         canvas[self._rectangle] = cv2.add(under, share, dtype=cv2.CV_8U)
 
+    def clear(self, canvas: Pixels) -> None:
+        """Give the touched rectangle of a picture, in place, its own pixels again."""
+        canvas[self._rectangle] = self._part
+
     def cut_out(self, frame: Pixels) -> Pixels:
         """Return a frame at its place in the picture, uint8 RGBA (h, w, 4), with the mask as straight alpha."""
         canvas = np.zeros((*self.picture.shape[:2], 4), np.uint8)
@@ -198,13 +202,12 @@ def _bounds(region: Region, size: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 
 def _resized(image: NDArray[np.generic], size: tuple[int, int], interpolation: int) -> NDArray[np.generic]:
-    """Resize an image: larger by OpenCV, smaller by Pillow's Lanczos filter, which averages."""
+    """Resize an image: larger by `interpolation`, smaller by means over areas."""
     if image.shape[:2] == size:
         return image
     cv2 = load_cv2()
-    if image.ndim == 3 and size[0] < image.shape[0]:
-        from PIL import Image
-
-        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
-    resized: NDArray[np.generic] = cv2.resize(image, size[::-1], interpolation=interpolation)
+    smaller = size[0] < image.shape[0]
+    resized: NDArray[np.generic] = cv2.resize(
+        image, size[::-1], interpolation=cv2.INTER_AREA if smaller else interpolation
+    )
     return resized

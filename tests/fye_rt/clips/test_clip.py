@@ -332,3 +332,85 @@ def test_a_small_face_is_a_notice_to_crop(
         f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
         "crop the picture to head and shoulders"
     )
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_pasted_clip_has_the_pictures_size_and_keeps_what_is_around(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path, alpha: bool
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 100, 3), np.uint8)
+    crop = Crop(area="20,10,64,64", paste=True, feather=0.0, alpha=alpha)
+    more: dict[str, Any] = {"portrait": picture, "crop": crop, "size": (64, 64), "portrait_landmarks": portrait}
+    clip = animator.animate(asked(motion, **more))
+    assert clip.frames.shape == (10, 90, 100, 4 if alpha else 3) and clip.landmarks.shape == (10, 64, 64, 3)
+    assert clip.shape == clip.frames.shape
+    plain = animator.animate(asked(motion, **{**more, "crop": Crop(area="20,10,64,64")}))
+    np.testing.assert_array_equal(clip.frames[:, 10:74, 20:84, :3], plain.frames)
+    outside = np.ones((90, 100), bool)
+    outside[10:74, 20:84] = False
+    assert (clip.frames[:, outside] == (0 if alpha else picture[outside])).all()
+    if alpha:
+        assert (clip.frames[:, 10:74, 20:84, 3] == 255).all()
+    rendering = animator.render(asked(motion, **more))
+    path, comparison = tmp_path / ("out.webm" if alpha else "out.mp4"), tmp_path / "compare.mp4"
+    write.write_clip(rendering, path, comparison, tmp_path / "sheet.png")
+    written = [image for _, image in media.read_video(path)]
+    assert len(written) == 10 and written[0].shape == (90, 100, 3)
+    expected = clip.frames[5, ..., :3].astype(int)
+    if alpha:
+        expected = np.where(clip.frames[5, ..., 3:] == 0, 255, expected)  # readers lay transparent pixels over white
+    inner = np.s_[16:68, 26:78]  # the codec blurs the edge, and colours everywhere
+    assert np.abs((written[5][inner].astype(int) - expected[inner]).mean(axis=-1)).mean() < 8
+    assert media.probe_video(comparison).width == 3 * 64
+
+
+def test_frames_that_reuse_a_picture_are_those_that_copy_it(
+    animator: Animator, motion: Motion, portrait: Motion
+) -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (90, 100, 3), np.uint8)
+    request = asked(
+        motion,
+        portrait=picture,
+        crop=Crop(area="20,10,64,64", paste=True),
+        size=(64, 64),
+        portrait_landmarks=portrait,
+    )
+    rendering, clip = animator.render(request), animator.animate(request)
+    before = None
+    for frame, expected in zip(rendering.unpasted(), clip.frames, strict=True):
+        shown = rendering.finished(frame, reuse=True)
+        np.testing.assert_array_equal(shown, expected)
+        assert before is None or before is not shown
+        before = shown
+
+
+def test_a_transparent_clip_becomes_a_folder_of_pictures(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (90, 100, 3), np.uint8)
+    crop = Crop(area="20,10,64,64", paste=True, alpha=True)
+    request = asked(motion, portrait=picture, crop=crop, size=(64, 64), portrait_landmarks=portrait)
+    write.write_clip(animator.render(request), tmp_path / "frames", None, None)
+    files = sorted((tmp_path / "frames").iterdir())
+    assert [file.name for file in files] == [f"{k:05}.png" for k in range(10)]
+    frames = animator.animate(request).frames
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(files[3])), frames[3])
+
+
+def test_a_stream_is_pasted_too(animator: Animator, motion: Motion, portrait: Motion) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (90, 100, 3), np.uint8)
+    crop = Crop(area="20,10,64,64", paste=True, feather=0.0)
+    request = asked(motion, portrait=picture, crop=crop, size=(64, 64), portrait_landmarks=portrait)
+    frames = np.concatenate(list(animator.stream(request)))
+    assert frames.shape == (10, 90, 100, 3)
+    np.testing.assert_array_equal(frames[:, :10], np.broadcast_to(picture[:10], (10, 10, 100, 3)))
+
+
+def test_a_written_clip_says_that_it_is_synthetic(
+    animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
+) -> None:
+    import av
+
+    animator.animate(asked(motion, size=SIZE, portrait_landmarks=portrait)).save(tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert "synthetic" in container.metadata["comment"] and "fye-rt" in container.metadata["comment"]
