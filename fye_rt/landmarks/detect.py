@@ -1,12 +1,13 @@
 """Detect face landmarks in pictures and videos with MediaPipe's face landmarker.
 
-Each frame is searched independently (MediaPipe's IMAGE mode), as in the reference implementation: the faces detected
-in a frame depend neither on earlier frames nor on their timing.
+Each frame is looked at independently (MediaPipe's IMAGE mode), as in the reference implementation: the landmarks of a
+large face depend neither on earlier frames nor on their timing. Those of a small one are looked for where it was.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,24 @@ from numpy.typing import NDArray
 from fye_rt.errors import BackendError, InputError
 from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
 from fye_rt.landmarks.draw import load_cv2
-from fye_rt.landmarks.gaps import MOST_LISTED, Face, bridge, check_gaps, more, ranges, runs_of
-from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
+from fye_rt.landmarks.follow import KEEP_FACE, LIVE_TILES, Follower
+from fye_rt.landmarks.gaps import (
+    MOST_LISTED,
+    Gaps,
+    bridge,
+    check_gaps,
+    hold_notice,
+    long_gaps,
+    more,
+    no_face,
+    ranges,
+    runs_of,
+    skip,
+)
+from fye_rt.landmarks.geometry import Face, FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
+from fye_rt.landmarks.region import Look
+from fye_rt.landmarks.search import FaceChoice, choose_face, find_face, no_such_face
 from fye_rt.timings import Progress, no_progress
 
 LANDMARKER_VARIABLE = "FYE_LANDMARKER"
@@ -26,7 +42,6 @@ LANDMARKER_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 )
 MAX_FACES = 4  # more than one, so that the largest can be chosen
-KEEP_FACE = 1.5  # another face must be this many times as large as the followed one to take its place
 
 Array = NDArray[np.float64]
 
@@ -60,23 +75,48 @@ def find_landmarker(path: str | os.PathLike[str] | None = None) -> Path:
     return file
 
 
-def detect_image(image: NDArray[np.uint8], landmarker: Path, source: str = "the picture") -> Motion:
-    """Detect the landmarks of the largest face in a picture.
+def detect_image(
+    image: NDArray[np.uint8],
+    landmarker: Path,
+    source: str = "the picture",
+    face: FaceChoice = "largest",
+    search: bool = True,
+) -> Motion:
+    """Detect the landmarks of one face in a picture.
+
+    A face that the detector places exactly (upright, and 20 % of the picture's longer side or more) keeps the landmarks
+    of one look at the whole picture. A smaller one is looked at again in a square cut around it. Where that look finds
+    none, the picture is searched in squares of falling size, then turned by 90, 270 and 180 degrees.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         landmarker: face_landmarker.task, from `find_landmarker`.
         source: the picture's name, for messages.
+        face: which of several faces, as for `choose_face`: "largest", "left", "right", "center", or a number from 1,
+            counted from left to right among those at least a third as large as the largest.
+        search: False looks once at the whole picture, as the reference implementation does.
 
     Returns:
-        A motion of one frame; `notices` mentions several faces.
+        A motion of one frame, whose points are those of the whole picture; `notices` mentions several faces.
 
     Raises:
-        FaceNotFoundError: the picture has no face.
-        InputError: `image` has another dtype or shape, or `landmarker` is damaged.
+        FaceNotFoundError: the picture has no face, or one of fewer than 24 pixels; the message says what was searched.
+        InputError: the picture has no face of this number, `image` has another dtype or shape, or `landmarker` is
+            damaged.
         BackendError: MediaPipe is not installed.
     """
-    return detect_frames([(0.0, image)], fps=1.0, landmarker=landmarker, source=source)
+    _check_image(image, None, source)
+    size = image.shape[0], image.shape[1]
+    with _open(landmarker) as (look, geometry):
+        if search:
+            chosen, count = find_face(image, look, geometry, face, source)
+        else:
+            faces = look(image)
+            if not faces:
+                raise no_face(1, source, size)
+            chosen, count = faces[choose_face([points for points, _ in faces], face, size, source)], len(faces)
+    motion = _to_motion([chosen], [0.0], 1.0, size, geometry)
+    return replace(motion, notices=_several([0] if count > 1 else [], 1, source, face))
 
 
 def detect_frames(
@@ -86,8 +126,16 @@ def detect_frames(
     progress: Progress = no_progress,
     total: int = 0,
     source: str = "the video",
+    face: FaceChoice = "largest",
+    gaps: Gaps = "refuse",
+    search: bool = True,
 ) -> Motion:
-    """Detect the landmarks of the largest face in every frame of a video, following it until another is much larger.
+    """Detect the landmarks of one face in every frame of a video, following it.
+
+    A face of 20 % of the frame's longer side or more keeps the landmarks of one look at the whole frame. A smaller or
+    lost one is looked for in a square around its last place, at full resolution, which moves only as the face nears its
+    edge. Where no face is known or it has been lost for 0.4 s, the frame is searched as by `detect_image`, but for
+    faces of an eighth of the squares that 150 looks allow (all squares at the start), and at most every 0.4 s.
 
     Frames without a face are interpolated between their neighbours in time if the gap is at most 0.5 s.
 
@@ -99,50 +147,60 @@ def detect_frames(
         progress: called with ("landmarks", done, total) after each frame.
         total: number of frames, for `progress`.
         source: the video's name, for messages.
+        face: which of several faces, as for `choose_face`. It is chosen in the first frame that has it, then followed;
+            "largest" changes to another face that is 1.5 times as large.
+        gaps: for gaps of more than 0.5 s: "refuse", "hold" (the last face is kept, at the start the first) or "skip"
+            (these frames are left out; the others keep their times).
+        search: False looks once at each whole frame, as the reference implementation does.
 
     Returns:
-        A motion of as many frames; `valid` is False where a frame was interpolated. `notices` lists the interpolated
-        frames, those with several faces, and cuts.
+        A motion of as many frames (with "skip": fewer); `valid` is False where a frame was interpolated or held.
+        `notices` lists these frames, those with several faces, and cuts.
 
     Raises:
-        FaceNotFoundError: a gap is longer; the message lists the gaps.
-        InputError: no frames or more than 18,000, frames of different sizes, or a damaged `landmarker`.
+        FaceNotFoundError: no frame has a face, or with "refuse" a gap is longer; the message lists the gaps.
+        InputError: no frame has a face of this number, no frames or more than 18,000, frames of different sizes, or a
+            damaged `landmarker`.
         BackendError: MediaPipe is not installed.
     """
     times: list[float] = []
     faces: list[Face | None] = []
     crowded: list[int] = []
     size: tuple[int, int] | None = None
-    followed: Face | None = None
-    with _open(landmarker) as (find, geometry):
+    with _open(landmarker) as (look, geometry):
+        follower = Follower(look, geometry, face, search)
         for time, image in frames:
             _check_image(image, size, source)
             size = image.shape[0], image.shape[1]
             check_frames(len(times) + 1)
-            detected = find(image)
-            if len(detected) > 1:
+            followed, count = follower.step(time, image)
+            if count > 1:
                 crowded.append(len(times))
-            face = _choose(detected, followed, size)
-            followed = face or followed
             times.append(time)
-            faces.append(face)
+            faces.append(followed)
             progress("landmarks", len(times), total)
     if size is None:
         raise InputError(f"{source} has no frames; give a video with at least one")
-    gaps = runs_of([face is None for face in faces])
-    check_gaps(faces, gaps, np.array(times), fps, source, size)
-    motion = _to_motion(faces, times, fps, size, geometry)
+    if not any(faces):
+        if isinstance(face, int) and follower.most:
+            raise InputError(no_such_face(face, follower.most, source))
+        raise no_face(len(times), source, size, follower.side)
+    missing = runs_of([face is None for face in faces])
+    long = long_gaps(missing, np.array(times), fps)
+    if gaps == "refuse":
+        check_gaps(faces, long, np.array(times), fps, source, size, follower.side)
+    short = [gap for gap in missing if gap not in long]
+    motion = bridge(_to_motion(faces, times, fps, size, geometry), short)
     notices = []
-    if gaps:
-        notices.append(f"{source}: no face in frames {ranges(gaps)}; these were interpolated")
-    if crowded:
-        where, until = "", ""
-        if len(times) > 1:
-            where = f" in frames {ranges(runs_of(np.isin(np.arange(len(times)), crowded).tolist()))}"
-            until = f" and followed until another was {KEEP_FACE:g} times as large"
-        notices.append(f"{source}: several faces{where}; the largest was taken{until}")
-    notices += cut_notices(motion, source)
-    return bridge(motion, gaps, tuple(notices))
+    if short:
+        notices.append(f"{source}: no face in frames {ranges(short)}; these were interpolated")
+    if long and gaps == "hold":
+        notices.append(hold_notice(long, source))
+    if long and gaps == "skip":
+        motion, notice = skip(motion, long, source)
+        notices.append(notice)
+    notices += [*_several(crowded, len(times), source, face), *cut_notices(motion, source)]
+    return replace(motion, notices=tuple(notices))
 
 
 def cut_notices(motion: Motion, source: str) -> list[str]:
@@ -156,15 +214,22 @@ def cut_notices(motion: Motion, source: str) -> list[str]:
 
 
 def detect_live(
-    frames: Iterable[tuple[float, NDArray[np.uint8]]], fps: float, landmarker: Path, source: str = "the source"
+    frames: Iterable[tuple[float, NDArray[np.uint8]]],
+    fps: float,
+    landmarker: Path,
+    source: str = "the source",
+    face: FaceChoice = "largest",
+    search: bool = True,
 ) -> Iterator[Motion | None]:
-    """Detect the landmarks of the largest face in every frame while frames are still arriving.
+    """Detect the landmarks of one face in every frame while frames are still arriving.
 
     Args:
         frames: as for `detect_frames`, in any number.
         fps: nominal frames per second.
         landmarker: face_landmarker.task, from `find_landmarker`.
         source: the source's name, for messages.
+        face: as for `detect_frames`.
+        search: as for `detect_frames`, but a search takes 24 looks at most, so that frames are not late.
 
     Yields:
         A motion of one frame, or None for a frame without a face.
@@ -174,18 +239,17 @@ def detect_live(
         BackendError: MediaPipe is not installed.
     """
     size: tuple[int, int] | None = None
-    followed: Face | None = None
-    with _open(landmarker) as (find, geometry):
+    with _open(landmarker) as (look, geometry):
+        follower = Follower(look, geometry, face, search, LIVE_TILES, LIVE_TILES)
         for time, image in frames:
             _check_image(image, size, source)
             size = image.shape[0], image.shape[1]
-            face = _choose(find(image), followed, size)
-            followed = face or followed
-            yield None if face is None else _to_motion([face], [time], fps, size, geometry)
+            followed, _ = follower.step(time, image)
+            yield None if followed is None else _to_motion([followed], [time], fps, size, geometry)
 
 
 @contextmanager
-def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list[Face]], FaceGeometry]]:
+def _open(landmarker: Path) -> Iterator[tuple[Look, FaceGeometry]]:
     """Yield a function that finds the faces in a picture, and the canonical face; then close MediaPipe's model."""
     load_cv2()  # MediaPipe imports OpenCV too, but its error would not say what is missing
     place_for_matplotlib()
@@ -215,12 +279,12 @@ def _open(landmarker: Path) -> Iterator[tuple[Callable[[NDArray[np.uint8]], list
             f"MediaPipe cannot open {landmarker} ({error}); download it again from {LANDMARKER_URL}"
         ) from error
 
-    def find(image: NDArray[np.uint8]) -> list[Face]:
+    def look(image: NDArray[np.uint8]) -> list[Face]:
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
         return _faces(model.detect(picture))
 
     try:
-        yield find, geometry
+        yield look, geometry
     finally:
         model.close()
 
@@ -239,22 +303,19 @@ def _faces(result: Any) -> list[Face]:
     return faces
 
 
-def _choose(faces: list[Face], followed: Face | None, size: tuple[int, int]) -> Face | None:
-    """Choose the largest face by bounding box in pixels; the followed face counts 1.5 times.
-
-    Without this bonus, two people at the same distance would take turns from frame to frame.
-    """
-
-    def weight(face: Face) -> float:
-        low, high = face[0][:, :2].min(axis=0), face[0][:, :2].max(axis=0)
-        area = float(np.prod((high - low) * size[::-1]))
-        if followed is None:
-            return area
-        centre = (low + high) / 2.0
-        inside = (followed[0][:, :2].min(axis=0) <= centre) & (centre <= followed[0][:, :2].max(axis=0))
-        return area * KEEP_FACE if inside.all() else area
-
-    return max(faces, key=weight, default=None)
+def _several(crowded: list[int], frames: int, source: str, face: FaceChoice) -> tuple[str, ...]:
+    """Return one line about frames with several faces, or nothing."""
+    if not crowded:
+        return ()
+    which = (
+        f"number {face} from the left" if isinstance(face, int) else f"the {face}{'' if face == 'largest' else 'most'}"
+    )
+    which = "the one nearest to the center" if face == "center" else which
+    if frames == 1:
+        return (f"{source}: several faces; {which} was taken",)
+    listed = ranges(runs_of(np.isin(np.arange(frames), crowded).tolist()))
+    until = f" until another was {KEEP_FACE:g} times as large" if face == "largest" else ""
+    return (f"{source}: several faces in frames {listed}; {which} was taken and followed{until}",)
 
 
 def _to_motion(

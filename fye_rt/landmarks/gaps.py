@@ -1,25 +1,28 @@
-"""Bridge short gaps of frames without a face, and refuse long ones."""
+"""Bridge short gaps of frames without a face; refuse, hold or skip long ones."""
 
 import math
 from collections.abc import Sized
 from dataclasses import replace
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import FaceNotFoundError
+from fye_rt.landmarks.geometry import Face
 from fye_rt.landmarks.motion import Motion
 from fye_rt.landmarks.rotation import slerp
 
 Array = NDArray[np.float64]
-Face = tuple[Array, Array]  # points (478, 3), blendshapes (51,)
 SMALLEST_FACE = 0.11  # of the picture's longer side: 0.08 is never detected, 0.11 always, at any resolution
+GAPS = ("refuse", "hold", "skip")
+Gaps = Literal["refuse", "hold", "skip"]
 MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 
 
-def bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]) -> Motion:
+def bridge(motion: Motion, gaps: list[tuple[int, int]]) -> Motion:
     """Interpolate each gap between its two neighbours; a gap at either end keeps the nearest face."""
     fields = {name: getattr(motion, name).copy() for name in ("points", "mesh", "pose", "blendshapes")}
     for start, stop in gaps:
@@ -32,7 +35,7 @@ def bridge(motion: Motion, gaps: list[tuple[int, int]], notices: tuple[str, ...]
                 array[frame] = (1.0 - fraction) * array[before] + fraction * array[after]
             rotation = slerp(motion.pose[before, :3, :3], motion.pose[after, :3, :3], float(fraction))
             fields["pose"][frame, :3, :3] = rotation
-    return replace(motion, **fields, notices=notices)
+    return replace(motion, **fields)
 
 
 def runs_of(missing: list[bool]) -> list[tuple[int, int]]:
@@ -41,43 +44,89 @@ def runs_of(missing: list[bool]) -> list[tuple[int, int]]:
     return [(indices[0], indices[-1] + 1) for gap, indices in runs if gap]
 
 
+def no_face(frames: int, source: str, size: tuple[int, int], side: int = 0, where: str = "") -> FaceNotFoundError:
+    """Return the error for a picture or a video without any face.
+
+    Args:
+        frames: number of frames.
+        source: name, for the message.
+        size: height and width in pixels.
+        side: smallest square that was searched, in pixels; 0 for the whole picture.
+        where: a phrase that says where else was searched.
+    """
+    what = "in it" if frames == 1 else f"in any of its {frames} frames"
+    remedy = "use a larger picture of it" if 0 < side < max(size) else "crop to the face"
+    return FaceNotFoundError(
+        f"{source}: no face {what}{where and ', '}{where}; a face must be seen from the front, well lit, and at least "
+        f"{_least(size, side)}: {remedy} if it is smaller"
+    )
+
+
+def long_gaps(gaps: list[tuple[int, int]], times: Array, fps: float) -> list[tuple[int, int]]:
+    """Return the gaps of more than half a second."""
+    ends = _ends(times, fps)
+    # half a millisecond: time stamps are rounded to the container's time base
+    return [(start, stop) for start, stop in gaps if ends[stop] - ends[start] > MAX_GAP + 5e-4]
+
+
 def check_gaps(
-    faces: list[Face | None], gaps: list[tuple[int, int]], times: Array, fps: float, source: str, size: tuple[int, int]
+    faces: list[Face | None],
+    long: list[tuple[int, int]],
+    times: Array,
+    fps: float,
+    source: str,
+    size: tuple[int, int],
+    side: int = 0,
 ) -> None:
     """Refuse gaps that are too long to bridge.
 
     Raises:
-        FaceNotFoundError: no face, or a gap of more than half a second; the message lists the frames.
+        FaceNotFoundError: there is a long gap; the message lists the frames.
     """
-    frames, least = len(times), math.ceil(SMALLEST_FACE * max(size))
-    pixels = f"{least} pixels wide of these {size[1]}x{size[0]}"
-    if gaps == [(0, frames)]:
-        what = "in it" if frames == 1 else f"in any of its {frames} frames"
-        raise FaceNotFoundError(
-            f"{source}: no face {what}; a face must be seen from the front, well lit, and at least {pixels}: crop to "
-            "the face if it is smaller"
-        )
-    ends = np.append(times, times[-1] + 1.0 / fps)  # a frame lasts until the next one
-    # half a millisecond: time stamps are rounded to the container's time base
-    long = [(start, stop) for start, stop in gaps if ends[stop] - ends[start] > MAX_GAP + 5e-4]
     if not long:
         return
+    frames, ends = len(times), _ends(times, fps)
 
     def part(run: tuple[int, int]) -> str:
         return f"{ranges([run])} ({ends[run[0]] - times[0]:.2f}-{ends[run[1]] - times[0]:.2f} s)"
 
     borders = zip([0, *(stop for _, stop in long)], [*(start for start, _ in long), frames], strict=True)
     start, stop = max(borders, key=lambda run: ends[run[1]] - ends[run[0]])
-    remedy = "use a video where the face stays in view"
+    remedy = "use a video where the face stays in view, or gaps='hold' (the last face is kept) or gaps='skip' (the "
+    remedy += "frames are left out)"
     if ends[stop] - ends[start] > MAX_GAP:
         remedy = f"cut the video to a part with a face, frames {part((start, stop))} for instance, or {remedy}"
     widths = [float(np.ptp(face[0][:, 0])) * size[1] for face in faces if face is not None]
-    if np.median(widths) < 1.5 * least:
-        remedy += f", or crop it to the face, which must be at least {pixels}"
+    if np.median(widths) < 1.5 * math.ceil(SMALLEST_FACE * (side or max(size))):
+        remedy += f", or crop it to the face, which must be at least {_least(size, side)}"
     raise FaceNotFoundError(
         f"{source}: no face in frames {', '.join(map(part, long[:MOST_LISTED]))}{more(long)}, and only gaps up to "
         f"{MAX_GAP} s are bridged; {remedy}"
     )
+
+
+def hold_notice(long: list[tuple[int, int]], source: str) -> str:
+    """Say in which frames the face is held still."""
+    return f"{source}: no face in frames {ranges(long)}; the face before is held still there (at the start, the first)"
+
+
+def skip(motion: Motion, long: list[tuple[int, int]], source: str) -> tuple[Motion, str]:
+    """Leave the frames of long gaps out; the other frames keep their times. Also return a notice."""
+    kept = np.ones(len(motion), np.bool_)
+    for start, stop in long:
+        kept[start:stop] = False
+    fields = ("points", "mesh", "pose", "blendshapes", "times", "valid")
+    shorter = replace(motion, **{name: getattr(motion, name)[kept] for name in fields})
+    return shorter, f"{source}: no face in frames {ranges(long)}; these were left out"
+
+
+def _ends(times: Array, fps: float) -> Array:
+    """Return the times of frames and the end of the last: a frame lasts until the next one."""
+    return np.append(times, times[-1] + 1.0 / fps)
+
+
+def _least(size: tuple[int, int], side: int) -> str:
+    return f"{math.ceil(SMALLEST_FACE * (side or max(size)))} pixels wide of these {size[1]}x{size[0]}"
 
 
 def ranges(runs: list[tuple[int, int]]) -> str:
