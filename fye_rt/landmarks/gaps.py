@@ -4,6 +4,7 @@ import math
 from collections.abc import Sized
 from dataclasses import replace
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from fye_rt.landmarks.rotation import slerp
 Array = NDArray[np.float64]
 SMALLEST_FACE = 0.11  # of the picture's longer side: 0.08 is never detected, 0.11 always, at any resolution
 GAPS = ("refuse", "hold", "skip")
-Gaps = str  # one of GAPS
+Gaps = Literal["refuse", "hold", "skip"]
 MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 
@@ -54,9 +55,10 @@ def no_face(frames: int, source: str, size: tuple[int, int], side: int = 0, wher
         where: a phrase that says where else was searched.
     """
     what = "in it" if frames == 1 else f"in any of its {frames} frames"
+    remedy = "use a larger picture of it" if 0 < side < max(size) else "crop to the face"
     return FaceNotFoundError(
         f"{source}: no face {what}{where and ', '}{where}; a face must be seen from the front, well lit, and at least "
-        f"{_least(size, side)}: crop to the face if it is smaller"
+        f"{_least(size, side)}: {remedy} if it is smaller"
     )
 
 

@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_angle, face_box, misfit
-from fye_rt.media.opencv import load_cv2
 
 Image = NDArray[np.uint8]
 Look = Callable[[Image], list[Face]]  # the faces in a picture, as MediaPipe finds them
@@ -114,25 +114,30 @@ class Region:
 
 
 def second_look(image: Image, face: Face, look: Look, geometry: FaceGeometry) -> Face | None:
-    """Look again at a face in its region, turned by quarters until two of them agree on it.
+    """Look again at a face in its region, also turned by quarters, and take the tilt on which most looks agree.
 
     A face is found in a region with its tilt and in those turned by 90 degrees. Landmarks that are put on a face upside
-    down, or on none, are found in one of the four alone.
+    down, or on none, come from one or two of the four looks, and from fewer still around themselves.
 
     Returns:
         The face as seen in an upright region, or None if it is not found again or improbable.
     """
     size = image.shape[0], image.shape[1]
-    sightings: list[Face] = []
-    for turn in (0.0, 90.0, 270.0, 180.0):
-        sightings += [f for f in Region.around(face, size, turn).faces(image, look) if same(f, face, size)]
-        best = max(sightings, key=lambda f: (_votes(f, sightings, size), -misfit(f[0], size, geometry)), default=None)
-        if best is not None and _votes(best, sightings, size) > 1:
-            break
-    if best is None or (_votes(best, sightings, size) == 1 and misfit(best[0], size, geometry) > _IMPROBABLE):
+
+    def votes(candidate: Face, sightings: list[Face]) -> tuple[int, float]:
+        return sum(_agree(candidate, f, size) for f in sightings), -misfit(candidate[0], size, geometry)
+
+    sightings = _sightings(image, face, look)
+    tilts: list[Face] = []
+    for sighting in sorted(sightings, key=lambda f: votes(f, sightings), reverse=True):
+        if not any(_agree(sighting, other, size) for other in tilts):
+            tilts.append(sighting)
+    if len(tilts) > 1:
+        tilts.sort(key=lambda f: votes(f, _sightings(image, f, look)), reverse=True)
+    if not tilts or (len(sightings) == 1 and misfit(tilts[0][0], size, geometry) > _IMPROBABLE):
         return None
-    upright = [f for f in Region.around(best, size).faces(image, look) if _agree(f, best, size)]
-    return nearest(upright, best, size) or best
+    upright = [f for f in Region.around(tilts[0], size).faces(image, look) if _agree(f, tilts[0], size)]
+    return nearest(upright, tilts[0], size) or tilts[0]
 
 
 def confirmed(image: Image, face: Face, look: Look, geometry: FaceGeometry) -> Face:
@@ -147,8 +152,23 @@ def confirmed(image: Image, face: Face, look: Look, geometry: FaceGeometry) -> F
     return again
 
 
-def _votes(face: Face, sightings: list[Face], size: tuple[int, int]) -> int:
-    return sum(_agree(face, other, size) for other in sightings)
+def _sightings(image: Image, face: Face, look: Look) -> list[Face]:
+    """Look at a face in its region and in that turned by quarters; the last quarter only if the others disagree."""
+    size = image.shape[0], image.shape[1]
+    sightings: list[Face] = []
+    for turn in (0.0, 90.0, 270.0, 180.0):
+        sightings += [f for f in Region.around(face, size, turn).faces(image, look) if _is_near(f, face, size)]
+        if turn == 270.0 and len(sightings) == 3 and all(_agree(sightings[0], f, size) for f in sightings):
+            break
+    return sightings
+
+
+def _is_near(face: Face, other: Face, size: tuple[int, int]) -> bool:
+    """Return whether a finding lies where an inexact one was, and is not of another order of size."""
+    (x, y, w, h), (left, top, width, height) = face_box(face[0], size), face_box(other[0], size)
+    side, longer = max(w, h), max(width, height)
+    away = max(abs(x + w / 2 - left - width / 2), abs(y + h / 2 - top - height / 2))
+    return away <= 0.5 * max(side, longer) and 0.4 < side / max(longer, 1e-9) < 2.5
 
 
 def _agree(face: Face, other: Face, size: tuple[int, int]) -> bool:

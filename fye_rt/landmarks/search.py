@@ -7,16 +7,17 @@ eighth of the longer side, and places its crop inexactly up to a fifth; it takes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.gaps import no_face
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_box
 from fye_rt.landmarks.region import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
-from fye_rt.media.opencv import load_cv2
 
-FaceChoice = str | int  # a word of `fye_rt.options.FACES`, or a number
+FaceChoice = Literal["largest", "left", "right", "center"] | int
 FACE_CHOICES = ("largest", "left", "right", "center")
 
 SMALLEST_PIXELS = 24  # error 0.017 of the face, and jitter 0.007; at 16 pixels, 0.028 and 0.009
@@ -55,7 +56,7 @@ def choose_face(points: Sequence[Array], face: FaceChoice, size: tuple[int, int]
             return order[-1]
         case "center":
             return min(range(len(boxes)), key=lambda k: math.dist(centres[k], (size[1] / 2, size[0] / 2)))
-    if not isinstance(face, int) or not 1 <= face <= len(boxes):
+    if not 1 <= face <= len(boxes):
         raise InputError(no_such_face(face, len(boxes), source))
     return order[face - 1]
 
@@ -115,7 +116,7 @@ class Sought:
 
     Attributes:
         faces: the faces of the first level that has any, in units of the whole picture.
-        side: the smallest square in pixels.
+        side: the smallest square in pixels in which every face is large enough to be used.
         where: a phrase for a message: what was looked at.
         tiny: the box of the largest face that is too small to be used, in pixels.
     """
@@ -152,11 +153,10 @@ def search(image: Image, look: Look, geometry: FaceGeometry, most: int | None = 
             tiny = max(
                 [tiny, *(face_box(face[0], size) for face in faces)], key=lambda box: face_side(box) if box else 0
             )
-    where = "not turned by 90, 180 or 270 degrees either"
-    if sides:
-        squares = f"squares of {sides[0]}" + (f" to {sides[-1]}" if len(sides) > 1 else "")
-        where = f"not in {squares} pixels and {where}"
-    return Sought([], min([*sides, max(size)]), where, tiny)
+    turns = "turned by 90, 180 or 270 degrees"
+    squares = f"in squares of {sides[0]}{f' to {sides[-1]}' * (len(sides) > 1)} pixels" if sides else ""
+    where = f"neither {squares} nor {turns}" if sides else f"nor in it {turns}"
+    return Sought([], min(max(SMALLEST_SQUARE, sides[-1]) if sides else max(size), max(size)), where, tiny)
 
 
 def every_face(image: Image, look: Look, geometry: FaceGeometry, faces: list[Face]) -> list[Face]:

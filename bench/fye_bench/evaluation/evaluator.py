@@ -199,7 +199,7 @@ class Evaluator:
         if len(timed) != frames:
             raise InputError(f"{path} has {len(timed)} frames and {frames} of landmarks; give truths of one length")
         landmarker = find_landmarker(self._settings.tools.landmarker)
-        motion = detect_frames(timed, seen.driving.fps, landmarker, source=str(path))
+        motion = detect_frames(timed, seen.driving.fps, landmarker, source=str(path), search=False)
         return replace(seen, truth=np.stack([image for _, image in timed]), truth_motion=motion)
 
 

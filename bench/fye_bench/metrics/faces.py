@@ -45,8 +45,8 @@ class Faces:
             BackendError: MediaPipe is not installed.
         """
         timed = zip(driving.times.tolist(), frames, strict=True)
-        # one by one: detection in a driving video refuses a video without a face, and bridges gaps
-        motions = list(detect_live(timed, driving.fps, landmarker, "the made clip"))
+        # one by one: detection in a driving video refuses a video without a face, and bridges gaps; every frame alone
+        motions = list(detect_live(timed, driving.fps, landmarker, "the made clip", search=False))
         faces = [motion for motion in motions if motion is not None]
 
         def joined(name: str, shape: tuple[int, ...]) -> Array:

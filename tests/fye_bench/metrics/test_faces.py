@@ -119,7 +119,9 @@ def test_a_clip_without_any_face_has_no_face_metrics_but_their_number(
 def test_detected_faces_keep_the_numbers_of_their_frames(
     driving: Motion, asked: NDArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def detect(frames: Iterator[tuple[float, NDArray]], fps: float, *_: object) -> Iterator[Motion | None]:
+    def detect(
+        frames: Iterator[tuple[float, NDArray]], fps: float, *_: object, **__: object
+    ) -> Iterator[Motion | None]:
         for k, (time, frame) in enumerate(frames):
             assert time == driving.times[k] and frame.max() == k
             yield driving[k : k + 1] if k in (1, 4) else None

@@ -8,7 +8,7 @@ import pytest
 
 from fye_rt.errors import BackendError, FaceNotFoundError, InputError
 from fye_rt.landmarks import Motion, detect_frames, detect_image, detect_live, find_landmarker
-from fye_rt.landmarks.detect import _choose
+from fye_rt.landmarks.follow import largest
 from tests.fye_rt.command_line import python
 
 Video = list[tuple[float, np.ndarray]]
@@ -146,10 +146,10 @@ def test_the_face_followed_so_far_is_kept_until_another_is_much_larger() -> None
         return np.resize(corners, (478, 3)), np.zeros(51)
 
     small, large, huge = face(0.1, 0.20), face(0.6, 0.22), face(0.6, 0.30)
-    assert _choose([small, large], None, (100, 100)) is large
-    assert _choose([small, large], face(0.11, 0.2), (100, 100)) is small
-    assert _choose([small, huge], face(0.11, 0.2), (100, 100)) is huge
-    assert _choose([], small, (100, 100)) is None
+    assert largest([small, large], None, (100, 100)) is large
+    assert largest([small, large], face(0.11, 0.2), (100, 100)) is small
+    assert largest([small, huge], face(0.11, 0.2), (100, 100)) is huge
+    assert largest([], small, (100, 100)) is None
 
 
 def test_frames_of_two_sizes_and_other_arrays_are_refused(landmarker: Path) -> None:

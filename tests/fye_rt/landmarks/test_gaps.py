@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import FaceNotFoundError
-from fye_rt.landmarks import Motion, detect, detect_frames
+from fye_rt.landmarks import Gaps, Motion, detect, detect_frames
 from fye_rt.landmarks.geometry import FaceGeometry
 
 Detect = Callable[..., Motion]
@@ -21,7 +21,12 @@ def found(motion: Motion, monkeypatch: pytest.MonkeyPatch) -> Detect:
     """Detect frames in which so many faces are found, 10 a second; the recorded faces take turns."""
 
     def run(
-        *counts: int, fps: float = 10.0, size: tuple[int, int] = (256, 256), shrink: float = 1.0, cut: int | None = None
+        *counts: int,
+        fps: float = 10.0,
+        size: tuple[int, int] = (256, 256),
+        shrink: float = 1.0,
+        cut: int | None = None,
+        gaps: Gaps = "refuse",
     ) -> Motion:
         answers = iter(enumerate(counts))
 
@@ -38,7 +43,7 @@ def found(motion: Motion, monkeypatch: pytest.MonkeyPatch) -> Detect:
 
         monkeypatch.setattr(detect, "_open", opened)
         frames = [(index / fps, np.zeros((*size, 3), np.uint8)) for index in range(len(counts))]
-        return detect_frames(frames, fps, Path("face_landmarker.task"), source="talk.mp4")
+        return detect_frames(frames, fps, Path("face_landmarker.task"), source="talk.mp4", gaps=gaps, search=False)
 
     return run
 
@@ -61,7 +66,8 @@ def test_half_a_second_without_a_face_is_bridged_and_reported(found: Detect, mot
     ],
 )
 def test_a_gap_over_half_a_second_is_refused_and_listed(counts: tuple[int, ...], listed: str, found: Detect) -> None:
-    rest = r"and only gaps up to 0\.5 s are bridged; use a video where the face stays in view$"
+    remedies = "use a video where the face stays in view, or gaps='hold' .* or gaps='skip' .*"
+    rest = rf"and only gaps up to 0\.5 s are bridged; {remedies}$"
     with pytest.raises(FaceNotFoundError, match=rf"talk\.mp4: no face in {re.escape(listed)}, {rest}"):
         found(*counts)
 
@@ -121,3 +127,42 @@ def test_several_faces_are_a_notice_with_their_frames(found: Detect) -> None:
         "talk.mp4: several faces in frames 1-2, 4; the largest was taken and followed until another was 1.5 times as "
         "large"
     )
+
+
+GAPPY = (*(0,) * 7, 1, 1, 0, 1, *(0,) * 8, 1, *(0,) * 6)  # long gaps at the start, in the middle and at the end
+LONG = "0-6, 11-18, 20-25"
+
+
+def test_a_long_gap_holds_the_last_face_still_and_a_short_one_is_interpolated(found: Detect, motion: Motion) -> None:
+    held = found(*GAPPY, gaps="hold")
+    assert held.valid.tolist() == [count == 1 for count in GAPPY]
+    for frames, face in ((slice(0, 7), 7), (slice(11, 19), 10), (slice(20, 26), 19)):
+        assert (held.points[frames] == held.points[face]).all() and (held.pose[frames] == held.pose[face]).all()
+    np.testing.assert_allclose(held.points[9], (held.points[8] + held.points[10]) / 2, atol=1e-12)
+    assert held.notices[:2] == (
+        "talk.mp4: no face in frames 9; these were interpolated",
+        f"talk.mp4: no face in frames {LONG}; the face before is held still there (at the start, the first)",
+    )
+
+
+def test_frames_of_long_gaps_are_left_out_and_the_others_keep_their_times(found: Detect) -> None:
+    held, cut = found(*GAPPY, gaps="hold"), found(*GAPPY, gaps="skip")
+    kept = [7, 8, 9, 10, 19]
+    np.testing.assert_array_equal(cut.times, np.array(kept) / 10.0)
+    np.testing.assert_array_equal(cut.points, held.points[kept])
+    assert cut.valid.tolist() == [True, True, False, True, True] and cut.fps == 10.0
+    assert f"talk.mp4: no face in frames {LONG}; these were left out" in cut.notices
+
+
+@pytest.mark.parametrize("gaps", ["refuse", "hold", "skip"])
+def test_a_video_without_any_face_is_refused_whatever_becomes_of_gaps(gaps: Gaps, found: Detect) -> None:
+    with pytest.raises(FaceNotFoundError, match="no face in any of its 9 frames"):
+        found(*(0,) * 9, gaps=gaps)
+
+
+@pytest.mark.parametrize("gaps", ["hold", "skip"])
+def test_without_long_gaps_holding_and_skipping_change_nothing(gaps: Gaps, found: Detect) -> None:
+    counts = (0, 1, 1, 0, 0, 1)
+    bridged, other = found(*counts), found(*counts, gaps=gaps)
+    np.testing.assert_array_equal(bridged.points, other.points)
+    assert bridged.notices == other.notices and len(other) == 6
