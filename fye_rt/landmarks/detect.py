@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import BackendError, InputError
 from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
-from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.follow import KEEP_FACE, LIVE_TILES, Follower
 from fye_rt.landmarks.gaps import (
     MOST_LISTED,
@@ -35,6 +34,7 @@ from fye_rt.landmarks.geometry import Face, FaceGeometry, load_geometry, recover
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
 from fye_rt.landmarks.region import Look
 from fye_rt.landmarks.search import FaceChoice, choose_face, find_face, no_such_face
+from fye_rt.media.opencv import load_cv2
 from fye_rt.timings import Progress, no_progress
 
 LANDMARKER_VARIABLE = "FYE_LANDMARKER"

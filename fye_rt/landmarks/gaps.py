@@ -4,7 +4,6 @@ import math
 from collections.abc import Sized
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from fye_rt.landmarks.rotation import slerp
 Array = NDArray[np.float64]
 SMALLEST_FACE = 0.11  # of the picture's longer side: 0.08 is never detected, 0.11 always, at any resolution
 GAPS = ("refuse", "hold", "skip")
-Gaps = Literal["refuse", "hold", "skip"]
+Gaps = str  # one of GAPS
 MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 

@@ -32,6 +32,10 @@ _RIGHT_EYE, _LEFT_EYE = (33, 133), (362, 263)  # outer and inner corner; right a
 _MOUTH = (61, 291)  # corners
 
 
+def _no_triangles() -> NDArray[np.int64]:
+    return np.empty((0, 3), np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class FaceGeometry:
     """The canonical face, which is fitted onto observed ones.
@@ -45,46 +49,6 @@ class FaceGeometry:
     mesh: Array
     weights: Array
     triangles: NDArray[np.int64] = field(default_factory=_no_triangles)
-
-
-def face_box(points: Array, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return the box around the landmarks of one face, in pixels: left, top, width, height.
-
-    Args:
-        points: float64 (478, >= 2), x and y in units of the picture's width and height.
-        size: height and width of the picture in pixels.
-    """
-    pixels = points[:, :2] * (size[1], size[0])
-    (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
-    return float(left), float(top), float(right - left), float(bottom - top)
-
-
-def face_angle(points: Array, size: tuple[int, int]) -> float:
-    """Return the tilt of one face in the picture's plane: the angle of the axis from the eyes to the mouth.
-
-    Args:
-        points: float64 (478, >= 2), x and y in units of the picture's width and height.
-        size: height and width of the picture in pixels.
-
-    Returns:
-        Degrees from -180 to 180: 0 for an upright face, 90 if the top of the head points to the picture's right.
-    """
-    pixels = points[:, :2] * (size[1], size[0])
-    x, y = pixels[list(_MOUTH)].mean(axis=0) - pixels[[*_RIGHT_EYE, *_LEFT_EYE]].mean(axis=0)
-    return math.degrees(math.atan2(-x, y))
-
-
-def misfit(points: Array, size: tuple[int, int], geometry: FaceGeometry) -> float:
-    """Return the mean distance of one face's mesh from the canonical face, in centimetres.
-
-    It is 0.2 to 0.6 for people who look, tilt their heads and talk, and 0.67 to 2.4 for landmarks on a face that the
-    detector took for upright although it is upside down.
-    """
-    left, top, width, height = face_box(points, size)
-    side = 2.5 * max(width, height)  # the face in the middle of a square, so that its place and size do not matter
-    centred = points * (size[1], size[0], size[1]) - (left + width / 2, top + height / 2, 0.0)
-    mesh, _ = recover((centred / max(side, 1e-9) + (0.5, 0.5, 0.0))[None], (1, 1), geometry)
-    return float(np.linalg.norm(mesh[0] - geometry.mesh, axis=1).mean())
 
 
 def face_box(points: Array, size: tuple[int, int]) -> tuple[float, float, float, float]:

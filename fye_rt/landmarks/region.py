@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_angle, face_box, misfit
+from fye_rt.media.opencv import load_cv2
 
 Image = NDArray[np.uint8]
 Look = Callable[[Image], list[Face]]  # the faces in a picture, as MediaPipe finds them

@@ -7,17 +7,16 @@ eighth of the longer side, and places its crop inexactly up to a fifth; it takes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from fye_rt.errors import FaceNotFoundError, InputError
-from fye_rt.landmarks.draw import load_cv2
 from fye_rt.landmarks.gaps import no_face
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_box
 from fye_rt.landmarks.region import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
+from fye_rt.media.opencv import load_cv2
 
-FaceChoice = Literal["largest", "left", "right", "center"] | int
+FaceChoice = str | int  # a word of FACE_CHOICES, or a number from 1
 FACE_CHOICES = ("largest", "left", "right", "center")
 
 SMALLEST_PIXELS = 24  # error 0.017 of the face, and jitter 0.007; at 16 pixels, 0.028 and 0.009
@@ -56,7 +55,7 @@ def choose_face(points: Sequence[Array], face: FaceChoice, size: tuple[int, int]
             return order[-1]
         case "center":
             return min(range(len(boxes)), key=lambda k: math.dist(centres[k], (size[1] / 2, size[0] / 2)))
-    if not 1 <= face <= len(boxes):
+    if not isinstance(face, int) or not 1 <= face <= len(boxes):
         raise InputError(no_such_face(face, len(boxes), source))
     return order[face - 1]
 
