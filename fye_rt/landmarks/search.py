@@ -21,7 +21,7 @@ FACE_CHOICES = ("largest", "left", "right", "center")
 
 SMALLEST_PIXELS = 24  # error 0.017 of the face, and jitter 0.007; at 16 pixels, 0.028 and 0.009
 SMALLEST_SQUARE = 224  # pixels; shows every face of 32
-SURE_TILES = 100  # a search for smaller faces, of the picture turned or in a video, may take so many looks
+SURE_TILES = 100  # looks that a search for faces under 32 pixels may take, and twice what one for turned faces may
 _STEP = 0.625  # between squares, of their side: a face is whole in one, or larger than half of it
 _MARGIN = 0.125  # of a square, replicated around the picture
 _COUNTED = 1 / 3  # of the largest face: smaller ones are not counted among "several"

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt.errors import InputError
-from fye_rt.landmarks.geometry import METADATA_NAME, FaceGeometry, _parse_metadata, _similarity, load_geometry, recover
+from fye_rt.landmarks import Motion
+from fye_rt.landmarks.geometry import (
+    METADATA_NAME,
+    FaceGeometry,
+    _parse_metadata,
+    _similarity,
+    face_angle,
+    face_box,
+    load_geometry,
+    misfit,
+    recover,
+)
 from fye_rt.landmarks.retarget import project
 
 
@@ -104,3 +115,28 @@ def test_damaged_metadata_raises_nothing_but_value_errors(landmarker: Path, plac
     except ValueError:
         return
     assert geometry.mesh.shape == (468, 3) and np.isfinite(geometry.mesh).all() and np.isfinite(geometry.weights).all()
+
+
+def test_a_face_s_box_and_tilt_are_in_pixels_and_degrees(motion: Motion) -> None:
+    size = (200, 400)  # of a picture twice as wide as high
+    points = motion.points[0, :, :2]
+    upright = points * motion.source_size[::-1]
+    upright = (upright - upright.mean(axis=0)) * 60 / np.ptp(upright, axis=0).max()
+    middle = np.array((200.0, 100.0))
+    resting = face_angle((upright + middle) / (400, 200), size)
+    assert abs(resting) < 20
+    for degrees in (0.0, 30.0, 90.0, -120.0):
+        cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turned = upright @ np.array(((cosine, sine), (-sine, cosine))) + middle  # clockwise, y down
+        tilt = face_angle(turned / (400, 200), size) - resting
+        assert (tilt - degrees + 180) % 360 - 180 == pytest.approx(0.0, abs=1e-9)
+        low, high = turned.min(axis=0), turned.max(axis=0)
+        assert face_box(turned / (400, 200), size) == pytest.approx((*low, *(high - low)))
+
+
+def test_the_misfit_of_a_face_does_not_depend_on_its_place_and_size(motion: Motion, geometry: FaceGeometry) -> None:
+    points, size = motion.points[0], motion.source_size
+    value = misfit(points, size, geometry)
+    assert value < 0.62
+    moved = (points - (0.5, 0.5, 0.0)) * 0.1 + (0.8, 0.3, 0.0)
+    assert misfit(moved, size, geometry) == pytest.approx(value, rel=1e-6)
