@@ -71,6 +71,8 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
         InputError: a source is missing, damaged, or holds no motion, or the portrait shows no face.
         FyeError: any error of `encode_portrait` and `live_frames`.
     """
+    if request.crop.alpha:
+        raise OptionError("alpha=True needs a whole clip; leave it out of a stream")
     playback, times, motions = _source(request)
     picture = read_picture(request)
     size = request.size or stages.bundle.size

@@ -109,8 +109,8 @@ def around(landmarks: Motion, scale: float, size: Size, upright: bool = False) -
     straight = points @ axes.T
     low, high = straight.min(axis=0), straight.max(axis=0)
     x, y = axes.T @ ((low + high) / 2)
-    wide, high_ = high - low
-    return Region.around((x - wide / 2, y - high_ / 2, wide, high_), size, scale, angle)
+    across, down = high - low
+    return Region.around((x - across / 2, y - down / 2, across, down), size, scale, angle)
 
 
 def small_face(portrait: Motion, size: Size) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ class _Faces:
             motion, seen = given
             return motion if seen == region else self.seen_in(motion, region, seen)
         try:
-            return self._detected(portrait, "the portrait", search=False)
+            return self._detected(portrait, search=False)
         except FaceNotFoundError as error:
             if self._request.options.windows == "reference":
                 raise
@@ -155,7 +155,7 @@ class _Faces:
         if given is not None:
             motion, seen = given
             return motion if seen == self._whole else self.seen_in(motion, self._whole, seen)
-        return self._detected(self._picture, "the portrait", search=True)
+        return self._detected(self._picture, search=True)
 
     def seen_in(self, landmarks: Motion, region: Region, seen: Region | None = None) -> Motion:
         """Move landmarks of the picture, or of its region `seen`, to another region."""
@@ -188,13 +188,13 @@ class _Faces:
         of_picture = tuple(motion.source_size) == self._shape and not shown.covers(self._shape)
         return motion, self._whole if of_picture else shown
 
-    def _detected(self, image: Image, name: str, search: bool) -> Motion:
-        """Detect landmarks once for each image; an error also counts pixels of the picture."""
+    def _detected(self, image: Image, search: bool) -> Motion:
+        """Detect landmarks, once for each image."""
         landmarker, face = self._request.landmarker, self._request.crop.face
 
         def detect() -> Motion:
             try:
-                return detect_image(image, find_landmarker(landmarker), name, face=face, search=search)
+                return detect_image(image, find_landmarker(landmarker), "the portrait", face=face, search=search)
             except FaceNotFoundError as error:
                 raise FaceNotFoundError(f"{error}, or {BY_HAND}") from error
 

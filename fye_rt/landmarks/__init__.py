@@ -13,23 +13,19 @@ from fye_rt.landmarks.detect import (
     find_landmarker,
 )
 from fye_rt.landmarks.draw import draw, landmark_images, overlay
-from fye_rt.landmarks.gaps import GAPS, Gaps
 from fye_rt.landmarks.geometry import face_angle, face_box
 from fye_rt.landmarks.images import Drawn, LandmarkImages, Pictures, face_region, movement
 from fye_rt.landmarks.motion import MAX_FRAMES, Motion
 from fye_rt.landmarks.points import is_points_file, load_points
 from fye_rt.landmarks.retarget import Retargeter, retarget
-from fye_rt.landmarks.search import FACE_CHOICES, FaceChoice, choose_face
+from fye_rt.landmarks.search import FaceChoice, choose_face
 from fye_rt.landmarks.template import load_template
 
 __all__ = [
-    "FACE_CHOICES",
-    "GAPS",
     "LANDMARKER_URL",
     "MAX_FRAMES",
     "Drawn",
     "FaceChoice",
-    "Gaps",
     "LandmarkImages",
     "Motion",
     "Pictures",

@@ -19,7 +19,6 @@ from fye_rt.files import cache_folder, place_for_matplotlib, refuse_pointer
 from fye_rt.landmarks.follow import KEEP_FACE, LIVE_TILES, Follower
 from fye_rt.landmarks.gaps import (
     MOST_LISTED,
-    Gaps,
     bridge,
     check_gaps,
     hold_notice,
@@ -127,7 +126,7 @@ def detect_frames(
     total: int = 0,
     source: str = "the video",
     face: FaceChoice = "largest",
-    gaps: Gaps = "refuse",
+    gaps: str = "refuse",
     search: bool = True,
 ) -> Motion:
     """Detect the landmarks of one face in every frame of a video, following it.

@@ -15,8 +15,6 @@ from fye_rt.landmarks.rotation import slerp
 
 Array = NDArray[np.float64]
 SMALLEST_FACE = 0.11  # of the picture's longer side: 0.08 is never detected, 0.11 always, at any resolution
-GAPS = ("refuse", "hold", "skip")
-Gaps = str  # one of GAPS
 MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 

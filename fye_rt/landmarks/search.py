@@ -16,8 +16,7 @@ from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_box
 from fye_rt.landmarks.region import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
 from fye_rt.media.opencv import load_cv2
 
-FaceChoice = str | int  # a word of FACE_CHOICES, or a number from 1
-FACE_CHOICES = ("largest", "left", "right", "center")
+FaceChoice = str | int  # a word of `fye_rt.options.FACES`, or a number from 1
 
 SMALLEST_PIXELS = 24  # error 0.017 of the face, and jitter 0.007; at 16 pixels, 0.028 and 0.009
 SMALLEST_SQUARE = 224  # pixels; shows every face of 32

@@ -77,13 +77,23 @@ def write_video(
 class FrameWriter(ABC):
     """Context manager that writes frames; the result appears when the `with` block ends without an error."""
 
+    _opened: ExitStack
+
     @abstractmethod
     def __enter__(self) -> Self: ...
 
-    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        if error is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with self._opened:
+            self._finish()
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write what is left; an error here leaves no result."""
 
     @abstractmethod
     def add(self, image: NDArray[np.uint8]) -> None:
@@ -146,21 +156,15 @@ class VideoWriter(FrameWriter):
             self._opened = opened.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._opened.__exit__(kind, error, trace)
-            return
-        with self._opened:
-            if self._waiting is None:
-                raise InputError("the video has no frames; add at least one")
-            image, start = self._waiting
-            rest = 1 / self._rate if self._seconds is None else self._seconds
-            duration = max(clock_tick(rest) - (0 if self._seconds is None else start), 1)
-            self._encode(image, start, duration)
-            self._container.mux(_packets(self._stream, None, self._durations))
-            self._sound.lay(self._container, (start + duration) * CLOCK)
+    def _finish(self) -> None:
+        if self._waiting is None:
+            raise InputError("the video has no frames; add at least one")
+        image, start = self._waiting
+        rest = 1 / self._rate if self._seconds is None else self._seconds
+        duration = max(clock_tick(rest) - (0 if self._seconds is None else start), 1)
+        self._encode(image, start, duration)
+        self._container.mux(_packets(self._stream, None, self._durations))
+        self._sound.lay(self._container, (start + duration) * CLOCK)
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Add the next frame, uint8 RGB (H, W, 3) of the same size as the others."""
@@ -217,7 +221,7 @@ class PictureSequence(FrameWriter):
     """Context manager that writes a folder of PNGs, 00000.png and so on; it appears when the block ends without error.
 
     Args:
-        path: the folder, which must not exist yet or be empty.
+        path: the folder; an older one of this name is replaced.
 
     Raises:
         InputError: no frame, or one that is not uint8 (H, W, 3) or (H, W, 4).
@@ -241,12 +245,6 @@ class PictureSequence(FrameWriter):
         Image.fromarray(image).save(self._folder / f"{self._added:05}.png", compress_level=4)
         self._added += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._opened.__exit__(kind, error, trace)
-            return
-        with self._opened:
-            if not self._added:
-                raise InputError("the sequence has no frames; add at least one")
+    def _finish(self) -> None:
+        if not self._added:
+            raise InputError("the sequence has no frames; add at least one")

@@ -17,7 +17,7 @@ from fye_rt.cli import overlay
 from fye_rt.clips import driving, live, place, write
 from fye_rt.clips.clip import Playback
 from fye_rt.clips.live import Stream
-from fye_rt.errors import FaceNotFoundError, InputError
+from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import draw, landmark_images
 from fye_rt.options import ImageSource, MotionSource
 from fye_rt.timings import Progress
@@ -404,6 +404,11 @@ def test_a_stream_is_pasted_too(animator: Animator, motion: Motion, portrait: Mo
     frames = np.concatenate(list(animator.stream(request)))
     assert frames.shape == (10, 90, 100, 3)
     np.testing.assert_array_equal(frames[:, :10], np.broadcast_to(picture[:10], (10, 10, 100, 3)))
+
+
+def test_a_stream_has_no_alpha(animator: Animator, motion: Motion, portrait: Motion) -> None:
+    with pytest.raises(OptionError, match="alpha=True needs a whole clip"):
+        animator.stream(asked(motion, crop=Crop(paste=True, alpha=True), size=SIZE, portrait_landmarks=portrait))
 
 
 def test_a_written_clip_says_that_it_is_synthetic(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import FaceNotFoundError
-from fye_rt.landmarks import Gaps, Motion, detect, detect_frames
+from fye_rt.landmarks import Motion, detect, detect_frames
 from fye_rt.landmarks.geometry import FaceGeometry
 
 Detect = Callable[..., Motion]
@@ -26,7 +26,7 @@ def found(motion: Motion, monkeypatch: pytest.MonkeyPatch) -> Detect:
         size: tuple[int, int] = (256, 256),
         shrink: float = 1.0,
         cut: int | None = None,
-        gaps: Gaps = "refuse",
+        gaps: str = "refuse",
     ) -> Motion:
         answers = iter(enumerate(counts))
 
@@ -155,13 +155,13 @@ def test_frames_of_long_gaps_are_left_out_and_the_others_keep_their_times(found:
 
 
 @pytest.mark.parametrize("gaps", ["refuse", "hold", "skip"])
-def test_a_video_without_any_face_is_refused_whatever_becomes_of_gaps(gaps: Gaps, found: Detect) -> None:
+def test_a_video_without_any_face_is_refused_whatever_becomes_of_gaps(gaps: str, found: Detect) -> None:
     with pytest.raises(FaceNotFoundError, match="no face in any of its 9 frames"):
         found(*(0,) * 9, gaps=gaps)
 
 
 @pytest.mark.parametrize("gaps", ["hold", "skip"])
-def test_without_long_gaps_holding_and_skipping_change_nothing(gaps: Gaps, found: Detect) -> None:
+def test_without_long_gaps_holding_and_skipping_change_nothing(gaps: str, found: Detect) -> None:
     counts = (0, 1, 1, 0, 0, 1)
     bridged, other = found(*counts), found(*counts, gaps=gaps)
     np.testing.assert_array_equal(bridged.points, other.points)
