@@ -95,7 +95,8 @@ REQUEST: dict[str, Any] = {
     ],
     "landmarker": Landmarker,
     "portrait_landmarks": Annotated[
-        Path | None, _option(metavar="FILE", help="Landmarks of the fitted portrait, used instead of detection.")
+        Path | None,
+        _option(metavar="FILE", help="Landmarks of the portrait or points set by hand, used instead of detection."),
     ],
     "steps": Annotated[int | None, _option(metavar="N", help=f"Solver steps; {DEFAULTS.steps} by default.")],
     "guidance": Annotated[float | None, _option(help="Classifier-free guidance scale; by default the bundle's.")],
