@@ -41,7 +41,7 @@ COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 MAX_WINDOW = 32  # frames; the positional encoding of the motion modules ends here
 MIN_PROGRESSIVE = 3  # frames of a window: two ends and something between them
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
-CROPS = ("auto", "none", "X,Y,W,H")
+CROPS = ("auto", "face", "none", "X,Y,W,H")
 FACES = ("largest", "left", "right", "center", "N")
 MASKS, COLORS = ("box", "oval", "face"), ("none", "mean")
 GAPS = ("refuse", "hold", "skip")
@@ -192,8 +192,8 @@ class Crop:
 
     Attributes:
         area: "auto" crops to the face if it is small in the fitted picture: if the longer side of its landmarks' box is
-            under the bundle's `face_share` of the clip's shorter side. "none" takes the whole picture. "X,Y,W,H" names
-            a part of it in pixels: left, top, width, height. `windows="reference"` always takes the whole picture.
+            under the bundle's `face_share` of the clip's shorter side. "face" always crops to it, "none" takes the
+            whole picture, and "X,Y,W,H" a part in pixels: left, top, width, height. `windows="reference"` never crops.
         scale: side of an automatic crop divided by the longer side of the face's box, 1 to 10. The crop has the clip's
             shape; beyond the picture its border is repeated.
         rotate: whether an automatic crop is turned so that the face is upright.
@@ -221,7 +221,7 @@ class Crop:
     alpha: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.area in CROPS[:2] or _is_box(self.area), "crop", self.area, ", ".join(CROPS))
+        _require(self.area in CROPS[:-1] or _is_box(self.area), "crop", self.area, ", ".join(CROPS))
         for name, value, low, high in (("crop_scale", self.scale, 1, 10), ("feather", self.feather, 0, 1)):
             _require(_number(value) and low <= value <= high, name, value, f"{low} to {high}")
         for name, flag in (("crop_rotate", self.rotate), ("paste", self.paste), ("alpha", self.alpha)):
@@ -234,8 +234,8 @@ class Crop:
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
-        """Left, top, width and height of a named area, pixels; None for "auto" and "none"."""
-        if self.area in CROPS[:2]:
+        """Left, top, width and height of a named area, pixels; None for any other area."""
+        if self.area in CROPS[:-1]:
             return None
         left, top, width, height = map(int, self.area.split(","))
         return left, top, width, height

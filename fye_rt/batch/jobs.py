@@ -2,6 +2,7 @@
 
     {"portrait": "anna.png", "motion": "wave.mp4"}
     {"portrait": "anna.png", "motion": "talk.npz", "name": "anna-talks", "seed": 7, "forecast": "quality"}
+    {"portrait": "two.jpg", "faces": [{"face": "left", "motion": "talk.mp4"}, {"face": "right", "motion": "nod.mp4"}]}
 
 Paths are relative to the file with the jobs. A line that is no job is a job that has failed already: the others don't
 suffer from it.
@@ -9,12 +10,13 @@ suffer from it.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fye_rt.bundle import Bundle
+from fye_rt.clips.faces import check as check_faces
 from fye_rt.errors import FyeError, InputError
 from fye_rt.files import parse_json
 from fye_rt.options import ClipRequest
@@ -29,7 +31,10 @@ _PART_BYTES = 90
 
 _PATHS = ("portrait", "motion", "portrait_landmarks", "audio")
 _SHARED = ("compute", "landmarker")  # by all jobs: that of the command
-FIELDS = (*(name for name in SETTINGS if name not in _SHARED), "name")
+FIELDS = (*(name for name in SETTINGS if name not in _SHARED), "name", "faces")
+_OF_ALL = ("portrait", "name", "faces", "size", "paste", "alpha", "audio", "crf")  # by all faces of a clip
+FACE_FIELDS = tuple(name for name in FIELDS if name not in _OF_ALL)
+_PASTED = {"crop": "face", "paste": True, "paste_mask": "face"}  # unless a job says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +44,22 @@ class Job:
     Attributes:
         line: in its file, from 1.
         name: its files are called so.
-        request: the clip; its portrait, motion and landmarks are files.
+        requests: the clip, or its faces, for `render_faces`; portrait, motions and landmarks are files.
     """
 
     line: int
     name: str
-    request: ClipRequest
+    requests: tuple[ClipRequest, ...]
 
     @property
     def group(self) -> str:
         """Jobs of one group share an encoded portrait."""
-        return repr((self.request.portrait, self.request.size))
+        return repr((self.requests[0].portrait, self.requests[0].size))
+
+    @property
+    def file(self) -> str:
+        """Name of the clip's file."""
+        return f"{self.name}.{'webm' if self.requests[0].crop.alpha else 'mp4'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +127,54 @@ def _parse(
         fields = parse_json(raw)
         if not isinstance(fields, dict):
             raise InputError("it is not a JSON object")
-        if unknown := [key for key in fields if key not in FIELDS]:
-            raise InputError(f"{', '.join(map(repr, unknown))} is not known; a job has {', '.join(FIELDS)}")
-        paths = {key: _path(fields, key, folder) for key in _PATHS if (key, fields.get(key)) != ("audio", "none")}
-        paths = {key: path for key, path in paths.items() if path is not None}
-        portrait, motion = paths.get("portrait"), paths.get("motion")
-        if portrait is None or motion is None:
-            raise InputError(f"{'portrait' if portrait is None else 'motion'} is missing")
-        name = _name(fields, line, portrait, motion, names)
-        if fields.get("forecast") is not None:  # with settings of its own, not with those of another forecast
-            settings = {key: value for key, value in settings.items() if key not in FORECAST_SETTINGS}
-        own = {key: value for key, value in fields.items() if value is not None and key != "name"}
-        request = parse_request({**settings, **own, **paths})
-        return Job(line, name, replace(request, options=bundle.resolve(request.options)))
+        _check(fields, FIELDS, "a job")
+        faces = _faces(fields)
+        given = [{key: value for key, value in face.items() if value is not None} for face in faces]
+        placed = [face | _paths(face, folder) for face in given]
+        if missing := [key for key in ("portrait", "motion") if any(key not in face for face in placed)]:
+            raise InputError(f"{missing[0]} is missing")
+        name = _name(fields, line, placed[0]["portrait"], placed[0]["motion"], names)
+        requests = tuple(_request(face, settings, bundle) for face in placed)
+        if fields.get("faces") is not None:
+            check_faces(requests)
+        return Job(line, name, requests)
     except FyeError as error:
         return BadJob(line, name, f"{error}")
 
 
-def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path | None:
-    value = given.get(key)
-    if value is None:
-        return None
+def _check(fields: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    if unknown := [key for key in fields if key not in known]:
+        raise InputError(f"{', '.join(map(repr, unknown))} is not known; {what} has {', '.join(known)}")
+
+
+def _faces(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the fields of each face of a job's clip: its own, over those of the job."""
+    faces = fields.get("faces")
+    own = {key: value for key, value in fields.items() if key not in ("name", "faces")}
+    if faces is None:
+        return [own]
+    if not isinstance(faces, list) or not faces or not all(isinstance(face, dict) for face in faces):
+        raise InputError('faces is not valid; give a list of one or more objects: [{"face": "left", "motion": ...}]')
+    for face in faces:
+        _check(face, FACE_FIELDS, "a face")
+    return [_PASTED | own | face for face in faces]
+
+
+def _request(fields: Mapping[str, Any], settings: Mapping[str, Any], bundle: Bundle) -> ClipRequest:
+    """Parse a clip's or a face's fields, and what the command says of those that it does not set."""
+    if "forecast" in fields:  # with settings of its own, not with those of another forecast
+        settings = {key: value for key, value in settings.items() if key not in FORECAST_SETTINGS}
+    request = parse_request({**settings, **fields})
+    return replace(request, options=bundle.resolve(request.options))
+
+
+def _paths(fields: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    names = [key for key in _PATHS if key in fields and (key, fields[key]) != ("audio", "none")]
+    return {key: _path(fields, key, folder) for key in names}
+
+
+def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path:
+    value = given[key]
     if not isinstance(value, str) or not value or "\0" in value:
         raise InputError(f"{key}={value!r} is not a path")
     return folder / value

@@ -58,7 +58,7 @@ class Folder(RunFolder):
             return None
         try:
             same = record["key"] == key(job, bundle, engine)
-            whole = (self.path / f"{job.name}.mp4").stat().st_size == record["bytes"]
+            whole = (self.path / job.file).stat().st_size == record["bytes"]
         except (FyeError, OSError, KeyError):
             return None
         return record | {"line": job.line} if same and whole else None

@@ -17,6 +17,7 @@ from fye_rt.batch.jobs import Job
 from fye_rt.bundle import Bundle
 from fye_rt.clips import write
 from fye_rt.clips.cache import ClipCache
+from fye_rt.clips.faces import render_faces
 from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
 from fye_rt.files import atomic_file, followed
 from fye_rt.options import ClipRequest
@@ -69,7 +70,7 @@ class ClipWorker:
             with memory_for("the clip", "a smaller size"):
                 return self._make(job, record, start)
         except (FyeError, OSError) as error:
-            self._path(job).unlink(missing_ok=True)  # a clip of an earlier job with this name
+            (self._folder / job.file).unlink(missing_ok=True)  # a clip of an earlier job with this name
             beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
             return record | {"status": "failed", "error": f"{error}{', or fewer workers' if beside_others else ''}"}
 
@@ -77,13 +78,13 @@ class ClipWorker:
         """Close the Animator, which frees its memory."""
         self._animator.close()
 
-    def _path(self, job: Job) -> Path:
-        return self._folder / f"{job.name}.{'webm' if job.request.crop.alpha else 'mp4'}"
-
     def _make(self, job: Job, record: Record, start: float) -> Record:
         evaluations = Evaluations()
-        rendering = self._animator.render(job.request, progress=evaluations, cache=self._cache)
-        path = self._path(job)
+        if len(job.requests) == 1:
+            rendering = self._animator.render(job.requests[0], progress=evaluations, cache=self._cache)
+        else:
+            rendering = render_faces(self._animator, job.requests, evaluations, self._cache)
+        path = self._folder / job.file
         with atomic_file(path) as hidden:
             write.write_clip(rendering, hidden, None, None)
             frames, height, width, _ = rendering.shape
@@ -115,18 +116,25 @@ _KEYED = [field.name for field in fields(ClipRequest) if field.name not in _APAR
 
 def key(job: Job, bundle: str, engine: AnimatorSpec) -> str:
     """Compute the SHA-256 of the input files and settings of a job's clip; raises InputError if a file is missing."""
-    request = job.request
-    sources = (request.portrait, request.motion, request.portrait_landmarks, request.audio)
+    clips = [_facts(request) for request in job.requests]
     facts = {
         "fye_rt": __version__,
         "bundle": bundle,
         "engine": [engine.backend, engine.compute],
+        **(clips[0] if len(clips) == 1 else {"faces": clips}),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _facts(request: ClipRequest) -> dict[str, Any]:
+    """Collect what a clip depends on: the content of its files, and its settings."""
+    sources = (request.portrait, request.motion, request.portrait_landmarks, request.audio)
+    return {
         "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
         "options": request.options.as_dict(),
         "crop": request.crop.as_dict(),
         **{name: getattr(request, name) for name in _KEYED},
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -142,7 +142,7 @@ class Rendering(Playback):
         super().__init__(**asdict(playback))
         self.portrait, self.landmarks, self.notices = portrait, landmarks, notices
         self._pieces, self._timings, self._started = pieces, timings, False
-        self._paste, self.alpha = paste, alpha
+        self.paste, self.alpha = paste, alpha
         self._canvases: deque[Image] = deque()
 
     def __len__(self) -> int:
@@ -161,26 +161,26 @@ class Rendering(Playback):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of all frames."""
-        if self._paste is None:
+        if self.paste is None:
             return self.landmarks.shape
-        return len(self), *self._paste.picture.shape[:2], 4 if self.alpha else 3
+        return len(self), *self.paste.picture.shape[:2], 4 if self.alpha else 3
 
     def finished(self, frame: Image, reuse: bool = False) -> Image:
         """Return a frame as the clip shows it: pasted into the picture, if that was asked for.
 
         With `reuse`, the call after the next one overwrites the result, which saves copies of a large picture.
         """
-        if self._paste is None:
+        if self.paste is None:
             return frame
         with self._timings.stage("paste"):
             if self.alpha:
-                return self._paste.cut_out(frame)
+                return self.paste.cut_out(frame)
             if not reuse:
-                return self._paste(frame)
-            canvas = self._paste.picture.copy() if len(self._canvases) < 2 else self._canvases.popleft()
+                return self.paste(frame)
+            canvas = self.paste.picture.copy() if len(self._canvases) < 2 else self._canvases.popleft()
             self._canvases.append(canvas)
-            self._paste.clear(canvas)
-            self._paste.onto(canvas, frame)
+            self.paste.clear(canvas)
+            self.paste.onto(canvas, frame)
             return canvas
 
     @property

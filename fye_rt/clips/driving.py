@@ -84,7 +84,7 @@ def read_once(cache: ClipCache, request: ClipRequest, progress: Progress, limit:
     if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
         return _played(read(), request)
     part = request.frames, request.start, request.seconds
-    key = *part, request.driving_face, request.gaps, _searches(request), request.landmarker, limit
+    key = *part, request.driving_face, request.gaps, searches(request), request.landmarker, limit
     driving = cache.motion(Path(source), key, read, lambda driving: len(driving.motion))
     return _played(driving, request)
 
@@ -130,13 +130,13 @@ def _read(request: ClipRequest, progress: Progress, limit: int) -> Driving:
         case "picture":
             landmarker, face = find_landmarker(request.landmarker), request.driving_face
             picture = media.read_image(path)
-            motion = detect_image(picture, landmarker, str(path), face=face, search=_searches(request))
+            motion = detect_image(picture, landmarker, str(path), face=face, search=searches(request))
             return _from_motion(motion, str(path), limit)
         case "video":
             return _from_video(path, request, progress, limit)
 
 
-def _searches(request: ClipRequest) -> bool:
+def searches(request: ClipRequest) -> bool:
     """Return whether small faces are searched for; the reference implementation looks once at the whole picture."""
     return request.options.windows != "reference"
 
@@ -179,7 +179,7 @@ def _from_video(path: Path, request: ClipRequest, progress: Progress, limit: int
         source=str(path),
         face=request.driving_face,
         gaps=request.gaps,
-        search=_searches(request),
+        search=searches(request),
     )
     driving = Driving(
         motion,

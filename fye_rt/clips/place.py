@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
+from fye_rt.clips.driving import searches
 from fye_rt.clips.resume import digest
 from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_points, load_template
@@ -69,21 +70,20 @@ def place(
         return Place(picture, region, portrait, partial(faces.within, region, portrait))
     portrait = media.fit_image(picture, *size)
     region = Region.fitted((picture.shape[0], picture.shape[1]), size)
-    whole = Place(picture, region, portrait, partial(faces.within, region, portrait))
+    whole = Place(picture, region, portrait, partial(faces.of_whole, region, portrait))
     if crop.area == "none" or request.options.windows == "reference" or not move:
         return whole
     landmarks = whole.landmarks()
     whole = replace(whole, landmarks=lambda: landmarks)
     longer = max(face_box(landmarks.points[0], size)[2:])
     tilted = abs(face_angle(landmarks.points[0], size)) > UPRIGHT
-    if longer >= face_share * min(size) and not (crop.rotate and tilted):
-        return whole
-    if request.portrait_landmarks is not None and not has_landmarker(request):
+    small = longer < face_share * min(size) or (crop.rotate and tilted)
+    if crop.area == "auto" and (not small or (request.portrait_landmarks is not None and not has_landmarker(request))):
         return whole
     landmarks = faces.in_picture()
     region = around(landmarks, crop.scale, size, crop.rotate)
     cropped = faces.seen_in(landmarks, region)
-    pixels = round(longer * whole.region.width / size[1])
+    pixels = round(max(face_box(landmarks.points[0], landmarks.source_size)[2:]))
     text = f"the portrait: cropped to its face, which is {pixels} pixels large in a picture of {_sides(picture)}: "
     text += f"{region.width:.0f}x{region.height:.0f} at {region.left:.0f},{region.top:.0f}"
     turned = f", turned by {region.angle:.0f} degrees" if region.angle else ""
@@ -132,6 +132,16 @@ class _Faces:
         self._shape = picture.shape[0], picture.shape[1]
         self._whole = Region(0, 0, self._shape[1], self._shape[0])
 
+    def of_whole(self, region: Region, portrait: Image) -> Motion:
+        """Return the landmarks in the fitted picture.
+
+        To choose one of several faces, they are looked for in the picture itself: a clip may be too small to show all.
+        """
+        request = self._request
+        if request.crop.face == "largest" or request.portrait_landmarks is not None or not searches(request):
+            return self.within(region, portrait)
+        return self.seen_in(self.in_picture(), region)
+
     def within(self, region: Region, portrait: Image) -> Motion:
         """Return the landmarks in a region: the given ones, those detected there, or those found in the picture."""
         given = self._given(region)
@@ -141,7 +151,7 @@ class _Faces:
         try:
             return self._detected(portrait, search=False)
         except FaceNotFoundError as error:
-            if self._request.options.windows == "reference":
+            if not searches(self._request):
                 raise
             found = self.seen_in(self.in_picture(), region)
             centre = (found.points[0, :, :2].min(axis=0) + found.points[0, :, :2].max(axis=0)) / 2

@@ -68,6 +68,18 @@ def feathered(shape: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
     return smooth
 
 
+def over(under: Pixels, layer: Pixels) -> Pixels:
+    """Lay an image over another one of the same size, both uint8 RGBA (h, w, 4) with straight alpha."""
+    composed = np.where(layer[..., 3:] > 0, layer, under)
+    mixed = (layer[..., 3] > 0) & (layer[..., 3] < 255) & (under[..., 3] > 0)
+    upper, lower = layer[mixed] / 255, under[mixed] / 255
+    shares = upper[:, 3:], lower[:, 3:] * (1 - upper[:, 3:])
+    alpha = shares[0] + shares[1]
+    colors = (upper[:, :3] * shares[0] + lower[:, :3] * shares[1]) / alpha
+    composed[mixed] = np.rint(255 * np.concatenate([colors, alpha], axis=1)).astype(np.uint8)
+    return composed
+
+
 class Paste:
     """Pastes frames of a clip into a picture; only the rectangle that the mask touches is computed.
 

@@ -87,9 +87,9 @@ def main(
         "workload": {
             "model": describe_bundle(model),
             "jobs": len(clips),
-            "portraits": len({job.request.portrait for job in clips}),
+            "portraits": len({job.requests[0].portrait for job in clips}),
             "frames": frames,
-            "options": replace(clips[0].request.options, seed=0).as_dict(),
+            "options": replace(clips[0].requests[0].options, seed=0).as_dict(),
         },
         "clips": rates,
         "overhead": overheads | {"a record": {"seconds_a_task": written}},

@@ -139,6 +139,11 @@ class Alone(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def tensors() -> list[Tensor]:
+    """All tensors of the process."""
+    return [each for each in gc.get_objects() if type(each) is Tensor]
+
+
 class Cuda:
     """A GPU, or what stands in its place.
 
@@ -153,14 +158,20 @@ class Cuda:
         self.captures: list[Capture] = []
         self.pause = 0.0
         self._underway: list[int] = []  # threads that capture a graph
+        # what other tests left, which may go at any time
+        self._earlier = {id(tensor): weakref.ref(tensor) for tensor in tensors()} if self.imitated else {}
 
     def allocated(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of all tensors, of an imitation all that are younger than it."""
         gc.collect()
         if not self.imitated:
             return torch.cuda.memory_allocated()
-        storages = [each.untyped_storage() for each in gc.get_objects() if type(each) is Tensor]
+        storages = [each.untyped_storage() for each in tensors() if not self._is_earlier(each)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def _is_earlier(self, tensor: Tensor) -> bool:
+        reference = self._earlier.get(id(tensor))
+        return reference is not None and reference() is tensor
 
     def watched(self) -> Any:
         """A context of a thread's work, which fails if it meets the capture of another thread."""

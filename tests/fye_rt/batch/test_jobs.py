@@ -27,7 +27,7 @@ def read(path: Path, *lines: Any, defaults: Any = DEFAULTS) -> list[Job | BadJob
 def test_a_job_is_named_after_its_files_and_takes_the_defaults(tmp_path: Path) -> None:
     (job,) = read(tmp_path, GOOD)
     assert isinstance(job, Job) and (job.line, job.name) == (1, "a--b")
-    request = job.request
+    request = job.requests[0]
     assert (request.portrait, request.motion) == (tmp_path / "a.png", tmp_path / "b.mp4")
     assert (request.portrait_landmarks, request.frames, request.size) == (None, 9, (64, 64))
     assert request.options == MODEL.resolve(Options(seed=5, forecast=Forecast(method="fast"), windows="progressive"))
@@ -37,7 +37,7 @@ def test_a_job_may_set_every_option(tmp_path: Path) -> None:
     own = {"name": "x", "frames": 3, "size": "72x80", "seed": 1, "steps": 4, "portrait_landmarks": "/l.npz"}
     (job,) = read(tmp_path, GOOD | own | {"forecast": {"method": "newton", "order": 2}, "guidance": 1})
     assert isinstance(job, Job)
-    request = job.request
+    request = job.requests[0]
     assert (job.name, request.portrait_landmarks) == ("x", Path("/l.npz"))
     newton = Forecast(method="newton", order=2)
     options = Options(seed=1, steps=4, guidance=1, shared_noise=0, forecast=newton, windows="progressive")
@@ -59,7 +59,7 @@ def test_a_job_s_forecast_replaces_the_command_s(
     tmp_path: Path, settings: dict[str, Any], own: dict[str, Any], forecast: Forecast
 ) -> None:
     (job,) = read(tmp_path, GOOD | own, defaults=settings)
-    assert isinstance(job, Job) and job.request.options.forecast == forecast
+    assert isinstance(job, Job) and job.requests[0].options.forecast == forecast
 
 
 def test_names_are_told_apart_whatever_the_file_system(tmp_path: Path) -> None:
@@ -156,3 +156,39 @@ def test_jobs_with_one_portrait_are_one_group(tmp_path: Path) -> None:
     one, two, other = read(tmp_path, GOOD, GOOD | {"motion": "c.npz"}, GOOD | {"portrait": "d.png"})
     assert isinstance(one, Job) and isinstance(two, Job) and isinstance(other, Job)
     assert one.group == two.group != other.group
+
+
+FACES = {"portrait": "two.png", "faces": [{"face": "left", "motion": "a.mp4"}, {"face": 2, "motion": "b.npz"}]}
+
+
+def test_a_job_may_animate_several_faces(tmp_path: Path) -> None:
+    (job,) = read(tmp_path, FACES | {"seed": 3, "motion": "c.npz", "feather": 0.1})
+    assert isinstance(job, Job) and job.name == "two--a"
+    left, right = job.requests
+    assert (left.portrait, left.motion, right.motion) == (tmp_path / "two.png", tmp_path / "a.mp4", tmp_path / "b.npz")
+    assert (left.crop.face, right.crop.face, left.options.seed, left.frames) == ("left", 2, 3, 9)
+    for request in job.requests:
+        crop = request.crop
+        assert (crop.paste, crop.area, crop.mask, crop.feather) == (True, "face", "face", 0.1)
+    own = {"faces": [{"face": 1}, {"face": 2, "crop_scale": 3, "paste_mask": "oval"}]}
+    (job,) = read(tmp_path, GOOD | own)
+    assert isinstance(job, Job)
+    assert [(request.crop.scale, request.crop.mask) for request in job.requests] == [(2.3, "face"), (3, "oval")]
+    assert {request.motion for request in job.requests} == {tmp_path / "b.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"faces": []}, "faces is not valid"),
+        ({"faces": {"face": 1}}, "faces is not valid"),
+        ({"faces": [1]}, "faces is not valid"),
+        ({"faces": [{"face": "left"}]}, "motion is missing"),
+        ({"faces": [{"face": "left", "motion": "a.mp4", "size": "64x64"}]}, "'size' is not known; a face has motion"),
+        ({"faces": [{"motion": "a.mp4"}, {"motion": "b.mp4"}]}, "faces 1 and 2 are the same one, face='largest'"),
+        ({"paste": False}, "set paste"),
+    ],
+)
+def test_faces_that_make_no_clip_are_a_failed_job(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (job,) = read(tmp_path, FACES | change)
+    assert isinstance(job, BadJob) and message in job.error

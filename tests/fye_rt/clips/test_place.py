@@ -1,5 +1,6 @@
 """A clip's place in its picture, with MediaPipe and a photograph: scikit-image's astronaut (NASA, public domain)."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,26 @@ def test_the_whole_picture_is_taken_where_it_is_asked_for(
     found = placed(photograph, crop, windows=windows)
     np.testing.assert_array_equal(found.portrait, fit_image(photograph, *SIZE))
     assert found.region.covers(photograph.shape[:2])
+
+
+def test_a_chosen_face_is_found_where_the_clip_is_too_small_for_it(placed: Any, photograph: Pixels) -> None:
+    large = fit_image(photograph[30:230, 120:320], 512, 512)
+    picture = np.concatenate([photograph, large], axis=1)
+    found = placed(picture, Crop(face="left"))
+    assert found.region.left + found.region.width / 2 == pytest.approx(223, abs=8)
+    said = re.search(r"which is (\d+) pixels large in a picture of 1024x512", found.notices[0])
+    assert said is not None and int(said[1]) == pytest.approx(105, abs=5)
+    whole = placed(picture, Crop(face="left", area="none"))
+    low, high = box(whole.landmarks())
+    assert (low + high)[0] / 2 * 1024 == pytest.approx(223, abs=8)
+    close = placed(picture, Crop(face="right", area="face"))
+    assert close.region.left > 512
+
+
+def test_a_crop_to_the_face_needs_no_small_one(placed: Any, close: Pixels) -> None:
+    found = placed(close, Crop(area="face"))
+    low, high = box(found.landmarks())
+    assert max(high - low) == pytest.approx(1 / 2.3, abs=0.02) and "cropped to its face" in found.notices[0]
 
 
 def test_a_crop_has_the_clips_shape_and_scale(placed: Any, photograph: Pixels) -> None:
