@@ -229,8 +229,10 @@ class Crop:
         _check_face("face", self.face)
         _require(self.mask in MASKS, "paste_mask", self.mask, ", ".join(MASKS))
         _require(self.color in COLORS, "paste_color", self.color, ", ".join(COLORS))
-        if self.alpha and not self.paste:
-            raise OptionError("alpha=True keeps the mask of frames that are pasted; set paste, too")
+        pasted = {"mask": "paste_mask", "feather": "feather", "color": "paste_color", "alpha": "alpha"}
+        given = [pasted[f.name] for f in fields(self) if f.name in pasted and getattr(self, f.name) != f.default]
+        if given and not self.paste:
+            raise OptionError(f"{given[0]} concerns frames that are pasted; set paste, too, or leave it out")
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
@@ -315,7 +317,7 @@ class ClipRequest:
         _require(is_whole(self.crf) and 0 <= self.crf <= 51, "crf", self.crf, "0 to 51")
         if self.size is not None:
             check_sides(self.size, "the clip")
-        if self.crop.box is not None and self.options.windows == "reference":
+        if self.crop.area not in ("auto", "none") and self.options.windows == "reference":
             raise OptionError("windows='reference' takes the whole picture; leave out crop, or choose other windows")
 
 

@@ -55,8 +55,8 @@ REQUEST: dict[str, Any] = {
     "crop": Annotated[
         str | None,
         _place(
-            metavar="auto|none|X,Y,W,H",
-            help="Part of the picture to animate, in pixels; auto, the default, crops to a face that is small.",
+            metavar="auto|face|none|X,Y,W,H",
+            help="Part of the picture to animate, in pixels; auto, the default, crops to a small face.",
         ),
     ],
     "crop_scale": Annotated[
@@ -136,9 +136,15 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def takes_request(*without: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Replace a command's parameter `settings` by the options of REQUEST, except some; it receives them by name."""
-    names = [name for name in REQUEST if name not in without]
+# those that concern the motion alone
+OF_MOTION = ("frames", "start", "seconds", "driving_face", "gaps", "mirror", "landmarker")
+
+
+def takes_request(
+    *without: str, only: Sequence[str] = tuple(REQUEST)
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace a command's parameter `settings` by options of REQUEST; it receives them by name."""
+    names = [name for name in only if name not in without]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         parameters: list[inspect.Parameter] = []

@@ -1,19 +1,21 @@
 """`fye landmarks`: write the motion of a video or a picture."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fye_rt.cli import terminal
-from fye_rt.cli.arguments import Frames, Landmarker, Quiet, Verbose
+from fye_rt.cli.arguments import OF_MOTION, Quiet, Verbose, takes_request
+from fye_rt.errors import OptionError
+from fye_rt.settings import parse_request
 
 
+@takes_request(only=OF_MOTION)
 def landmarks(
     source: Annotated[Path, typer.Argument(metavar="VIDEO|IMAGE", help="Video or picture of a face.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MOTION.npz", help="Motion to write.")],
-    frames: Frames = None,
-    landmarker: Landmarker = None,
+    settings: dict[str, Any],
     points: Annotated[
         Path | None,
         typer.Option(
@@ -35,17 +37,20 @@ def landmarks(
     from fye_rt.clips import write
     from fye_rt.clips.driving import read_motion
     from fye_rt.errors import FaceNotFoundError
-    from fye_rt.options import ClipRequest
 
+    request = parse_request({**settings, "motion": source})
     if points is not None:
-        _fit(source, points, output, landmarker, overlay)
+        if given := [name for name in OF_MOTION[:-1] if settings[name] is not None]:
+            raise OptionError(f"--points fits a picture's face; leave out --{given[0].replace('_', '-')}")
+        _fit(source, points, output, request.landmarker, overlay)
         return
+    if overlay is not None and request.gaps == "skip":
+        raise OptionError("--overlay draws on all frames; leave out --gaps skip, or use --gaps hold")
     write.check_output(output, (".npz",), (source,))
     if overlay is not None:
         write.check_output(overlay, (".mp4", ".png"), (source,))
     with terminal.working(quiet, verbose) as bars:
         try:
-            request = ClipRequest(portrait="", motion=source, frames=frames, landmarker=landmarker)
             motion = read_motion(request, bars)
         except FaceNotFoundError as error:
             if media.kind_of(source) != "picture":
@@ -54,14 +59,14 @@ def landmarks(
         motion.save(output)
         if overlay is not None:
             with write.extra(output):
-                write_overlay(overlay, source, motion)
+                write_overlay(overlay, request, motion)
     for text in motion.notices:
         terminal.note(text)
     bridged = int((~motion.valid).sum())
     terminal.say(f"{output}: {len(motion)} frames at {motion.fps:g} fps, {bridged} of them interpolated")
 
 
-def _fit(source: Path, points: Path, output: Path, landmarker: Path | None, overlay: Path | None) -> None:
+def _fit(source: Path, points: Path, output: Path, landmarker: Any, overlay: Path | None) -> None:
     """Fit the face's mesh to named points in a picture, and write the landmarks."""
     from fye_rt import media
     from fye_rt.cli.overlay import write_fit

@@ -1,6 +1,6 @@
 """Draw landmarks on the video or picture in which they were detected, or on which they were fitted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, overlay
 from fye_rt.landmarks.points_file import NamedPoints
 from fye_rt.media.opencv import load_cv2
+from fye_rt.options import ClipRequest
 
 FIT_SIDE = 1280  # pixels of the longer side of a fit's overlay, enough for names beside points
 SURROUNDINGS = 0.25  # of the face, on each side of it
@@ -19,16 +20,16 @@ LETTERS = 14  # pixels, height of the names
 MESH, POINT, EDGE = (120, 200, 255), (255, 230, 0), (0, 0, 0)
 
 
-def write_overlay(path: Path, source: Path, motion: Motion) -> None:
-    """Draw a motion on its source video or picture; a picture at `path` shows the first frame.
+def write_overlay(path: Path, request: ClipRequest, motion: Motion) -> None:
+    """Draw a motion on the video or picture from which a request read it; a picture at `path` shows the first frame.
 
     Raises:
-        InputError: `source` is neither a video nor a picture.
+        InputError: the source is neither a video nor a picture.
         OutputError: `path` could not be written.
     """
     marked = (
         overlay(image, points[:, :2] * image.shape[1::-1])
-        for image, points in zip(_pictures(source, len(motion)), motion.points, strict=True)
+        for image, points in zip(_pictures(request, len(motion)), motion.points, strict=True)
     )
     if path.suffix.lower() == ".mp4":
         media.write_video(path, marked, motion.fps, times=motion.times.tolist())
@@ -69,11 +70,16 @@ def write_fit(path: Path, picture: Image, motion: Motion, named: NamedPoints, tr
     media.write_image(path, np.array(sheet))
 
 
-def _pictures(source: Path, frames: int) -> Iterator[Image]:
+def _pictures(request: ClipRequest, frames: int) -> Iterator[Image]:
+    source = Path(str(request.motion))
+    pictures: Iterable[Image]
     match media.kind_of(source):
-        case "motion" | "template" | "points":
-            raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
         case "picture":
-            yield media.read_image(source)
+            pictures = [media.read_image(source)]
         case "video":
-            yield from (image for _, image in media.read_video(source, max_frames=frames))
+            video = media.read_video(source, max_frames=frames, start=request.start, seconds=request.seconds)
+            pictures = (image for _, image in video)
+        case _:
+            raise InputError(f"{source} has no pictures to draw landmarks on; leave --overlay out")
+    for picture in pictures:
+        yield np.ascontiguousarray(picture[:, ::-1]) if request.mirror else picture

@@ -120,7 +120,7 @@ def small_face(portrait: Motion, size: Size) -> tuple[str, ...]:
         return ()
     return (
         f"the portrait: its face is {width:.0f} pixels wide in a clip of {size[1]}x{size[0]}, too small to show "
-        "expressions; crop the picture to head and shoulders",
+        "expressions; use crop='face', or crop the picture to head and shoulders",
     )
 
 

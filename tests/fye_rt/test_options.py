@@ -141,3 +141,45 @@ def test_a_request_is_validated_however_it_is_made() -> None:
             ClipRequest(portrait="a.png", motion="b.mp4", frames=frames)
     with pytest.raises(InputError, match="56x64"):
         ClipRequest(portrait="a.png", motion="b.mp4", size=(56, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("crop", "all", "auto, face, none, X,Y,W,H"),
+        ("crop", "1,2,3", "auto, face, none, X,Y,W,H"),
+        ("crop", "1,-2,30,40", "auto, face, none, X,Y,W,H"),
+        ("crop_scale", 0.9, "1 to 10"),
+        ("face", 0, "largest, left, right, center, N, which is 1 or more"),
+        ("face", "top", "largest, left, right, center, N, which is 1 or more"),
+        ("paste_mask", "star", "box, oval, face"),
+        ("feather", 1.1, "0 to 1"),
+        ("paste_color", "blue", "none, mean"),
+        ("paste", 1, "true or false"),
+        ("start", -1, "0 or more seconds"),
+        ("seconds", 0, "above 0"),
+        ("driving_face", "0", "largest, left, right, center, N, which is 1 or more"),
+        ("gaps", "fill", "refuse, hold, skip"),
+        ("mirror", "yes", "true or false"),
+        ("fps", 0, "0.1 to 1000"),
+        ("crf", 52, "0 to 51"),
+        ("crf", 17.5, "0 to 51"),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_with_the_range(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name}=.* is not valid; allowed: {re.escape(allowed)}$"):
+        parse_request({name: value})
+
+
+def test_settings_of_pasting_need_something_that_is_pasted() -> None:
+    for name, value in {"paste_mask": "oval", "feather": 0.1, "paste_color": "mean", "alpha": True}.items():
+        with pytest.raises(OptionError, match=f"^{name} concerns frames that are pasted; set paste"):
+            parse_request({name: value})
+        parse_request({name: value, "paste": True})
+
+
+def test_the_reference_implementation_takes_the_whole_picture() -> None:
+    parse_request({"windows": "reference", "crop": "none"})
+    for crop in ("face", "0,0,8,8"):
+        with pytest.raises(OptionError, match="windows='reference' takes the whole picture; leave out crop"):
+            parse_request({"windows": "reference", "crop": crop})

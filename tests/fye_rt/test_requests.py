@@ -22,12 +22,13 @@ STEPS = {"steps": 7, "guidance": 2.5, "seed": 9, "shared_noise": 0.5, "solver": 
 WINDOWS = {"windows": "tiles", "window_size": 16, "window_overlap": 2, "evaluations": 5}
 NEWTON = {"interval": 4, "warm_up": 2, "last_step": False, "quantity": "x0", "order": 2, "face_mask": True}
 ADAPTIVE = {"tolerance": 0.1, "max_evaluations": 8}
-CROP = {"crop": "1,2,30,40", "crop_scale": 3.0, "crop_rotate": True, "face": 2, "paste": True, "paste_mask": "oval"}
-CROP |= {"feather": 0.5, "paste_color": "mean"}
+CROP = {"crop": "1,2,30,40", "crop_scale": 3.0, "crop_rotate": True, "face": 2, "paste": True}
+PASTE = {"paste_mask": "oval", "feather": 0.5, "paste_color": "mean", "alpha": True}
 DRIVING = {"start": 1.5, "seconds": 2.0, "driving_face": "left", "gaps": "hold", "mirror": True, "audio": "none"}
 DRIVING |= {"fps": 12.0, "crf": 30}
 SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {name: (x, {}) for name, x in (CLIP | STEPS | WINDOWS).items()}
-SAMPLES |= {name: (value, {}) for name, value in (CROP | DRIVING).items()} | {"alpha": (True, {"paste": True})}
+SAMPLES |= {name: (value, {}) for name, value in (CROP | DRIVING).items()}
+SAMPLES |= {name: (value, {"paste": True}) for name, value in PASTE.items()}
 SAMPLES |= {name: (value, {"forecast": "newton"}) for name, value in NEWTON.items()}
 SAMPLES |= {name: (value, {"forecast": "adaptive"}) for name, value in ADAPTIVE.items()}
 

@@ -152,13 +152,19 @@ def test_a_photograph_follows_a_driving_video(fye: Fye, talking_head: Path, land
     assert json.loads(report.read_text())["network_evaluations"] == 2
 
 
-def test_landmarks_of_a_video_are_drawn_on_it(fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mirror", [False, True])
+def test_landmarks_of_a_video_are_drawn_on_it(
+    mirror: bool, fye: Fye, talking_head: Path, landmarker: Path, tmp_path: Path
+) -> None:
     found, drawn = tmp_path / "m.npz", tmp_path / "drawn.mp4"
-    said = fye("landmarks", talking_head, "-o", found, "--frames", 3, "--landmarker", landmarker, "--overlay", drawn)
+    part: tuple[object, ...] = ("--frames", 3, *(("--mirror", "--start", 0.5) if mirror else ()))
+    said = fye("landmarks", talking_head, "-o", found, *part, "--landmarker", landmarker, "--overlay", drawn)
     assert "3 frames at 29.97 fps, 0 of them interpolated" in said
     assert len(Motion.load(found)) == 3
     marked = [frame.astype(int) for _, frame in media.read_video(drawn)]
-    plain = [frame.astype(int) for _, frame in media.read_video(talking_head, max_frames=3)]
+    start = 0.5 if mirror else 0.0
+    plain = [frame.astype(int) for _, frame in media.read_video(talking_head, max_frames=3, start=start)]
+    plain = [frame[:, ::-1] for frame in plain] if mirror else plain
     assert len(marked) == 3
     for image, points, before in zip(marked, Motion.load(found).points, plain, strict=True):
         low, high = points[:, :2].min(0) * before.shape[1::-1], points[:, :2].max(0) * before.shape[1::-1]

@@ -57,6 +57,13 @@ def test_a_fit_is_shown_in_a_picture_alone(fye: Fye, picture: Path, points: Path
         assert "another name" in line
 
 
+def test_settings_of_a_motion_go_with_a_motion(fye: Fye, picture: Path, points: Path, tmp_path: Path) -> None:
+    line = fye.refuses("landmarks", picture, "--points", points, "-o", tmp_path / "a.npz", "--driving-face", "left")
+    assert "leave out --driving-face" in line
+    skipping = ("--gaps", "skip", "--overlay", tmp_path / "a.mp4")
+    assert "leave out --gaps skip" in fye.refuses("landmarks", picture, "-o", tmp_path / "a.npz", *skipping)
+
+
 @pytest.mark.parametrize("name", ["cat.json", "cat.csv"])
 def test_points_may_stand_for_the_portrait_s_landmarks(
     name: str, fye: Fye, picture: Path, still: Path, tmp_path: Path, landmarker: Path

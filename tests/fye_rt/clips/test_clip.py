@@ -276,7 +276,7 @@ def test_a_video_drives_under_any_name(
     file = (tmp_path / "driving.mp4").rename(tmp_path / name)
     clip = animator.animate(asked(file, size=SIZE, portrait_landmarks=portrait))
     assert len(clip) == len(detected) == 4
-    overlay.write_overlay(tmp_path / "overlay.mp4", file, driving.read_motion(asked(file)))
+    overlay.write_overlay(tmp_path / "overlay.mp4", asked(file), driving.read_motion(asked(file)))
     assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
 
 
@@ -288,7 +288,7 @@ def test_a_picture_drives_under_any_name(
     monkeypatch.setattr(driving, "find_landmarker", lambda path: tmp_path / "face_landmarker.task")
     PIL.Image.fromarray(IMAGE).save(tmp_path / name, form)
     assert len(driving.read_motion(asked(tmp_path / name))) == 1
-    overlay.write_overlay(tmp_path / "overlay.png", tmp_path / name, motion[:1])
+    overlay.write_overlay(tmp_path / "overlay.png", asked(tmp_path / name), motion[:1])
     assert media.read_image(tmp_path / "overlay.png").shape == IMAGE.shape
     with pytest.raises(InputError, match="no video and no motion"):
         animator.stream(asked(tmp_path / name))
@@ -330,7 +330,7 @@ def test_a_small_face_is_a_notice_to_crop(
     ).notices
     assert notice == (
         f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
-        "crop the picture to head and shoulders"
+        "use crop='face', or crop the picture to head and shoulders"
     )
 
 
