@@ -29,8 +29,9 @@ from fye_rt.landmarks.gaps import (
     runs_of,
     skip,
 )
-from fye_rt.landmarks.geometry import Face, FaceGeometry, load_geometry, recover
+from fye_rt.landmarks.geometry import Face, FaceGeometry, load_geometry
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
+from fye_rt.landmarks.recording import Recording
 from fye_rt.landmarks.region import Look
 from fye_rt.landmarks.search import FaceChoice, choose_face, find_face, no_such_face
 from fye_rt.media.opencv import load_cv2
@@ -114,7 +115,9 @@ def detect_image(
             if not faces:
                 raise no_face(1, source, size)
             chosen, count = faces[choose_face([points for points, _ in faces], face, size, source)], len(faces)
-    motion = _to_motion([chosen], [0.0], 1.0, size, geometry)
+        recording = Recording()
+        recording.add(0.0, chosen)
+        motion = recording.motion(1.0, size, geometry)
     return replace(motion, notices=_several([0] if count > 1 else [], 1, source, face))
 
 
@@ -158,12 +161,12 @@ def detect_frames(
 
     Raises:
         FaceNotFoundError: no frame has a face, or with "refuse" a gap is longer; the message lists the gaps.
-        InputError: no frame has a face of this number, no frames or more than 18,000, frames of different sizes, or a
-            damaged `landmarker`.
+        InputError: no frame has a face of this number, no frames or more than a million, frames of different sizes, or
+            a damaged `landmarker`.
         BackendError: MediaPipe is not installed.
+        OutputError: landmarks of a long video find no room on the disk.
     """
-    times: list[float] = []
-    faces: list[Face | None] = []
+    recording = Recording()
     crowded: list[int] = []
     size: tuple[int, int] | None = None
     with _open(landmarker) as (look, geometry):
@@ -171,25 +174,25 @@ def detect_frames(
         for time, image in frames:
             _check_image(image, size, source)
             size = image.shape[0], image.shape[1]
-            check_frames(len(times) + 1)
+            check_frames(len(recording) + 1)
             followed, count = follower.step(time, image)
             if count > 1:
-                crowded.append(len(times))
-            times.append(time)
-            faces.append(followed)
-            progress("landmarks", len(times), total)
+                crowded.append(len(recording))
+            recording.add(time, followed)
+            progress("landmarks", len(recording), total)
     if size is None:
         raise InputError(f"{source} has no frames; give a video with at least one")
-    if not any(faces):
+    if not any(recording.found):
         if isinstance(face, int) and follower.most:
             raise InputError(no_such_face(face, follower.most, source))
-        raise no_face(len(times), source, size, follower.side)
-    missing = runs_of([face is None for face in faces])
-    long = long_gaps(missing, np.array(times), fps)
+        raise no_face(len(recording), source, size, follower.side)
+    missing, times = runs_of([not found for found in recording.found]), np.array(recording.times)
+    long = long_gaps(missing, times, fps)
     if gaps == "refuse":
-        check_gaps(faces, long, np.array(times), fps, source, size, follower.side)
+        check_gaps(recording.widths, long, times, fps, source, size, follower.side)
     short = [gap for gap in missing if gap not in long]
-    motion = bridge(_to_motion(faces, times, fps, size, geometry), short)
+    motion = recording.motion(fps, size, geometry)
+    bridge(motion, short)
     notices = []
     if short:
         notices.append(f"{source}: no face in frames {ranges(short)}; these were interpolated")
@@ -244,7 +247,12 @@ def detect_live(
             _check_image(image, size, source)
             size = image.shape[0], image.shape[1]
             followed, _ = follower.step(time, image)
-            yield None if followed is None else _to_motion([followed], [time], fps, size, geometry)
+            if followed is None:
+                yield None
+                continue
+            recording = Recording()
+            recording.add(time, followed)
+            yield recording.motion(fps, size, geometry)
 
 
 @contextmanager
@@ -315,26 +323,6 @@ def _several(crowded: list[int], frames: int, source: str, face: FaceChoice) -> 
     listed = ranges(runs_of(np.isin(np.arange(frames), crowded).tolist()))
     until = f" until another was {KEEP_FACE:g} times as large" if face == "largest" else ""
     return (f"{source}: several faces in frames {listed}; {which} was taken and followed{until}",)
-
-
-def _to_motion(
-    faces: list[Face | None], times: list[float], fps: float, size: tuple[int, int], geometry: FaceGeometry
-) -> Motion:
-    """Convert faces to a motion; a frame without one repeats the face before it (at the start: the first face)."""
-    latest = next(face for face in faces if face is not None)
-    filled = [latest := face or latest for face in faces]
-    points = np.stack([points for points, _ in filled])
-    mesh, pose = recover(points, size, geometry)
-    return Motion(
-        points=points,
-        mesh=mesh,
-        pose=pose,
-        blendshapes=np.stack([scores for _, scores in filled]),
-        times=np.array(times),
-        fps=fps,
-        source_size=size,
-        valid=np.array([face is not None for face in faces]),
-    )
 
 
 def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sized
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import FaceNotFoundError
-from fye_rt.landmarks.geometry import Face
+from fye_rt.files.rows import by_parts
 from fye_rt.landmarks.motion import Motion
 from fye_rt.landmarks.rotation import slerp
 
@@ -19,20 +20,19 @@ MAX_GAP = 0.5  # seconds of the longest gap that is bridged
 MOST_LISTED = 8  # runs of frames in one message
 
 
-def bridge(motion: Motion, gaps: list[tuple[int, int]]) -> Motion:
-    """Interpolate each gap between its two neighbours; a gap at either end keeps the nearest face."""
-    fields = {name: getattr(motion, name).copy() for name in ("points", "mesh", "pose", "blendshapes")}
+def bridge(motion: Motion, gaps: list[tuple[int, int]]) -> None:
+    """Interpolate each gap, in place, between its two neighbours; a gap at either end keeps the nearest face."""
+    fields = [getattr(motion, name) for name in ("points", "mesh", "pose", "blendshapes")]
     for start, stop in gaps:
         if start == 0 or stop == len(motion):
             continue
         before, after = start - 1, stop
         for frame in range(start, stop):
             fraction = (motion.times[frame] - motion.times[before]) / (motion.times[after] - motion.times[before])
-            for array in fields.values():
-                array[frame] = (1.0 - fraction) * array[before] + fraction * array[after]
             rotation = slerp(motion.pose[before, :3, :3], motion.pose[after, :3, :3], float(fraction))
-            fields["pose"][frame, :3, :3] = rotation
-    return replace(motion, **fields)
+            for array in fields:
+                array[frame] = (1.0 - fraction) * array[before] + fraction * array[after]
+            motion.pose[frame, :3, :3] = rotation
 
 
 def runs_of(missing: list[bool]) -> list[tuple[int, int]]:
@@ -67,7 +67,7 @@ def long_gaps(gaps: list[tuple[int, int]], times: Array, fps: float) -> list[tup
 
 
 def check_gaps(
-    faces: list[Face | None],
+    widths: list[float],
     long: list[tuple[int, int]],
     times: Array,
     fps: float,
@@ -75,7 +75,7 @@ def check_gaps(
     size: tuple[int, int],
     side: int = 0,
 ) -> None:
-    """Refuse gaps that are too long to bridge.
+    """Refuse gaps that are too long to bridge; `widths` are those of found faces, as shares of the picture's.
 
     Raises:
         FaceNotFoundError: there is a long gap; the message lists the frames.
@@ -93,8 +93,7 @@ def check_gaps(
     remedy += "frames are left out)"
     if ends[stop] - ends[start] > MAX_GAP:
         remedy = f"cut the video to a part with a face, frames {part((start, stop))} for instance, or {remedy}"
-    widths = [float(np.ptp(face[0][:, 0])) * size[1] for face in faces if face is not None]
-    if np.median(widths) < 1.5 * math.ceil(SMALLEST_FACE * (side or max(size))):
+    if np.median(widths) * size[1] < 1.5 * math.ceil(SMALLEST_FACE * (side or max(size))):
         remedy += f", or crop it to the face, which must be at least {_least(size, side)}"
     raise FaceNotFoundError(
         f"{source}: no face in frames {', '.join(map(part, long[:MOST_LISTED]))}{more(long)}, and only gaps up to "
@@ -112,9 +111,16 @@ def skip(motion: Motion, long: list[tuple[int, int]], source: str) -> tuple[Moti
     kept = np.ones(len(motion), np.bool_)
     for start, stop in long:
         kept[start:stop] = False
-    fields = ("points", "mesh", "pose", "blendshapes", "times", "valid")
-    shorter = replace(motion, **{name: getattr(motion, name)[kept] for name in fields})
+    frames = np.flatnonzero(kept)
+    arrays: dict[str, Any] = {"times": motion.times[frames], "valid": motion.valid[frames]}
+    for name in ("points", "mesh", "pose", "blendshapes"):
+        arrays[name] = _taken(getattr(motion, name), frames)
+    shorter = replace(motion, **arrays)
     return shorter, f"{source}: no face in frames {ranges(long)}; these were left out"
+
+
+def _taken(array: Array, frames: NDArray[np.int64]) -> Array:
+    return by_parts(len(frames), array.shape[1:], lambda part: array[frames[part]])
 
 
 def _ends(times: Array, fps: float) -> Array:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, Motion
+from fye_rt.files.rows import by_parts
+from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion
 
 # The canonical face is symmetric. Its points left of the middle, in order, mirror those right of it, in order.
 _MIDDLE = (0, 1, 2, 4, 5, 6, *range(8, 20), 94, 151, 152, 164, 168, 175, 195, 197, 199, 200)
@@ -23,12 +25,17 @@ def mirrored(motion: Motion) -> Motion:
     shapes = np.arange(BLENDSHAPES)
     for left, right in _PAIRS:
         shapes[left], shapes[right] = right, left
-    points = motion.points[:, [*mesh.tolist(), *_IRISES]].copy()
-    points[..., 0] = 1 - points[..., 0]
+    count, order = len(motion), [*mesh.tolist(), *_IRISES]
+
+    def points(part: slice) -> NDArray[np.float64]:
+        exchanged = motion.points[part][:, order]
+        exchanged[..., 0] = 1 - exchanged[..., 0]
+        return exchanged
+
     return replace(
         motion,
-        points=points,
-        mesh=motion.mesh[:, mesh] * (-1, 1, 1),
+        points=by_parts(count, (POINTS, 3), points),
+        mesh=by_parts(count, (MESH_POINTS, 3), lambda part: motion.mesh[part][:, mesh] * (-1, 1, 1)),
         pose=motion.pose * np.outer((-1, 1, 1, 1), (-1, 1, 1, 1)),
         blendshapes=motion.blendshapes[:, shapes],
     )

@@ -1,6 +1,5 @@
 """Motion: a sequence of expression-aware face landmarks, and its file format."""
 
-import io
 import os
 import zipfile
 from dataclasses import dataclass, replace
@@ -10,15 +9,17 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.errors import InputError
+from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_file, refuse_pointer
+from fye_rt.files.rows import Rows, by_parts, is_large, parts
 
 POINTS = 478  # MediaPipe's 468 mesh points, then 5 points of the right iris and 5 of the left
 MESH_POINTS = 468
 BLENDSHAPES = 51  # MediaPipe's 52 without the first, "_neutral"
-MAX_FRAMES = 18000  # ten minutes at 30 frames per second
+MAX_FRAMES = 1_000_000  # nine hours at 30 frames per second
 MAX_VALUE = 1e6  # pixels, centimetres and weights of a real face lie far below
 FORMAT_VERSION = 1
+_MOST_PACKED = 20  # times that a large array may shrink in a file; real ones hardly do
 # Steps between neighbouring frames that no head makes except while it keeps shaking: (threshold, increase per second).
 # A real talking head moves by at most 0.04 face sizes from frame to frame and 1.3 a second; its size changes by 0.02,
 # its mesh by 0.32 cm. Cuts between three real people move by 1 and more; where one face is laid over the other, by 0.1,
@@ -56,7 +57,7 @@ class Motion:
         notices: lines for the user who started the detection; not stored in the file.
 
     Raises:
-        InputError: a wrong shape, a value that is not finite, 0 or more than 18,000 frames, times that do not
+        InputError: a wrong shape, a value that is not finite, 0 or more than a million frames, times that do not
             increase, or a pose that is not a rotation and a translation.
     """
 
@@ -77,7 +78,8 @@ class Motion:
             array = np.ascontiguousarray(getattr(self, name), np.float64)
             _require(array.shape == (frames, *shape), f"{name} has shape {array.shape}, expected {(frames, *shape)}")
             # not <= instead of >: NaN compares false
-            _require(bool((np.abs(array) <= MAX_VALUE).all()), f"{name} is not finite or absurdly large")
+            sane = all((np.abs(array[part]) <= MAX_VALUE).all() for part in parts(frames))
+            _require(sane, f"{name} is not finite or absurdly large")
             object.__setattr__(self, name, array)
         valid = np.ascontiguousarray(self.valid)
         _require(valid.dtype == np.bool_ and valid.shape == (frames,), f"valid is not bool ({frames},)")
@@ -107,17 +109,19 @@ class Motion:
         arrays["format_version"] = np.int64(FORMAT_VERSION)
         with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, np.asarray(array), version=(1, 0), allow_pickle=False)
-                # ZipInfo's fixed date of 1980 keeps the bytes reproducible
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getbuffer(), zipfile.ZIP_DEFLATED)
+                entry = zipfile.ZipInfo(f"{name}.npy")  # its fixed date of 1980 keeps the bytes reproducible
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.file_size = array.nbytes + 1024  # about; the archive corrects it
+                with archive.open(entry, "w") as stream:
+                    np.lib.format.write_array(stream, np.asarray(array), version=(1, 0), allow_pickle=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file of `save`. Shapes and sizes are checked before any data is read; nothing is unpickled.
 
         Raises:
-            InputError: `path` is missing, damaged, of another format version or over the limit of 18,000 frames.
+            InputError: `path` is missing, damaged, of another format version or over the limit of a million frames.
+            OutputError: a long motion finds no room in the folder for temporary files.
         """
         path = Path(path)
         refuse_pointer(path, InputError)
@@ -128,6 +132,8 @@ class Motion:
             raise InputError(f"{path}: no such file; give a motion file that `fye landmarks` wrote") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+        except OutputError:
+            raise
         except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
             reason = str(error) or type(error).__name__
             raise InputError(f"{path} is not a motion file ({reason}); make one with `fye landmarks`") from error
@@ -143,18 +149,22 @@ def find_cuts(motion: Motion) -> list[int]:
         Index of the first frame after each cut.
     """
     frames = np.flatnonzero(motion.valid)
-    points = motion.points[frames, :, :2] * motion.source_size[::-1]
-    mesh, times = motion.mesh[frames], motion.times[frames]
-    size = np.sqrt(np.maximum(np.ptp(points, axis=1), 1e-6).prod(axis=1))  # of the face, pixels
+    times = motion.times[frames]
+
+    def points(part: Any) -> NDArray[np.float64]:
+        return motion.points[frames[part]][..., :2] * motion.source_size[::-1]
+
+    extents = by_parts(len(frames), (2,), lambda part: np.ptp(points(part), axis=1))
+    size = np.sqrt(np.maximum(extents, 1e-6).prod(axis=1))  # of the face, pixels
 
     def moved(i: int, j: int) -> float:
-        return float(np.linalg.norm(points[j] - points[i], axis=1).mean() / np.sqrt(size[i] * size[j]))
+        return float(np.linalg.norm(points(j) - points(i), axis=1).mean() / np.sqrt(size[i] * size[j]))
 
     def resized(i: int, j: int) -> float:
         return float(abs(np.log(size[j] / size[i])))
 
     def reshaped(i: int, j: int) -> float:
-        return float(np.linalg.norm(mesh[j] - mesh[i], axis=1).mean())
+        return float(np.linalg.norm(motion.mesh[frames[j]] - motion.mesh[frames[i]], axis=1).mean())
 
     before = np.arange(len(frames) - 1)
     seconds = np.diff(times)
@@ -184,11 +194,11 @@ def _with_stills(seconds: NDArray[np.float64], steps: NDArray[np.float64]) -> ND
 
 
 def check_frames(frames: int) -> None:
-    """Raise InputError, with the number, unless `frames` is 1 to 18,000."""
+    """Raise InputError, with the number, unless `frames` is 1 to a million."""
     if frames < 1:
         raise InputError("the motion has no frames; at least one is needed")
     if frames > MAX_FRAMES:
-        raise InputError(f"the motion has {frames} frames, the limit is {MAX_FRAMES}; cut it into shorter clips")
+        raise InputError(f"the motion has {frames} frames, the limit is {MAX_FRAMES:,}; cut it into shorter clips")
 
 
 def _read_fields(archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -216,10 +226,28 @@ def _read(archive: zipfile.ZipFile, name: str, kind: type[np.generic], shape: tu
         if stored != shape or dtype != kind or fortran:
             raise ValueError(f"{name} is {dtype} {stored}, expected {np.dtype(kind)} {shape}")
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if is_large(size):
+            if size > _MOST_PACKED * archive.getinfo(f"{name}.npy").compress_size:
+                raise ValueError(f"{name} would have {size:,} bytes, and the file far too few")
+            return _read_long(stream, name, np.dtype(kind), shape)
         data = stream.read(size + 1)  # one more, so that zipfile reaches the end and compares the checksum
     if len(data) != size:
         raise ValueError(f"{name} has {len(data)} bytes, expected {size}")
     return np.frombuffer(data, kind).reshape(shape)
+
+
+def _read_long(stream: IO[bytes], name: str, kind: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
+    rows = Rows(shape[1:], kind.type)
+    size = int(np.prod(shape[1:], dtype=np.int64)) * kind.itemsize
+    for part in parts(shape[0]):
+        count = part.stop - part.start
+        data = stream.read(count * size)
+        if len(data) != count * size:
+            raise ValueError(f"{name} has no more than {part.start} frames, expected {shape[0]}")
+        rows.append(np.frombuffer(data, kind).reshape(count, *shape[1:]))
+    if stream.read(1):
+        raise ValueError(f"{name} has more than {shape[0]} frames")
+    return rows.array()
 
 
 def _is_rigid(pose: NDArray[np.float64]) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
+from fye_rt.files.rows import by_parts
 from fye_rt.landmarks.geometry import FAR, NEAR, VERTICAL_FOV
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.rotation import euler_to_matrix, matrix_to_euler
@@ -42,7 +43,8 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
     """
     if drop_first and len(motion) < 2:
         raise InputError('the motion has one frame and the reference drops the first; use windows="context" instead')
-    points = Retargeter(portrait, motion, size).points(motion)
+    retargeter = Retargeter(portrait, motion, size)
+    points = by_parts(len(motion), (POINTS, 2), lambda part: retargeter.points(motion[part], part.start))
     return points[1:] if drop_first else points
 
 
@@ -66,10 +68,13 @@ class Retargeter:
         self._neutral = first.mesh[neutral_frame(first)]
         self._anchor = first.pose[0, :3, 3]
 
-    def points(self, motion: Motion) -> Array:
-        """Return the portrait's landmarks for F driving frames, float64 (F, 478, 2), as `retarget` does."""
+    def points(self, motion: Motion, number: int = 0) -> Array:
+        """Return the portrait's landmarks for F driving frames, float64 (F, 478, 2), as `retarget` does.
+
+        `number` is that of the first frame, for messages.
+        """
         mesh = motion.mesh - self._neutral + self._portrait.mesh[0]
-        mesh_2d = project(mesh, aligned_pose(self._portrait, motion, self._anchor), self._size)
+        mesh_2d = project(mesh, aligned_pose(self._portrait, motion, self._anchor), self._size, number)
         points = np.empty((len(motion), POINTS, 2))
         points[:, : mesh_2d.shape[1]] = mesh_2d
         for iris, contour in (RIGHT_EYE, LEFT_EYE):
@@ -92,8 +97,8 @@ def aligned_pose(portrait: Motion, motion: Motion, anchor: Array) -> Array:
     return pose
 
 
-def project(mesh: Array, pose: Array, size: tuple[int, int]) -> Array:
-    """Project metric points (F, N, 3) under poses (F, 4, 4) to pixels, float64 (F, N, 2).
+def project(mesh: Array, pose: Array, size: tuple[int, int], number: int = 0) -> Array:
+    """Project metric points (F, N, 3) under poses (F, 4, 4) to pixels, float64 (F, N, 2); frames from `number` on.
 
     Raises:
         InputError: a point is not in front of the camera.
@@ -103,7 +108,8 @@ def project(mesh: Array, pose: Array, size: tuple[int, int]) -> Array:
     x, y, z = camera[..., 0], camera[..., 1], camera[..., 2]
     behind = np.flatnonzero((z > -NEAR).any(axis=1))
     if behind.size:
-        raise InputError(f"frame {behind[0]} of the motion moves the face through the camera; cut the frames around it")
+        frame = number + behind[0]
+        raise InputError(f"frame {frame} of the motion moves the face through the camera; cut the frames around it")
     w = z * DEPTH_FACTOR
     return np.stack(
         (

@@ -20,6 +20,7 @@ from fye_rt.landmarks.motion import BLENDSHAPES, MESH_POINTS, POINTS, Motion, ch
 
 TEMPLATE_FPS = 7.0  # the reference's rate for its results; templates have no frame rate
 MAX_BYTES = 256 << 20  # about 5,800 frames of 46 kB
+_MOST_FRAMES = 18_000  # of which a hostile file may have many in few bytes
 _DTYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and NumPy 2
 
@@ -114,6 +115,8 @@ def _to_motion(content: Any, fps: float) -> Motion:
     if not isinstance(frames, list):
         raise ValueError("it does not contain a list of frames")
     check_frames(len(frames))
+    if len(frames) > _MOST_FRAMES:
+        raise InputError(f"the template has {len(frames)} frames, the limit is {_MOST_FRAMES}")
     sizes = {(int(_number(frame["height"])), int(_number(frame["width"]))) for frame in frames}
     if len(sizes) > 1:
         raise ValueError(f"its frames have different sizes: {sorted(sizes)}")

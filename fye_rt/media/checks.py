@@ -27,9 +27,9 @@ class Limits:
     min_side: int = 16
     max_side: int = 8192
     max_pixels: int = 50_000_000
-    max_frames: int = 10_000
-    max_seconds: float = 600.0
-    max_file: int = 2 * 1024**3
+    max_frames: int = 1_000_000
+    max_seconds: float = 86_400.0
+    max_file: int = 64 * 1024**3
 
 
 LIMITS = Limits()

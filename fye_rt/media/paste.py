@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from fye_rt.files.rows import parts
 from fye_rt.media.crop import Region
 from fye_rt.media.opencv import load_cv2
 
@@ -39,7 +40,8 @@ def shape_of(kind: str, size: tuple[int, int], points: Points | None = None) -> 
     if points is None:
         raise ValueError("a mask around the face needs its landmarks")
     cv2 = load_cv2()
-    hull = cv2.convexHull(points.round().astype(np.int32))
+    hulls = [cv2.convexHull(points[part].round().astype(np.int32)) for part in parts(len(points))]
+    hull = cv2.convexHull(np.concatenate(hulls))
     drawn = cv2.fillConvexPoly(np.zeros(size, np.uint8), hull, 1)
     margin = round(_HULL_MARGIN * float(np.ptp(points, axis=0).max()))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))

@@ -120,8 +120,11 @@ def test_a_folder_that_does_not_exist_is_an_output_error(motion: Motion, tmp_pat
         ({"points": npy(np.full((2, 478, 3), np.inf))}, "points is not finite"),
         ({"times": npy(np.zeros((2, 2)))}, "times has shape"),
         ({"mesh": npy(np.array([{}], dtype=object))}, "object"),  # refused before it is unpickled
-        # only the header says 18,001: a reader that trusted it would go on to read arrays that are not there
-        ({"times": npy(np.arange(MAX_FRAMES + 1.0)), "points": None}, "motion has 18001 frames, the limit is 18000"),
+        # only the header says a million: a reader that trusted it would go on to read arrays that are not there
+        (
+            {"times": npy(np.arange(MAX_FRAMES + 1.0)), "points": None},
+            "1000001 frames, the limit is 1,000,000",
+        ),
         # a terabyte, which is not allocated
         ({"mesh": npy(np.zeros((2, 468, 3))).replace(b"(2, 468, 3)", b"(99999999, 468, 3)", 1)}, "mesh"),
     ],
