@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import cv2
@@ -179,13 +178,3 @@ def test_small_movements_make_small_changes(family: str) -> None:
 def test_held_out_characters_are_drawn_too(family: str) -> None:
     frames, _ = drawn(identity(held_out(0), family), acting({}))
     assert frames.std() > 15
-
-
-def test_frames_come_fast_enough_to_train_on() -> None:
-    """A tenth to a fifth of what a free core does: machines are busy."""
-    acts = [(who, face.motion(who.shape, poses(1, 8), SIZE)) for who in map(identity, range(8))]
-    render(*acts[0], SIZE)
-    start = time.process_time()
-    for who, motion in acts:
-        render(who, motion, SIZE)
-    assert 64 / (time.process_time() - start) > 60
