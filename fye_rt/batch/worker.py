@@ -154,7 +154,7 @@ def _sha256(path: Path, size: int, changed: int, node: int) -> str:
 def _content(path: Path) -> Any:
     """Return the SHA-256 of a file, or the names and SHA-256 of the files in a folder."""
     if str(path) == "none":  # no file, but silence
-        return None
+        return "none"
     if path.is_dir():
         return [[file.name, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()]
     return sha256(path)

@@ -62,6 +62,8 @@ def animate(
     if resume is not None and request.options.windows != "progressive":
         windows = request.options.windows
         raise OptionError(f"--resume keeps the finished intervals of a long clip; leave out --windows {windows}")
+    given = (request.audio, request.portrait_landmarks)
+    sources = (portrait, motion, *(Path(source) for source in given if isinstance(source, str | Path)))
     comparison = output.with_name(f"{output.stem}_compare.mp4") if compare else None
     for path, suffixes in (
         (output, (".webm", "") if request.crop.alpha else (".mp4",)),
@@ -70,7 +72,7 @@ def animate(
         (json, (".json",)),
     ):
         if path is not None:
-            write.check_output(path, suffixes, (portrait, motion))
+            write.check_output(path, suffixes, sources)
     with terminal.working(quiet, verbose) as bars:
         bars("check the bundle", 0, 1)
         model = Bundle.load(bundle or shipped_bundle())

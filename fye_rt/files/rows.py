@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class Rows:
 
     def __del__(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, once more
+                self._file.close()
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows, of any number.
@@ -51,7 +53,8 @@ class Rows:
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115  `array` closes it
             for kept in self._kept:
-                self._file.write(kept.data.cast("B"))
+                self._file.write(kept.tobytes())
+            self._file.flush()
         except OSError as error:
             raise OutputError(
                 f"cannot keep a long motion's landmarks in {tempfile.gettempdir()} ({error.strerror}); free some "
@@ -67,7 +70,6 @@ class Rows:
         if self._file is None:
             return np.concatenate([np.empty((0, *self._shape), self._kind), *self._kept])
         with self._file as file:
-            file.flush()
             return np.asarray(np.memmap(file, self._kind, "r+", shape=(self._count, *self._shape)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fye_rt.batch.jobs import MAX_LINE, BadJob, Job, read_jobs
+from fye_rt.batch.worker import AnimatorSpec, key
 from fye_rt.bundle import Bundle
 from fye_rt.errors import InputError
 from fye_rt.options import Forecast, Options
@@ -192,3 +193,11 @@ def test_a_job_may_animate_several_faces(tmp_path: Path) -> None:
 def test_faces_that_make_no_clip_are_a_failed_job(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     (job,) = read(tmp_path, FACES | change)
     assert isinstance(job, BadJob) and message in job.error
+
+
+def test_silence_is_another_clip(tmp_path: Path) -> None:
+    for name in GOOD.values():
+        (tmp_path / name).write_bytes(name.encode())
+    first, second = read(tmp_path, GOOD, GOOD | {"audio": "none"})
+    assert isinstance(first, Job) and isinstance(second, Job)
+    assert key(first, "bundle", AnimatorSpec(TINY)) != key(second, "bundle", AnimatorSpec(TINY))

@@ -214,6 +214,13 @@ def test_an_unwritable_output_is_refused_at_once(fye: Fye, tmp_path: Path, monke
     ):
         assert said in fye.refuses("animate", PORTRAIT, driving, "-o", tmp_path / out)
     assert "another name" in fye.refuses("landmarks", driving, "-o", tmp_path / "m.npz", "--overlay", driving)
+    song = tmp_path / "song.mp4"
+    song.touch()
+    assert "another name" in fye.refuses("animate", PORTRAIT, driving, "-o", song, "--audio", song)
+    points = tmp_path / "points.json"
+    points.touch()
+    given = ("--portrait-landmarks", points, "--json", points)
+    assert "another name" in fye.refuses("animate", PORTRAIT, driving, "-o", tmp_path / "out.mp4", *given)
 
 
 def test_a_missing_libgl_is_named(fye: Fye, still: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,6 @@ def test_an_array_is_made_part_by_part(count: int, monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "IN_MEMORY", 100)
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
     with pytest.raises(OutputError, match=r"No space left on device.*TMPDIR"):
         filled(9)
