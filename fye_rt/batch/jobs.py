@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fye_rt.bundle import Bundle
-from fye_rt.clips.faces import check as check_faces
+from fye_rt.clips.faces import check_faces
 from fye_rt.errors import FyeError, InputError
 from fye_rt.files import parse_json
 from fye_rt.options import ClipRequest
@@ -32,9 +32,9 @@ _PART_BYTES = 90
 _PATHS = ("portrait", "motion", "portrait_landmarks", "audio")
 _SHARED = ("compute", "landmarker")  # by all jobs: that of the command
 FIELDS = (*(name for name in SETTINGS if name not in _SHARED), "name", "faces")
-_OF_ALL = ("portrait", "name", "faces", "size", "paste", "alpha", "audio", "crf")  # by all faces of a clip
-FACE_FIELDS = tuple(name for name in FIELDS if name not in _OF_ALL)
-_PASTED = {"crop": "face", "paste": True, "paste_mask": "face"}  # unless a job says otherwise
+_OF_CLIP = ("portrait", "name", "faces", "size", "paste", "alpha", "audio", "crf")  # the same for all its faces
+FACE_FIELDS = tuple(name for name in FIELDS if name not in _OF_CLIP)
+_PASTED = {"crop": "face", "paste": True, "paste_mask": "face"}  # defaults of several faces
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,8 @@ def _parse(
         if missing := [key for key in ("portrait", "motion") if any(key not in face for face in placed)]:
             raise InputError(f"{missing[0]} is missing")
         name = _name(fields, line, placed[0]["portrait"], placed[0]["motion"], names)
+        if fields.get("faces") is not None:
+            settings = _PASTED | {key: value for key, value in settings.items() if value is not None}
         requests = tuple(_request(face, settings, bundle) for face in placed)
         if fields.get("faces") is not None:
             check_faces(requests)
@@ -157,7 +159,7 @@ def _faces(fields: dict[str, Any]) -> list[dict[str, Any]]:
         raise InputError('faces is not valid; give a list of one or more objects: [{"face": "left", "motion": ...}]')
     for face in faces:
         _check(face, FACE_FIELDS, "a face")
-    return [_PASTED | own | face for face in faces]
+    return [own | face for face in faces]
 
 
 def _request(fields: Mapping[str, Any], settings: Mapping[str, Any], bundle: Bundle) -> ClipRequest:

@@ -1,6 +1,6 @@
 """Runs a batch in its folder; finished clips stay finished, whatever happens to the run.
 
-NAME.mp4            the clip of a job
+NAME.mp4            the clip of a job; NAME.webm with alpha
 records/NAME.json   the job's record, with times; written before its clip appears
 results.jsonl       one line per job in the order of the jobs file, without times: equal for equal jobs
 summary.json        counts, times and the machine

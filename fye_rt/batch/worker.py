@@ -53,7 +53,7 @@ class ClipWorker:
 
     Args:
         engine: the Animator that makes the clips.
-        folder: folder for the clips, NAME.mp4, and their records, records/NAME.json.
+        folder: folder for the clips, `Job.file`, and their records, records/NAME.json.
     """
 
     def __init__(self, engine: AnimatorSpec, folder: Path) -> None:

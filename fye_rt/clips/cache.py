@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 # in half precision, 50 MB there
 MOST_PORTRAITS = 4
 MOST_MOTIONS = 32
-MOST_FRAMES = 20_000  # of all motions together; a frame takes 25 kB
+MOST_FRAMES = 20_000  # of several motions together; a frame takes 25 kB, until `fye_rt.files.rows` puts it on the disk
 
 T = TypeVar("T")
 
@@ -41,7 +41,9 @@ class ClipCache:
             return make()
         whole = (os.fspath(path), facts.st_size, facts.st_mtime_ns, facts.st_ino, key)
         result: T = _remembered(self._motions, whole, make)
-        while len(self._motions) > MOST_MOTIONS or sum(map(frames, self._motions.values())) > MOST_FRAMES:
+        while len(self._motions) > MOST_MOTIONS or (
+            len(self._motions) > 1 and sum(map(frames, self._motions.values())) > MOST_FRAMES
+        ):
             self._motions.popitem(last=False)
         return result
 

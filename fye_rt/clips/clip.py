@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.landmarks import LandmarkImages
-from fye_rt.media.paste import Paste
+from fye_rt.media.paste import Paste, over
 from fye_rt.timings import Progress, Timings
 
 Image = NDArray[np.uint8]
@@ -180,6 +180,20 @@ class Rendering(Playback):
             canvas = self.paste.picture.copy() if len(self._canvases) < 2 else self._canvases.popleft()
             self._canvases.append(canvas)
             self.paste.clear(canvas)
+            self.paste.onto(canvas, frame)
+            return canvas
+
+    def onto(self, canvas: Image, frame: Image) -> Image:
+        """Return a finished frame of another face of the picture with this frame pasted over it, perhaps in place.
+
+        Raises:
+            ValueError: frames of this rendering are not pasted.
+        """
+        if self.paste is None:
+            raise ValueError("frames of this rendering are not pasted")
+        with self._timings.stage("paste"):
+            if self.alpha:
+                return over(canvas, self.paste.cut_out(frame))
             self.paste.onto(canvas, frame)
             return canvas
 

@@ -10,16 +10,18 @@ from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback, Rendering
 from fye_rt.clips.render import render
 from fye_rt.errors import OptionError
-from fye_rt.media.paste import over
 from fye_rt.options import ClipRequest
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress
 
-_EPSILON = 1e-6  # seconds, by which a frame may come late and still count as there
+_EPSILON = 1e-6  # seconds; times that differ by less are the same
 
 
 class Faces(Rendering):
-    """Renderings of faces of one picture in one: every frame has all of them, pasted one after another.
+    """One rendering of several faces of a picture: every frame has all of them, pasted one after another.
+
+    Args:
+        faces: one or more renderings of the same picture, all pasted, which are read through this one alone.
 
     The clip lasts as long as the longest of them, and has its frame times; the others keep their own times, and hold
     their last frame. Its sound is that of the first one that has any. All of them are pasted.
@@ -52,11 +54,10 @@ class Faces(Rendering):
     def _frames(self, times: Sequence[float]) -> Iterator[Image]:
         shown = [_at(face, times) for face in self._faces]
         for frames in zip(*shown, strict=True):
-            whole: Image | None = None
-            for face, frame in zip(self._faces, frames, strict=True):
-                whole = face.finished(frame) if whole is None else _onto(whole, face, frame)
-            if whole is not None:
-                yield whole[None]
+            whole = self._faces[0].finished(frames[0])
+            for face, frame in zip(self._faces[1:], frames[1:], strict=True):
+                whole = face.onto(whole, frame)
+            yield whole[None]
 
 
 def render_faces(
@@ -78,12 +79,12 @@ def render_faces(
         OptionError: a request that does not paste; two for the same face; some with alpha and some without.
         FyeError: any error of `Animator.render`.
     """
-    check(requests)
-    cache, sums = cache or ClipCache(), _Sums(progress, len(requests))
+    check_faces(requests)
+    cache, sums = cache or ClipCache(), _TotalProgress(progress, len(requests))
     return Faces([render(stages, request, sums.of(k), cache=cache) for k, request in enumerate(requests)])
 
 
-def check(requests: Sequence[ClipRequest]) -> None:
+def check_faces(requests: Sequence[ClipRequest]) -> None:
     """Raise OptionError unless requests can be faces of one clip; see `render_faces`."""
     if not requests:
         raise OptionError("faces=[] is empty; give one or more")
@@ -98,7 +99,7 @@ def check(requests: Sequence[ClipRequest]) -> None:
             raise OptionError(f"faces {before} and {number} are the same one, face={request.crop.face!r}; name another")
 
 
-class _Sums:
+class _TotalProgress:
     """Adds up the progress of several clips."""
 
     def __init__(self, progress: Progress, count: int) -> None:
@@ -115,15 +116,6 @@ class _Sums:
             self._progress(stage, sum(part[0] for part in parts), sum(part[1] for part in parts))
 
         return report
-
-
-def _onto(whole: Image, face: Rendering, frame: Image) -> Image:
-    """Paste a frame of another face into a frame of the clip, in place."""
-    if face.alpha:
-        return over(whole, face.finished(frame))
-    if face.paste is not None:
-        face.paste.onto(whole, frame)
-    return whole
 
 
 def _at(face: Rendering, times: Sequence[float]) -> Iterator[Image]:

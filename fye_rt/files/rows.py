@@ -1,5 +1,6 @@
 """Long arrays, row by row: in memory, or in a temporary file where they are large."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,11 +20,11 @@ class Rows:
 
     Args:
         shape: shape of one row.
-        kind: type of its numbers.
+        dtype: type of its numbers.
     """
 
-    def __init__(self, shape: tuple[int, ...], kind: type[np.generic] = np.float64) -> None:
-        self._shape, self._kind = shape, np.dtype(kind)
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic] = np.float64) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
         self._count = self._bytes = 0
         self._kept: list[NDArray[Any]] = []
         self._file: IO[bytes] | None = None
@@ -42,7 +43,7 @@ class Rows:
         Raises:
             OutputError: there is no room left for the temporary file.
         """
-        rows = np.array(rows, self._kind, order="C")
+        rows = np.array(rows, self._dtype, order="C")
         if rows.shape[1:] != self._shape:
             raise ValueError(f"rows have the shape {rows.shape[1:]}, expected {self._shape}")
         self._count, self._bytes = self._count + len(rows), self._bytes + rows.nbytes
@@ -56,10 +57,7 @@ class Rows:
                 self._file.write(kept.tobytes())
             self._file.flush()
         except OSError as error:
-            raise OutputError(
-                f"cannot keep a long motion's landmarks in {tempfile.gettempdir()} ({error.strerror}); free some "
-                "space there, or name another folder in the environment variable TMPDIR"
-            ) from error
+            raise no_room(str(error.strerror)) from error
         self._kept.clear()
 
     def array(self) -> NDArray[Any]:
@@ -68,14 +66,29 @@ class Rows:
         A large array is mapped from the temporary file, so that the system reads what is used and may forget it again.
         """
         if self._file is None:
-            return np.concatenate([np.empty((0, *self._shape), self._kind), *self._kept])
+            return np.concatenate([np.empty((0, *self._shape), self._dtype), *self._kept])
         with self._file as file:
-            return np.asarray(np.memmap(file, self._kind, "r+", shape=(self._count, *self._shape)))
+            return np.asarray(np.memmap(file, self._dtype, "r+", shape=(self._count, *self._shape)))
 
 
 def is_large(size: int) -> bool:
     """Return whether an array of `size` bytes is kept in a temporary file."""
     return size > IN_MEMORY
+
+
+def check_room(size: int) -> None:
+    """Raise OutputError unless the folder for temporary files has room for `size` bytes."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise no_room(f"it needs {size:,} bytes, and {free:,} are free")
+
+
+def no_room(reason: str) -> OutputError:
+    """Return the error for an array that finds no room in the folder for temporary files."""
+    return OutputError(
+        f"cannot keep a long motion's landmarks in {tempfile.gettempdir()} ({reason}); free some space there, or name "
+        "another folder in the environment variable TMPDIR"
+    )
 
 
 def parts(count: int) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import InputError, OutputError
 from fye_rt.files import atomic_file, refuse_pointer
-from fye_rt.files.rows import Rows, by_parts, is_large, parts
+from fye_rt.files.rows import Rows, by_parts, check_room, is_large, parts
 
 POINTS = 478  # MediaPipe's 468 mesh points, then 5 points of the right iris and 5 of the left
 MESH_POINTS = 468
@@ -19,7 +19,6 @@ BLENDSHAPES = 51  # MediaPipe's 52 without the first, "_neutral"
 MAX_FRAMES = 1_000_000  # nine hours at 30 frames per second
 MAX_VALUE = 1e6  # pixels, centimetres and weights of a real face lie far below
 FORMAT_VERSION = 1
-_MOST_PACKED = 20  # times that a large array may shrink in a file; real ones hardly do
 # Steps between neighbouring frames that no head makes except while it keeps shaking: (threshold, increase per second).
 # A real talking head moves by at most 0.04 face sizes from frame to frame and 1.3 a second; its size changes by 0.02,
 # its mesh by 0.32 cm. Cuts between three real people move by 1 and more; where one face is laid over the other, by 0.1,
@@ -227,8 +226,7 @@ def _read(archive: zipfile.ZipFile, name: str, kind: type[np.generic], shape: tu
             raise ValueError(f"{name} is {dtype} {stored}, expected {np.dtype(kind)} {shape}")
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if is_large(size):
-            if size > _MOST_PACKED * archive.getinfo(f"{name}.npy").compress_size:
-                raise ValueError(f"{name} would have {size:,} bytes, and the file far too few")
+            check_room(size)  # before a small file of repeated frames, or a hostile one, fills the disk
             return _read_long(stream, name, np.dtype(kind), shape)
         data = stream.read(size + 1)  # one more, so that zipfile reaches the end and compares the checksum
     if len(data) != size:

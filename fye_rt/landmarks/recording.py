@@ -30,7 +30,10 @@ class Recording:
         return len(self.times)
 
     def add(self, time: float, face: Face | None) -> None:
-        """Add the next frame."""
+        """Add the next frame.
+
+        `face` is points float64 (478, 3), as in `Motion`, and blendshapes float64 (51,), or None.
+        """
         self.times.append(time)
         self.found.append(face is not None)
         if face is not None:

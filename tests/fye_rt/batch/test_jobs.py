@@ -176,6 +176,9 @@ def test_a_job_may_animate_several_faces(tmp_path: Path) -> None:
     assert isinstance(job, Job)
     assert [(request.crop.scale, request.crop.mask) for request in job.requests] == [(2.3, "face"), (3, "oval")]
     assert {request.motion for request in job.requests} == {tmp_path / "b.mp4"}
+    (job,) = read(tmp_path, FACES, defaults={"paste_mask": "oval", "crop": None})
+    assert isinstance(job, Job)
+    assert {(request.crop.mask, request.crop.area) for request in job.requests} == {("oval", "face")}
 
 
 @pytest.mark.parametrize(

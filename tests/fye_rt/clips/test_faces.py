@@ -117,7 +117,7 @@ def test_the_sound_is_the_first_that_there_is(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"paste": False}, "several faces of a picture are pasted into it"),
+        ({"paste": False, "feather": 0.3}, "several faces of a picture are pasted into it"),
         ({"alpha": True}, "alpha is set for some of the faces"),
         ({"area": "4,10,64,64"}, "faces 1 and 2 are the same one"),
     ],
