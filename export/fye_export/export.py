@@ -101,7 +101,7 @@ def export(
         report("cut the graphs", len(specs), len(specs))
         report("write the weights", 0, 1)
         derived = _derived(checkpoint)
-        stored = weights.plan(checkpoint, precision, {name for graph in graphs.values() for name in graph.weights})
+        stored = weights.layout(checkpoint, precision, {name for graph in graphs.values() for name in graph.weights})
         placed = weights.write(folder / WEIGHTS, stored, checkpoint, derived)
         report("write the weights", 1, 1)
         entries, worst = {}, {}

@@ -51,7 +51,7 @@ class StoredTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def plan(checkpoint: Checkpoint, precision: str, read: Collection[str] | None = None) -> list[StoredTensor]:
+def layout(checkpoint: Checkpoint, precision: str, read: Collection[str] | None = None) -> list[StoredTensor]:
     """List the tensors to write in file order: those of whole cache lines come first, so that all of them are aligned.
 
     Positional encodings stay float32, as in the released files, and equal ones are written once.

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from fye_rt import machine
 from fye_rt.backends import gpu
 from fye_rt.batch.ray import Cluster
-from fye_rt.batch.workers import Alone, Crew, Make, Processes, devices, threads_each
+from fye_rt.batch.workers import Alone, Make, Processes, WorkerPool, devices, threads_each
 from fye_rt.errors import OptionError
 
 
-def open_workers(make: Callable[[int], Make], threads: int, workers: int | None, ray: str | None) -> Crew:
+def open_workers(make: Callable[[int], Make], threads: int, workers: int | None, ray: str | None) -> WorkerPool:
     """Open the requested workers.
 
     Args:

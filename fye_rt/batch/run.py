@@ -18,7 +18,7 @@ from fye_rt import machine
 from fye_rt.batch.folder import Record, RunFolder
 from fye_rt.batch.jobs import BadJob, Job
 from fye_rt.batch.worker import RECORDS, AnimatorSpec, key
-from fye_rt.batch.workers import Crew, Died, work
+from fye_rt.batch.workers import Died, WorkerPool, work
 from fye_rt.clips.write import extra
 from fye_rt.errors import FyeError
 from fye_rt.files import atomic_file, write_json
@@ -76,7 +76,7 @@ def run(
     folder: Folder,
     bundle: str,
     engine: AnimatorSpec,
-    crew: Callable[[], Crew],
+    open_pool: Callable[[], WorkerPool],
     progress: Progress,
 ) -> Outcome:
     """Make the clips that are not finished yet.
@@ -86,7 +86,7 @@ def run(
         folder: folder of the batch.
         bundle: digest of the bundle.
         engine: the Animator that makes the clips.
-        crew: opens the workers; called only if a job is left to do.
+        open_pool: opens the workers; called only if a job is left to do.
         progress: called with (stage, done, total) jobs.
 
     Raises:
@@ -106,9 +106,9 @@ def run(
     workers = 0
     try:
         if todo:
-            team = crew()
-            workers = team.size
-            with closing(work(team, todo, "make", progress)) as results:
+            pool = open_pool()
+            workers = pool.size
+            with closing(work(pool, todo, "make", progress)) as results:
                 for job, result in results:
                     record = _failed(job, result.reason) if isinstance(result, Died) else result
                     if record["status"] != "done":  # the worker that made a clip has written its record

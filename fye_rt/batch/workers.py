@@ -49,7 +49,7 @@ class Refused:
     error: FyeError
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Several workers; each has at most one task, so that no task waits at a busy worker."""
 
     @property
@@ -67,12 +67,12 @@ class Crew(Protocol):
 
 
 def work(
-    crew: Crew, tasks: Sequence[Task], stage: str = "work", progress: Progress = no_progress
+    pool: WorkerPool, tasks: Sequence[Task], stage: str = "work", progress: Progress = no_progress
 ) -> Generator[tuple[Any, Any]]:
-    """Have a crew do tasks.
+    """Do tasks in a pool of workers.
 
     Args:
-        crew: the workers; closed at the end, and when the iteration is abandoned.
+        pool: the workers; closed at the end, and when the iteration is abandoned.
         tasks: tasks in any order; each group keeps its own order.
         stage: name of the work for `progress`.
         progress: called with (stage, done, total) tasks.
@@ -86,16 +86,16 @@ def work(
     queue = Queue(tasks)
     running: dict[int, Task] = {}
     done = 0
-    with closing(crew):
+    with closing(pool):
         progress(stage, done, len(tasks))
         while True:
-            for worker in range(crew.size):
+            for worker in range(pool.size):
                 if worker not in running and (task := queue.next(worker)) is not None:
                     running[worker] = task
-                    crew.give(worker, task)
+                    pool.give(worker, task)
             if not running:
                 return
-            for worker, result in crew.take():
+            for worker, result in pool.take():
                 if isinstance(result, Refused):
                     raise result.error
                 done += 1

@@ -36,7 +36,7 @@ class ReadAhead(Generic[T]):
         self._items: queue.Queue[T] = queue.Queue(ahead)
         self._closed, self._ended = threading.Event(), threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._read, args=(source,), name="fye-feed", daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(source,), name="fye-read-ahead", daemon=True)
         self._thread.start()
 
     def take(self, count: int, patience: float | None = None) -> list[T]:

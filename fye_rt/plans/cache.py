@@ -131,16 +131,16 @@ class PlanCache:
         )
 
     @contextmanager
-    def lock(self, key: PlanKey, tell: Callable[[str], object] | None = None) -> Iterator[None]:
+    def lock(self, key: PlanKey, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
         """Lock a plan while building it. After a wait, check first whether the other process has built it.
 
         Don't enter it twice for a key. A process that dies releases it. A locked plan is neither evicted nor pruned.
-        `tell` is called once with a line of text if another process holds the lock.
+        `on_wait` is called once with a line of text if another process holds the lock.
         """
 
         def waiting() -> None:
-            if tell is not None:
-                tell(f"another process is building the plan of {key.graph}; waiting for it")
+            if on_wait is not None:
+                on_wait(f"another process is building the plan of {key.graph}; waiting for it")
 
         with ExitStack() as opened:
             with self._writing():

@@ -30,7 +30,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 @pytest.fixture
 def file(checkpoint: Checkpoint, precision: str, tmp_path: Path) -> Path:
     path = tmp_path / "weights.safetensors"
-    weights.write(path, weights.plan(checkpoint, precision), checkpoint, DERIVED)
+    weights.write(path, weights.layout(checkpoint, precision), checkpoint, DERIVED)
     return path
 
 
@@ -52,8 +52,8 @@ def test_the_safetensors_library_reads_every_tensor_under_its_name(
         for network in NETWORKS
         for key, tensor in checkpoint.tensors(network).items()
     }
-    plan = weights.plan(checkpoint, precision)
-    shared = {name: tensor.name for tensor in plan for name in tensor.shared}
+    layout = weights.layout(checkpoint, precision)
+    shared = {name: tensor.name for tensor in layout for name in tensor.shared}
     assert shared and all(name.endswith(PE) for name in shared)
     for name, first in shared.items():
         assert torch.equal(expected.pop(name), expected[first])
@@ -80,11 +80,11 @@ def test_tensors_follow_each_other_without_gaps(file: Path) -> None:
 
 def test_recorded_offsets_lead_to_the_bytes_of_each_tensor(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    plan = weights.plan(checkpoint, "fp32")
-    placed = weights.write(path, plan, checkpoint, DERIVED)
-    shared = {name: tensor.name for tensor in plan for name in tensor.shared}
+    layout = weights.layout(checkpoint, "fp32")
+    placed = weights.write(path, layout, checkpoint, DERIVED)
+    shared = {name: tensor.name for tensor in layout for name in tensor.shared}
     raw = path.read_bytes()
-    assert placed.keys() == {tensor.name for tensor in plan} | shared.keys() | DERIVED.keys()
+    assert placed.keys() == {tensor.name for tensor in layout} | shared.keys() | DERIVED.keys()
     with safe_open(path, "pt") as opened:
         for name, place in placed.items():
             tensor = opened.get_tensor(shared.get(name, name))
@@ -100,7 +100,7 @@ def test_a_value_beyond_float16_is_refused_with_its_name_and_a_remedy(tmp_path: 
     change(folder / GUIDER, lambda state: state.update({"conv_out.bias": torch.full((8,), 1e5)}))
     checkpoint = Checkpoint.open(folder)
     with pytest.raises(CheckpointError, match=r"lmk_guider\.conv_out\.bias .*65504; export with --precision fp32"):
-        weights.write(tmp_path / "weights.safetensors", weights.plan(checkpoint, "fp16"), checkpoint, {})
+        weights.write(tmp_path / "weights.safetensors", weights.layout(checkpoint, "fp16"), checkpoint, {})
 
 
 def size(entry: dict[str, object]) -> int:

@@ -74,12 +74,12 @@ def _evaluate(
         evaluation = Settings(engine, options, clip.frames, clip.size, tools)
         folder = Folder(output.absolute(), _header(chosen, model, evaluation))
 
-        def crew(threads: int) -> Callable[[], Evaluator]:
+        def evaluator(threads: int) -> Callable[[], Evaluator]:
             return partial(Evaluator, replace(evaluation, engine=replace(engine, threads=threads)), folder.path)
 
-        make_crew = partial(open_workers, crew, threads, workers, ray)
+        open_pool = partial(open_workers, evaluator, threads, workers, ray)
         with folder:
-            failed = evaluate(chosen, folder, make_crew, threads, bars)
+            failed = evaluate(chosen, folder, open_pool, threads, bars)
         page = write_report(folder.path) if len(failed) < len(chosen.pairs) else None
     for record in failed:
         terminal.note(f"{record['pair']}: {record['error']}")
@@ -95,7 +95,7 @@ def _evaluate(
 def table(run: SavedRun) -> list[str]:
     """Return lines with all metrics over all pairs, and their intervals."""
     estimates = run.summary.get("all", {})
-    lines = [f"{run.text('suite', 'name')}: {len(run.made)} of {len(run.pairs)} pairs; {run.label}"]
+    lines = [f"{run.text('suite', 'name')}: {len(run.succeeded)} of {len(run.pairs)} pairs; {run.label}"]
     for name in run.metrics:
         if (estimate := estimates.get(name)) is not None:
             metric = METRICS[name]
@@ -134,9 +134,9 @@ def main_compare(
         text = comparison_lines(result)
     if json is not None:
         files.write_json(json, result)
-    tell = terminal.show if html is None and json is None else terminal.say
+    write = terminal.show if html is None and json is None else terminal.say
     for line in text:
-        tell(line)
+        write(line)
 
 
 @command("fye eval report")

@@ -110,10 +110,10 @@ def _shared(a: SavedRun, b: SavedRun) -> list[Both]:
         if a.at(*path) != b.at(*path):
             values = f"{a.text(*path)} and {b.text(*path)}"
             raise InputError(f"{a.folder} and {b.folder} differ in {what}: {values}; compare like with like")
-    theirs = {pair.name: pair for pair in b.made}
-    pairs = [(pair, theirs[pair.name]) for pair in a.made if pair.name in theirs]
+    theirs = {pair.name: pair for pair in b.succeeded}
+    pairs = [(pair, theirs[pair.name]) for pair in a.succeeded if pair.name in theirs]
     if not pairs:
-        raise InputError(f"{a.folder} and {b.folder} share no pair that both have made; there is nothing to compare")
+        raise InputError(f"{a.folder} and {b.folder} share no pair that succeeded in both; there is nothing to compare")
     return pairs
 
 
@@ -147,7 +147,7 @@ def _coverage(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]
 def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
     """Values of metrics of all pairs together, such as FVD, which no single pair has."""
     ours, theirs = (run.summary.get("all", {}) for run in (a, b))
-    single = {name for run in (a, b) for pair in run.made for name in pair.metrics}
+    single = {name for run in (a, b) for pair in run.succeeded for name in pair.metrics}
     both = ours.keys() & theirs.keys() - single
     return {name: {"a": ours[name], "b": theirs[name]} for name in METRICS if name in both}
 
@@ -216,7 +216,7 @@ def _row(first: SavedRun, run: SavedRun) -> dict[str, Any]:
         "failed": len(run.failed),
         "summary": dict(run.summary.get("all", {})),
         "change": _changes(pairs),
-        "cost": cost_of(run.made),
+        "cost": cost_of(run.succeeded),
         "speedup": speedup(pairs),
         "distance": None if run is first else _distance(_distances(first, run, pairs)),
         "acceptance": None if run is first else judge(pairs),

@@ -41,11 +41,11 @@ def write_report(run: Path) -> Path:
 
 def context(run: SavedRun) -> dict[str, Any]:
     """Return the values of the page's template."""
-    badness = _badness(run.made)
+    badness = _badness(run.succeeded)
     standing = standings(badness)
     costs = {group: cost_of(pairs) for group, pairs in grouped(run.pairs).items()}
     named = {pair.name: pair for pair in run.pairs}
-    medians = {name: median(values) for name in run.metrics if (values := _values(run.made, name))}
+    medians = {name: median(values) for name in run.metrics if (values := _values(run.succeeded, name))}
     return {
         "title": f"{run.text('suite', 'name')}: {run.label}",
         "run": run,
@@ -56,11 +56,11 @@ def context(run: SavedRun) -> dict[str, Any]:
         "single": list(medians),
         "groups": parts(run, costs),
         "group_costs": costs,
-        "counts": {group: len(pairs) for group, pairs in grouped(run.made).items()},
+        "counts": {group: len(pairs) for group, pairs in grouped(run.succeeded).items()},
         "plots": _plots(run),
         "worst": [_card(run, named[name], standing[name], score) for name, score in worst_first(badness)[:WORST]],
         "median": medians,
-        "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.made)],
+        "typical": [(pair, pictures.sheet(run, pair)) for pair in typical(run.succeeded)],
         "explanation": EXPLANATION,
     }
 
@@ -157,7 +157,8 @@ def _machine(environment: Any) -> list[tuple[str, str]]:
 
 
 def _plots(run: SavedRun) -> list[tuple[str, Any]]:
-    families = {family: pairs for family, pairs in grouped(run.made).items() if any(p.family == family for p in pairs)}
+    by_group = grouped(run.succeeded).items()
+    families = {family: pairs for family, pairs in by_group if any(pair.family == family for pair in pairs)}
     shown = []
     for name in headlines(run):
         rows = {

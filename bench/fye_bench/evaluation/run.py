@@ -24,7 +24,7 @@ from fye_bench.metrics.statistics import Estimate, correlation, groups, mean
 from fye_bench.speed.summary import summary
 from fye_bench.suites.suite import Pair, Suite
 from fye_rt.batch.folder import Record, RunFolder
-from fye_rt.batch.workers import Crew, Died, work
+from fye_rt.batch.workers import Died, WorkerPool, work
 from fye_rt.files import write_json
 from fye_rt.timings import Progress, counted
 
@@ -51,13 +51,15 @@ class Folder(RunFolder):
         return record if record and record.get("error") is None and clip.is_file() else None
 
 
-def evaluate(suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: int, progress: Progress) -> list[Record]:
+def evaluate(
+    suite: Suite, folder: Folder, open_pool: Callable[[], WorkerPool], threads: int, progress: Progress
+) -> list[Record]:
     """Evaluate the remaining pairs, and write the results of all.
 
     Args:
         suite: the suite whose pairs are evaluated.
         folder: folder of the run, open.
-        crew: returns workers that evaluate `Task`s; called only if a pair remains.
+        open_pool: returns workers that evaluate `Task`s; called only if a pair remains.
         threads: threads of a worker; 0: one per core.
         progress: called with (stage, done, total) pairs.
 
@@ -75,9 +77,9 @@ def evaluate(suite: Suite, folder: Folder, crew: Callable[[], Crew], threads: in
     todo = [Task(pair) for pair in suite.pairs if pair.name not in records]
     workers = 0
     if todo:
-        team = crew()
-        workers = team.size
-        with closing(work(team, todo, "evaluate", progress)) as new:
+        pool = open_pool()
+        workers = pool.size
+        with closing(work(pool, todo, "evaluate", progress)) as new:
             for task, result in new:
                 name = task.pair.name
                 records[name] = unmeasured(name, result.reason) if isinstance(result, Died) else result
@@ -127,8 +129,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         estimates[f"{group}_correlation"] = correlation(truth, read)
     features = [record["features"] for record in records if "features" in record]
     if len(features) > 1:
-        made, true = (np.array([feature[which] for feature in features]) for which in ("made", "true"))
-        value = frechet(made, true)
+        generated, true = (np.array([feature[which] for feature in features]) for which in ("made", "true"))
+        value = frechet(generated, true)
         # one number for all clips has no interval
         estimates["fvd"] = {"mean": value, "low": value, "high": value, "n": len(features)}
     return {name: estimate for name, estimate in estimates.items() if estimate["n"]}

@@ -160,7 +160,7 @@ class SavedRun:
         return cls(folder, results.run, tuple(results.pairs), summary, performance.environment, left_out)
 
     @property
-    def made(self) -> tuple[SavedPair, ...]:
+    def succeeded(self) -> tuple[SavedPair, ...]:
         """The pairs that succeeded."""
         return tuple(pair for pair in self.pairs if pair.error is None)
 
@@ -172,7 +172,7 @@ class SavedRun:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics of any pair or of all pairs together, in the table's order."""
-        measured = {name for pair in self.made for name in pair.metrics} | self.summary.get("all", {}).keys()
+        measured = {name for pair in self.succeeded for name in pair.metrics} | self.summary.get("all", {}).keys()
         return tuple(name for name in METRICS if name in measured)
 
     @property

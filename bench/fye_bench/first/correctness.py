@@ -102,8 +102,8 @@ def check(case: Case, device: str) -> dict[str, Any]:
         return torch.randn(shape, generator=random, device=device, dtype=torch.float32).to(dtype)
 
     with torch.cuda.device(0) if device == "cuda" else nullcontext():
-        made, exact = _CHECKS[case.kernel](normal, *case.sizes)
-        error = error_of_largest(made, exact)
+        result, exact = _CHECKS[case.kernel](normal, *case.sizes)
+        error = error_of_largest(result, exact)
     bound = {"uint8": 0.0, "forecast": BOUNDS["float32"]}.get(case.kernel, BOUNDS[case.dtype])
     return {"error_of_largest": error, "bound": bound, "right": error <= bound}
 
@@ -128,20 +128,20 @@ def _reference(normal: Normal, frames: int, tokens: int, dim: int) -> tuple[Tens
     """Both halves of guidance, of a joined projection."""
     q, k, v = normal(2 * frames, tokens, 3 * HEADS * dim).chunk(3, dim=-1)
     rk, rv = normal(1, tokens, HEADS * dim), normal(1, tokens, HEADS * dim)
-    made = _attend(q)(q, k, v, rk, rv, HEADS, frames)
+    result = _attend(q)(q, k, v, rk, rv, HEADS, frames)
     rows, at = torch.tensor([0, frames - 1, frames, 2 * frames - 1]), _some(tokens, 64)
     queries = q[rows][:, at]
     exact = _exact((queries, k[rows], v[rows], rk, rv), 2)
-    return made[rows][:, at], exact
+    return result[rows][:, at], exact
 
 
 def _cross(normal: Normal, frames: int, tokens: int, keys: int, dim: int) -> tuple[Tensor, Tensor]:
     """To CLIP's tokens, for which all frames are one query."""
     q, k, v = normal(1, frames * tokens, HEADS * dim), normal(1, keys, HEADS * dim), normal(1, keys, HEADS * dim)
-    made = _attend(q)(q, k, v, k[:, :0], v[:, :0], HEADS)
+    result = _attend(q)(q, k, v, k[:, :0], v[:, :0], HEADS)
     at = _some(frames * tokens, 256)
     exact = _exact((q[:, at], k, v, k[:, :0], v[:, :0]))
-    return made[:, at], exact
+    return result[:, at], exact
 
 
 def _halves(normal: Normal, frames: int, tokens: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -153,27 +153,27 @@ def _halves(normal: Normal, frames: int, tokens: int, dim: int) -> tuple[Tensor,
     frame = _attend(q)(q, k, v, nothing, nothing, HEADS, lse=sums[0])
     wide = (x.expand(frames, -1, -1) for x in (rk, rv))
     portrait = _attend(q)(q, *wide, nothing, nothing, HEADS, lse=sums[1])
-    made = reference_attention.merge(portrait, sums[1], frame, sums[0])
+    result = reference_attention.merge(portrait, sums[1], frame, sums[0])
     rows, at = torch.tensor([0, frames - 1]), _some(tokens, 64)
     exact = _exact((q[rows][:, at], k[rows], v[rows], rk, rv))
-    return made[rows][:, at], exact
+    return result[rows][:, at], exact
 
 
 def _temporal(normal: Normal, frames: int, positions: int, dim: int) -> tuple[Tensor, Tensor]:
     q, k, v = normal(2 * frames, positions, 3 * HEADS * dim).chunk(3, dim=-1)
     biases = normal(3, frames, HEADS * dim)
     attend = temporal_attention.reference if q.dtype == torch.float32 else temporal_attention.temporal_attention
-    made = attend(q, k, v, HEADS, frames, biases)
+    result = attend(q, k, v, HEADS, frames, biases)
     at = _some(positions, 16)
     query, key, value = (x[:, at].double() for x in (q, k, v))
-    return made[:, at], temporal_attention.reference(query, key, value, HEADS, frames, biases.double())
+    return result[:, at], temporal_attention.reference(query, key, value, HEADS, frames, biases.double())
 
 
 def _norm(normal: Normal, batch: int, channels: int, side: int) -> tuple[Tensor, Tensor]:
     x = (normal(batch, channels, side, side) + 1).to(memory_format=torch.channels_last)
     weight, bias, time = normal(channels), normal(channels), normal(1, channels)
-    made = norm_silu.norm_silu(x, 32, weight, bias, 1e-5, time)[-2:]
-    return made, norm_silu.reference(x[-2:].double(), 32, weight.double(), bias.double(), 1e-5, time.double())
+    result = norm_silu.norm_silu(x, 32, weight, bias, 1e-5, time)[-2:]
+    return result, norm_silu.reference(x[-2:].double(), 32, weight.double(), bias.double(), 1e-5, time.double())
 
 
 def _geglu(normal: Normal, batch: int, tokens: int, channels: int) -> tuple[Tensor, Tensor]:

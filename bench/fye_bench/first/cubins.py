@@ -117,11 +117,11 @@ def _steps(gpu: Gpu, kernel: Any, kind: str, small: bool, captured: bool) -> dic
     masked = kind.endswith("masked")
     outside = {"outside": (1.5, 0.25)} if masked else {}
     numbers = forecast_tables.numbers(Jump(0, 2, 0.9, (0.4, -0.2), 0.6, 0.8, -0.6, **outside), 3.5, 1, 2)
-    given = {
+    inputs = {
         "latents": latents, "unconditional": u, "conditional": c, "ring": ring, "slot": np.array([1], np.int32),
         "numbers": numbers.numpy(), "face": face.view(np.uint8),
     }  # fmt: skip
-    places = dict(zip(given, _places(gpu, *given.values()), strict=True))
+    places = dict(zip(inputs, _places(gpu, *inputs.values()), strict=True))
     gpu.wait()
     sizes = {"count": latents.size, "plane": face.size}
     arguments = {name: place.address for name, place in places.items()} | sizes

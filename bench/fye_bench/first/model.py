@@ -28,20 +28,20 @@ def run(record: Record, out: Path, small: bool) -> None:
     config = random_checkpoint.PRESETS["tiny" if small else "full"]
     compute, size, frames, steps = ("fp32", (64, 64), 2, 6) if small else ("fp16", (512, 512), 16, 30)
     inputs = gpu.random_inputs(config, size, frames)
-    made: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     with record.part("weights") as result:
-        made["parts"] = gpu.random_networks(config, device)
-        result["bytes"] = sum(tensor.nbytes for part in made["parts"].values() for tensor in part.parameters())
+        shared["parts"] = gpu.random_networks(config, device)
+        result["bytes"] = sum(tensor.nbytes for part in shared["parts"].values() for tensor in part.parameters())
     with record.part("float32") as result:
-        made["exact"] = gpu.exact(config, made["parts"], inputs)
+        shared["exact"] = gpu.exact(config, shared["parts"], inputs)
     with record.part("rivals") as result:
-        rivals = gpu.Rivals.meet(config, made.pop("parts"), compute, inputs)
+        rivals = gpu.Rivals.meet(config, shared.pop("parts"), compute, inputs)
         plain = rivals.renewed(operations=PLAIN) if device.type == "cuda" else rivals
         gc.collect()
     with record.part("against float32") as result:
-        checks = rivals.checks(made["exact"])
+        checks = rivals.checks(shared["exact"])
         for half, array in zip(("v_unconditional", "v_conditional"), plain.evaluate(), strict=True):
-            checks[f"plain, {half}"] = gpu.difference(array, made["exact"][half])
+            checks[f"plain, {half}"] = gpu.difference(array, shared["exact"][half])
         wrong = gpu.strayed(checks)
         result |= {"checks": checks, "strayed": wrong, "right": not wrong}
     rounds = 1 if small else 10

@@ -1,4 +1,4 @@
-"""Compare what MediaPipe sees in made frames with what drove them; these metrics need no true frames."""
+"""Compare what MediaPipe sees in generated frames with what drove them; these metrics need no true frames."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Faces:
         """
         timed = zip(driving.times.tolist(), frames, strict=True)
         # one by one: detection in a driving video refuses a video without a face, and bridges gaps; every frame alone
-        motions = list(detect_live(timed, driving.fps, landmarker, "the made clip", search=False))
+        motions = list(detect_live(timed, driving.fps, landmarker, "the generated clip", search=False))
         faces = [motion for motion in motions if motion is not None]
 
         def joined(name: str, shape: tuple[int, ...]) -> Array:
@@ -65,13 +65,13 @@ class Faces:
 
 
 def measure_faces(
-    made: Image, faces: Faces, asked: Array, portrait: Image, rest: Motion, driving: Motion
+    generated: Image, faces: Faces, asked: Array, portrait: Image, rest: Motion, driving: Motion
 ) -> dict[str, float]:
     """Return all metrics of the detected faces, by name; without a face, all but `faces_found` are NaN.
 
     Args:
-        made: uint8 (F, H, W, 3).
-        faces: faces detected in `made`.
+        generated: uint8 (F, H, W, 3).
+        faces: faces detected in `generated`.
         asked: float64 (F, 478, 2), pixels: the landmarks that drove the clip.
         portrait: uint8 (H, W, 3).
         rest: the portrait's landmarks, one frame.
@@ -81,7 +81,7 @@ def measure_faces(
         "faces_found": float(faces.found.mean()),
         "landmark_error": landmark_error(faces, asked, rest),
         "blendshape_distance": blendshape_distance(faces, rest, driving),
-        "portrait_error": portrait_error(made, faces, portrait, rest),
+        "portrait_error": portrait_error(generated, faces, portrait, rest),
     }
 
 
@@ -103,10 +103,10 @@ def landmark_error(faces: Faces, asked: Array, rest: Motion) -> float:
 
 
 def blendshape_distance(faces: Faces, rest: Motion, driving: Motion) -> float:
-    """Return the mean absolute difference of MediaPipe's 51 expression weights of made and driving frames, in [0, 2].
+    """Return the mean absolute difference of MediaPipe's 51 expression weights of two clips, in [0, 2].
 
-    Both are changes: the made frames' from the portrait, the driving frames' from the most neutral one of them, which
-    is the change that retargeting puts onto the portrait. So neither a mouth that is always a little open nor
+    Both are changes: the generated frames' from the portrait, the driving frames' from the most neutral one of them,
+    which is the change that retargeting puts onto the portrait. So neither a mouth that is always a little open nor
     MediaPipe's misreading of a drawn face at rest counts. See `measure_faces` for the arguments.
     """
     if not faces.found.any():
@@ -115,7 +115,7 @@ def blendshape_distance(faces: Faces, rest: Motion, driving: Motion) -> float:
     return float(np.abs(faces.blendshapes - rest.blendshapes[0] - wanted[faces.found]).mean())
 
 
-def portrait_error(made: Image, faces: Faces, portrait: Image, rest: Motion) -> float:
+def portrait_error(generated: Image, faces: Faces, portrait: Image, rest: Motion) -> float:
     """Return the difference of the detected faces' texture from the portrait's, mean absolute levels of 255.
 
     It tells, without a network, whether the face stays the portrait's. Light that changes as the head turns counts too.
@@ -123,6 +123,6 @@ def portrait_error(made: Image, faces: Faces, portrait: Image, rest: Motion) -> 
     """
     if not faces.found.any():
         return NAN
-    frames = made[faces.found]
+    frames = generated[faces.found]
     still = Shown.of(rest, faces.shown.size).still(len(frames))
     return texture_error(frames, faces.shown, np.broadcast_to(portrait, frames.shape), still)

@@ -47,37 +47,38 @@ class Judge:
 
         self._reader = ExpressionReader.load()
 
-    def compare(self, drawn: Truth, made: Image, face: Shown | None = None) -> Scores:
+    def compare(self, drawn: Truth, generated: Image, face: Shown | None = None) -> Scores:
         """Measure a clip.
 
-        Expressions are changes since the portrait, of the true mesh and of the reader's view of the made frames; so
-        its misreading of a character's face at rest doesn't count.
+        Expressions are changes since the portrait, of the true mesh and of the reader's view of the generated frames;
+        so its misreading of a character's face at rest doesn't count.
 
-        `identity_error` is the difference of the textures under the true mesh in the made and in the true frames;
+        `identity_error` is the difference of the textures under the true mesh in the generated and in the true frames;
         `portrait_error` compares them with the portrait's.
 
         Args:
             drawn: the truth.
-            made: uint8 (F, H, W, 3).
-            face: face in `made`; by default the true one.
+            generated: uint8 (F, H, W, 3).
+            face: face in `generated`; by default the true one.
 
         Raises:
-            InputError: `made` differs from the true frames in shape.
+            InputError: `generated` differs from the true frames in shape.
         """
-        if made.shape != drawn.frames.shape or made.dtype != np.uint8:
-            raise InputError(f"{drawn}: frames are {made.dtype} {made.shape}; give uint8 {drawn.frames.shape}")
+        if generated.shape != drawn.frames.shape or generated.dtype != np.uint8:
+            frames = f"{generated.dtype} {generated.shape}"
+            raise InputError(f"{drawn}: frames are {frames}; give uint8 {drawn.frames.shape}")
         face = drawn.face if face is None else face
         shape = drawn.who.shape
         mesh = np.concatenate((drawn.portrait_face.mesh, drawn.face.mesh))
         absolute = expression_of(shape, mesh, drawn.gaze)
         truth, seen = absolute[1:] - absolute[0], readable(shape, absolute[1:], drawn.face)
         rest = self._reader.read(drawn.portrait[None], shape, drawn.portrait_face)
-        read = self._reader.read(made, shape, face) - rest
-        numbers = distances(made, drawn.frames, face_mask(drawn.face.points, drawn.face.size))
-        numbers |= steadiness(made, drawn.frames)
-        numbers["identity_error"] = texture_error(made, drawn.face, drawn.frames, drawn.face)
-        portrait = np.broadcast_to(drawn.portrait, made.shape)
-        numbers["portrait_error"] = texture_error(made, face, portrait, drawn.portrait_face.still(len(made)))
+        read = self._reader.read(generated, shape, face) - rest
+        numbers = distances(generated, drawn.frames, face_mask(drawn.face.points, drawn.face.size))
+        numbers |= steadiness(generated, drawn.frames)
+        numbers["identity_error"] = texture_error(generated, drawn.face, drawn.frames, drawn.face)
+        portrait = np.broadcast_to(drawn.portrait, generated.shape)
+        numbers["portrait_error"] = texture_error(generated, face, portrait, drawn.portrait_face.still(len(generated)))
         for group, columns in GROUPS.items():
             visible = seen[:, columns]
             off = np.abs(read - truth)[:, columns][visible]

@@ -125,12 +125,12 @@ class Tools:
         )
 
 
-def measure(seen: Seen, made: Image, tools: Tools) -> dict[str, float]:
+def measure(seen: Seen, generated: Image, tools: Tools) -> dict[str, float]:
     """Measure a clip, deterministically.
 
     Args:
         seen: portrait, motion and truth of the clip.
-        made: uint8 (F, H, W, 3).
+        generated: uint8 (F, H, W, 3).
         tools: available tools.
 
     Returns:
@@ -140,59 +140,60 @@ def measure(seen: Seen, made: Image, tools: Tools) -> dict[str, float]:
     Raises:
         InputError: frames, landmarks and truth differ in number or size, or a side is below 16 pixels.
     """
-    _check(seen, made)
+    _check(seen, generated)
     numbers = dict.fromkeys(NAMES, NAN)
-    numbers["warp_error"] = warp_error(made)
+    numbers["warp_error"] = warp_error(generated)
     if seen.truth is not None:
-        numbers |= _against_truth(seen.truth, seen.truth_motion, made)
+        numbers |= _against_truth(seen.truth, seen.truth_motion, generated)
         if tools.lpips is not None:
-            numbers["lpips"] = tools.lpips(made, seen.truth)
-    size = made.shape[1], made.shape[2]
+            numbers["lpips"] = tools.lpips(generated, seen.truth)
+    size = generated.shape[1], generated.shape[2]
     points = asked = retarget(seen.portrait_landmarks, seen.driving, size)
     if tools.landmarker is not None:
-        faces = Faces.find(made, seen.driving, tools.landmarker)
-        numbers |= measure_faces(made, faces, asked, seen.portrait, seen.portrait_landmarks, seen.driving)
+        faces = Faces.find(generated, seen.driving, tools.landmarker)
+        numbers |= measure_faces(generated, faces, asked, seen.portrait, seen.portrait_landmarks, seen.driving)
         points = faces.points_or(asked)
     if tools.identity is not None:
         portrait_points = Shown.of(seen.portrait_landmarks, size).points[0]
-        numbers["identity_cosine"] = tools.identity.cosine(made, points, seen.portrait, portrait_points)
+        numbers["identity_cosine"] = tools.identity.cosine(generated, points, seen.portrait, portrait_points)
     return numbers
 
 
-def _against_truth(truth: Image, motion: Motion | None, made: Image) -> Mapping[str, float]:
+def _against_truth(truth: Image, motion: Motion | None, generated: Image) -> Mapping[str, float]:
     """Measure against the truth; metrics of the face use the frames in which the truth's was detected."""
-    size, face = (made.shape[1], made.shape[2]), np.zeros(made.shape[:3], np.float32)
+    size, face = (generated.shape[1], generated.shape[2]), np.zeros(generated.shape[:3], np.float32)
     identity = NAN
     if motion is not None and motion.valid.any():
         known = motion.valid
         every = Shown.of(motion, size)
         shown = Shown(every.mesh[known], every.pose[known], every.points[known], size)
         face[known] = face_mask(shown.points, size)
-        identity = texture_error(made[known], shown, truth[known], shown)
-    errors = warp_errors(made, truth)
+        identity = texture_error(generated[known], shown, truth[known], shown)
+    errors = warp_errors(generated, truth)
     errors = errors[np.isfinite(errors)]
     return {
-        **distances(made, truth, face),
-        **steadiness(made, truth),
+        **distances(generated, truth, face),
+        **steadiness(generated, truth),
         "identity_error": identity,
         "true_warp_error": float(errors.mean()) if len(errors) else NAN,
     }
 
 
-def _check(seen: Seen, made: Image) -> None:
-    if made.dtype != np.uint8 or made.ndim != 4 or made.shape[3] != 3 or 0 in made.shape:
-        raise InputError(f"made frames are {made.dtype} {made.shape}; give uint8 (F, H, W, 3)")
-    if min(made.shape[1:3]) < SMALLEST:
-        raise InputError(f"frames of {made.shape[1]}x{made.shape[2]} are too small to measure; give {SMALLEST} or more")
+def _check(seen: Seen, generated: Image) -> None:
+    if generated.dtype != np.uint8 or generated.ndim != 4 or generated.shape[3] != 3 or 0 in generated.shape:
+        raise InputError(f"generated frames are {generated.dtype} {generated.shape}; give uint8 (F, H, W, 3)")
+    height, width = generated.shape[1:3]
+    if min(height, width) < SMALLEST:
+        raise InputError(f"frames of {height}x{width} are too small to measure; give {SMALLEST} or more")
     frames = {"the driving landmarks": len(seen.driving)}
     if seen.truth_motion is not None:
         frames["the truth's landmarks"] = len(seen.truth_motion)
     for what, count in frames.items():
-        if count != len(made):
-            raise InputError(f"{what} have {count} frames and the made clip has {len(made)}; give as many")
-    pictures = {"the portrait": (seen.portrait, made.shape[1:])}
+        if count != len(generated):
+            raise InputError(f"{what} have {count} frames and the generated clip has {len(generated)}; give as many")
+    pictures = {"the portrait": (seen.portrait, generated.shape[1:])}
     if seen.truth is not None:
-        pictures["the truth"] = (seen.truth, made.shape)
+        pictures["the truth"] = (seen.truth, generated.shape)
     for what, (picture, shape) in pictures.items():
         if picture.dtype != np.uint8 or picture.shape != shape:
             raise InputError(f"{what} is {picture.dtype} {picture.shape}; give uint8 {shape}")

@@ -105,9 +105,9 @@ class Identity:
         vectors = np.stack(rows)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-    def cosine(self, made: Image, points: Array, portrait: Image, portrait_points: Array) -> float:
-        """Return the mean cosine similarity of made frames and a portrait (H, W, 3) with landmarks (478, 2)."""
-        return float((self(made, points) @ self(portrait[None], portrait_points[None])[0]).mean())
+    def cosine(self, generated: Image, points: Array, portrait: Image, portrait_points: Array) -> float:
+        """Return the mean cosine similarity of generated frames and a portrait (H, W, 3) with landmarks (478, 2)."""
+        return float((self(generated, points) @ self(portrait[None], portrait_points[None])[0]).mean())
 
 
 class Lpips:
@@ -136,7 +136,7 @@ class Lpips:
                 f'{path} is not the state dict of lpips.LPIPS(net="alex"); write one with torch.save'
             ) from error
 
-    def __call__(self, made: Image, true: Image) -> float:
+    def __call__(self, generated: Image, true: Image) -> float:
         """Return the mean over the frames uint8 (F, H, W, 3) of two clips."""
         import torch
 
@@ -144,7 +144,8 @@ class Lpips:
             return torch.from_numpy(frame.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1.0)
 
         with torch.inference_mode():  # a frame at a time: clips may be long
-            return float(np.mean([float(self._network(tensor(a), tensor(b))) for a, b in zip(made, true, strict=True)]))
+            pairs = zip(generated, true, strict=True)
+            return float(np.mean([float(self._network(tensor(a), tensor(b))) for a, b in pairs]))
 
 
 def _fits(stated: Sequence[Any], expected: Sequence[int | None]) -> bool:

@@ -37,17 +37,17 @@ def piece_borders(pieces: Sequence[Piece], frames: int) -> Borders:
     return np.diff(maker) != 0
 
 
-def steps(made: Image, true: Image) -> Array:
+def steps(generated: Image, true: Image) -> Array:
     """Return the distance of each change between frames to the true one, mean absolute levels of 255, (F - 1,)."""
     return np.array(
         [
             np.abs(np.subtract(b, a, dtype=np.int16) - np.subtract(d, c, dtype=np.int16)).mean()
-            for a, b, c, d in zip(made[:-1], made[1:], true[:-1], true[1:], strict=True)
+            for a, b, c, d in zip(generated[:-1], generated[1:], true[:-1], true[1:], strict=True)
         ]
     )
 
 
-def warp_errors(made: Image, true: Image) -> Array:
+def warp_errors(generated: Image, true: Image) -> Array:
     """Return the distance of each frame to the one before, moved as the truth, mean absolute levels of 255, (F - 1,).
 
     The movement is the true frames' optical flow; pixels where it doesn't explain the truth itself are left out, as in
@@ -61,7 +61,7 @@ def warp_errors(made: Image, true: Image) -> Array:
             return np.abs(moved(clip[k], back).astype(np.float64) - clip[k + 1]).mean(axis=-1)
 
         explained = off(true) <= _OCCLUDED
-        errors.append(float(off(made)[explained].mean()) if explained.any() else np.nan)
+        errors.append(float(off(generated)[explained].mean()) if explained.any() else np.nan)
     return np.array(errors)
 
 

@@ -92,18 +92,16 @@ _ALL = (
     _metric("face_psnr", "picture", "PSNR inside the face.", "dB", 2, "more"),
     _score("face_ssim", "picture", "SSIM inside the face."),
     _loss("lpips", "picture", "Perceptual distance to the true frames, by AlexNet."),
-    _metric("fvd", "picture", "Fréchet distance between the features of made and true videos.", "", 1, "less"),
+    _metric("fvd", "picture", "Fréchet distance between the features of generated and true videos.", "", 1, "less"),
     _levels(
         "identity_error", "identity", "Difference of the texture under the true face from that of the true frames."
     ),
     _levels("portrait_error", "identity", "Difference of the face's texture from the portrait's."),
-    _score(
-        "identity_cosine", "identity", "Cosine between face-recognition features of the made frames and the portrait."
-    ),
+    _score("identity_cosine", "identity", "Cosine between face-recognition features of the frames and the portrait."),
     _metric(
         "landmark_error",
         "motion",
-        "Distance of the landmarks found in the made frames to those that drive them, relative to the distance "
+        "Distance of the landmarks found in the generated frames to those that drive them, relative to the distance "
         "between the eyes' outer corners in the portrait.",
         "%",
         2,
@@ -112,9 +110,9 @@ _ALL = (
     _loss(
         "blendshape_distance",
         "motion",
-        "Mean difference of the changes of MediaPipe's expression weights in the made and in the driving frames.",
+        "Mean difference of the changes of MediaPipe's expression weights in the generated and in the driving frames.",
     ),
-    _score("faces_found", "motion", "Share of the made frames in which a face is found."),
+    _score("faces_found", "motion", "Share of the generated frames in which a face is found."),
     *(
         _loss(f"{group}_error", "expression", f"Mean error of the expression read from the frames: {what}.")
         for group, what in _EXPRESSIONS.items()
@@ -136,17 +134,17 @@ _ALL = (
         "one",
     ),
     _levels(
-        "temporal_error", "steadiness", "Difference of the frame-to-frame changes of the made and the true frames."
+        "temporal_error", "steadiness", "Difference of the frame-to-frame changes of the generated and the true frames."
     ),
     _levels(
         "true_warp_error",
         "steadiness",
-        "Difference of each made frame from the one before, moved as the true frames move.",
+        "Difference of each generated frame from the one before, moved as the true frames move.",
     ),
     _levels(
         "warp_error",
         "steadiness",
-        "Difference of each made frame from the one before it, moved by its own optical flow; 0 for a still picture.",
+        "Difference of each generated frame from the one before it, moved by its optical flow; 0 for a still picture.",
     ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}

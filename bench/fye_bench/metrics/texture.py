@@ -28,25 +28,25 @@ class _Texels:
     weights: Array
 
 
-def texture_error(made: Image, made_face: Shown, true: Image, true_face: Shown) -> float:
+def texture_error(generated: Image, generated_face: Shown, true: Image, true_face: Shown) -> float:
     """Return the mean absolute difference of the textures of two clips uint8 (F, H, W, 3), in levels of 255.
 
     Only texels that both show count; the difference is NaN without any.
     """
-    total, count = _differences(made, made_face, true, true_face).sum(axis=0)
+    total, count = _differences(generated, generated_face, true, true_face).sum(axis=0)
     return float(total / count) if count else float("nan")
 
 
-def texture_errors(made: Image, made_face: Shown, true: Image, true_face: Shown) -> Array:
+def texture_errors(generated: Image, generated_face: Shown, true: Image, true_face: Shown) -> Array:
     """Return the `texture_error` of each frame, (F,)."""
-    total, count = _differences(made, made_face, true, true_face).T
+    total, count = _differences(generated, generated_face, true, true_face).T
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 
-def _differences(made: Image, made_face: Shown, true: Image, true_face: Shown) -> Array:
+def _differences(generated: Image, generated_face: Shown, true: Image, true_face: Shown) -> Array:
     """Return the sum and the number of compared values of each frame, (F, 2)."""
     sums = []
-    for (a, in_a), (b, in_b) in zip(_unwrap(made, made_face), _unwrap(true, true_face), strict=True):
+    for (a, in_a), (b, in_b) in zip(_unwrap(generated, generated_face), _unwrap(true, true_face), strict=True):
         both = in_a & in_b
         sums.append((float(np.abs(a[both] - b[both]).sum()), 3.0 * int(both.sum())))
     return np.array(sums)

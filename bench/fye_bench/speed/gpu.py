@@ -48,6 +48,7 @@ from fye_torch import switches
 from fye_torch.engine import TorchEngine, assemble, with_kernels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WORKLOAD = "config", "size", "frames", "steps", "guidance", "compute"  # arguments that a result records
 BUDGETS = (None, 12, 6, 5)  # network evaluations of a clip; None: every step
 GOAL = 25.0  # frames a second
 FASTER = {"evaluation": 2.5, "clip": 7.0}  # promised speed-up over the reference implementation
@@ -115,16 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also time the denoiser after torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and given.config == "full":
+    if device.type == "cpu" and arguments.config == "full":
         print("fye: there is no GPU here; see that all runs with --config tiny --size 64x64", file=sys.stderr)
         return 2
     with switches.SEARCH, switches.FLOAT32:
-        result = _measure(given, device, random_checkpoint.PRESETS[given.config])
-    if given.json is not None:
+        result = _measure(arguments, device, random_checkpoint.PRESETS[arguments.config])
+    if arguments.json is not None:
         files.write_json(
-            given.json, {"command": ["python", "-m", "fye_bench.speed.gpu", *(argv or sys.argv[1:])]} | result
+            arguments.json, {"command": ["python", "-m", "fye_bench.speed.gpu", *(argv or sys.argv[1:])]} | result
         )
     wrong = strayed(result["against_float32"])
     for name in wrong:
@@ -143,27 +144,27 @@ def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
     return wrong
 
 
-def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfig) -> dict[str, Any]:
-    options = Options(steps=given.steps, guidance=given.guidance)
-    inputs = random_inputs(config, parse_size(given.size), given.frames)
+def _measure(arguments: argparse.Namespace, device: torch.device, config: ModelConfig) -> dict[str, Any]:
+    options = Options(steps=arguments.steps, guidance=arguments.guidance)
+    inputs = random_inputs(config, parse_size(arguments.size), arguments.frames)
     parts = random_networks(config, device)
     exactly = exact(config, parts, inputs)
-    dtype, plain = DTYPES[given.compute], None
-    if given.compile:  # before the runtime changes the layout of the weights
+    dtype, plain = DTYPES[arguments.compute], None
+    if arguments.compile:  # before the runtime changes the layout of the weights
         plain = graph_specs(config)["denoiser"].module(copy.deepcopy(parts["unet"]).to(dtype))
-    rivals = Rivals.meet(config, parts, given.compute, inputs)
+    rivals = Rivals.meet(config, parts, arguments.compute, inputs)
 
     checks = rivals.checks(exactly)
     for name, found in checks.items():
         _say(f"{name:<28}relative RMS {found['relative_rms']:.1e}  cosine {found['cosine']:.6f}")
-    stages = rivals.stages(plain, given.rounds)
+    stages = rivals.stages(plain, arguments.rounds)
     for name, found in stages.items():
         times = "  ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in found["median"].items())
         _say(f"{name:<28}{times}  {found['faster']:.2f}x")
     clips, rate = rivals.clips(options), _matrix_rate(device, dtype)
-    counted = operations(config, parse_size(given.size), given.frames)
+    counted = operations(config, parse_size(arguments.size), arguments.frames)
     for clip in clips:
-        clip["frames_per_second"] = given.frames / clip["seconds"]
+        clip["frames_per_second"] = arguments.frames / clip["seconds"]
         clip["faster"] = clips[0]["seconds"] / clip["seconds"]
         clip["floor_seconds"] = (clip["evaluations"] * counted["denoiser"] + counted["vae_decoder"]) / rate
         _say(
@@ -177,7 +178,7 @@ def _measure(given: argparse.Namespace, device: torch.device, config: ModelConfi
     name = torch.cuda.get_device_name() if device.type == "cuda" else "none"
     return {
         "environment": environment() | {"gpu": name, "torch_cuda": torch.version.cuda},
-        "workload": {key: getattr(given, key) for key in ("config", "size", "frames", "steps", "guidance", "compute")},
+        "workload": {key: getattr(arguments, key) for key in WORKLOAD},
         "against_float32": checks,
         "stages": stages,
         "clips": clips,
@@ -289,12 +290,12 @@ class Rivals:
     def checks(self, exact: Mapping[str, Array]) -> dict[str, Any]:
         """Compare one evaluation and the decoder with float32."""
         noise, runtime = self.inputs.noise, self.runtime
-        made = dict(zip(("v_unconditional", "v_conditional"), self.evaluate(), strict=True))
+        outputs = dict(zip(("v_unconditional", "v_conditional"), self.evaluate(), strict=True))
         again = self.evaluate()  # the second run of a shape is replayed from a graph, as all later ones
         first = np.ascontiguousarray(noise[:, :, :1])
-        made["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
+        outputs["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
         theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
-        found = {f"runtime, {name}": difference(array, exact[name]) for name, array in made.items()}
+        found = {f"runtime, {name}": difference(array, exact[name]) for name, array in outputs.items()}
         found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
         for name, (share, overlap) in _WINDOWS.items():  # latents on the GPU against latents on the host
             denoised = partial(self._latents, Options(steps=4, guidance=3.5), 3, round(share * noise.shape[2]), overlap)
@@ -437,9 +438,9 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def difference(made: Array, exact: Array) -> dict[str, float]:
+def difference(outputs: Array, exact: Array) -> dict[str, float]:
     """Return the relative RMS error and the cosine."""
-    ours, theirs = made.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
+    ours, theirs = outputs.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
     norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
     return {
         "relative_rms": float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)),

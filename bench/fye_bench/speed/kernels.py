@@ -244,16 +244,16 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
     """Time both halves of guidance, against PyTorch's attention over concatenated K and V, concatenation included."""
     frames = 2 if small else 16
     for tokens, dim in ((24, 40), (16, 160)) if small else LEVELS:
-        given, exact = _both_halves(bench, frames, tokens, dim)
-        runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *given)}
-        runs |= _every_backend(bench.device, partial(reference_attention.reference, *given))
+        operands, exact = _both_halves(bench, frames, tokens, dim)
+        runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *operands)}
+        runs |= _every_backend(bench.device, partial(reference_attention.reference, *operands))
         for name, attend in reference_attention.FUSED[bench.device].items():
-            runs[f"two parts, {name}"] = partial(reference_attention.in_two_parts, *given, attend=attend)
+            runs[f"two parts, {name}"] = partial(reference_attention.in_two_parts, *operands, attend=attend)
         capability = capability_of(torch.device(bench.device))
         rows, keys = _whole(tokens, reference_attention.best(dim, capability).rows), _whole(tokens, LEAST)
         columns = sum(split(dim))
         work = Work(
-            bytes=4 * given[0].nbytes + 2 * given[3].nbytes,
+            bytes=4 * operands[0].nbytes + 2 * operands[3].nbytes,
             flop=4 * frames * tokens * HEADS * dim * (tokens + 2 * tokens),  # the unconditional half and the other one
             padded=4 * frames * rows * HEADS * columns * 3 * keys,
         )
@@ -282,9 +282,9 @@ def sweep(bench: Bench, candidates: Mapping[int, Sequence[Tiles]], small: bool) 
     """
     frames = 1 if small else 16
     for tokens, dim in ((24, 40),) if small else LEVELS:
-        given, exact = _both_halves(bench, frames, tokens, dim)
+        operands, exact = _both_halves(bench, frames, tokens, dim)
         runs = {
-            tiles: partial(reference_attention.reference_attention, *given, tiles=tiles) for tiles in candidates[dim]
+            tiles: partial(reference_attention.reference_attention, *operands, tiles=tiles) for tiles in candidates[dim]
         }
         failed = {}
         for tiles, run in list(runs.items()):
@@ -325,9 +325,9 @@ def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
         channels = HEADS * dim
         q, k, v = (bench.random(2 * frames, tokens, channels) for _ in range(3))
         biases = bench.random(3, frames, channels)
-        given = (q, k, v, HEADS, frames, biases)
-        runs: dict[str, Run] = {"kernel": partial(temporal_attention.temporal_attention, *given)}
-        runs |= _every_backend(bench.device, partial(temporal_attention.reference, *given[:-1], None))
+        operands = (q, k, v, HEADS, frames, biases)
+        runs: dict[str, Run] = {"kernel": partial(temporal_attention.temporal_attention, *operands)}
+        runs |= _every_backend(bench.device, partial(temporal_attention.reference, *operands[:-1], None))
         exact = temporal_attention.reference(q.float(), k.float(), v.float(), HEADS, frames, biases.float())
         work = Work(bytes=4 * q.nbytes + biases.nbytes, flop=8 * frames * frames * tokens * channels)
         shape = f"2x{frames}x{tokens}x{HEADS}x{dim}"
@@ -347,21 +347,21 @@ def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
     for blend in (None, shares):
         parts = shape if blend is None else (len(windows), 4, size, side, side)
         u, c = bench.random(*parts), bench.random(*parts)
-        given = u, c, ring, slot, row, None, blend
+        operands = u, c, ring, slot, row, None, blend
         runs: dict[str, Run] = {
-            "kernel": partial(_moved, forecast_step.forecast_step, latents, *given),
-            "plain": partial(_moved, forecast_step.reference, latents, *given),
+            "kernel": partial(_moved, forecast_step.forecast_step, latents, *operands),
+            "plain": partial(_moved, forecast_step.reference, latents, *operands),
         }
         # latents are read and written twice (the copy), a slot of the ring each way
         moved = Work(u.nbytes + c.nbytes + 6 * latents.nbytes)
         shown = f"{'x'.join(map(str, shape))}, {'and a copy' if blend is None else f'{len(windows)} windows'}"
-        exact = _moved(forecast_step.reference, latents, *given)
+        exact = _moved(forecast_step.reference, latents, *operands)
         yield bench.row("forecast_step", shown, runs, exact, moved, share=0.85)
 
 
-def _moved(step: Callable[..., None], latents: Tensor, *given: Any) -> Tensor:
+def _moved(step: Callable[..., None], latents: Tensor, *operands: Any) -> Tensor:
     x = latents.clone()
-    step(x, *given)
+    step(x, *operands)
     return x
 
 
@@ -370,10 +370,10 @@ def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
     for channels, side in ((64, 4),) if small else NORMED:
         x = bench.random(32 if not small else 2, channels, side, side).to(memory_format=torch.channels_last)
         weight, bias, time = bench.random(channels), bench.random(channels), bench.random(1, channels)
-        given = (x, 32, weight, bias, 1e-5, time)
+        operands = (x, 32, weight, bias, 1e-5, time)
         runs: dict[str, Run] = {
-            "kernel": partial(norm_silu.norm_silu, *given),
-            "plain": partial(norm_silu.reference, *given),
+            "kernel": partial(norm_silu.norm_silu, *operands),
+            "plain": partial(norm_silu.reference, *operands),
         }
         exact = norm_silu.reference(x.float(), 32, weight.float(), bias.float(), 1e-5, time.float())
         moved = Work(3 * x.nbytes)
@@ -417,15 +417,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--only", choices=KERNELS, metavar="NAME", help="one kernel: " + ", ".join(KERNELS))
     parser.add_argument("--small", action="store_true", help="small shapes, any machine: times mean nothing")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not given.small:
+    if device == "cpu" and not arguments.small:
         print("fye: there is no GPU here; see that all runs with --small and TRITON_INTERPRET=1", file=sys.stderr)
         return 2
-    bench = Bench(device, getattr(torch, given.dtype), given.rounds)
+    bench = Bench(device, getattr(torch, arguments.dtype), arguments.rounds)
     rows = []
-    for make in KERNELS.values() if given.only is None else (KERNELS[given.only],):
-        for row in make(bench, given.small):
+    for make in KERNELS.values() if arguments.only is None else (KERNELS[arguments.only],):
+        for row in make(bench, arguments.small):
             rows.append(row)
             others = ", ".join(f"{name} {ms:.3f}" for name, ms in row.milliseconds.items() if name != "kernel")
             print(
@@ -434,7 +434,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 + (f" missed: {', '.join(row.missed)}" if device == "cuda" and row.missed else ""),
                 flush=True,
             )
-    if given.json is not None:
+    if arguments.json is not None:
         name = torch.cuda.get_device_name() if device == "cuda" else "none: nothing was timed"
         content = {
             "command": ["python", "-m", "fye_bench.speed.kernels", *(sys.argv[1:] if argv is None else argv)],
@@ -442,7 +442,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ceilings": {"copy_bytes_per_second": bench.copy_rate, "matrix_flop_per_second": bench.matrix_rate},
             "kernels": [asdict(row) for row in rows],
         }
-        files.write_json(given.json, content)
+        files.write_json(arguments.json, content)
     wrong = [row for row in rows if not row.error <= BOUNDS[bench.dtype]]
     for row in wrong:
         print(f"fye: {row.kernel} at {row.shape} is {row.error:.1e} away from float32", file=sys.stderr)

@@ -105,8 +105,8 @@ def main(
                     bars("windows", number * len(drawn) + index, total)
                     runs = []
                     for each in (options, every_step) if full else (options,):
-                        made, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)
-                        runs.append(_measure(clip, *made, growth.peak, each, kind))
+                        result, growth = worker.watch(_make, clip.portrait, clip.landmarks, each, kind)
+                        runs.append(_measure(clip, *result, growth.peak, each, kind))
                     clips_of[kind].append(replace(runs[0], full=runs[1] if full else None))
         bars("windows", total, total)
     summary = {kind: summarise(measured, clips_of[KINDS[0]]) for kind, measured in clips_of.items()}
@@ -149,10 +149,10 @@ def _make(portrait: Image, landmarks: Image, options: Options, kind: str) -> tup
         if kind == STREAM
         else frames_of(_animator, state, landmarks, replace(options, windows=kind))
     )
-    made = [next(parts)]
+    frames = [next(parts)]
     first = time.perf_counter() - start
-    made += parts
-    return np.concatenate(made), first, time.perf_counter() - start
+    frames += parts
+    return np.concatenate(frames), first, time.perf_counter() - start
 
 
 def _measure(
@@ -228,13 +228,13 @@ def _means(clips_of: Sequence[Measured]) -> dict[str, list[float]]:
     }
 
 
-def picture(clip: Long, made: Mapping[str, Measured]) -> Image:
+def picture(clip: Long, clips: Mapping[str, Measured]) -> Image:
     """Draw a vertical line through the face over time, uint8 (H', W', 3), with a dot above every border."""
     column = int(np.clip(clip.face.points[..., 0].mean(), 0, clip.frames.shape[2] - 1))
     rows, labels = [], []
     for name, frames, borders in (
         ("true frames", clip.frames, None),
-        *((f"{kind} windows", measured.frames, measured.borders) for kind, measured in made.items()),
+        *((f"{kind} windows", measured.frames, measured.borders) for kind, measured in clips.items()),
     ):
         line = np.ascontiguousarray(frames[:, :, column].transpose(1, 0, 2))
         marks = np.full((4, line.shape[1], 3), 255, np.uint8)

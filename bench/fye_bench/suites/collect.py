@@ -10,7 +10,7 @@ from typing import Any
 
 from fye_bench.suites.entries import MAX_PAIRS
 from fye_bench.suites.manifest import EVERYTHING, MANIFEST, MAX_LABEL
-from fye_bench.suites.pairing import Plan, crossings, spread
+from fye_bench.suites.pairing import Pairing, crossings, spread
 from fye_bench.suites.probe import (
     MOTIONS,
     PORTRAITS,
@@ -113,38 +113,38 @@ def _pairs(
     portraits = {name: file.group for name, file in faces.items() if file.driveable}
     motions = {name: file.group for name, file in moves.items()}
     own = _own({name: faces[name] for name in portraits}, moves, report)
-    everyone = crossings(portraits, motions, [(plan.portrait, plan.motion) for plan in own])
-    cross: Iterable[Plan] = ()
+    everyone = crossings(portraits, motions, [(pair.portrait, pair.motion) for pair in own])
+    cross: Iterable[Pairing] = ()
     if wanted in (None, "cross"):
         cross = islice(everyone, CROSSES * len(portraits))
     elif isinstance(wanted, int):
         cross = islice(everyone, max(0, wanted - len(own)))
     elif wanted == "all":
         cross = everyone
-    plans = [*(() if wanted == "cross" else own), *islice(cross, MAX_PAIRS + 1)]
-    if len(plans) > MAX_PAIRS:
+    pairs = [*(() if wanted == "cross" else own), *islice(cross, MAX_PAIRS + 1)]
+    if len(pairs) > MAX_PAIRS:
         raise InputError(f"these files make more than {MAX_PAIRS:,} pairs; give their number with pairs (--pairs)")
-    ordered = spread(plans, portraits, motions)[: wanted if isinstance(wanted, int) else None]
+    ordered = spread(pairs, portraits, motions)[: wanted if isinstance(wanted, int) else None]
     return [
-        plan._asdict()
-        | {"name": f"{plan.portrait}--{plan.motion}"}
-        | ({"truth": "driving"} if plan.mode == "self" and moves[plan.motion].filmed else {})
-        for plan in ordered
+        pair._asdict()
+        | {"name": f"{pair.portrait}--{pair.motion}"}
+        | ({"truth": "driving"} if pair.mode == "self" and moves[pair.motion].filmed else {})
+        for pair in ordered
     ]
 
 
-def _own(faces: dict[str, Found], moves: dict[str, Found], report: Report) -> list[Plan]:
+def _own(faces: dict[str, Found], moves: dict[str, Found], report: Report) -> list[Pairing]:
     """Pair portraits with motions of the same file name."""
     by_stem: dict[str, list[str]] = {}
     for name, file in faces.items():
         by_stem.setdefault(file.path.stem, []).append(name)
-    plans: list[Plan] = []
+    pairs: list[Pairing] = []
     for motion, file in moves.items():
         namesakes = by_stem.get(file.path.stem, [])
         if len(namesakes) > 1:
             report(f"{file.path} may be the face of {', '.join(namesakes)}: it makes no pair of mode self; rename one")
-        plans += [Plan(portrait, motion, "self") for portrait in namesakes if len(namesakes) == 1]
-    return plans
+        pairs += [Pairing(portrait, motion, "self") for portrait in namesakes if len(namesakes) == 1]
+    return pairs
 
 
 def _names(files: Sequence[Found]) -> dict[str, Found]:

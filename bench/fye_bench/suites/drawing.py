@@ -11,7 +11,7 @@ from typing import Any
 from fye_bench.metrics.truth import FIRST_MOTION, STRIDE
 from fye_bench.suites.drawn import DrawnTruth
 from fye_bench.suites.entries import MAX_PAIRS
-from fye_bench.suites.pairing import Plan, crossings, spread
+from fye_bench.suites.pairing import Pairing, crossings, spread
 from fye_bench.suites.suite import FORMAT, VERSION, Suite
 from fye_rt import media
 from fye_rt.errors import OptionError, OutputError
@@ -122,12 +122,12 @@ def _perform(
 def _pairs(content: dict[str, Any], cast: list[DrawnTruth]) -> list[dict[str, Any]]:
     families = {name: entry["family"] for name, entry in content["portraits"].items()}
     kinds = {name: entry["kind"] for name, entry in content["motions"].items()}
-    own = [Plan(portrait, motion, "self") for portrait, motion in zip(families, kinds, strict=False)]
-    cross = islice(crossings(families, kinds, [(plan.portrait, plan.motion) for plan in own]), len(families))
+    own = [Pairing(portrait, motion, "self") for portrait, motion in zip(families, kinds, strict=False)]
+    cross = islice(crossings(families, kinds, [(pair.portrait, pair.motion) for pair in own]), len(families))
     truths = dict(zip(families, cast, strict=False))
     return [
-        plan._asdict() | {"name": f"{plan.portrait}--{plan.motion}", "truth": truths[plan.portrait].entry()}
-        for plan in spread([*own, *cross], families, kinds)
+        pair._asdict() | {"name": f"{pair.portrait}--{pair.motion}", "truth": truths[pair.portrait].entry()}
+        for pair in spread([*own, *cross], families, kinds)
     ]
 
 

@@ -7,8 +7,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 
-class Plan(NamedTuple):
-    """A planned pair.
+class Pairing(NamedTuple):
+    """A portrait and the motion that drives it.
 
     Attributes:
         portrait: name of the portrait.
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
 def crossings(
     portraits: Mapping[str, str], motions: Mapping[str, str], own: Collection[tuple[str, str]] = ()
-) -> Iterator[Plan]:
+) -> Iterator[Pairing]:
     """Yield all pairs of a portrait and another face's motion: every portrait once, then once again, and so on.
 
     A family's portraits take the kinds in turn, and the portraits that take a kind take its motions in turn.
@@ -58,38 +58,38 @@ def crossings(
                 elif (portrait, motion) not in own:
                     taken[kind] += 1
                     together[family, kind] += 1
-                    yield Plan(portrait, motion, "cross")
+                    yield Pairing(portrait, motion, "cross")
                     break
         waiting = [portrait for portrait in waiting if left[portrait]]
 
 
-def spread(plans: Sequence[Plan], portraits: Mapping[str, str], motions: Mapping[str, str]) -> list[Plan]:
+def spread(pairs: Sequence[Pairing], portraits: Mapping[str, str], motions: Mapping[str, str]) -> list[Pairing]:
     """Order pairs so that the first N are spread evenly, for every N.
 
     The next pair is of the family used least, in it of the kind used least, and of that the mode furthest behind its
     share.
 
     Args:
-        plans: pairs; those of one family, kind and mode keep their order.
+        pairs: those of one family, kind and mode keep their order.
         portraits: the family of each.
         motions: the kind of each.
     """
-    queues: dict[str, dict[str, dict[str, deque[Plan]]]] = {}
-    for plan in plans:
-        kinds = queues.setdefault(portraits[plan.portrait], {})
-        kinds.setdefault(motions[plan.motion], {}).setdefault(plan.mode, deque()).append(plan)
-    modes = Counter(plan.mode for plan in plans)
+    queues: dict[str, dict[str, dict[str, deque[Pairing]]]] = {}
+    for pair in pairs:
+        kinds = queues.setdefault(portraits[pair.portrait], {})
+        kinds.setdefault(motions[pair.motion], {}).setdefault(pair.mode, deque()).append(pair)
+    modes = Counter(pair.mode for pair in pairs)
     of_kind: Counter[str] = Counter()
     of_both: Counter[tuple[str, str]] = Counter()
     of_mode: Counter[str] = Counter()
     families = [(0, place, family) for place, family in enumerate(queues)]
-    ordered: list[Plan] = []
+    ordered: list[Pairing] = []
     while families:
         shown, place, family = families[0]
         kinds = queues[family]
         kind = min(kinds, key=lambda kind: (of_kind[kind], of_both[family, kind]))
         waiting = kinds[kind]
-        mode = max(waiting, key=lambda mode: modes[mode] * (len(ordered) + 1) - of_mode[mode] * len(plans))
+        mode = max(waiting, key=lambda mode: modes[mode] * (len(ordered) + 1) - of_mode[mode] * len(pairs))
         ordered.append(waiting[mode].popleft())
         of_kind[kind] += 1
         of_both[family, kind] += 1

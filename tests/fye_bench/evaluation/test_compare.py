@@ -58,7 +58,7 @@ def test_a_run_equals_itself(first: Path) -> None:
 
 def test_a_comparison_takes_the_pairs_that_both_runs_have(first: Path, worse: Path) -> None:
     found = compare(first, worse)
-    a, b = ({pair.name: pair for pair in SavedRun.load(run).made} for run in (first, worse))
+    a, b = ({pair.name: pair for pair in SavedRun.load(run).succeeded} for run in (first, worse))
     both = [name for name in a if name in b]
     assert found["pairs"]["compared"] == len(both) == PAIRS - 2
     assert list(found["pairs"]["failed_a"].values()) == ["no face"]

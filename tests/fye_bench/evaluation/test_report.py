@@ -121,7 +121,7 @@ def test_a_report_shows_the_worst_pairs_first_with_their_pictures(tmp_path: Path
 
 
 def test_a_report_shows_typical_pairs_of_each_family(run: Path) -> None:
-    found = typical(SavedRun.load(run).made)
+    found = typical(SavedRun.load(run).succeeded)
     assert sorted(pair.family for pair in found) == sorted([*FAMILIES, *FAMILIES])
 
 

@@ -120,7 +120,7 @@ def test_frames_that_do_not_belong_together_are_refused(seen: Seen) -> None:
         (replace(seen, truth_motion=seen.driving[:2]), truth, "the truth's landmarks have 2 frames"),
         (replace(seen, portrait=seen.portrait[:64]), truth, "the portrait is uint8"),
         (replace(seen, truth=truth[:2]), truth, "the truth is uint8"),
-        (seen, truth / 255.0, "made frames are float64"),
+        (seen, truth / 255.0, "generated frames are float64"),
         (Seen(truth[0, :8, :8], seen.portrait_landmarks, seen.driving), truth[:, :8, :8], "too small"),
     ):
         with pytest.raises(InputError, match=said):

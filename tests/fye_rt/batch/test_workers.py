@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fye_rt.batch.workers import TRIES, Alone, Crew, Died, Processes, Queue, devices, threads_each, work
+from fye_rt.batch.workers import TRIES, Alone, Died, Processes, Queue, WorkerPool, devices, threads_each, work
 from fye_rt.errors import BackendError, OptionError
 from tests.fye_rt.batch.workers import Chore, Hand, refuse
 
-CREWS = {"alone": Alone, "two processes": partial(Processes, size=2)}
+POOLS = {"alone": Alone, "two processes": partial(Processes, size=2)}
 
 
 def chores(groups: str) -> list[Chore]:
@@ -34,25 +34,25 @@ def test_an_idle_worker_takes_a_new_group_or_helps_with_the_longest() -> None:
     assert names(queue, [0, 1, 0, 0, 0, 1, 1]) == ["a0", "b1", "c4", "c5", "b2", "b3", None]
 
 
-@pytest.mark.parametrize("crew", CREWS.values(), ids=CREWS)
-def test_every_task_is_done_once(crew: Callable[..., Crew]) -> None:
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_every_task_is_done_once(pool: Callable[..., WorkerPool]) -> None:
     tasks = chores("abcabcabcd")
-    done = list(work(crew(Hand), tasks))
+    done = list(work(pool(Hand), tasks))
     assert sorted(task.what for task, _ in done) == sorted(task.what for task in tasks)
     assert all(result[0] == task.what for task, result in done)
 
 
-@pytest.mark.parametrize("crew", CREWS.values(), ids=CREWS)
-def test_an_unforeseen_error_fails_its_own_task_alone(crew: Callable[..., Crew]) -> None:
-    done = {task.what: result for task, result in work(crew(Hand), [Chore("raise"), Chore("a"), Chore("b")])}
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_an_unforeseen_error_fails_its_own_task_alone(pool: Callable[..., WorkerPool]) -> None:
+    done = {task.what: result for task, result in work(pool(Hand), [Chore("raise"), Chore("a"), Chore("b")])}
     assert done.pop("raise") == Died("ZeroDivisionError: nobody foresaw this")
     assert {what: result[0] for what, result in done.items()} == {"a": "a", "b": "b"}
 
 
-@pytest.mark.parametrize("crew", CREWS.values(), ids=CREWS)
-def test_a_worker_that_cannot_be_made_ends_the_run_with_its_reason(crew: Callable[..., Crew]) -> None:
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_a_worker_that_cannot_be_made_ends_the_run_with_its_reason(pool: Callable[..., WorkerPool]) -> None:
     with pytest.raises(BackendError, match="no engine here; install one"):
-        list(work(crew(refuse), chores("ab")))
+        list(work(pool(refuse), chores("ab")))
 
 
 def test_a_task_whose_worker_is_killed_is_done_by_another(tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_a_task_that_kills_every_worker_is_given_up_and_the_others_go_on() -> No
 
 
 def test_giving_up_ends_the_processes(tmp_path: Path) -> None:
-    crew = Processes(Hand, 1)
-    crew.give(0, Chore("sleep", tmp_path / "begun"))
-    process = crew._started[0].process
+    pool = Processes(Hand, 1)
+    pool.give(0, Chore("sleep", tmp_path / "begun"))
+    process = pool._started[0].process
     deadline = time.monotonic() + 120
     while not (tmp_path / "begun").exists():
         assert time.monotonic() < deadline, "the worker has not begun"
         time.sleep(0.01)
-    crew.close()
+    pool.close()
     assert not process.is_alive() and process.exitcode != 0
 
 
