@@ -1,4 +1,5 @@
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -98,3 +99,19 @@ def test_the_guide_to_drawings_names_every_point_and_its_template_is_a_face(land
     assert set(VERTICES) <= set(re.findall(r">(\w+)</text>", picture))
     motion = load_points(DOCS / "guide" / "points.json", landmarker=landmarker)
     assert abs(matrix_to_euler(motion.pose[:, :3, :3])).max() < 1.0  # degrees: it looks at you, upright
+
+
+def test_every_call_of_the_architecture_page_is_in_the_code() -> None:
+    rows = re.findall(r"^\| (Where .*?\?) \| (.*) \|$", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for question, answer in rows:
+        chains = re.findall(r"`[\w/.]+: \w+`(?: -> `[\w/.]+: \w+`)*", answer)
+        calls = sum(chain.count(" -> ") for chain in chains)
+        assert chains and calls <= (4 if "TensorRT" in question else 3), question
+        for chain in chains:
+            steps = [step.strip("`").split(": ") for step in chain.split(" -> ")]
+            for path, name in steps:
+                text = (ROOT / "fye_rt" / path).read_text()
+                assert re.search(rf"^(?:def|class) {name}\b", text, re.MULTILINE), f"{path} has no {name}"
+            for (caller, _), (_, name) in itertools.pairwise(steps):
+                assert re.search(rf"\b{name}\b", (ROOT / "fye_rt" / caller).read_text()), f"{caller} has no {name}"

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fye_rt"
 FLAT_FILES, FLAT_LINES, LONGEST = 22, 3200, 350
-FORBIDDEN = {"torch", "fye_bench", "fye_engines", "fye_export", "fye_kernels", "fye_torch", "fye_training"}
+OURS = {"fye_bench", "fye_engines", "fye_export", "fye_kernels", "fye_torch", "fye_training"}
 
 
 def module_name(path: Path) -> str:
@@ -29,6 +29,19 @@ def imports(path: Path) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in MODULES else str(node.module)
+
+
+def named(path: Path) -> Iterator[str]:
+    """Modules that a file names as text, to import them by name: "module" or "module:attribute"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if module in MODULES or (root(module) in OURS and module.replace(".", "").isidentifier()):
+                yield module
+
+
+def root(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
@@ -61,7 +74,7 @@ def test_no_source_file_is_long() -> None:
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:
-    graph = {name: set(imports(path)) & set(MODULES) - {name} for name, path in MODULES.items()}
+    graph = {name: {*imports(path), *named(path)} & set(MODULES) - {name} for name, path in MODULES.items()}
     graph["fye_rt"] = set()  # it names what users import, and nothing of ours imports it for more than its version
     assert circle(graph) == []
 
@@ -73,4 +86,9 @@ def test_the_import_check_finds_a_cycle() -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_the_runtime_imports_neither_torch_nor_another_package_of_ours(name: str) -> None:
-    assert {module.partition(".")[0] for module in imports(MODULES[name])} & FORBIDDEN == set()
+    assert set(map(root, imports(MODULES[name]))) & {"torch", *OURS} == set()
+
+
+def test_only_commands_and_backends_name_other_packages_as_text() -> None:
+    naming = {name for name, path in MODULES.items() if any(each in OURS for each in map(root, named(path)))}
+    assert {name for name in naming if not name.startswith(("fye_rt.cli.", "fye_rt.backends"))} == set()

@@ -27,11 +27,11 @@ def environment(threads: int = 0) -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """Return the git commit of this checkout, with "-dirty" if files differ from it; None outside a checkout."""
-    if not (_CHECKOUT / ".git").exists():
+def commit(checkout: Path = _CHECKOUT) -> str | None:
+    """Return the git commit of a checkout, with "-dirty" if files differ from it; None outside a checkout."""
+    if not (checkout / ".git").exists():
         return None
-    command = ["git", "-C", str(_CHECKOUT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

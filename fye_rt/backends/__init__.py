@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fye_rt.backends import gpu
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.bundle import Bundle
 from fye_rt.engine import Engine, Settings
 from fye_rt.errors import BackendError
@@ -20,8 +21,6 @@ BACKENDS = {
     "onnxruntime": ("fye_rt.backends.onnxruntime", "onnxruntime"),
     "openvino": ("fye_rt.backends.openvino", "openvino"),
 }
-# only one of the two wheels may be installed: they overwrite each other's files
-ONNXRUNTIME_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 FALLBACK = "onnxruntime"  # always installed, works everywhere
 ON_A_CPU = ("onnxruntime", "openvino", "torch")
 ON_PLANS = ("tensorrt", "tensorrt-rtx")  # these run what `fye build` has built
@@ -107,17 +106,7 @@ def resolve_compute(name: str, compute: str) -> str:
     Raises:
         BackendError: as `load`, or the backend does not compute in this precision on this machine.
     """
-    precisions = computes(name)
-    if compute == "auto":
-        return precisions[-1]
-    if compute not in precisions:
-        remedy = ", or use backend='openvino' for bf16" if compute == "bf16" and name != "openvino" else ""
-        if compute == "fp16" and name == "onnxruntime-cuda":
-            remedy = ", or run: pip install onnx-ir"  # an extra would reinstall the CPU's onnxruntime
-        raise BackendError(
-            f"{name} computes in {' or '.join(precisions)} here, not in {compute}; drop compute={compute!r}{remedy}"
-        )
-    return compute
+    return resolve_precision(name, computes(name), compute)
 
 
 def _module(name: str) -> Any:

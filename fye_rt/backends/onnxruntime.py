@@ -6,7 +6,7 @@ from typing import Any
 
 import onnxruntime
 
-from fye_rt.backends import resolve_compute
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.bundle import Bundle
 from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings, return_freed_memory
 from fye_rt.errors import BackendError
@@ -38,7 +38,7 @@ def computes() -> tuple[str, ...]:
 
 def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeEngine:
     """Open a graph; raises BackendError if the compute precision is not float32, or ONNX Runtime refuses the graph."""
-    resolve_compute("onnxruntime", settings.compute)
+    resolve_precision("onnxruntime", computes(), settings.compute)
     try:
         return OnnxRuntimeEngine(bundle.file(graph, "onnxruntime"), session_options(settings.threads))
     except Exception as error:  # the provider raises half a dozen unrelated types

@@ -16,9 +16,10 @@ from importlib.util import find_spec
 
 import onnxruntime
 
-from fye_rt.backends import ONNXRUNTIME_GPU, gpu, resolve_compute
+from fye_rt.backends import gpu
 from fye_rt.backends.onnxruntime import session_options
 from fye_rt.backends.onnxruntime_bound import OnnxRuntimeGpuEngine
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.bundle import Bundle
 from fye_rt.engine import Settings
 from fye_rt.errors import BackendError
@@ -36,12 +37,12 @@ def unusable(bundle: Bundle | None = None) -> str:
     if driver.reason:
         return driver.reason
     if PROVIDER not in onnxruntime.get_available_providers():
-        return f"this onnxruntime has no {PROVIDER}; run: {ONNXRUNTIME_GPU}"
+        return f"this onnxruntime has no {PROVIDER}; run: {gpu.ONNXRUNTIME_GPU}"
     built = onnxruntime.cuda_version
     if _major(driver.cuda) < _major(built):
         return f"this onnxruntime is for CUDA {built}, the driver for CUDA {driver.cuda}; install a newer driver"
     missing = _missing(_cuda_libraries(built))
-    return f"{missing} is missing; run: {ONNXRUNTIME_GPU}" if missing else ""
+    return f"{missing} is missing; run: {gpu.ONNXRUNTIME_GPU}" if missing else ""
 
 
 def computes() -> tuple[str, ...]:
@@ -53,7 +54,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OnnxRuntimeGp
     """Open a graph; raises BackendError if the GPU, the provider or the compute precision is not available."""
     if reason := unusable():
         raise BackendError(f"{BACKEND} cannot be used: {reason}")
-    compute = resolve_compute(BACKEND, settings.compute)
+    compute = resolve_precision(BACKEND, computes(), settings.compute)
     if graph in _DENOISERS and not _rewrites():
         logger.warning("without onnx-ir, graphs stay in float32 and are slow on a GPU; run: pip install onnx-ir")
     return open_here(bundle, graph, compute, settings.threads)
@@ -107,7 +108,7 @@ def _session(
     if provider not in session.get_providers():  # ONNX Runtime skips a provider that fails to load, without error
         raise BackendError(
             f"{BACKEND} cannot be used: ONNX Runtime leaves {provider} out, for the reason printed above; run: "
-            f"{ONNXRUNTIME_GPU}"
+            f"{gpu.ONNXRUNTIME_GPU}"
         )
     return session
 

@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 from openvino import opset13
 
-from fye_rt.backends import resolve_compute
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.bundle import Bundle
 from fye_rt.engine import CPU_PIXELS, Arrays, Engine, Settings, return_freed_memory
 from fye_rt.errors import BackendError
@@ -85,7 +85,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> OpenVinoEngin
     Raises:
         BackendError: this CPU lacks the compute precision, or OpenVINO refuses the graph.
     """
-    compute = resolve_compute("openvino", settings.compute)
+    compute = resolve_precision("openvino", computes(), settings.compute)
     try:
         return OpenVinoEngine(bundle, graph, compute, settings.threads)
     except RuntimeError as error:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.backends import resolve_compute, tensorrt_kernels
+from fye_rt.backends import tensorrt_kernels
 from fye_rt.backends.cuda_memory import Gpu, Place, as_tensorrt_dtype
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.backends.tensorrt_library import RTX, TENSORRT, Library, lacks
 from fye_rt.backends.tensorrt_plan import BoundPlan, OpenPlan
 from fye_rt.bundle import Bundle
@@ -187,7 +188,7 @@ class Backend:
         Raises:
             BackendError: no GPU can be used, the graph has no plan, or the GPU lacks the compute precision.
         """
-        resolve_compute(self.library.backend, settings.compute)
+        resolve_precision(self.library.backend, self.computes(), settings.compute)
         if "gpu" not in settings.shared:
             settings.shared["gpu"] = Gpu()
         gpu: Gpu = settings.shared["gpu"]

@@ -120,7 +120,7 @@ def _onnxruntime(installed: str | None) -> str | None:
         return installed
     if not installed:
         return f"{on_a_gpu}, onnxruntime-gpu"
-    remedy = f"run: {backends.ONNXRUNTIME_GPU}"
+    remedy = f"run: {backends.gpu.ONNXRUNTIME_GPU}"
     return f"{installed}, and onnxruntime-gpu {on_a_gpu}, which overwrite each other's files; {remedy}"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fye_rt import backends
 from fye_rt.bundle import GRAPHS, Bundle, TensorSpec
 from fye_rt.engine import Arrays, Settings
-from fye_rt.errors import BundleError, NumericalError
+from fye_rt.errors import BundleError, not_finite
 from fye_rt.timings import Progress, no_progress
 
 SIZES = {"frames": 2, "height": 64, "width": 64, "latent_height": 8, "latent_width": 8}
@@ -111,4 +111,4 @@ def _check_output(graph: str, spec: TensorSpec, output: NDArray[Any] | None) -> 
     if not fits:
         raise BundleError(f"{graph} returns {spec.name} as {output.shape}, not {spec.shape}; export the bundle again")
     if not np.isfinite(output).all():
-        raise NumericalError(f"{graph} returns NaN or infinity in {spec.name}; export the bundle again")
+        raise not_finite(graph, f" in {spec.name}", "export the bundle again")

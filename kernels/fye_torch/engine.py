@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from fye_export import networks
 from fye_export.config import ModelConfig
 from fye_export.graphs import GraphSpec, graph_specs
-from fye_rt.backends import resolve_compute
 from fye_rt.backends.jump_row import SLOTS
+from fye_rt.backends.precision import resolve_precision
 from fye_rt.bundle import Bundle
 from fye_rt.engine import CPU_PIXELS, GPU_PIXELS, Arrays, Denoising, DeviceArray, Engine, Settings, Workspace
 from fye_rt.errors import BackendError, not_finite
@@ -205,7 +205,7 @@ def open_engine(bundle: Bundle, graph: str, settings: Settings) -> TorchEngine:
     Raises:
         BackendError: the compute precision is not available here, or weights do not fit the networks.
     """
-    compute = resolve_compute("torch", settings.compute)
+    compute = resolve_precision("torch", computes(), settings.compute)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if settings.threads:
         torch.set_num_threads(settings.threads)

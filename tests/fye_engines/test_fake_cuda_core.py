@@ -138,7 +138,9 @@ def test_a_captured_graph_runs_with_every_launch(fake: Fake, stream: Any) -> Non
 
 
 @pytest.mark.parametrize("cause", ["sync", "free", "another library"])
-def test_what_cannot_be_captured_invalidates_the_capture(cause: str, fake: Fake, device: Any, stream: Any) -> None:
+def test_a_call_that_cannot_be_captured_invalidates_the_capture(
+    cause: str, fake: Fake, device: Any, stream: Any
+) -> None:
     memory = [device.allocate(SIZE, stream=stream)]
     builder = stream.create_graph_builder()
     builder.begin_building()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fye_bench.arguments import Rounds, benchmark, option, run
-from fye_bench.environment import environment
+from fye_bench.environment import commit, environment
 from fye_bench.speed.summary import summary
 from fye_rt.cli import terminal
 
@@ -67,7 +67,7 @@ def main(
         terminal.say(f"{name}: {1000 * values['p50']:.3f} ms a step")
     terminal.say(f"this / other: {summary(ratios)['p50']:.3f}")
     return {
-        "environment": environment(),
+        "environment": environment() | {"other_commit": commit(checkouts["other"])},
         "workload": {"frames": FRAMES, "size": [SIDE, SIDE], "steps": STEPS, "windows": 1, "guidance": 3.5},
         "seconds_of_a_step": measured,
         "ratio": summary(ratios),

@@ -291,7 +291,7 @@ def test_an_old_driver_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
     for missing in ("", "libcublas.so.13", "libcudnn.so.9"):
         onnxruntime_gpu._missing.cache_clear()
-        expected = f"{missing} is missing; run: {backends.ONNXRUNTIME_GPU}" if missing else ""
+        expected = f"{missing} is missing; run: {backends.gpu.ONNXRUNTIME_GPU}" if missing else ""
         assert onnxruntime_gpu.unusable() == expected
     onnxruntime_gpu._missing.cache_clear()
     assert "libcudart.so.13" in asked

@@ -101,7 +101,7 @@ def test_a_hidden_file_stays_locked_when_it_is_replaced(tmp_path: Path) -> None:
     assert results._handles == {}
 
 
-def test_without_locks_nothing_is_called_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_unfinished_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(results.fcntl, "flock", failing(errno.ENOLCK))
         with temporary(tmp_path, "out", ".mp4") as hidden:
