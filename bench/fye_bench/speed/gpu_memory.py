@@ -24,6 +24,7 @@ from fye_export.config import NETWORKS, ModelConfig
 from fye_export.graphs import graph_specs
 from fye_export.random_checkpoint import PRESETS
 from fye_rt.cli import terminal
+from fye_rt.engine import GPU_PIXELS
 from fye_rt.settings import parse_size
 from fye_torch import engine
 from fye_torch.modules import PLAIN, Operations
@@ -124,7 +125,7 @@ def needs(config: ModelConfig, size: tuple[int, int], frames: int) -> Needs:
         if name == "denoiser_cond":
             continue
         assembled = engine.assemble(spec, [parts[part] for part in spec.networks], META, "fp16", COUNTED)
-        at_once = min(frames, max(1, assembled.pixels // (size[0] * size[1]))) if name == "vae_decoder" else frames
+        at_once = min(frames, max(1, GPU_PIXELS // (size[0] * size[1]))) if name == "vae_decoder" else frames
         inputs = random_inputs(spec, at_once, size, META, DTYPE)
         peaks[name] = _peak(assembled.module, inputs)
         if name == "denoiser":

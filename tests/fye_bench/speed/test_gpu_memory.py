@@ -41,6 +41,7 @@ def test_activations_grow_with_the_frames_and_weights_do_not() -> None:
     assert few.weights == many.weights
     assert many.peaks["denoiser"] == pytest.approx(2 * few.peaks["denoiser"], rel=0.1)
     assert few.peaks["reference"] == many.peaks["reference"]  # once per portrait
+    assert many.peaks["vae_decoder"] == pytest.approx(2 * few.peaks["vae_decoder"], rel=0.1)  # 8 at once on a GPU
 
 
 def test_low_memory_frees_the_reference_network_and_clip_before_denoising() -> None:
