@@ -1,9 +1,10 @@
-"""Digests of every kind of clip, to compare two checkouts of which neither should change what the other makes.
+"""Digests of the frames of every kind of clip, to compare two checkouts that should make the same frames.
 
-    python -m tests.digests -o before.json           in one checkout
-    python -m tests.digests --compare before.json    in the other
+    python -m tests.digests --checkout ../before -o before.json
+    python -m tests.digests --compare before.json
 
-Digests hold on one machine with one set of packages. Exit code 1 if any differs.
+A checkout is run by the Python in its .venv, with the bundles and inputs of this one. Digests hold on one
+machine with one set of packages. Exit code 1 if any differs.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 
 from fye_rt.media import read_image, write_image
@@ -45,8 +47,8 @@ CLIPS = {
 BACKENDS = ("onnxruntime", "openvino", "torch")
 
 
-def digests() -> Iterator[tuple[str, str]]:
-    """The name of each clip, and the SHA-256 of its file."""
+def digests(checkout: Path) -> Iterator[tuple[str, str]]:
+    """The name of each clip, and the SHA-256 of its decoded frames: two checkouts may write other metadata."""
     with tempfile.TemporaryDirectory() as place:
         driving, own = Path(place, "driving.npz"), Path(place, "own.npz")
         motion = recorded_motion()
@@ -64,38 +66,44 @@ def digests() -> Iterator[tuple[str, str]]:
                         continue
                     out = Path(place, "out.mp4")
                     files = (PEOPLE / "portrait.png", *source, "-o", out)
-                    _run("animate", *files, "--backend", backend, *TINY, *settings.split())
-                    yield f"{backend}, {kind}: {name}", _sha256(out)
+                    _run(checkout, "animate", *files, "--backend", backend, *TINY, *settings.split())
+                    yield f"{backend}, {kind}: {name}", _frames_sha256(out)
         kept = ("--resume", Path(place, "kept"), "--steps", 4, "--window-overlap", 3)
         for name in ("made for a resume", "resumed"):
-            _run("animate", PEOPLE / "portrait.png", *drawn, "-o", out, "--backend", "onnxruntime", *TINY, *kept)
-            yield f"onnxruntime, landmark images: {name}", _sha256(out)
+            files = (PEOPLE / "portrait.png", *drawn, "-o", out)
+            _run(checkout, "animate", *files, "--backend", "onnxruntime", *TINY, *kept)
+            yield f"onnxruntime, landmark images: {name}", _frames_sha256(out)
 
 
-def _run(*arguments: object) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}:{ROOT / 'kernels'}"}
-    command = [sys.executable, "-m", "fye_rt", *map(str, arguments), "--quiet"]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _run(checkout: Path, *arguments: object) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{checkout}:{checkout / 'export'}:{checkout / 'kernels'}"}
+    command = [str(checkout / ".venv" / "bin" / "python"), "-m", "fye_rt", *map(str, arguments), "--quiet"]
+    subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _frames_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with av.open(str(path)) as video:
+        for frame in video.decode(video=0):
+            digest.update(repr((frame.pts, frame.time_base)).encode() + frame.to_ndarray(format="rgb24").tobytes())
+    return digest.hexdigest()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.digests")
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--checkout", type=Path, default=ROOT, metavar="FOLDER")
     parser.add_argument("--compare", type=Path, metavar="FILE")
-    given = parser.parse_args()
-    before = json.loads(given.compare.read_text()) if given.compare else {}
+    arguments = parser.parse_args()
+    before = json.loads(arguments.compare.read_text()) if arguments.compare else {}
     found, differ = {}, 0
-    for name, digest in digests():
+    for name, digest in digests(arguments.checkout.resolve()):
         found[name] = digest
         same = before.get(name, digest) == digest
         differ += not same
         print(f"{digest[:16]}  {name}{'' if same else ': DIFFERS'}", flush=True)
-    if given.output:
-        given.output.write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.output:
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{len(found)} clips, {differ} differ")
     return bool(differ or before.keys() - found.keys())
 
