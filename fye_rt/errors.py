@@ -69,9 +69,9 @@ class OutOfMemoryError(FyeError, MemoryError):
     """Too little memory, of the machine or a GPU, or a thread that the system refused; the message names the work."""
 
 
-def not_finite(what: str, where: str = "", remedy: str = "run again with compute='fp32'") -> NumericalError:
+def not_finite(network: str, where: str = "", remedy: str = "run again with compute='fp32'") -> NumericalError:
     """Return the error for network output with NaN or infinity; `where`, such as " at step 3", follows in the text."""
-    return NumericalError(f"{what} returned NaN or infinity{where}; {remedy}")
+    return NumericalError(f"{network} returned NaN or infinity{where}; {remedy}")
 
 
 # Libraries raise types of their own, or RuntimeError, and name the cause only in words: C++, ONNX Runtime, OpenVINO,

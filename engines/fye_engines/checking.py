@@ -38,7 +38,7 @@ def exact_engine(bundle: Bundle, graph: str) -> Engine:
     return open_engine(bundle, graph, Settings(compute="fp32"))
 
 
-def compare(made: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
+def compare(outputs: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, Any]]:
     """Compare outputs with the exact ones, by name.
 
     Returns:
@@ -47,15 +47,15 @@ def compare(made: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]])
         where they are undefined.
     """
     differences = {}
-    for name, right in exact.items():
-        ours, theirs = np.asarray(made[name], np.float64).ravel(), np.asarray(right, np.float64).ravel()
-        finite = ours.shape == theirs.shape and bool(np.isfinite(ours).all())
-        norm = float(np.linalg.norm(theirs))
+    for name, expected in exact.items():
+        x, y = np.asarray(outputs[name], np.float64).ravel(), np.asarray(expected, np.float64).ravel()
+        finite = x.shape == y.shape and bool(np.isfinite(x).all())
+        norm = float(np.linalg.norm(y))
         cosine = rms = None
         if finite and norm:
-            rms = float(np.linalg.norm(ours - theirs) / norm)
-            our_norm = float(np.linalg.norm(ours))
-            cosine = float(ours @ theirs / (our_norm * norm)) if our_norm else 0.0
+            rms = float(np.linalg.norm(x - y) / norm)
+            own_norm = float(np.linalg.norm(x))
+            cosine = float(x @ y / (own_norm * norm)) if own_norm else 0.0
         differences[name] = {"finite": finite, "cosine": cosine, "relative_rms": rms}
     return differences
 

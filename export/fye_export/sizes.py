@@ -251,7 +251,7 @@ def _clip(source: Source) -> CLIPConfig:
     return config
 
 
-def _divides(divisor: int, channels: tuple[int, ...], what: str) -> None:
+def _divides(divisor: int, channels: tuple[int, ...], name: str) -> None:
     for width in channels:
         if width % divisor:
-            raise CheckpointError(f"{what} does not divide {width} channels")
+            raise CheckpointError(f"{name} does not divide {width} channels")

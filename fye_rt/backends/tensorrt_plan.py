@@ -75,23 +75,23 @@ class OpenPlan:
         """Return whether a run can be captured; TensorRT-RTX sometimes cannot."""
         return self._config is None or bool(context.is_stream_capturable(int(stream.handle)))
 
-    def done(self, answer: Any, what: str) -> Any:
+    def done(self, answer: Any, action: str) -> Any:
         """Return the library's answer; raises BackendError if it means failure."""
         if answer is None or answer is False:
-            raise self._failure(self.messages.said, what)
+            raise self._failure(self.messages.said, action)
         return answer
 
     @contextmanager
-    def reporting(self, what: str) -> Iterator[None]:
+    def reporting(self, action: str) -> Iterator[None]:
         """Raise BackendError if the library reports an error inside: some of its calls return nothing."""
         before = len(self.messages.said)
         yield
         if said := self.messages.said[before:]:
-            raise self._failure(said, what)
+            raise self._failure(said, action)
 
-    def _failure(self, errors: list[str], what: str) -> BackendError:
+    def _failure(self, errors: list[str], action: str) -> BackendError:
         said = quoted(errors)
-        error = BackendError(f"{self._library.title} cannot {what} for {self.graph}: {said}")
+        error = BackendError(f"{self._library.title} cannot {action} for {self.graph}: {said}")
         error.__cause__ = MemoryError(said) if lacking(RuntimeError(said)) else None
         return error
 

@@ -144,9 +144,9 @@ def _parse(
         return BadJob(line, name, f"{error}")
 
 
-def _check(fields: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+def _check(fields: Mapping[str, Any], known: Sequence[str], noun: str) -> None:
     if unknown := [key for key in fields if key not in known]:
-        raise InputError(f"{', '.join(map(repr, unknown))} is not known; {what} has {', '.join(known)}")
+        raise InputError(f"{', '.join(map(repr, unknown))} is not known; {noun} has {', '.join(known)}")
 
 
 def _faces(fields: dict[str, Any]) -> list[dict[str, Any]]:

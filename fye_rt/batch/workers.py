@@ -174,13 +174,13 @@ class Processes:
     def give(self, worker: int, task: Task) -> None:
         """Send a task to a worker; its process is started at its first task."""
         if worker not in self._started:
-            ours, theirs = self._context.Pipe()
+            parent_end, child_end = self._context.Pipe()
             gpu = self._gpus[worker % len(self._gpus)] if self._gpus else None
-            process = self._context.Process(target=_serve, args=(theirs, self._make, gpu), daemon=True)
+            process = self._context.Process(target=_serve, args=(child_end, self._make, gpu), daemon=True)
             with uninterrupted(), _blocked_sigint():
                 process.start()
-                self._started[worker] = _Started(process, ours)
-            theirs.close()
+                self._started[worker] = _Started(process, parent_end)
+            child_end.close()
         started = self._started[worker]
         started.task, started.tries = task, 0
         with suppress(OSError):  # if the process is dead, reading its answer will show that

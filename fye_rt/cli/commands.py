@@ -117,16 +117,16 @@ def doctor(
     with terminal.working(quiet):
         lines = list(examine())
     for line in lines:
-        terminal.show(f"{line.what:<28} {line.state:<7} {line.how}")
+        terminal.show(f"{line.part:<28} {line.state:<7} {line.how}")
     if any(line.broken for line in lines):
         raise typer.Exit(1)
 
 
-def _get(what: str, url: str | None, quiet: bool) -> None:
+def _get(model: str, url: str | None, quiet: bool) -> None:
     from fye_rt.landmarks.download import DOWNLOADS, get_landmarker
 
-    if what not in DOWNLOADS:
-        raise OptionError(f"--get {what!r} is not valid; allowed: {', '.join(DOWNLOADS)}")
+    if model not in DOWNLOADS:
+        raise OptionError(f"--get {model!r} is not valid; allowed: {', '.join(DOWNLOADS)}")
     with terminal.working(quiet) as bars:
         path = get_landmarker(url, progress=bars)
     terminal.say(f"{path}: the hash matches")

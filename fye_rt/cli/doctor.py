@@ -32,13 +32,13 @@ class Line:
     """One part of an installation.
 
     Attributes:
-        what: name of the part.
+        part: name of the part.
         state: OK: it works; FAILED: it exists but does not work; ABSENT: it does not exist; FACT: nothing to try.
         how: version or place, what is wrong, and what to do about it, in one line.
         core: True if nothing works without this part.
     """
 
-    what: str
+    part: str
     state: str
     how: str
     core: bool = False
@@ -85,7 +85,7 @@ def examine() -> Iterator[Line]:
     yield _try("landmarker", _landmarker)
 
 
-def _try(what: str, look: Callable[[], str], core: bool = False) -> Line:
+def _try(part: str, look: Callable[[], str], core: bool = False) -> Line:
     try:
         state, how = OK, look()
     except _AbsentError as error:
@@ -95,7 +95,7 @@ def _try(what: str, look: Callable[[], str], core: bool = False) -> Line:
     except Exception as error:  # from a library; doctor reports it
         state, how = FAILED, f"{type(error).__name__}: {error}"
     how = " ".join(how.split())
-    return Line(what, state, how if len(how) <= LONGEST else f"{how[: LONGEST - 3]}...", core)
+    return Line(part, state, how if len(how) <= LONGEST else f"{how[: LONGEST - 3]}...", core)
 
 
 def _package(name: str, installed: str | None) -> str:

@@ -34,8 +34,8 @@ def model_notes(bundle: "Bundle") -> list[str]:
     return [f"{bundle.path}: {note}"] if note else []
 
 
-def say_written(what: Path | str, clip: "Clip | Rendering") -> None:
+def say_written(output: Path | str, clip: "Clip | Rendering") -> None:
     """Print what was made and how long it took."""
     frames, height, width, _ = clip.shape
     seconds = sum(clip.timings.values())
-    terminal.say(f"{what}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")
+    terminal.say(f"{output}: {frames} frames of {height}x{width} at {clip.fps:g} fps, made in {seconds:.1f} s")

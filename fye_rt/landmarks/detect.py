@@ -314,15 +314,15 @@ def _several(crowded: list[int], frames: int, source: str, face: FaceChoice) -> 
     """Return one line about frames with several faces, or nothing."""
     if not crowded:
         return ()
-    which = (
+    choice = (
         f"number {face} from the left" if isinstance(face, int) else f"the {face}{'' if face == 'largest' else 'most'}"
     )
-    which = "the one nearest to the center" if face == "center" else which
+    choice = "the one nearest to the center" if face == "center" else choice
     if frames == 1:
-        return (f"{source}: several faces; {which} was taken",)
+        return (f"{source}: several faces; {choice} was taken",)
     listed = ranges(runs_of(np.isin(np.arange(frames), crowded).tolist()))
     until = f" until another was {KEEP_FACE:g} times as large" if face == "largest" else ""
-    return (f"{source}: several faces in frames {listed}; {which} was taken and followed{until}",)
+    return (f"{source}: several faces in frames {listed}; {choice} was taken and followed{until}",)
 
 
 def _check_image(image: NDArray[np.uint8], size: tuple[int, int] | None, source: str) -> None:

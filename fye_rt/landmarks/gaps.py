@@ -51,10 +51,10 @@ def no_face(frames: int, source: str, size: tuple[int, int], side: int = 0, wher
         side: smallest square that was searched, in pixels; 0 for the whole picture.
         where: a phrase that says where else was searched.
     """
-    what = "in it" if frames == 1 else f"in any of its {frames} frames"
+    place = "in it" if frames == 1 else f"in any of its {frames} frames"
     remedy = "use a larger picture of it" if 0 < side < max(size) else "crop to the face"
     return FaceNotFoundError(
-        f"{source}: no face {what}{where and ', '}{where}; a face must be seen from the front, well lit, and at least "
+        f"{source}: no face {place}{where and ', '}{where}; a face must be seen from the front, well lit, and at least "
         f"{_least(size, side)}: {remedy} if it is smaller"
     )
 

@@ -59,23 +59,23 @@ def check_file(path: str | os.PathLike[str], limits: Limits, remedy: str = "make
     return path
 
 
-def check_size(what: object, width: int, height: int, limits: Limits) -> None:
+def check_size(name: object, width: int, height: int, limits: Limits) -> None:
     """Refuse a picture of `width` x `height` pixels that is too small or too large.
 
     Raises:
         InputError: a side or the area is outside `limits`; the message names the limit.
     """
     if min(width, height) < limits.min_side:
-        raise InputError(f"{what} is {width}x{height} pixels; each side needs at least {limits.min_side}")
+        raise InputError(f"{name} is {width}x{height} pixels; each side needs at least {limits.min_side}")
     if max(width, height) > limits.max_side:
-        raise InputError(f"{what} is {width}x{height} pixels; the limit is {limits.max_side} a side: make it smaller")
+        raise InputError(f"{name} is {width}x{height} pixels; the limit is {limits.max_side} a side: make it smaller")
     if width * height > limits.max_pixels:
         raise InputError(
-            f"{what} is {width}x{height} pixels; the limit is {limits.max_pixels:,} in all: make it smaller"
+            f"{name} is {width}x{height} pixels; the limit is {limits.max_pixels:,} in all: make it smaller"
         )
 
 
-def check_rgb(image: NDArray[np.uint8], what: object = "the image") -> None:
+def check_rgb(image: NDArray[np.uint8], name: object = "the image") -> None:
     """Raise InputError unless `image` is uint8 (H, W, 3) with H and W at least 1."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(f"{what} must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        raise InputError(f"{name} must be uint8 (H, W, 3), not {image.dtype} {image.shape}")

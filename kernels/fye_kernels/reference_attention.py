@@ -124,14 +124,14 @@ def reference_attention(
     return out
 
 
-def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
-    """Combine attention to two sets of keys into attention to both, (N, L, C) in the type of `one`.
+def merge(first: Tensor, first_lse: Tensor, second: Tensor, second_lse: Tensor) -> Tensor:
+    """Combine attention to two sets of keys into attention to both, (N, L, C) in the type of `first`.
 
     Attention to each set is (N, L, C) and comes with its `lse`, float32 (N, heads, L); see `reference_attention`.
     """
-    share = torch.sigmoid(one_lse - other_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
-    first, second = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (one, other))
-    return torch.lerp(second, first, share).flatten(2).to(one.dtype)
+    share = torch.sigmoid(first_lse - second_lse).transpose(1, 2)[..., None]  # e^a / (e^a + e^b)
+    a, b = (x.unflatten(-1, (share.shape[2], -1)).float() for x in (first, second))
+    return torch.lerp(b, a, share).flatten(2).to(first.dtype)
 
 
 def in_two_parts(

@@ -42,11 +42,11 @@ def test_an_unknown_family_is_refused_by_name() -> None:
 
 def test_people_come_with_every_kind_of_hair_glasses_beard_and_hat() -> None:
     people = [identity(seed, "people") for seed in range(400)]
-    assert {who.glasses for who in people} == {"", "round", "square", "cat"}
-    assert {who.beard for who in people} == {"", "stubble", "moustache", "goatee", "full"}
-    assert {who.hat for who in people} == {"", "beanie", "cap", "band"}
-    assert len({who.hair_style for who in people}) == 13
-    assert min(who.age for who in people) < 0.05 and max(who.age for who in people) > 0.95
+    assert {character.glasses for character in people} == {"", "round", "square", "cat"}
+    assert {character.beard for character in people} == {"", "stubble", "moustache", "goatee", "full"}
+    assert {character.hat for character in people} == {"", "beanie", "cap", "band"}
+    assert len({character.hair_style for character in people}) == 13
+    assert min(character.age for character in people) < 0.05 and max(character.age for character in people) > 0.95
 
 
 def test_animals_are_of_every_species_and_nobody_else_has_a_coat() -> None:
@@ -64,8 +64,8 @@ def test_cartoons_have_larger_eyes_than_people() -> None:
 
 def test_sculptures_are_of_one_material() -> None:
     for seed in SEEDS:
-        who = identity(seed, "sculptures")
-        stone = next(shade for _, shade, _, _ in MATERIALS.values() if shade == who.shade)
+        character = identity(seed, "sculptures")
+        stone = next(shade for _, shade, _, _ in MATERIALS.values() if shade == character.shade)
         # lips, brows, hair and cloth lie between the material's light and its shadow
-        for colour in (who.lips, who.brow, who.hair, who.cloth):
-            assert luminance(stone) <= luminance(colour) <= luminance(who.skin)
+        for colour in (character.lips, character.brow, character.hair, character.cloth):
+            assert luminance(stone) <= luminance(colour) <= luminance(character.skin)

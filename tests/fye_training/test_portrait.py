@@ -31,9 +31,9 @@ def acting(*rows: dict[str, float], rotation: tuple[float, float, float] = (0.0,
     return played
 
 
-def drawn(who: Identity, played: Performance, size: tuple[int, int] = SIZE) -> tuple[Frames, Motion]:
-    motion = face.motion(who.shape, played, size)
-    return render(who, motion, size), motion
+def drawn(character: Identity, played: Performance, size: tuple[int, int] = SIZE) -> tuple[Frames, Motion]:
+    motion = face.motion(character.shape, played, size)
+    return render(character, motion, size), motion
 
 
 def changed(frames: Frames) -> NDArray[np.bool_]:
@@ -55,25 +55,25 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_same_character_and_motion_give_the_same_bytes(family: str) -> None:
-    who = identity(3, family)
-    motion = face.motion(who.shape, poses(5, 4), SIZE)
-    assert render(who, motion, SIZE).tobytes() == render(identity(3, family), motion, SIZE).tobytes()
+    character = identity(3, family)
+    motion = face.motion(character.shape, poses(5, 4), SIZE)
+    assert render(character, motion, SIZE).tobytes() == render(identity(3, family), motion, SIZE).tobytes()
 
 
 def test_a_drawn_frame_depends_on_its_own_motion_alone(family: str) -> None:
-    who = identity(11, family)
+    character = identity(11, family)
     played = poses(8, 5)
-    whole, _ = drawn(who, played)
+    whole, _ = drawn(character, played)
     for frame in (0, 3, 4):
-        alone, _ = drawn(who, played[frame : frame + 1])
+        alone, _ = drawn(character, played[frame : frame + 1])
         assert (alone[0] == whole[frame]).all()
 
 
 @pytest.mark.parametrize("side", (128, 256))
 def test_every_kind_of_motion_is_drawn(family: str, side: int) -> None:
     for number, kind in enumerate(KINDS):
-        who = identity(number, family)
-        frames, _ = drawn(who, perform(number, 60, kind)[::20], (side, side))
+        character = identity(number, family)
+        frames, _ = drawn(character, perform(number, 60, kind)[::20], (side, side))
         assert frames.shape == (3, side, side, 3) and frames.dtype == np.uint8
         assert all(frame.std() > 15 for frame in frames)
         assert (frames[1] != frames[0]).any() and (frames[2] != frames[1]).any()
@@ -83,9 +83,9 @@ def test_every_kind_of_motion_is_drawn(family: str, side: int) -> None:
 def test_extreme_turns_keep_the_head_in_one_piece(family: str, rotation: tuple[float, float, float]) -> None:
     played = acting({}, {"jawOpen": 1.4, "mouthSmile": 1.0, "eyeWide": 1.0}, rotation=rotation)
     for seed in range(2):
-        who = identity(seed, family)
+        character = identity(seed, family)
         blue, green = (
-            drawn(replace(who, background="gradient", backdrop=(colour, colour)), played)
+            drawn(replace(character, background="gradient", backdrop=(colour, colour)), played)
             for colour in ((0, 0, 255), (0, 255, 0))
         )
         through = (blue[0] != green[0]).any(axis=-1)
@@ -99,17 +99,17 @@ def test_extreme_turns_keep_the_head_in_one_piece(family: str, rotation: tuple[f
 
 
 def test_faces_partly_outside_the_picture_are_drawn(family: str) -> None:
-    who = identity(4, family)
+    character = identity(4, family)
     played = acting({}, {"jawOpen": 1.0}, {}, {}, {})
     played.translation[:] = ((-14, 0, 0), (14, 6, 0), (0, 14, 10), (0, -20, 0), (60, 60, 0))  # centimetres
-    frames, motion = drawn(who, played)
+    frames, motion = drawn(character, played)
     assert (motion.points[:4, :, :2].min(axis=(1, 2)) < 0).any() and (motion.points[:4, :, :2] > 1).any()
     assert len({frame.tobytes() for frame in frames}) == 5
 
 
 def test_a_tall_picture_shows_the_same_face_as_a_square_one(family: str) -> None:
-    who = identity(2, family)
-    frames, motion = drawn(who, acting({}), (160, 96))
+    character = identity(2, family)
+    frames, motion = drawn(character, acting({}), (160, 96))
     assert frames.shape == (1, 160, 96, 3)
     assert ((motion.points[0, :, :2] > 0) & (motion.points[0, :, :2] < 1)).all()
 
@@ -147,13 +147,13 @@ def test_the_gaze_moves_the_iris_and_nothing_but_the_eyes(family: str) -> None:
 def test_closed_lids_hide_the_iris(family: str) -> None:
     """An eyeball that moves behind closed lids makes no difference to the picture but at the seam of the lids."""
     for seed in range(3):
-        who = identity(seed, family)
-        motion = face.motion(who.shape, acting({"eyeBlink": 1.0}, {"eyeBlink": 1.0}), SIZE)
+        character = identity(seed, family)
+        motion = face.motion(character.shape, acting({"eyeBlink": 1.0}, {"eyeBlink": 1.0}), SIZE)
         for iris in IRISES:
             motion.points[1, iris, 0] += 0.02
-        frames = render(who, motion, SIZE)
+        frames = render(character, motion, SIZE)
         assert changed(frames).sum() <= 16
-        awake, _ = drawn(who, acting({"eyeBlink": 1.0}, {}))
+        awake, _ = drawn(character, acting({"eyeBlink": 1.0}, {}))
         assert changed(awake)[box(motion, EYES[0], margin=2)].mean() > 0.1
 
 
@@ -167,10 +167,10 @@ def test_brows_and_smiles_are_readable(family: str) -> None:
 
 def test_small_movements_make_small_changes(family: str) -> None:
     """No part jumps: over half a degree no step changes the picture much more than the usual one."""
-    who = identity(7, family)
+    character = identity(7, family)
     played = resting(41)
     played.rotation[:, 1] = np.linspace(-10.0, 30.0, 41) / 2.0
-    frames, _ = drawn(who, played)
+    frames, _ = drawn(character, played)
     steps = np.abs(np.diff(frames.astype(int), axis=0)).mean(axis=(1, 2, 3))
     assert steps.max() < 2.0 * np.median(steps)
 

@@ -28,16 +28,16 @@ def write(folder: Path) -> None:
         OutputError: the folder cannot be written.
     """
     for family, number in CHARACTERS.items():
-        who, seed = identity(held_out(number), family), FIRST_MOTION + number
-        place = face.placement(who.shape, SIZE, seed)
+        character, seed = identity(held_out(number), family), FIRST_MOTION + number
+        place = face.placement(character.shape, SIZE, seed)
         acting = perform(seed, FRAMES * STRIDE + 1, "exaggerated")[::STRIDE]
-        motion = face.motion(who.shape, acting, SIZE, place)
+        motion = face.motion(character.shape, acting, SIZE, place)
         landmarks = folder / family / "landmarks"
         try:
             landmarks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {landmarks} ({error.strerror}); choose another") from error
-        media.write_image(folder / family / "portrait.png", render(who, motion[:1], SIZE)[0])
+        media.write_image(folder / family / "portrait.png", render(character, motion[:1], SIZE)[0])
         for k, image in enumerate(landmark_images(motion[:1], motion[1:], SIZE)):
             media.write_image(landmarks / f"{k:02}.png", image)
 

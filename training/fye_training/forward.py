@@ -89,7 +89,7 @@ def _attend(
     normed = block.norm1(x)
     q, k, v = layers.to_q(normed), layers.to_k(normed), layers.to_v(normed)
     portrait = (project(reference).repeat_interleave(targets, dim=0) for project in (layers.to_k, layers.to_v))
-    keys, values = (torch.cat([mine[dropped:], theirs], dim=1) for mine, theirs in zip((k, v), portrait, strict=True))
+    keys, values = (torch.cat([x[dropped:], y], dim=1) for x, y in zip((k, v), portrait, strict=True))
     result = attention(q[dropped:], keys, values, layers.heads)
     if dropped:
         result = torch.cat([attention(q[:dropped], k[:dropped], v[:dropped], layers.heads), result])

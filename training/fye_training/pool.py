@@ -71,19 +71,19 @@ def draw_chunk(order: Order, number: int, held_out: bool = False) -> Chunk:
     for i in range(order.identities):
         generator = np.random.default_rng((order.seed, number, i))
         seed = int(generator.integers(identity.HELD_OUT_SEED))
-        who = identity.identity(identity.held_out(number * order.identities + i) if held_out else seed)
-        identities.append(_draw_identity(order, who, generator))
+        character = identity.identity(identity.held_out(number * order.identities + i) if held_out else seed)
+        identities.append(_draw_identity(order, character, generator))
     frames, landmarks, expression, whole, clip = (np.stack(column) for column in zip(*identities, strict=True))
     return Chunk(frames, landmarks, expression, whole, clip, np.empty(0, np.float32))
 
 
 def _draw_identity(
-    order: Order, who: identity.Identity, generator: np.random.Generator
+    order: Order, character: identity.Identity, generator: np.random.Generator
 ) -> tuple[NDArray[np.generic], ...]:
     size = (order.size, order.size)
-    place = face.placement(who.shape, size, int(generator.integers(2**31)))
-    motion = _motion(order, who, place, generator)
-    frames = render(who, motion, size)
+    place = face.placement(character.shape, size, int(generator.integers(2**31)))
+    motion = _motion(order, character, place, generator)
+    frames = render(character, motion, size)
     points = motion.points[..., :2] * (order.size, order.size)
     expression, whole = (
         np.round(masks.to_latent(mask(points, size)) * 255).astype(np.uint8)
@@ -93,22 +93,24 @@ def _draw_identity(
     return frames, draw(points, size), expression, whole, clip
 
 
-def _motion(order: Order, who: identity.Identity, place: face.Placement, generator: np.random.Generator) -> Motion:
+def _motion(
+    order: Order, character: identity.Identity, place: face.Placement, generator: np.random.Generator
+) -> Motion:
     """A neutral frame, then random poses or part of a performance; one character in eight moves like a real man."""
     size, count = (order.size, order.size), order.frames - 1
     seed, kind = int(generator.integers(2**31)), str(generator.choice(KINDS))
     stride = int(generator.choice(order.strides)) if order.strides else 0
     if generator.random() < REAL:
-        neutral, real = face.motion(who.shape, resting(1), size, place), face.talking_head()
+        neutral, real = face.motion(character.shape, resting(1), size, place), face.talking_head()
         stride = min(stride, (len(real) - 1) // max(1, count - 1))
         start = int(generator.integers(len(real) - stride * (count - 1)))
         indices = start + stride * np.arange(count) if stride else generator.permutation(len(real))[:count]
-        return _joined(neutral, face.transfer(who.shape, real, size, place), indices)
+        return _joined(neutral, face.transfer(character.shape, real, size, place), indices)
     if stride:
         performance = perform(seed, stride * count, kind, start_neutral=False)[::stride]
     else:
         performance = poses(seed, count)
-    return face.motion(who.shape, resting(1) + performance, size, place)
+    return face.motion(character.shape, resting(1) + performance, size, place)
 
 
 def _joined(first: Motion, later: Motion, indices: NDArray[np.int64]) -> Motion:

@@ -20,21 +20,21 @@ from fye_training.performance import poses
 from fye_training.shape import neutral_mesh
 
 
-def render(who: Identity, motion: Motion, size: tuple[int, int]) -> NDArray[np.uint8]:
+def render(character: Identity, motion: Motion, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Draw a character. Each picture depends only on its frame of the motion.
 
     Args:
-        who: the character.
+        character: the drawn character.
         motion: F frames of its face, made with the character's own shape or retargeted onto it.
         size: height and width of the pictures.
 
     Returns:
         uint8 (F, H, W, 3), RGB.
     """
-    neutral = neutral_mesh(who.shape)
-    view = View(motion, size, neutral, Skull.of_face(neutral, who.skull_height))
-    marks = _animal(who, view, who.coat) if who.coat else _person(who, view)
-    return draw_frames(scene.background(who, size), marks, len(motion), size)
+    neutral = neutral_mesh(character.shape)
+    view = View(motion, size, neutral, Skull.of_face(neutral, character.skull_height))
+    marks = _animal(character, view, character.coat) if character.coat else _person(character, view)
+    return draw_frames(scene.background(character, size), marks, len(motion), size)
 
 
 def _person(identity: Identity, view: View) -> list[Mark]:
@@ -87,13 +87,13 @@ def frames_per_second(family: str, size: int = 128, identities: int = 8, frames:
     """Frames of a family that one core draws in a second, in the fastest repeat."""
     acts = []
     for seed in range(identities):
-        who = identity(seed, family)
-        acts.append((who, act(who.shape, poses(seed, frames), (size, size))))
+        character = identity(seed, family)
+        acts.append((character, act(character.shape, poses(seed, frames), (size, size))))
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        for who, acting in acts:
-            render(who, acting, (size, size))
+        for character, acting in acts:
+            render(character, acting, (size, size))
         times.append(time.process_time() - start)
     return identities * frames / min(times)
 

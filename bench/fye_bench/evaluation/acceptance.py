@@ -25,8 +25,8 @@ Both = tuple[SavedPair, SavedPair]  # one pair from two runs
 
 def by_group(pairs: Sequence[Both]) -> dict[str, list[Both]]:
     """Sort pairs of two runs into groups; see `grouped`."""
-    by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
-    groups = grouped([ours for ours, _ in pairs])
+    by_name = {pair_a.name: (pair_a, pair_b) for pair_a, pair_b in pairs}
+    groups = grouped([pair_a for pair_a, _ in pairs])
     return {group: [by_name[pair.name] for pair in chosen] for group, chosen in groups.items()}
 
 

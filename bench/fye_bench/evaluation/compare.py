@@ -58,8 +58,8 @@ def compare(a: SavedRun, b: SavedRun, by: str = COMBINED, progress: Progress = n
         "of_sets": _of_sets(a, b),
         "distance": _distance(by_pair),
         "cost": {
-            "a": cost_of([ours for ours, _ in pairs]),
-            "b": cost_of([theirs for _, theirs in pairs]),
+            "a": cost_of([pair_a for pair_a, _ in pairs]),
+            "b": cost_of([pair_b for _, pair_b in pairs]),
             "speedup": speedup(pairs),
             "same_machine": same_machine(a, b),
         },
@@ -106,12 +106,12 @@ def _shared(a: SavedRun, b: SavedRun) -> list[Both]:
     Raises InputError if the runs differ in more than the making of their clips, or share no pair.
     """
     measuring = {name: ("metrics", name) for run in (a, b) for name in run.at("metrics") or {}}
-    for what, path in {**_SAME, **measuring}.items():
+    for condition, path in {**_SAME, **measuring}.items():
         if a.at(*path) != b.at(*path):
             values = f"{a.text(*path)} and {b.text(*path)}"
-            raise InputError(f"{a.folder} and {b.folder} differ in {what}: {values}; compare like with like")
-    theirs = {pair.name: pair for pair in b.succeeded}
-    pairs = [(pair, theirs[pair.name]) for pair in a.succeeded if pair.name in theirs]
+            raise InputError(f"{a.folder} and {b.folder} differ in {condition}: {values}; compare like with like")
+    by_name = {pair.name: pair for pair in b.succeeded}
+    pairs = [(pair, by_name[pair.name]) for pair in a.succeeded if pair.name in by_name]
     if not pairs:
         raise InputError(f"{a.folder} and {b.folder} share no pair that succeeded in both; there is nothing to compare")
     return pairs
@@ -134,11 +134,11 @@ def _describe(run: SavedRun) -> dict[str, Any]:
 
 
 def _coverage(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]:
-    ours, theirs = ({pair.name for pair in run.pairs} for run in (a, b))
+    names_a, names_b = ({pair.name for pair in run.pairs} for run in (a, b))
     return {
         "compared": len(pairs),
-        "only_a": sorted(ours - theirs),
-        "only_b": sorted(theirs - ours),
+        "only_a": sorted(names_a - names_b),
+        "only_b": sorted(names_b - names_a),
         "failed_a": {pair.name: pair.error for pair in a.failed},
         "failed_b": {pair.name: pair.error for pair in b.failed},
     }
@@ -146,10 +146,10 @@ def _coverage(a: SavedRun, b: SavedRun, pairs: Sequence[Both]) -> dict[str, Any]
 
 def _of_sets(a: SavedRun, b: SavedRun) -> dict[str, Any]:
     """Values of metrics of all pairs together, such as FVD, which no single pair has."""
-    ours, theirs = (run.summary.get("all", {}) for run in (a, b))
+    means_a, means_b = (run.summary.get("all", {}) for run in (a, b))
     single = {name for run in (a, b) for pair in run.succeeded for name in pair.metrics}
-    both = ours.keys() & theirs.keys() - single
-    return {name: {"a": ours[name], "b": theirs[name]} for name in METRICS if name in both}
+    both = means_a.keys() & means_b.keys() - single
+    return {name: {"a": means_a[name], "b": means_b[name]} for name in METRICS if name in both}
 
 
 def _distances(a: SavedRun, b: SavedRun, pairs: Sequence[Both], progress: Progress = no_progress) -> dict[str, float]:
@@ -171,30 +171,30 @@ def _distance(by_pair: Mapping[str, float]) -> dict[str, Any] | None:
 
 
 def _worst(pairs: Sequence[Both], by: str, distances: Mapping[str, float]) -> list[dict[str, Any]]:
-    worsening = {ours.name: _worsening(ours, theirs) for ours, theirs in pairs}
+    worsening = {pair_a.name: _worsening(pair_a, pair_b) for pair_a, pair_b in pairs}
     standing = standings(worsening)
-    by_name = {ours.name: (ours, theirs) for ours, theirs in pairs}
+    by_name = {pair_a.name: (pair_a, pair_b) for pair_a, pair_b in pairs}
     rows = []
     for name, score in worst_first(worsening, by)[:WORST]:
-        ours, theirs = by_name[name]
+        pair_a, pair_b = by_name[name]
         # the metric that has worsened most comes first
         metrics = sorted(worsening[name], key=lambda metric: (metric != by, -standing[name][metric], metric))
         rows.append(
             {
                 "pair": name,
-                "family": ours.family,
-                "kind": ours.kind,
+                "family": pair_a.family,
+                "kind": pair_a.kind,
                 "score": score,
                 "distance": distances.get(name),
-                "metrics": {metric: {"a": ours.metrics[metric], "b": theirs.metrics[metric]} for metric in metrics},
+                "metrics": {metric: {"a": pair_a.metrics[metric], "b": pair_b.metrics[metric]} for metric in metrics},
             }
         )
     return rows
 
 
-def _worsening(ours: SavedPair, theirs: SavedPair) -> dict[str, float]:
-    badness = {name: METRICS[name].badness for name in ours.metrics.keys() & theirs.metrics.keys()}
-    return {name: bad(theirs.metrics[name]) - bad(ours.metrics[name]) for name, bad in badness.items()}
+def _worsening(pair_a: SavedPair, pair_b: SavedPair) -> dict[str, float]:
+    badness = {name: METRICS[name].badness for name in pair_a.metrics.keys() & pair_b.metrics.keys()}
+    return {name: bad(pair_b.metrics[name]) - bad(pair_a.metrics[name]) for name, bad in badness.items()}
 
 
 def _measured(pairs: Sequence[Both]) -> list[str]:

@@ -96,7 +96,7 @@ def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
         for name, value in (run.at("options", "forecast") or {}).items()
     )
     size = run.at("size")
-    what = [
+    inputs = [
         ("suite", run.text("suite", "name")),
         ("suite digest", run.text("suite", "digest")[:16]),
         ("pairs", f"{len(run.pairs)}, {len(run.failed)} failed"),
@@ -106,9 +106,9 @@ def facts(run: SavedRun) -> list[tuple[str, list[tuple[str, str]]]]:
         ("bundle digest", run.text("bundle", "digest")[:16]),
         ("stored in", run.text("bundle", "precision")),
     ]
-    how = [("backend", run.text("backend")), ("forecast", forecast or "-")]
-    how += [(line(name).replace("_", " "), line(value)) for name, value in options.items() if name != "forecast"]
-    return [("What", what), ("How", how), ("Where", _machine(machine))]
+    settings = [("backend", run.text("backend")), ("forecast", forecast or "-")]
+    settings += [(line(name).replace("_", " "), line(value)) for name, value in options.items() if name != "forecast"]
+    return [("What", inputs), ("How", settings), ("Where", _machine(machine))]
 
 
 def parts(run: SavedRun, groups: Collection[str]) -> list[tuple[str, list[str]]]:

@@ -129,7 +129,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         estimates[f"{group}_correlation"] = correlation(truth, read)
     features = [record["features"] for record in records if "features" in record]
     if len(features) > 1:
-        generated, true = (np.array([feature[which] for feature in features]) for which in ("made", "true"))
+        generated, true = (np.array([feature[source] for feature in features]) for source in ("made", "true"))
         value = frechet(generated, true)
         # one number for all clips has no interval
         estimates["fvd"] = {"mean": value, "low": value, "high": value, "n": len(features)}

@@ -62,19 +62,19 @@ def run(record: Record, out: Path, small: bool) -> None:
 def _evaluations(rivals: gpu.Rivals, plain: gpu.Rivals) -> Mapping[str, Callable[[], Run]]:
     """Ways to evaluate the denoiser on tensors that lie on the device; each is prepared when it is its turn."""
 
-    def ours(which: gpu.Rivals) -> Run:
-        return which.evaluation(which.runtime.engines["denoiser"].module)
+    def runtime(rivals: gpu.Rivals) -> Run:
+        return rivals.evaluation(rivals.runtime.engines["denoiser"].module)
 
-    def theirs() -> Run:
+    def baseline() -> Run:
         return partial(rivals.baseline.evaluate, rivals.latents, 500, rivals.features, rivals.portrait)
 
     return {
-        "kernels, captured": lambda: _captured(ours(rivals)),
-        "kernels, eager": lambda: ours(rivals),
-        "baseline": theirs,
-        "plain, captured": lambda: _captured(ours(plain)),
-        "plain, eager": lambda: ours(plain),
-        "kernels, captured, cudnn.benchmark": lambda: _captured(ours(rivals), benchmark=True),
+        "kernels, captured": lambda: _captured(runtime(rivals)),
+        "kernels, eager": lambda: runtime(rivals),
+        "baseline": baseline,
+        "plain, captured": lambda: _captured(runtime(plain)),
+        "plain, eager": lambda: runtime(plain),
+        "kernels, captured, cudnn.benchmark": lambda: _captured(runtime(rivals), benchmark=True),
     }
 
 
@@ -82,12 +82,12 @@ def _decodes(rivals: gpu.Rivals, lengths: tuple[int, ...]) -> Iterator[tuple[str
     module = rivals.runtime.engines["vae_decoder"].module
     for frames in lengths:
         decode = partial(gpu.inferred, module, rivals.latents[:, :, :frames].contiguous())
-        theirs = partial(rivals.baseline.decode, rivals.inputs.noise[:, :, :frames])
+        baseline = partial(rivals.baseline.decode, rivals.inputs.noise[:, :, :frames])
         ways: dict[str, Callable[[], Run]] = {
             "eager": partial(_captured, decode, capture=False),
             "captured": partial(_captured, decode),
             "captured, cudnn.benchmark": partial(_captured, decode, benchmark=True),
-            "baseline": partial(_captured, theirs, capture=False),
+            "baseline": partial(_captured, baseline, capture=False),
         }
         yield f"decode of {frames}", ways
 

@@ -128,14 +128,16 @@ def examples(identities: int, bars: Bars) -> dict[str, Examples]:
     for number in range(identities):
         bars("draw", number, identities)
         side = SIZES[number // len(FAMILIES) % len(SIZES)]
-        who = identity(held_out(FIRST_READER + number), FAMILIES[number % len(FAMILIES)])
+        character = identity(held_out(FIRST_READER + number), FAMILIES[number % len(FAMILIES)])
         motion_seed = FIRST_MOTION + FIRST_READER + number
         acting = resting(1) + poses(motion_seed, FRAMES - 1)
-        motion = face.motion(who.shape, acting, (side, side), face.placement(who.shape, (side, side), motion_seed))
+        motion = face.motion(
+            character.shape, acting, (side, side), face.placement(character.shape, (side, side), motion_seed)
+        )
         shown = Shown.of(motion, (side, side))
-        crops = regions(render(who, motion, (side, side)), who.shape, shown)
-        truth = expression(who.shape, acting)
-        seen = readable(who.shape, truth, shown)
+        crops = regions(render(character, motion, (side, side)), character.shape, shown)
+        truth = expression(character.shape, acting)
+        seen = readable(character.shape, truth, shown)
         truth = (truth - MIDDLE) / SPREAD
         columns["eye"].append((crops.eyes[:, 0], truth[:, RIGHT], seen[:, RIGHT]))
         columns["eye"].append((crops.eyes[:, 1], truth[:, LEFT] * MIRRORED, seen[:, LEFT]))

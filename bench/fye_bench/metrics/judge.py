@@ -68,7 +68,7 @@ class Judge:
             frames = f"{generated.dtype} {generated.shape}"
             raise InputError(f"{drawn}: frames are {frames}; give uint8 {drawn.frames.shape}")
         face = drawn.face if face is None else face
-        shape = drawn.who.shape
+        shape = drawn.character.shape
         mesh = np.concatenate((drawn.portrait_face.mesh, drawn.face.mesh))
         absolute = expression_of(shape, mesh, drawn.gaze)
         truth, seen = absolute[1:] - absolute[0], readable(shape, absolute[1:], drawn.face)

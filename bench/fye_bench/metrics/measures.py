@@ -165,8 +165,8 @@ def _against_truth(truth: Image, motion: Motion | None, generated: Image) -> Map
     identity = NAN
     if motion is not None and motion.valid.any():
         known = motion.valid
-        every = Shown.of(motion, size)
-        shown = Shown(every.mesh[known], every.pose[known], every.points[known], size)
+        faces = Shown.of(motion, size)
+        shown = Shown(faces.mesh[known], faces.pose[known], faces.points[known], size)
         face[known] = face_mask(shown.points, size)
         identity = texture_error(generated[known], shown, truth[known], shown)
     errors = warp_errors(generated, truth)
@@ -188,15 +188,15 @@ def _check(seen: Seen, generated: Image) -> None:
     frames = {"the driving landmarks": len(seen.driving)}
     if seen.truth_motion is not None:
         frames["the truth's landmarks"] = len(seen.truth_motion)
-    for what, count in frames.items():
+    for name, count in frames.items():
         if count != len(generated):
-            raise InputError(f"{what} have {count} frames and the generated clip has {len(generated)}; give as many")
+            raise InputError(f"{name} have {count} frames and the generated clip has {len(generated)}; give as many")
     pictures = {"the portrait": (seen.portrait, generated.shape[1:])}
     if seen.truth is not None:
         pictures["the truth"] = (seen.truth, generated.shape)
-    for what, (picture, shape) in pictures.items():
+    for name, (picture, shape) in pictures.items():
         if picture.dtype != np.uint8 or picture.shape != shape:
-            raise InputError(f"{what} is {picture.dtype} {picture.shape}; give uint8 {shape}")
+            raise InputError(f"{name} is {picture.dtype} {picture.shape}; give uint8 {shape}")
 
 
 def _digest(path: Path) -> str:

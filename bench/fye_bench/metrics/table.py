@@ -114,16 +114,16 @@ _ALL = (
     ),
     _score("faces_found", "motion", "Share of the generated frames in which a face is found."),
     *(
-        _loss(f"{group}_error", "expression", f"Mean error of the expression read from the frames: {what}.")
-        for group, what in _EXPRESSIONS.items()
+        _loss(f"{group}_error", "expression", f"Mean error of the expression read from the frames: {meaning}.")
+        for group, meaning in _EXPRESSIONS.items()
     ),
     *(
         _score(
             f"{group}_correlation",
             "expression",
-            f"Correlation over the frames of the expression read with the true one: {what}.",
+            f"Correlation over the frames of the expression read with the true one: {meaning}.",
         )
-        for group, what in _EXPRESSIONS.items()
+        for group, meaning in _EXPRESSIONS.items()
     ),
     _metric(
         "flicker",

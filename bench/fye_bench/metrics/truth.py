@@ -84,7 +84,7 @@ class Truth:
     """The true content of a clip: a portrait and F frames.
 
     Attributes:
-        who: the character.
+        character: the drawn character.
         portrait: uint8 (H, W, 3), a neutral face that looks straight ahead.
         frames: uint8 (F, H, W, 3).
         portrait_face: face in the portrait.
@@ -93,7 +93,7 @@ class Truth:
             canonical frame, centimetres.
     """
 
-    who: Identity
+    character: Identity
     portrait: Image
     frames: Image
     portrait_face: Shown
@@ -104,7 +104,7 @@ class Truth:
         return len(self.frames)
 
     def __str__(self) -> str:
-        return f"character {self.who.seed} of the {self.who.family}"
+        return f"character {self.character.seed} of the {self.character.family}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,20 +160,20 @@ def draw(case: Case, size: tuple[int, int], frames: int = FRAMES, stride: int = 
         stride: frames at 25 a second per drawn frame. With three, 16 frames are almost two seconds; a motion comes to
             life over half a second.
     """
-    who = identity(case.identity_seed, case.family)
+    character = identity(case.identity_seed, case.family)
     acting = perform(case.motion_seed, frames * stride + 1, case.kind)[::stride]
-    motion = face.motion(who.shape, acting, size, face.placement(who.shape, size, case.motion_seed))
-    pictures = render(who, motion, size)
+    motion = face.motion(character.shape, acting, size, face.placement(character.shape, size, case.motion_seed))
+    pictures = render(character, motion, size)
     return Drawn(
         case=case,
-        who=who,
+        character=character,
         portrait=pictures[0],
         frames=pictures[1:],
         landmarks=landmark_images(motion[:1], motion, size)[1:],
         acting=acting,
         portrait_face=Shown.of(motion[:1], size),
         face=Shown.of(motion[1:], size),
-        gaze=irises(who.shape, acting.weights)[:, ::5, :2],
+        gaze=irises(character.shape, acting.weights)[:, ::5, :2],
     )
 
 

@@ -138,7 +138,7 @@ def _compare(bundle: Path) -> dict[str, Any]:
             seconds += opened + time.perf_counter() - start
             resident = max(resident, peak_resident(worker.pid))
             anonymous = max(anonymous, growth.before + growth.peak)
-    theirs, ours = predictions
+    exact, outputs = predictions
     return {
         "frames": COMPARED.frames,
         "size": COMPARED.size,
@@ -146,7 +146,7 @@ def _compare(bundle: Path) -> dict[str, Any]:
         "peak_memory_bytes": resident,
         "peak_anonymous_bytes": anonymous,
         "difference": max(
-            float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs
+            float(np.abs(outputs[name] - exact[name]).max() / np.abs(exact[name]).max()) for name in exact
         ),
     }
 

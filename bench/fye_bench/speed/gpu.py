@@ -294,14 +294,14 @@ class Rivals:
         again = self.evaluate()  # the second run of a shape is replayed from a graph, as all later ones
         first = np.ascontiguousarray(noise[:, :, :1])
         outputs["frames"] = runtime.engines["vae_decoder"].run({"latents": first})["frames"]
-        theirs = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
+        reference = _numpy(self.baseline.evaluate(self.latents, 500, self.features, self.portrait))
         found = {f"runtime, {name}": difference(array, exact[name]) for name, array in outputs.items()}
         found["runtime, replayed"] = difference(again[1], exact["v_conditional"])
         for name, (share, overlap) in _WINDOWS.items():  # latents on the GPU against latents on the host
             denoised = partial(self._latents, Options(steps=4, guidance=3.5), 3, round(share * noise.shape[2]), overlap)
             found[f"runtime, {name}"] = difference(denoised(), denoised(host=True))
-        found["baseline, v_conditional"] = difference(theirs[1:], exact["v_conditional"])
-        found["baseline, v_unconditional"] = difference(theirs[:1], exact["v_unconditional"])
+        found["baseline, v_conditional"] = difference(reference[1:], exact["v_conditional"])
+        found["baseline, v_unconditional"] = difference(reference[:1], exact["v_unconditional"])
         found["baseline, frames"] = difference(self.baseline.decode(first), exact["frames"])
         return found
 
@@ -440,11 +440,11 @@ def _wait() -> None:
 
 def difference(outputs: Array, exact: Array) -> dict[str, float]:
     """Return the relative RMS error and the cosine."""
-    ours, theirs = outputs.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
-    norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
+    x, y = outputs.astype(np.float64).ravel(), exact.astype(np.float64).ravel()
+    norms = np.linalg.norm(x) * np.linalg.norm(y)
     return {
-        "relative_rms": float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)),
-        "cosine": float(ours @ theirs / norms),
+        "relative_rms": float(np.linalg.norm(x - y) / np.linalg.norm(y)),
+        "cosine": float(x @ y / norms),
     }
 
 

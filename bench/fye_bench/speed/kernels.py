@@ -191,15 +191,15 @@ class Bench:
             work: work of a call; the rate counts operations if `work.padded` is set, else bytes.
             promised: see `Row`.
         """
-        mine, *others = runs
-        result = runs[mine]()
+        first, *rivals = runs
+        result = runs[first]()
         assert isinstance(result, Tensor)
         failed: dict[str, str] = {}
         seconds = self.times(runs, failed)
-        if mine in failed:
-            raise RuntimeError(failed[mine])
+        if first in failed:
+            raise RuntimeError(failed[first])
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        quarters = statistics.quantiles(seconds[mine], n=4) if len(seconds[mine]) > 1 else [0.0, 0.0, 0.0]
+        quarters = statistics.quantiles(seconds[first], n=4) if len(seconds[first]) > 1 else [0.0, 0.0, 0.0]
         if work.padded:
             useful, ceiling, scale, unit = work.flop, self.matrix_rate, 1e12, "TFLOP/s"
         else:
@@ -208,12 +208,12 @@ class Bench:
             kernel=kernel,
             shape=shape,
             milliseconds={name: 1e3 * value for name, value in medians.items()},
-            spread=(quarters[2] - quarters[0]) / medians[mine],
-            faster=min((medians[name] for name in others if name in medians), default=math.nan) / medians[mine],
-            rate=useful / medians[mine] / scale,
+            spread=(quarters[2] - quarters[0]) / medians[first],
+            faster=min((medians[name] for name in rivals if name in medians), default=math.nan) / medians[first],
+            rate=useful / medians[first] / scale,
             unit=unit,
-            share=useful / medians[mine] / ceiling,
-            padded_rate=work.padded / medians[mine] / 1e12,
+            share=useful / medians[first] / ceiling,
+            padded_rate=work.padded / medians[first] / 1e12,
             floor=1e3 * max(work.bytes / self.copy_rate, work.flop / self.matrix_rate),
             promised=promised,
             error=error_of_largest(result, exact),

@@ -62,7 +62,7 @@ def main(
         for name in random.sample(list(checkouts), len(checkouts)):
             seconds[name].append(_step(checkouts[name]))
     measured = {name: summary(values) for name, values in seconds.items()}
-    ratios = [this / other for this, other in zip(seconds["this"], seconds["other"], strict=True)]
+    ratios = [x / y for x, y in zip(seconds["this"], seconds["other"], strict=True)]
     for name, values in measured.items():
         terminal.say(f"{name}: {1000 * values['p50']:.3f} ms a step")
     terminal.say(f"this / other: {summary(ratios)['p50']:.3f}")

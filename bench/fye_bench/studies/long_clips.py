@@ -37,11 +37,11 @@ class Long:
 
 def draw(case: Case, size: tuple[int, int], frames: int) -> Long:
     """Draw a clip whose face moves from the first frame to the last."""
-    who = identity(case.identity_seed, case.family)
+    character = identity(case.identity_seed, case.family)
     acting = perform(case.motion_seed, 1 + LEAD + frames, case.kind)
     acting = acting[:1] + acting[1 + LEAD :]
-    motion = face.motion(who.shape, acting, size, face.placement(who.shape, size, case.motion_seed))
-    pictures = np.concatenate([render(who, motion[k : k + 50], size) for k in range(0, len(motion), 50)])
+    motion = face.motion(character.shape, acting, size, face.placement(character.shape, size, case.motion_seed))
+    pictures = np.concatenate([render(character, motion[k : k + 50], size) for k in range(0, len(motion), 50)])
     landmarks = landmark_images(motion[:1], motion, size)
     return Long(case, pictures[0], landmarks[1:], pictures[1:], Shown.of(motion[1:], size))
 

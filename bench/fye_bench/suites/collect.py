@@ -74,10 +74,10 @@ def collect(
         raise OutputError(f"cannot write {folder / MANIFEST}: it exists; replace it with overwrite=True (--overwrite)")
     portraits = find_portraits(folder, face_finder(landmarker, report), report, progress)
     motions = find_motions(folder, report, progress)
-    for what, files, names in (("portrait", portraits, PORTRAITS), ("motion", motions, MOTIONS)):
+    for noun, files, names in (("portrait", portraits, PORTRAITS), ("motion", motions, MOTIONS)):
         if not files:
             searched = " and ".join(str(folder / name) for name in names)
-            raise InputError(f"{folder} has no {what} that can be used; put some into {searched}")
+            raise InputError(f"{folder} has no {noun} that can be used; put some into {searched}")
     families = _labels([file.group or family for file in portraits], FAMILIES, "portraits", ())
     kinds = _labels([file.group or kind for file in motions], KINDS, "motions", families.values())
     faces = _names([replace(file, group=families[file.group or family]) for file in portraits])
@@ -164,16 +164,16 @@ def _names(files: Sequence[Found]) -> dict[str, Found]:
     return named
 
 
-def _labels(groups: Iterable[str], known: Sequence[str], what: str, others: Collection[str]) -> dict[str, str]:
+def _labels(groups: Iterable[str], known: Sequence[str], noun: str, others: Collection[str]) -> dict[str, str]:
     """Map subfolders to the names of their groups in reports."""
-    return {group: _label(group, known, what, others) for group in sorted(set(groups))}
+    return {group: _label(group, known, noun, others) for group in sorted(set(groups))}
 
 
-def _label(name: str, known: Sequence[str], what: str, others: Collection[str]) -> str:
+def _label(name: str, known: Sequence[str], noun: str, others: Collection[str]) -> str:
     """Name a group of reports: a known name if it reads like one, none of the others, and not "all"."""
     plain = re.sub(r"[\s_-]+", " ", name).strip().lower()
     label = plain if plain in known else "".join(c for c in name if c.isprintable()).strip()
     label = label[: MAX_LABEL // 2].strip() or "unnamed"
     while label in others or label == EVERYTHING:
-        label = f"{label} {what}"
+        label = f"{label} {noun}"
     return label

@@ -134,8 +134,8 @@ def described(suite: Suite) -> Iterator[str]:
         "pairs by truth": Counter(pair.kind_of_truth for pair in suite.pairs),
         "licences": Counter(licence or "not stated" for licence in licences),
     }
-    for what, count in counts.items():
-        yield f"{what:<16} {', '.join(f'{name} {number}' for name, number in sorted(count.items()))}"
+    for heading, count in counts.items():
+        yield f"{heading:<16} {', '.join(f'{name} {number}' for name, number in sorted(count.items()))}"
 
 
 def _say(suite: Suite) -> None:

@@ -75,7 +75,7 @@ class DrawnTruth(Strict):
         resting, moved = self.landmarks(size), face.transfer(character.shape, driving, size, place)
         before, after = (Shown.of(motion, size) for motion in (resting, moved))
         return Truth(
-            who=character,
+            character=character,
             portrait=render(character, resting, size)[0],
             frames=render(character, moved, size),
             portrait_face=before,

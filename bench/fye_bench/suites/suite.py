@@ -90,12 +90,12 @@ class Suite(Strict):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         pairs = [pair.name for pair in self.pairs]
-        for what, names in (("portraits", self.portraits), ("motions", self.motions), ("pairs", pairs)):
+        for section, names in (("portraits", self.portraits), ("motions", self.motions), ("pairs", pairs)):
             numbers: dict[str, int] = {}
             for number, name in enumerate(names, start=1):
                 if (earlier := numbers.setdefault(name.lower(), number)) != number:
-                    both = f"{what} {earlier} and {number} have one name"
-                    raise InputError(f"{both}, {name!r} (capitals make no difference); rename one")
+                    clash = f"{section} {earlier} and {number} have one name"
+                    raise InputError(f"{clash}, {name!r} (capitals make no difference); rename one")
         families = {portrait.family for portrait in self.portraits.values()}
         if motion := next((motion for motion in self.motions.values() if motion.kind in families), None):
             raise InputError(
@@ -164,13 +164,13 @@ def faults(suite: Suite, progress: Progress = no_progress) -> Iterator[str]:
 def notes(suite: Suite) -> Iterator[str]:
     """Yield a line for what may be unintended: a file listed twice as portrait or motion, a portrait in no pair."""
     listed: tuple[tuple[str, Mapping[str, File]], ...] = (("portraits", suite.portraits), ("motions", suite.motions))
-    for what, entries in listed:
+    for section, entries in listed:
         by_content: dict[str, list[str]] = {}
         for name, entry in entries.items():
             by_content.setdefault(entry.sha256, []).append(name)
         for names in by_content.values():
             if len(names) > 1:
-                yield f"{what} {', '.join(names)} are the same file"
+                yield f"{section} {', '.join(names)} are the same file"
     paired = {pair.portrait.name for pair in suite.pairs}
     if alone := [name for name in suite.portraits if name not in paired]:
         yield f"portraits in no pair: {', '.join(alone)}"
@@ -182,10 +182,10 @@ def _check_head(content: Any) -> None:
     version = content.get("version")
     if isinstance(version, bool) or version != VERSION:
         raise InputError(f"format version {shown(version)} is not known (only {VERSION}); install a later fye-rt")
-    for what in _ITEMS:
-        entries = content.get(what)
-        if (what == "pairs" and entries == []) or (isinstance(entries, dict | list) and len(entries) > MAX_PAIRS):
-            raise InputError(f"it has {len(entries):,} {what}; give 1 to {MAX_PAIRS:,}")
+    for section in _ITEMS:
+        entries = content.get(section)
+        if (section == "pairs" and entries == []) or (isinstance(entries, dict | list) and len(entries) > MAX_PAIRS):
+            raise InputError(f"it has {len(entries):,} {section}; give 1 to {MAX_PAIRS:,}")
 
 
 def drawn_otherwise(suite: Suite) -> Iterator[str]:

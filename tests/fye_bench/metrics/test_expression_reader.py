@@ -38,10 +38,10 @@ def test_the_weights_of_the_reader_are_small() -> None:
 def test_the_error_of_the_reader_on_true_frames_is_small(drawn: list[Drawn]) -> None:
     reader, errors, moves = ExpressionReader.load(), [], []
     for one in drawn:
-        truth = expression(one.who.shape, one.acting)
-        seen = readable(one.who.shape, truth[1:], one.face)
-        rest = reader.read(one.portrait[None], one.who.shape, one.portrait_face)
-        off = reader.read(one.frames, one.who.shape, one.face) - rest - (truth[1:] - truth[0])
+        truth = expression(one.character.shape, one.acting)
+        seen = readable(one.character.shape, truth[1:], one.face)
+        rest = reader.read(one.portrait[None], one.character.shape, one.portrait_face)
+        off = reader.read(one.frames, one.character.shape, one.face) - rest - (truth[1:] - truth[0])
         errors.append(np.where(seen, np.abs(off), np.nan))
         moves.append(np.where(seen, truth[1:], np.nan))
     floor = np.nanmean(np.concatenate(errors), axis=0)
@@ -78,21 +78,21 @@ def test_a_crop_knows_the_head_and_not_the_expression(drawn: list[Drawn]) -> Non
     picture = np.repeat(exaggerated.portrait[None], len(exaggerated), axis=0)
     truth, rest = exaggerated.face, exaggerated.portrait_face.still(len(exaggerated))
     assert not np.array_equal(truth.mesh, rest.mesh)
-    moved = regions(picture, exaggerated.who.shape, Shown(truth.mesh, rest.pose, truth.points, truth.size))
-    still = regions(picture, exaggerated.who.shape, rest)
+    moved = regions(picture, exaggerated.character.shape, Shown(truth.mesh, rest.pose, truth.points, truth.size))
+    still = regions(picture, exaggerated.character.shape, rest)
     assert np.array_equal(moved.eyes, still.eyes) and np.array_equal(moved.mouth, still.mouth)
 
 
 def test_an_eye_that_is_turned_away_is_not_read() -> None:
     one = draw(cases(1)[0], (128, 128), frames=2)
-    truth = expression(one.who.shape, one.acting)[1:]
+    truth = expression(one.character.shape, one.acting)[1:]
     turned = one.face.pose.copy()
     angle = np.deg2rad(60.0)  # the eyes' planes themselves are turned outwards by some 20 degrees
     turned[:, :3, :3] = ((np.cos(angle), 0, np.sin(angle)), (0, 1, 0), (-np.sin(angle), 0, np.cos(angle)))
-    seen = readable(one.who.shape, truth, Shown(one.face.mesh, turned, one.face.points, one.face.size))
+    seen = readable(one.character.shape, truth, Shown(one.face.mesh, turned, one.face.points, one.face.size))
     # to the picture's right: the person's left eye disappears, and with it the mean gaze
     assert seen[:, [0, 4, 6, 7, 8]].all() and not seen[:, [1, 2, 3, 5]].any()
-    closed = readable(one.who.shape, np.zeros_like(truth), one.face)
+    closed = readable(one.character.shape, np.zeros_like(truth), one.face)
     assert not closed[:, 2:4].any() and closed[:, :2].all()
 
 

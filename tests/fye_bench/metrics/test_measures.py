@@ -34,9 +34,9 @@ TRUTH = {"l1", "psnr", "ssim", "flicker", "temporal_error", "true_warp_error"}
 @pytest.fixture(scope="module")
 def seen() -> Seen:
     """A drawn character whose truth is known, moved by its own motion."""
-    who = identity(3, "people")
-    motion = face.motion(who.shape, perform(11, 8 * FRAMES, "talking")[::8], SIZE)
-    frames = render(who, motion, SIZE)
+    character = identity(3, "people")
+    motion = face.motion(character.shape, perform(11, 8 * FRAMES, "talking")[::8], SIZE)
+    frames = render(character, motion, SIZE)
     return Seen(frames[0], motion[:1], motion, frames, motion)
 
 

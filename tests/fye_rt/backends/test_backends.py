@@ -140,7 +140,7 @@ def test_a_missing_package_is_reported_with_its_install_command(
 def told(machine: gpu.Found, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(gpu, "gpus", lambda: machine)
     monkeypatch.setattr(doctor, "_run_graph", lambda backend: "")  # an imitated backend has nothing to run
-    return [(line.what, line.how) for line in doctor.examine()]
+    return [(line.part, line.how) for line in doctor.examine()]
 
 
 def test_doctor_explains_the_choice_of_auto(works: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def examined() -> dict[str, Line]:
-    return {line.what: line for line in doctor.examine()}
+    return {line.part: line for line in doctor.examine()}
 
 
 @pytest.mark.slow
