@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,12 +11,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from fye_bench.metrics.measures import NAMES, Seen, ToolFiles, Tools, measure
 from fye_bench.metrics.models import Identity, Lpips
 from fye_rt import media
 from fye_rt.errors import InputError
-from fye_rt.landmarks import detect_frames, detect_image
+from fye_rt.landmarks import Motion, detect_frames, detect_image
 from fye_rt.landmarks.retarget import neutral_frame
 from fye_training import face
 from fye_training.identity import identity
@@ -195,26 +197,19 @@ def test_lpips_is_the_mean_over_frames(seen: Seen, tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture(scope="module")
-def landmarker(shared: Path, opencv: None) -> Path:
-    path = shared / "models" / "face_landmarker.task"
-    if not path.is_file():
-        pytest.skip("needs MediaPipe's face_landmarker.task in ../shared/models")
+def talking(talking_head: Path, landmarker: Path) -> Seen:
+    """A real face of which everything is known: it drives itself, from rest on."""
     pytest.importorskip("mediapipe")
-    return path
-
-
-@pytest.fixture(scope="module")
-def talking(shared: Path, landmarker: Path) -> Seen:
-    """A real face of which everything is known: it drives itself, from rest on, at five frames a second."""
-    path = shared / "media" / "carphone.mp4"
-    if not path.is_file():
-        pytest.skip("needs the talking head carphone.mp4 in ../shared/media")
-    frames = [(time, media.fit_image(image, 144, 192)) for time, image in media.read_video(path, max_frames=60)][::6]
-    motion = detect_frames(frames, 5.0, landmarker)
-    start = min(neutral_frame(motion), len(frames) - 5)
-    truth, driving = np.stack([image for _, image in frames])[start : start + 5], motion[start : start + 5]
+    images = [media.fit_image(image, 144, 192) for _, image in media.read_video(talking_head)][::4]
+    rest = neutral_frame(_detected(images, landmarker))
+    images = (images[rest:] + images[:rest])[::2]
+    truth, driving = np.stack(images), _detected(images, landmarker)
     assert neutral_frame(driving) == 0
     return Seen(truth[0], driving[:1], driving, truth, driving)
+
+
+def _detected(images: Sequence[NDArray[np.uint8]], landmarker: Path) -> Motion:
+    return detect_frames([(0.2 * number, image) for number, image in enumerate(images)], 5.0, landmarker)
 
 
 @pytest.fixture(scope="module")
@@ -274,9 +269,8 @@ def test_the_identity_is_compared_where_the_face_is_detected(talking: Seen, tool
 
 
 def test_another_persons_face_is_told_from_the_portraits(landmarker: Path, talking: Seen, tools: Tools) -> None:
-    from skimage.data import astronaut
-
-    picture = media.fit_image(astronaut()[:256, 96:352], 144, 192)
+    hopper = pytest.importorskip("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
+    picture = media.fit_image(media.read_image(hopper), 144, 192)
     other = replace(talking, portrait=picture, portrait_landmarks=detect_image(picture, landmarker))
     own, theirs = (measure(replace(one, truth=None), talking.truth, tools) for one in (talking, other))
     assert theirs["portrait_error"] > 2 * own["portrait_error"]
