@@ -16,9 +16,8 @@ def test_the_environment_records_processor_packages_and_threads() -> None:
     assert facts["date"].endswith("+00:00")
 
 
-def test_the_environment_has_no_commit_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(environment, "_CHECKOUT", tmp_path)
-    assert environment.commit() is None
+def test_a_folder_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
+    assert environment.commit(tmp_path) is None
 
 
 @pytest.mark.parametrize(("everyone", "cores", "said"), [(130.0, 0.05, ""), (160.0, 1.55, "used 1.6 cores")])

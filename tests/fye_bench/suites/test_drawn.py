@@ -150,7 +150,7 @@ def test_the_judge_reads_the_true_expressions_in_the_true_frames(tmp_path: Path)
         assert best[f"{group}_error"]["mean"] < 0.6 * worst[f"{group}_error"]["mean"], group
         assert best[f"{group}_error"]["mean"] < 0.05, group
     assert best["gaze_correlation"]["mean"] > 0.8
-    with pytest.raises(InputError, match=rf"character {truths[0].who.seed} of the .*give uint8"):
+    with pytest.raises(InputError, match=rf"character {truths[0].character.seed} of the .*give uint8"):
         judge.compare(truths[0], truths[0].frames[:1])
 
 
