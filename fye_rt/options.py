@@ -33,8 +33,8 @@ FORECASTS: Mapping[str, tuple[str, ...]] = {
     "balanced": (),
     "fast": (),
 }
-QUANTITIES = ("v", "x0", "epsilon")
-SOLVERS = ("ddim", "dpm", "unipc")
+QUANTITIES, SOLVERS = ("v", "x0", "epsilon"), ("ddim", "dpm", "unipc")
+TOLERANCE = 0.005  # of the adaptive forecast: docs/measurements/index.md
 GUIDANCE = 3.5  # of the reference implementation
 FACE_SHARE = 0.35  # of a bundle that does not say which faces are small
 COMPUTES = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
@@ -42,7 +42,7 @@ MAX_WINDOW = 32  # frames; the positional encoding of the motion modules ends he
 MIN_PROGRESSIVE = 3  # frames of a window: two ends and something between them
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels
 CROPS = ("auto", "face", "none", "X,Y,W,H")
-FACES = ("largest", "left", "right", "center", "N")
+FACES = ("largest", "left", "right", "center")
 MASKS, COLORS = ("box", "oval", "face"), ("none", "mean")
 GAPS = ("refuse", "hold", "skip")
 
@@ -221,18 +221,20 @@ class Crop:
     alpha: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.area in CROPS[:-1] or _is_box(self.area), "crop", self.area, ", ".join(CROPS))
-        for name, value, low, high in (("crop_scale", self.scale, 1, 10), ("feather", self.feather, 0, 1)):
-            _require(_number(value) and low <= value <= high, name, value, f"{low} to {high}")
-        for name, flag in (("crop_rotate", self.rotate), ("paste", self.paste), ("alpha", self.alpha)):
-            _require(isinstance(flag, bool), name, flag, "true or false")
-        _check_face("face", self.face)
-        _require(self.mask in MASKS, "paste_mask", self.mask, ", ".join(MASKS))
-        _require(self.color in COLORS, "paste_color", self.color, ", ".join(COLORS))
-        pasted = {"mask": "paste_mask", "feather": "feather", "color": "paste_color", "alpha": "alpha"}
-        given = [pasted[f.name] for f in fields(self) if f.name in pasted and getattr(self, f.name) != f.default]
-        if given and not self.paste:
-            raise OptionError(f"{given[0]} concerns frames that are pasted; set paste, too, or leave it out")
+        is_box = isinstance(self.area, str) and re.fullmatch(r"\d{1,5}(,\d{1,5}){3}", self.area) is not None
+        _require(is_box or self.area in CROPS[:-1], "Crop.area", self.area, ", ".join(CROPS))
+        for name, low, high in (("scale", 1, 10), ("feather", 0, 1)):
+            value = getattr(self, name)
+            _require(_number(value) and low <= value <= high, f"Crop.{name}", value, f"{low} to {high}")
+        for name in ("rotate", "paste", "alpha"):
+            _require(isinstance(getattr(self, name), bool), f"Crop.{name}", getattr(self, name), "true or false")
+        for name, allowed in (("mask", MASKS), ("color", COLORS)):
+            _require(getattr(self, name) in allowed, f"Crop.{name}", getattr(self, name), ", ".join(allowed))
+        _check_face("Crop.face", self.face)
+        if (changed := self.changed("mask", "feather", "color", "alpha")) and not self.paste:
+            raise OptionError(f"{changed[0]} concerns frames that are pasted; set Crop.paste, too, or leave it out")
+        if (changed := self.changed("scale", "rotate")) and self.area not in CROPS[:2]:
+            raise OptionError(f"{changed[0]} concerns a crop to the face; leave it out, or Crop.area={self.area!r}")
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
@@ -242,9 +244,9 @@ class Crop:
         left, top, width, height = map(int, self.area.split(","))
         return left, top, width, height
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings by name, for reports."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+    def changed(self, *names: str) -> list[str]:
+        """Return those of some fields that are not at their default, for messages: "Crop.scale"."""
+        return [f"Crop.{f.name}" for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -274,12 +276,11 @@ class ClipRequest:
         audio: a file whose sound the clip gets, from its beginning; "none": no sound; None: that of a driving video.
         fps: frames per second at which the motion is played, 0.1 to 1000, in place of its own times; the sound of a
             driving video, which then fits no more, is left out.
-        crf: H.264's constant rate factor, 0 (lossless) to 51 (worst); 17 looks lossless.
+        crf: H.264's constant rate factor, 0 (exact but for colours at half resolution) to 51 (worst); 17 looks exact.
         portrait_landmarks: landmarks of the portrait, in place of detection: a Motion of one frame, its file (.npz,
             .npy), or points set by hand (.json, .csv). They are those of the whole picture if they were made from a
             picture of its size, else those of the portrait as the clip shows it before an automatic crop.
-        landmarker: MediaPipe's model file, needed for a video and for a portrait without `portrait_landmarks`; None:
-            the downloaded one.
+        landmarker: MediaPipe's model file, for landmarks that are detected; None: the downloaded one.
 
     Raises:
         OptionError: a value outside its range.
@@ -317,8 +318,11 @@ class ClipRequest:
         _require(is_whole(self.crf) and 0 <= self.crf <= 51, "crf", self.crf, "0 to 51")
         if self.size is not None:
             check_sides(self.size, "the clip")
-        if self.crop.area not in ("auto", "none") and self.options.windows == "reference":
-            raise OptionError("windows='reference' takes the whole picture; leave out crop, or choose other windows")
+        part = ["Crop.area"] if self.crop.area not in ("auto", "none") else self.crop.changed("scale", "rotate")
+        if part and self.options.windows == "reference":
+            raise OptionError(f"windows='reference' takes the whole picture; leave out {part[0]}, or choose others")
+        if self.crop.changed("face") and self.portrait_landmarks is not None:
+            raise OptionError("Crop.face chooses among detected faces; leave it out, or leave out portrait_landmarks")
 
 
 def check_sides(size: tuple[int, ...], name: str) -> None:
@@ -327,13 +331,9 @@ def check_sides(size: tuple[int, ...], name: str) -> None:
         raise InputError(f"{name} is {size[0]}x{size[1]}; sides are multiples of 8, {MIN_SIDE} to {MAX_SIDE}")
 
 
-def _is_box(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch(r"\d{1,5}(,\d{1,5}){3}", text) is not None
-
-
 def _check_face(name: str, face: str | int) -> None:
-    known = face in FACES[:-1] or (is_whole(face) and isinstance(face, int) and face >= 1)
-    _require(known, name, face, f"{', '.join(FACES)}, which is 1 or more")
+    known = face in FACES or (is_whole(face) and isinstance(face, int) and face >= 1)
+    _require(known, name, face, f"{', '.join(FACES)}, or a number from 1")
 
 
 def is_whole(value: object) -> bool:

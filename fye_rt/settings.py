@@ -15,6 +15,8 @@ _OPTIONS = tuple(f.name for f in fields(Options) if f.name != "forecast")
 FORECAST_SETTINGS = tuple(f.name for f in fields(Forecast) if f.name != "method")
 CROP_SETTINGS = {"crop": "area", "crop_scale": "scale", "crop_rotate": "rotate", "paste_mask": "mask"}
 CROP_SETTINGS |= {"paste_color": "color"} | {name: name for name in ("face", "paste", "feather", "alpha")}
+_OBJECTS = {"forecast": {"method": "forecast"} | {name: name for name in FORECAST_SETTINGS}}  # settings by field
+_OBJECTS["crop"] = {field: name for name, field in CROP_SETTINGS.items()}
 SETTINGS = (*_REQUEST, "size", "forecast", *_OPTIONS, *FORECAST_SETTINGS, *CROP_SETTINGS)  # that `parse_request` takes
 
 
@@ -31,7 +33,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         OptionError: an unknown setting, or a value outside its range.
         InputError: a size that no clip can have.
     """
-    known = {"portrait": "", "motion": ""} | {name: value for name, value in settings.items() if value is not None}
+    known = flattened({name: value for name, value in settings.items() if value is not None})
+    known = {"portrait": "", "motion": ""} | known
     for name in ("face", "driving_face"):  # numbers are texts on the command line
         if isinstance(known.get(name), str) and re.fullmatch("[0-9]{1,4}", known[name]):
             known[name] = int(known[name])
@@ -49,33 +52,31 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         )
     except TypeError as error:
         raise OptionError(f"an option is of the wrong type ({error})") from error
+    crop = Crop(**{field: known[name] for field, name in _OBJECTS["crop"].items() if name in known})
     rest: dict[str, Any] = {name: known[name] for name in _REQUEST if name in known}
-    return ClipRequest(options=options, crop=_crop(known), size=None if size is None else (size[0], size[1]), **rest)
+    return ClipRequest(options=options, crop=crop, size=None if size is None else (size[0], size[1]), **rest)
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace objects in `forecast` and `crop` by settings; raise OptionError for a field unknown or given twice."""
+    objects = {name: value for name, value in settings.items() if name in _OBJECTS and isinstance(value, Mapping)}
+    flat = {name: value for name, value in settings.items() if name not in objects}
+    for name, values in objects.items():
+        for field, value in values.items():
+            if (setting := _OBJECTS[name].get(field)) is None:
+                raise OptionError(f"{name} has no {field!r}; it has {', '.join(_OBJECTS[name])}")
+            if setting in flat:
+                raise OptionError(f"{setting} is given twice, in {name} and beside it; leave one out")
+            flat[setting] = value
+    return flat
 
 
 def _forecast(settings: Mapping[str, Any]) -> Forecast:
     method = settings.get("forecast")
-    if isinstance(method, Forecast):
-        return method
-    if isinstance(method, Mapping):
-        if unknown := [name for name in method if name not in ("method", *FORECAST_SETTINGS)]:
-            raise OptionError(f"forecast has no {', '.join(map(repr, unknown))}")
-        return Forecast(**method)
     if method is None:
         plain = settings.get("solver", "ddim") == "ddim"
         method = ("calibrated" if "evaluations" in settings else DEFAULT_FORECAST) if plain else "off"
     return Forecast(method=method, **{name: settings[name] for name in FORECAST_SETTINGS if name in settings})
-
-
-def _crop(settings: Mapping[str, Any]) -> Crop:
-    area = settings.get("crop")
-    if isinstance(area, Crop):
-        return area
-    if isinstance(area, Mapping):
-        if unknown := [name for name in area if name not in CROP_SETTINGS.values()]:
-            raise OptionError(f"crop has no {', '.join(map(repr, unknown))}")
-        return Crop(**area)
-    return Crop(**{field: settings[name] for name, field in CROP_SETTINGS.items() if name in settings})
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from fye_rt.clips.faces import check_faces
 from fye_rt.errors import FyeError, InputError
 from fye_rt.files import parse_json
 from fye_rt.options import ClipRequest
-from fye_rt.settings import FORECAST_SETTINGS, SETTINGS, parse_request
+from fye_rt.settings import CROP_SETTINGS, FORECAST_SETTINGS, SETTINGS, flattened, parse_request
 
 MAX_LINE = 65536  # bytes
 MAX_JOBS = 1_000_000
@@ -128,9 +128,7 @@ def _parse(
         if not isinstance(fields, dict):
             raise InputError("it is not a JSON object")
         _check(fields, FIELDS, "a job")
-        faces = _faces(fields)
-        given = [{key: value for key, value in face.items() if value is not None} for face in faces]
-        placed = [face | _paths(face, folder) for face in given]
+        placed = [face | _paths(face, folder) for face in _faces(fields)]
         if missing := [key for key in ("portrait", "motion") if any(key not in face for face in placed)]:
             raise InputError(f"{missing[0]} is missing")
         name = _name(fields, line, placed[0]["portrait"], placed[0]["motion"], names)
@@ -141,7 +139,13 @@ def _parse(
             check_faces(requests)
         return Job(line, name, requests)
     except FyeError as error:
-        return BadJob(line, name, f"{error}")
+        return BadJob(line, name, in_settings(str(error)))
+
+
+def in_settings(message: str) -> str:
+    """Name fields of `Crop` in a message as a job's settings: `Crop.scale` becomes `crop_scale`."""
+    names = {field: name for name, field in CROP_SETTINGS.items()}
+    return re.sub(r"\bCrop\.(\w+)", lambda match: names.get(match[1], match[0]), message)
 
 
 def _check(fields: Mapping[str, Any], known: Sequence[str], noun: str) -> None:
@@ -150,23 +154,34 @@ def _check(fields: Mapping[str, Any], known: Sequence[str], noun: str) -> None:
 
 
 def _faces(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the fields of each face of a job's clip: its own, over those of the job."""
+    """Return the settings of each face of a job's clip: its own, over those of the job."""
     faces = fields.get("faces")
-    own = {key: value for key, value in fields.items() if key not in ("name", "faces")}
+    shared = _settings({key: value for key, value in fields.items() if key not in ("name", "faces")})
     if faces is None:
-        return [own]
+        return [shared]
     if not isinstance(faces, list) or not faces or not all(isinstance(face, dict) for face in faces):
         raise InputError('faces is not valid; give a list of one or more objects: [{"face": "left", "motion": ...}]')
     for face in faces:
         _check(face, FACE_FIELDS, "a face")
-    return [own | face for face in faces]
+    return [_over(shared, _settings(face)) for face in faces]
 
 
-def _request(fields: Mapping[str, Any], settings: Mapping[str, Any], bundle: Bundle) -> ClipRequest:
-    """Parse a clip's or a face's fields, and what the command says of those that it does not set."""
-    if "forecast" in fields:  # with settings of its own, not with those of another forecast
-        settings = {key: value for key, value in settings.items() if key not in FORECAST_SETTINGS}
-    request = parse_request({**settings, **fields})
+def _settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of some fields, of which a null counts as left out, and an object as its fields."""
+    return flattened({key: value for key, value in fields.items() if value is not None})
+
+
+def _over(below: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, of which they leave out those of another forecast or crop."""
+    replaced: tuple[str, ...] = FORECAST_SETTINGS if "forecast" in settings else ()
+    if settings.get("crop") not in (None, "auto", "face"):
+        replaced += ("crop_scale", "crop_rotate")
+    return {**{key: value for key, value in below.items() if key not in replaced}, **settings}
+
+
+def _request(settings: Mapping[str, Any], defaults: Mapping[str, Any], bundle: Bundle) -> ClipRequest:
+    """Parse a clip's or a face's settings, over those of the command."""
+    request = parse_request(_over(defaults, settings))
     return replace(request, options=bundle.resolve(request.options))
 
 
@@ -175,15 +190,15 @@ def _paths(fields: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     return {key: _path(fields, key, folder) for key in names}
 
 
-def _path(given: Mapping[str, Any], key: str, folder: Path) -> Path:
-    value = given[key]
+def _path(fields: Mapping[str, Any], key: str, folder: Path) -> Path:
+    value = fields[key]
     if not isinstance(value, str) or not value or "\0" in value:
         raise InputError(f"{key}={value!r} is not a path")
     return folder / value
 
 
-def _name(given: Mapping[str, Any], line: int, portrait: Path, motion: Path, names: Mapping[str, int]) -> str:
-    name = given.get("name")
+def _name(fields: Mapping[str, Any], line: int, portrait: Path, motion: Path, names: Mapping[str, int]) -> str:
+    name = fields.get("name")
     if name is None:
         name = "--".join(_part(path.stem) for path in (portrait, motion)).lstrip("._-")
         while not name or _folded(name) in names:

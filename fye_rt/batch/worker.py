@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from fye_rt import files, machine
 from fye_rt.animator import Animator
 from fye_rt.batch.folder import Record
-from fye_rt.batch.jobs import Job
+from fye_rt.batch.jobs import Job, in_settings
 from fye_rt.bundle import Bundle
 from fye_rt.clips import write
 from fye_rt.clips.cache import ClipCache
@@ -72,7 +72,8 @@ class ClipWorker:
         except (FyeError, OSError) as error:
             (self._folder / job.file).unlink(missing_ok=True)  # a clip of an earlier job with this name
             beside_others = isinstance(error, OutOfMemoryError) and multiprocessing.parent_process() is not None
-            return record | {"status": "failed", "error": f"{error}{', or fewer workers' if beside_others else ''}"}
+            said = f"{in_settings(str(error))}{', or fewer workers' if beside_others else ''}"
+            return record | {"status": "failed", "error": said}
 
     def close(self) -> None:
         """Close the Animator, which frees its memory."""
@@ -98,7 +99,7 @@ class ClipWorker:
                 "size": [height, width],
                 "network_evaluations": evaluations.number,
                 "backend": self._animator.backend,
-                "notices": list(rendering.notices),
+                "notices": [in_settings(notice) for notice in rendering.notices],
                 "seconds": {**rendering.timings, "all": time.perf_counter() - start},
                 "peak_memory_bytes": machine.peak_memory(),
                 "worker": os.getpid(),
@@ -132,7 +133,7 @@ def _facts(request: ClipRequest) -> dict[str, Any]:
     return {
         "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
         "options": request.options.as_dict(),
-        "crop": request.crop.as_dict(),
+        "crop": asdict(request.crop),
         **{name: getattr(request, name) for name in _KEYED},
     }
 

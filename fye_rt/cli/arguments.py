@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +18,13 @@ from fye_rt.options import (
     MASKS,
     QUANTITIES,
     SOLVERS,
+    TOLERANCE,
     WINDOWS,
     ClipRequest,
     Crop,
     Options,
 )
-from fye_rt.settings import DEFAULT_FORECAST, DEFAULT_WINDOWS, SETTINGS
+from fye_rt.settings import CROP_SETTINGS, DEFAULT_FORECAST, DEFAULT_WINDOWS, FORECAST_SETTINGS, SETTINGS
 
 DEFAULTS = Options()
 _forecast = partial(typer.Option, rich_help_panel="Forecast", show_default=False)
@@ -56,7 +58,7 @@ REQUEST: dict[str, Any] = {
         str | None,
         _place(
             metavar="auto|face|none|X,Y,W,H",
-            help="Part of the picture to animate, in pixels; auto, the default, crops to a small face.",
+            help=f"Part to animate, in pixels; auto crops to a small face; {DEFAULT_CROP.area} by default.",
         ),
     ],
     "crop_scale": Annotated[
@@ -84,14 +86,15 @@ REQUEST: dict[str, Any] = {
     "seconds": Annotated[float | None, _drive(metavar="S", help="Length of the motion to use, in seconds.")],
     "driving_face": Annotated[str | None, _drive(help=f"Face of a driving video to follow: {_face}.")],
     "gaps": Annotated[
-        str | None, _drive(help=f"Frames of a driving video without a face: {', '.join(GAPS)}; refuse by default.")
+        str | None,
+        _drive(help=f"Frames of a video without a face: {', '.join(GAPS)}; {DEFAULT_REQUEST.gaps} by default."),
     ],
     "mirror": Annotated[bool | None, _drive("--mirror", help="Mirror the motion.")],
     "audio": Annotated[str | None, _drive(metavar="FILE|none", help="Sound of the clip; by default the motion's.")],
     "fps": Annotated[float | None, _drive(help="Frames per second, in place of the motion's own times.")],
     "crf": Annotated[
         int | None,
-        _drive(metavar="N", help=f"Quality of the mp4, 0 (lossless) to 51; {DEFAULT_REQUEST.crf} by default."),
+        _drive(metavar="N", help=f"Quality of the mp4, 0 (best) to 51; {DEFAULT_REQUEST.crf} by default."),
     ],
     "landmarker": Landmarker,
     "portrait_landmarks": Annotated[
@@ -114,7 +117,9 @@ REQUEST: dict[str, Any] = {
         int | None,
         _option(metavar="N", help=f"Frames that neighbouring windows share; {DEFAULTS.window_overlap} by default."),
     ],
-    "compute": Annotated[str | None, _option(help=f"Compute precision: {', '.join(COMPUTES)}; auto by default.")],
+    "compute": Annotated[
+        str | None, _option(help=f"Compute precision: {', '.join(COMPUTES)}; {DEFAULTS.compute} by default.")
+    ],
     "forecast": Annotated[
         str | None,
         _forecast(
@@ -129,14 +134,17 @@ REQUEST: dict[str, Any] = {
     "quantity": Annotated[str | None, _forecast(help=f"Quantity to forecast: {', '.join(QUANTITIES)}.")],
     "order": Annotated[int | None, _forecast(metavar="M", help="Polynomial order, 0 to 4.")],
     "face_mask": Annotated[bool | None, _forecast("--face-mask", help="Reuse predictions outside the face.")],
-    "tolerance": Annotated[float | None, _forecast(help="Accepted error of a jump (adaptive); 0.005 by default.")],
+    "tolerance": Annotated[
+        float | None, _forecast(help=f"Accepted error of a jump (adaptive); {TOLERANCE} by default.")
+    ],
     "max_evaluations": Annotated[
         int | None, _forecast(metavar="N", help="Evaluate the network at most N times (adaptive).")
     ],
 }
 
 
-# those that concern the motion alone
+# those that concern denoising, and the motion, alone
+OF_DENOISING = (*(f.name for f in fields(Options)), *FORECAST_SETTINGS)
 OF_MOTION = ("frames", "start", "seconds", "driving_face", "gaps", "mirror", "landmarker")
 
 
@@ -187,16 +195,20 @@ def usage_error(error: Any, program: str) -> str:
     return f"{error.format_message().rstrip('.')}; see: {path} --help"
 
 
-_NAMES = (*SETTINGS, "backend", "threads", "low_memory", "resume", "workers", "bundle", "ray")
-_ASSIGNED = re.compile(rf"\b({'|'.join(_NAMES)})=('[\w.]+'|\"[\w.]+\"|[^\s,;:)]+)")
-_NAMED = re.compile(rf"(?<![\w-])({'|'.join(name for name in _NAMES if '_' in name)})\b")
+_FIELDS = {f"Crop.{field}": name for name, field in CROP_SETTINGS.items()}
+_NAMES = (*SETTINGS, *_FIELDS, "backend", "threads", "low_memory", "resume", "workers", "bundle", "ray")
+_ASSIGNED = re.compile(rf"\b({'|'.join(_NAMES)})=('[\w.,]+'|\"[\w.]+\"|[^\s,;:)]+)")
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(name for name in _NAMES if '_' in name or '.' in name)})\b")
 
 
 def as_flags(message: str) -> str:
     """Name a message's parameters as the command line does: `window_size=40` becomes `--window-size 40`."""
 
     def flag(match: re.Match[str]) -> str:
-        return "--" + match[1].replace("_", "-")
+        return "--" + _FIELDS.get(match[1], match[1]).replace("_", "-")
 
-    message = _ASSIGNED.sub(lambda match: f"{flag(match)} {match[2].strip(chr(39) + chr(34))}", message)
-    return _NAMED.sub(flag, message)
+    def assigned(match: re.Match[str]) -> str:
+        value = match[2].strip("'\"")
+        return flag(match) if value == "True" else f"{flag(match)} {value}"
+
+    return _NAMED.sub(flag, _ASSIGNED.sub(assigned, message))

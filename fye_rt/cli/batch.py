@@ -50,7 +50,8 @@ def batch(
     from fye_rt.bundle import shipped_bundle
     from fye_rt.settings import parse_request
 
-    compute = parse_request({**settings, "portrait": "", "motion": ""}).options.compute  # a mistake ends the batch
+    # a mistake ends the batch; jobs decide whether they paste
+    compute = parse_request({**settings, "paste": True}).options.compute
     with terminal.working(quiet, verbose) as bars:
         model = Bundle.load(bundle or shipped_bundle())
         listed = read_jobs(jobs, settings, model)

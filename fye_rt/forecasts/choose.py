@@ -19,7 +19,7 @@ from fye_rt.forecast import (
 from fye_rt.forecasts.adaptive import Adaptive
 from fye_rt.forecasts.fitted import Fitted, find
 from fye_rt.forecasts.solvers import SOLVERS
-from fye_rt.options import GUIDANCE, Forecast, Options
+from fye_rt.options import GUIDANCE, TOLERANCE, Forecast, Options
 from fye_rt.schedule import Schedule
 
 logger = logging.getLogger("fye_rt")
@@ -41,7 +41,6 @@ class Preset:
 # docs/measurements/index.md: what each costs in quality
 PRESETS = {"quality": Preset(8, 15), "balanced": Preset(6, 12), "fast": Preset(4, 8)}
 EVALUATED = 2 / 5  # default share of evaluated steps: that of the published cache
-TOLERANCE = 0.005  # default of the adaptive method: docs/measurements/index.md
 
 
 def choose_forecast(schedule: Schedule, options: Options, fitted: Callable[[], Iterable[Fitted]] = tuple) -> Forecaster:

@@ -8,6 +8,7 @@ import pytest
 from fye_bench import arguments
 from fye_bench.arguments import benchmark, command, one_of, option
 from fye_rt.cli.arguments import REQUEST, takes_request
+from fye_rt.cli.main import main as fye
 from fye_rt.errors import OptionError, OutputError
 
 
@@ -62,6 +63,17 @@ def test_benchmarks_take_the_clip_options_of_fye_animate(capsys: pytest.CaptureF
     assert clip(["--help"]) == 0
     said = capsys.readouterr().out
     assert all("--" + name.replace("_", "-") in said for name in names)
+
+
+@pytest.mark.parametrize(
+    "line", [["eval", "suite", "-o", "run"], ["bench", "forecast", "log.jsonl"], ["bench", "windows"]], ids=" ".join
+)
+@pytest.mark.parametrize("setting", ["--crop=face", "--face=left", "--feather=0", "--audio=none", "--start=1"])
+def test_settings_that_measurements_do_not_use_are_refused(
+    setting: str, line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fye([*line, setting]) == 2
+    assert f"No such option: {setting.partition('=')[0]}" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_benchmark_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fye_rt import ClipRequest, Forecast, Options
+from fye_rt import ClipRequest, Crop, Forecast, Options
 from fye_rt.errors import FyeError, InputError, OptionError
-from fye_rt.settings import parse_request
+from fye_rt.settings import CROP_SETTINGS, parse_request
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -150,15 +150,15 @@ def test_a_request_is_validated_however_it_is_made() -> None:
         ("crop", "1,2,3", "auto, face, none, X,Y,W,H"),
         ("crop", "1,-2,30,40", "auto, face, none, X,Y,W,H"),
         ("crop_scale", 0.9, "1 to 10"),
-        ("face", 0, "largest, left, right, center, N, which is 1 or more"),
-        ("face", "top", "largest, left, right, center, N, which is 1 or more"),
+        ("face", 0, "largest, left, right, center, or a number from 1"),
+        ("face", "top", "largest, left, right, center, or a number from 1"),
         ("paste_mask", "star", "box, oval, face"),
         ("feather", 1.1, "0 to 1"),
         ("paste_color", "blue", "none, mean"),
         ("paste", 1, "true or false"),
         ("start", -1, "0 or more seconds"),
         ("seconds", 0, "above 0"),
-        ("driving_face", "0", "largest, left, right, center, N, which is 1 or more"),
+        ("driving_face", "0", "largest, left, right, center, or a number from 1"),
         ("gaps", "fill", "refuse, hold, skip"),
         ("mirror", "yes", "true or false"),
         ("fps", 0, "0.1 to 1000"),
@@ -167,19 +167,59 @@ def test_a_request_is_validated_however_it_is_made() -> None:
     ],
 )
 def test_a_setting_outside_its_range_is_refused_with_the_range(name: str, value: Any, allowed: str) -> None:
-    with pytest.raises(OptionError, match=f"^{name}=.* is not valid; allowed: {re.escape(allowed)}$"):
+    shown = re.escape(f"Crop.{CROP_SETTINGS[name]}" if name in CROP_SETTINGS else name)
+    with pytest.raises(OptionError, match=f"^{shown}=.* is not valid; allowed: {re.escape(allowed)}$"):
         parse_request({name: value})
 
 
 def test_settings_of_pasting_need_something_that_is_pasted() -> None:
     for name, value in {"paste_mask": "oval", "feather": 0.1, "paste_color": "mean", "alpha": True}.items():
-        with pytest.raises(OptionError, match=f"^{name} concerns frames that are pasted; set paste"):
+        shown = f"Crop.{CROP_SETTINGS[name]} concerns frames that are pasted; set Crop.paste"
+        with pytest.raises(OptionError, match=f"^{re.escape(shown)}"):
             parse_request({name: value})
         parse_request({name: value, "paste": True})
+
+
+@pytest.mark.parametrize("setting", [{"scale": 3.0}, {"rotate": True}])
+def test_settings_of_a_crop_to_the_face_need_one(setting: dict[str, Any]) -> None:
+    (name,) = setting
+    for area in ("none", "0,0,8,8"):
+        with pytest.raises(OptionError, match=rf"^Crop\.{name} concerns a crop to the face; .*Crop\.area='{area}'$"):
+            Crop(area=area, **setting)
+    for area in ("auto", "face"):
+        Crop(area=area, **setting)
+    with pytest.raises(OptionError, match=rf"takes the whole picture; leave out Crop\.{name}"):
+        ClipRequest(portrait="", motion="", crop=Crop(**setting), options=Options(windows="reference"))
+
+
+def test_a_face_is_not_chosen_where_its_landmarks_are_given() -> None:
+    with pytest.raises(OptionError, match=r"^Crop\.face chooses among detected faces; leave it out, or"):
+        parse_request({"face": "left", "portrait_landmarks": "own.npz"})
 
 
 def test_the_reference_implementation_takes_the_whole_picture() -> None:
     parse_request({"windows": "reference", "crop": "none"})
     for crop in ("face", "0,0,8,8"):
-        with pytest.raises(OptionError, match="windows='reference' takes the whole picture; leave out crop"):
+        with pytest.raises(OptionError, match=r"windows='reference' takes the whole picture; leave out Crop\.area"):
             parse_request({"windows": "reference", "crop": crop})
+
+
+def test_an_object_and_settings_beside_it_count_together() -> None:
+    crop = parse_request({"crop": {"area": "face", "paste": True}, "crop_scale": 3.0, "feather": 0.1}).crop
+    assert crop == Crop(area="face", paste=True, scale=3.0, feather=0.1)
+    options = parse_request({"forecast": {"method": "newton", "order": 2}, "evaluations": 7}).options
+    assert options.forecast == Forecast(method="newton", order=2, evaluations=7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": {"scale": 3.0}, "crop_scale": 3.0}, "crop_scale is given twice, in crop and beside it"),
+        ({"forecast": {"method": "newton", "order": 1}, "order": 2}, "order is given twice, in forecast and beside it"),
+        ({"crop": {"size": 3}}, "crop has no 'size'; it has area, scale,"),
+        ({"frames": {"count": 3}}, "frames={'count': 3} is not valid"),
+    ],
+)
+def test_an_object_that_contradicts_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}"):
+        parse_request(settings)

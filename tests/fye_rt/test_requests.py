@@ -189,6 +189,10 @@ def test_the_help_of_every_field_is_a_sentence(name: str) -> None:
             "--order 2 does not go with --forecast fast; it takes none",
         ),
         ("leave out --window-size", "leave out --window-size"),
+        ("Crop.scale=0.9 is not valid; allowed: 1 to 10", "--crop-scale 0.9 is not valid; allowed: 1 to 10"),
+        ("Crop.area='1,2,3' is not valid", "--crop 1,2,3 is not valid"),
+        ("Crop.feather concerns frames; set Crop.paste, too", "--feather concerns frames; set --paste, too"),
+        ("Crop.alpha=True needs a whole clip", "--alpha needs a whole clip"),
         ("/a/steps.png is no image", "/a/steps.png is no image"),
     ],
 )

@@ -24,7 +24,7 @@ from fye_rt.batch.placement import open_workers
 from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.arguments import Backend, BundleFolder, LowMemory, Quiet, takes_request
+from fye_rt.cli.arguments import OF_DENOISING, Backend, BundleFolder, LowMemory, Quiet, takes_request
 from fye_rt.cli.batch import Ray, Workers, WorkerThreads
 from fye_rt.errors import OptionError
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 @command("fye eval")
-@takes_request("portrait_landmarks")
+@takes_request(only=("size", "frames", "landmarker", *OF_DENOISING))
 def _evaluate(
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Folder with suite.json; see fye suite --help.")],
     output: Annotated[Path, option("RUN", "Folder to write into; the same command goes on.", "-o", "--output")],

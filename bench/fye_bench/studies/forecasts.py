@@ -27,7 +27,7 @@ from fye_bench.studies.making import make
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
+from fye_rt.cli.arguments import OF_DENOISING, Backend, BundleFolder, Quiet, Threads, takes_request
 from fye_rt.errors import InputError
 from fye_rt.options import MAX_WINDOW, Forecast, Options
 
@@ -78,7 +78,7 @@ def ways(options: Options, budgets: Sequence[int] = BUDGETS) -> Iterator[Way]:
 
 
 @benchmark("fye bench forecast")
-@takes_request("windows", "forecast", "size", "frames", "landmarker", "portrait_landmarks")
+@takes_request("windows", "forecast", only=OF_DENOISING)
 def main(
     log: Annotated[Path, option("FILE", "Log, .jsonl; the same command continues it.", callback=writable(".jsonl"))],
     settings: dict[str, Any],

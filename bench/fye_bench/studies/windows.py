@@ -24,7 +24,7 @@ from fye_rt import backends, media, pieces, windows
 from fye_rt.animator import Animator
 from fye_rt.bundle import Bundle, shipped_bundle
 from fye_rt.cli import terminal
-from fye_rt.cli.arguments import Backend, BundleFolder, Quiet, Threads, takes_request
+from fye_rt.cli.arguments import OF_DENOISING, Backend, BundleFolder, Quiet, Threads, takes_request
 from fye_rt.clips.frames import frames_of
 from fye_rt.clips.live import live_frames
 from fye_rt.errors import OptionError
@@ -72,7 +72,7 @@ class Measured:
 
 
 @benchmark("fye bench windows")
-@takes_request("windows", "forecast", "frames", "landmarker", "portrait_landmarks")
+@takes_request("windows", "forecast", only=("size", *OF_DENOISING))
 def main(
     settings: dict[str, Any],
     bundle: BundleFolder = None,

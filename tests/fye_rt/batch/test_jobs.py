@@ -11,7 +11,7 @@ from fye_rt.batch.jobs import MAX_LINE, BadJob, Job, read_jobs
 from fye_rt.batch.worker import AnimatorSpec, key
 from fye_rt.bundle import Bundle
 from fye_rt.errors import InputError
-from fye_rt.options import Forecast, Options
+from fye_rt.options import Crop, Forecast, Options
 from tests.fye_rt.command_line import TINY
 
 MODEL = Bundle.load(TINY)
@@ -120,6 +120,7 @@ def test_names_made_of_files_differ_from_names_that_jobs_set(tmp_path: Path) -> 
         (GOOD | {"frames": 0}, "frames=0"),
         (GOOD | {"frames": True}, "frames=True"),
         (GOOD | {"size": 512}, "size=512"),
+        (GOOD | {"crop_scale": 20}, "^crop_scale=20 is not valid"),
         (GOOD | {"size": "512"}, "512x384"),
         (GOOD | {"steps": 0}, "steps=0"),
         (GOOD | {"steps": True}, "steps=True"),
@@ -179,6 +180,30 @@ def test_a_job_may_animate_several_faces(tmp_path: Path) -> None:
     (job,) = read(tmp_path, FACES, defaults={"paste_mask": "oval", "crop": None})
     assert isinstance(job, Job)
     assert {(request.crop.mask, request.crop.area) for request in job.requests} == {("oval", "face")}
+
+
+def test_a_crop_may_be_an_object_at_any_level(tmp_path: Path) -> None:
+    defaults = {"crop_scale": 4.0, "feather": 0.2, "paste": True}
+    (job,) = read(tmp_path, GOOD | {"crop": {"rotate": True, "feather": 0.1}}, defaults=defaults)
+    assert isinstance(job, Job)
+    assert job.requests[0].crop == Crop(scale=4.0, rotate=True, feather=0.1, paste=True)
+    faces = [{"face": 1}, {"crop": {"face": 2, "scale": 3.0}}]
+    (job,) = read(tmp_path, GOOD | {"crop": {"scale": 2.0}, "faces": faces}, defaults={})
+    assert isinstance(job, Job)
+    shared = {"area": "face", "paste": True, "mask": "face"}
+    assert [request.crop for request in job.requests] == [
+        Crop(face=1, scale=2.0, **shared),
+        Crop(face=2, scale=3.0, **shared),
+    ]
+    (bad,) = read(tmp_path, GOOD | {"crop": {"scale": 3.0}, "crop_scale": 2.0})
+    assert isinstance(bad, BadJob) and "crop_scale is given twice" in bad.error
+
+
+def test_a_job_without_a_crop_to_the_face_leaves_out_the_command_s_settings_of_one(tmp_path: Path) -> None:
+    jobs = read(tmp_path, GOOD, GOOD | {"crop": "none"}, GOOD | {"crop": "face"}, defaults={"crop_scale": 3.0})
+    assert [job.requests[0].crop.scale for job in jobs if isinstance(job, Job)] == [3.0, 2.3, 3.0]
+    (bad,) = read(tmp_path, GOOD | {"crop": "none", "crop_scale": 3.0})
+    assert isinstance(bad, BadJob) and bad.error.startswith("crop_scale concerns a crop to the face")
 
 
 @pytest.mark.parametrize(

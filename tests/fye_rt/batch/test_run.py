@@ -91,6 +91,15 @@ def test_bad_jobs_are_recorded_and_skipped(tmp_path: Path, capsys: pytest.Captur
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["good.mp4"]
 
 
+def test_a_setting_of_pasting_is_for_the_jobs_that_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faces = {"portrait": "gone.png", "faces": [{"face": "left"}, {"face": "right"}]}
+    jobs = write_jobs(tmp_path, faces, {"name": "plain"})
+    assert main(["batch", str(jobs), "-o", str(tmp_path / "out"), *FAST, "--feather", "0.1"]) == 1
+    assert "2 failed of 2" in capsys.readouterr().out
+    gone, plain = (record["error"] for record in results(tmp_path / "out"))
+    assert "No such file" in gone and plain.startswith("feather concerns frames that are pasted; set paste")
+
+
 @pytest.mark.slow
 def test_a_second_run_makes_failed_clips_only(fye: Fye, tmp_path: Path, encoded: list[bytes], opencv: None) -> None:
     late = tmp_path / "late.png"
