@@ -13,6 +13,9 @@ from fye_rt import media
 from fye_rt.landmarks import LandmarkImages
 from fye_rt.media.paste import Paste, over
 from fye_rt.timings import Progress, Timings
+from fye_rt.version import __version__
+
+SYNTHETIC = f"a picture animated by fye-rt {__version__}"  # what every result says of itself
 
 Image = NDArray[np.uint8]
 
@@ -55,6 +58,7 @@ class Playback:
             audio_start=self.audio_start,
             seconds=self.seconds,
             crf=self.crf,
+            comment=f"synthetic: {SYNTHETIC}",
         )
 
 

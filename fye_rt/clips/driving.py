@@ -1,16 +1,18 @@
 """Reading of motion sources: a video, a picture, a motion, a template or landmark images."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
-from fye_rt.clips.clip import Playback
+from fye_rt.clips.clip import Image, Playback
 from fye_rt.errors import InputError, OptionError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
@@ -24,9 +26,8 @@ from fye_rt.landmarks import (
     load_points,
     load_template,
 )
-from fye_rt.landmarks.gaps import MAX_GAP
 from fye_rt.landmarks.mirror import mirrored
-from fye_rt.options import ClipRequest
+from fye_rt.options import ClipRequest, MotionSource
 from fye_rt.timings import Progress, no_progress
 
 FOLDER_FPS = 7.0  # output rate of the reference implementation, for landmark images and templates that carry none
@@ -81,12 +82,20 @@ def read_motion(request: ClipRequest, progress: Progress = no_progress, cache: C
 def read_once(cache: ClipCache, request: ClipRequest, progress: Progress, limit: int) -> Driving:
     """Read the motion of a request, of at most `limit` frames; the cache keeps the landmarks of a file."""
     source, read = request.motion, partial(_read, request, progress, limit)
+    check_audio(request)  # before landmarks are detected, which may take minutes
+    if request.mirror and is_drawn(source):
+        raise OptionError("mirror=True needs a motion, and landmark images are finished; leave it out")
     if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
         return _played(read(), request)
     part = request.frames, request.start, request.seconds
     key = *part, request.driving_face, request.gaps, searches(request), request.landmarker, limit
     driving = cache.motion(Path(source), key, read, lambda driving: len(driving.motion))
     return _played(driving, request)
+
+
+def is_drawn(source: MotionSource) -> bool:
+    """Return whether a motion source is finished landmark images: an array or a folder."""
+    return isinstance(source, np.ndarray) or (not isinstance(source, Motion) and Path(source).is_dir())
 
 
 def part_of(motion: Motion, request: ClipRequest, name: str) -> Motion:
@@ -170,8 +179,15 @@ def _from_video(path: Path, request: ClipRequest, progress: Progress, limit: int
     part: dict[str, Any] = {"max_frames": request.frames, "start": request.start, "seconds": request.seconds}
     info = media.probe_video(path, **part)
     _check_length(info.frames, str(path), limit)
+    times: list[float] = []  # of all frames
+
+    def pictures() -> Iterator[tuple[float, Image]]:
+        for time, image in media.read_video(path, **part, info=info):
+            times.append(time)
+            yield time, image
+
     motion = detect_frames(
-        media.read_video(path, **part, info=info),
+        pictures(),
         float(info.fps),
         find_landmarker(request.landmarker),
         progress=progress,
@@ -190,24 +206,25 @@ def _from_video(path: Path, request: ClipRequest, progress: Progress, limit: int
         audio_start=float(info.offset),
         notices=motion.notices,
     )
-    return driving if len(motion) == info.frames else _closed_up(driving, info.frames)
+    return driving if len(motion) == len(times) else _closed_up(driving, motion, np.array([*times, info.seconds]))
 
 
-def _closed_up(driving: Driving, frames: int) -> Driving:
-    """Let frames that remain after others were left out follow each other.
+def _closed_up(driving: Driving, motion: Motion, ends: NDArray[np.float64]) -> Driving:
+    """Let frames that remain after others were left out follow each other; each lasts as long as before.
 
     Sound stays in step if frames are missing at the ends alone, and is left out otherwise.
+
+    Args:
+        driving: the motion source.
+        motion: its frames that remain, with their times.
+        ends: seconds of all frames and of the end of the last.
     """
-    times, usual = np.array(driving.times), 1 / driving.fps
-    steps = np.diff(times)
-    long = steps > MAX_GAP
-    closed = np.concatenate([[0.0], np.cumsum(np.where(long, usual, steps))])
-    motion = driving.motion
-    if isinstance(motion, Motion):
-        motion = replace(motion, times=closed)
-    driving = replace(driving, motion=motion, times=tuple(closed.tolist()), seconds=float(closed[-1] + usual))
-    if not long.any():
-        return replace(driving, audio_start=driving.audio_start + float(times[0]))
+    frames = np.searchsorted(ends, motion.times)
+    closed = np.concatenate([[0.0], np.cumsum(np.diff(ends)[frames])])
+    times, seconds = closed[:-1], float(closed[-1])
+    driving = replace(driving, motion=replace(motion, times=times), times=tuple(times.tolist()), seconds=seconds)
+    if (np.diff(frames) == 1).all():
+        return replace(driving, audio_start=driving.audio_start + float(motion.times[0]))
     if driving.audio_from is None:
         return driving
     text = f"{driving.audio_from}: its sound is left out, as frames without a face were skipped; give audio=FILE"
@@ -216,9 +233,7 @@ def _closed_up(driving: Driving, frames: int) -> Driving:
 
 def _played(driving: Driving, request: ClipRequest) -> Driving:
     """Mirror a motion, and change its speed and its sound, as a request asks."""
-    if request.mirror:
-        if not isinstance(driving.motion, Motion):
-            raise OptionError("mirror=True needs a motion, and landmark images are finished; leave out mirror")
+    if request.mirror and isinstance(driving.motion, Motion):
         driving = replace(driving, motion=mirrored(driving.motion))
     if request.fps is not None:
         notices = driving.notices
@@ -229,17 +244,18 @@ def _played(driving: Driving, request: ClipRequest) -> Driving:
 
 
 def sounding(played: Played, request: ClipRequest) -> Played:
-    """Give something that is played the sound that a request names, or none.
-
-    Raises:
-        InputError: the file has no sound.
-    """
+    """Give something that is played the sound that a request names, or none."""
     if request.audio == "none":
         return replace(played, audio_from=None)
     if request.audio is not None:
-        media.check_sound(request.audio)
         return replace(played, audio_from=Path(request.audio), audio_start=0.0)
     return played
+
+
+def check_audio(request: ClipRequest) -> None:
+    """Raise InputError if a request names a file without sound."""
+    if request.audio not in (None, "none"):
+        media.check_sound(request.audio)
 
 
 def _read_folder(path: Path, request: ClipRequest, limit: int) -> Pictures:

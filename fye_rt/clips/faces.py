@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback, Rendering
+from fye_rt.clips.driving import is_drawn
+from fye_rt.clips.place import place
+from fye_rt.clips.prepare import read_picture
 from fye_rt.clips.render import render
 from fye_rt.errors import OptionError
+from fye_rt.landmarks.geometry import Face
+from fye_rt.landmarks.region import same
 from fye_rt.options import ClipRequest
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress
 
-_EPSILON = 1e-6  # seconds; times that differ by less are the same
+_SAME = 0.9e-3  # seconds; times that differ by less are the same, as some containers round theirs to 1 ms
 
 
 class Faces(Rendering):
@@ -23,24 +29,38 @@ class Faces(Rendering):
     Args:
         faces: one or more renderings of the same picture, all pasted, which are read through this one alone.
 
-    The clip lasts as long as the longest of them, and has its frame times; the others keep their own times, and hold
-    their last frame. Its sound is that of the first one that has any. All of them are pasted.
+    The clip has a frame whenever one of the faces has one, so that each moves at its own times, and lasts as long as
+    the longest; the others hold their last frame. Its sound is that of the first one that has any. Portrait, landmarks
+    and frames before they are pasted show the faces side by side.
     """
 
     def __init__(self, faces: Sequence[Rendering]) -> None:
         self._faces, longest = tuple(faces), max(faces, key=_end)
         sounding = next((face for face in faces if face.audio_from is not None), longest)
-        playback = Playback(**asdict(longest))
-        playback = replace(playback, audio_from=sounding.audio_from, audio_start=sounding.audio_start)
-        notices = tuple(dict.fromkeys(notice for face in faces for notice in face.notices))
-        pieces = self._frames(_times(longest))
-        super().__init__(
-            playback, longest.portrait, longest.landmarks, notices, pieces, Timings(), longest.paste, longest.alpha
+        times = _all_times(faces)
+        playback = replace(
+            Playback(**asdict(longest)),
+            fps=max(face.fps for face in faces),
+            times=tuple(times.tolist()),
+            seconds=_end(longest),
+            audio_from=sounding.audio_from,
+            audio_start=sounding.audio_start,
         )
+        landmarks = _Landmarks(faces, [_shown(face, times) for face in faces])
+        notices = tuple(dict.fromkeys(notice for face in faces for notice in face.notices))
+        portrait = _beside([face.portrait for face in faces])
+        pieces = self._frames(landmarks.shown)
+        super().__init__(playback, portrait, landmarks, notices, pieces, Timings(), longest.paste, longest.alpha)
 
     def finished(self, frame: Image, reuse: bool = False) -> Image:
-        """Return a frame as it is: all faces are pasted already."""
-        return frame
+        """Return a frame as the clip shows it: the picture, with all faces in it."""
+        widths = [face.portrait.shape[1] for face in self._faces]
+        parts = np.split(frame, np.cumsum(widths[:-1]), axis=1)
+        parts = [part[: face.portrait.shape[0]] for face, part in zip(self._faces, parts, strict=True)]
+        canvas = self._faces[0].finished(parts[0])
+        for face, part in zip(self._faces[1:], parts[1:], strict=True):
+            canvas = face.onto(canvas, part)
+        return canvas
 
     @property
     def timings(self) -> dict[str, float]:
@@ -51,13 +71,28 @@ class Faces(Rendering):
                 seconds[stage] = seconds.get(stage, 0.0) + spent
         return seconds
 
-    def _frames(self, times: Sequence[float]) -> Iterator[Image]:
-        shown = [_at(face, times) for face in self._faces]
-        for frames in zip(*shown, strict=True):
-            whole = self._faces[0].finished(frames[0])
-            for face, frame in zip(self._faces[1:], frames[1:], strict=True):
-                whole = face.onto(whole, frame)
-            yield whole[None]
+    def _frames(self, shown: Sequence[NDArray[np.int64]]) -> Iterator[Image]:
+        for frames in zip(*map(_held, self._faces, shown), strict=True):
+            yield _beside(frames)[None]
+
+
+class _Landmarks:
+    """Landmark images of several faces, side by side; `shown` are the indices of each face's at the clip's times."""
+
+    def __init__(self, faces: Sequence[Rendering], shown: Sequence[NDArray[np.int64]]) -> None:
+        self._images, self.shown = [face.landmarks for face in faces], shown
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (F, H, W, 3)."""
+        heights, widths = zip(*(images.shape[1:3] for images in self._images), strict=True)
+        return len(self), max(heights), sum(widths), 3
+
+    def __len__(self) -> int:
+        return len(self.shown[0])
+
+    def __getitem__(self, frames: Any) -> Image:
+        return _beside([images[shown[frames]] for images, shown in zip(self._images, self.shown, strict=True)])
 
 
 def render_faces(
@@ -81,6 +116,7 @@ def render_faces(
     """
     check_faces(requests)
     cache, sums = cache or ClipCache(), _TotalProgress(progress, len(requests))
+    _check_places(stages, requests, cache)
     return Faces([render(stages, request, sums.of(k), cache=cache) for k, request in enumerate(requests)])
 
 
@@ -89,14 +125,37 @@ def check_faces(requests: Sequence[ClipRequest]) -> None:
     if not requests:
         raise OptionError("faces=[] is empty; give one or more")
     if not all(request.crop.paste for request in requests):
-        raise OptionError("several faces of a picture are pasted into it; set paste")
+        raise OptionError("several faces of a picture are pasted into it; set Crop.paste")
     if len({request.crop.alpha for request in requests}) > 1:
-        raise OptionError("alpha is set for some of the faces; set it for all, or for none")
+        raise OptionError("Crop.alpha is set for some of the faces; set it for all, or for none")
     seen: dict[object, int] = {}
     for number, request in enumerate(requests, 1):
         face = request.crop.face, request.crop.box, request.portrait_landmarks
         if (before := seen.setdefault(face, number)) != number:
-            raise OptionError(f"faces {before} and {number} are the same one, face={request.crop.face!r}; name another")
+            raise _same_faces(before, number, requests)
+
+
+def _check_places(stages: Stages, requests: Sequence[ClipRequest], cache: ClipCache) -> None:
+    """Raise OptionError if two requests find the same face in the picture, before their motions are read."""
+    picture, share = read_picture(requests[0]), stages.bundle.face_share
+    size = picture.shape[0], picture.shape[1]
+    faces: list[tuple[int, Face]] = []
+    for number, request in enumerate(requests, 1):
+        if is_drawn(request.motion):
+            continue
+        placed = place(request, picture, request.size or stages.bundle.size, share, cache)
+        landmarks = placed.landmarks()
+        points = placed.region.to_picture(landmarks.points[0, :, :2], (1, 1)) / size[::-1]
+        face = points, landmarks.blendshapes[0]
+        for before, other in faces:
+            if same(face, other, size):
+                raise _same_faces(before, number, requests)
+        faces.append((number, face))
+
+
+def _same_faces(first: int, second: int, requests: Sequence[ClipRequest]) -> OptionError:
+    names = " and ".join(f"Crop.face={requests[number - 1].crop.face!r}" for number in (first, second))
+    return OptionError(f"faces {first} and {second} are the same one, {names}; name another")
 
 
 class _TotalProgress:
@@ -118,17 +177,36 @@ class _TotalProgress:
         return report
 
 
-def _at(face: Rendering, times: Sequence[float]) -> Iterator[Image]:
-    """Yield the frame that a face shows at each of some times, which ascend."""
-    following = chain(zip(_times(face), face.unpasted(), strict=True), repeat((np.inf, None)))
-    _, shown = next(following)
-    begins, ahead = next(following)
-    for time in times:
-        while begins <= time + _EPSILON and ahead is not None:
-            shown = ahead
-            begins, ahead = next(following)
-        if shown is not None:
-            yield shown
+def _held(face: Rendering, shown: NDArray[np.int64]) -> Iterator[Image]:
+    """Yield a face's frames of some indices, which do not fall."""
+    frames = enumerate(face.unpasted())
+    index, frame = next(frames)
+    for wanted in shown.tolist():
+        while index < wanted:
+            index, frame = next(frames)
+        yield frame
+
+
+def _beside(images: Sequence[Image]) -> Image:
+    """Lay images uint8 (..., h, w, 3) side by side, over black if they are not equally high."""
+    high = max(image.shape[-3] for image in images)
+    rows = [[(0, 0)] * (image.ndim - 3) + [(0, high - image.shape[-3]), (0, 0), (0, 0)] for image in images]
+    return np.concatenate([np.pad(image, added) for image, added in zip(images, rows, strict=True)], axis=-2)
+
+
+def _all_times(faces: Sequence[Rendering]) -> NDArray[np.float64]:
+    """Return the times at which any of some faces has a new frame, in order."""
+    times: list[float] = []
+    for time in sorted(time for face in faces for time in _times(face)):
+        if not times or time - times[-1] >= _SAME:
+            times.append(time)
+    return np.array(times)
+
+
+def _shown(face: Rendering, times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which frame a face shows at each of some times: the last that has begun, or at first the first."""
+    begun = np.searchsorted(_times(face), times + _SAME, side="left") - 1
+    return begun.clip(0, None).astype(np.int64)
 
 
 def _times(face: Rendering) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback
-from fye_rt.clips.driving import FOLDER_FPS, part_of, read_motion, sounding
+from fye_rt.clips.driving import FOLDER_FPS, check_audio, part_of, read_motion, sounding
 from fye_rt.clips.place import pasting, place, small_face
 from fye_rt.clips.prepare import encode, read_picture
 from fye_rt.clips.read_ahead import ReadAhead, closing_source
@@ -72,13 +72,16 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
         FyeError: any error of `encode_portrait` and `live_frames`.
     """
     if request.crop.alpha:
-        raise OptionError("alpha=True needs a whole clip; leave it out of a stream")
+        raise OptionError("Crop.alpha=True needs a whole clip; leave it out of a stream")
+    if request.gaps != "refuse":
+        raise OptionError(f"gaps={request.gaps!r} needs a whole clip; leave it out: a stream holds the last face")
+    check_audio(request)
     playback, times, motions = _source(request)
     picture = read_picture(request)
     size = request.size or stages.bundle.size
     placed = place(request, picture, size, stages.bundle.face_share, ClipCache())
     landmarks = placed.landmarks()
-    notices = (*placed.notices, *small_face(landmarks, size))
+    notices = (*placed.notices, *small_face(landmarks, size, request))
     state = encode(stages, placed.portrait)
     pieces = live_frames(stages, state, _retargeted(motions, landmarks, size), request.options, patience)
     if request.crop.paste:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
-from fye_rt.clips.driving import searches
+from fye_rt.clips.driving import is_drawn, searches
 from fye_rt.clips.resume import digest
 from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import Drawn, LandmarkImages, Motion, detect_image, find_landmarker, load_points, load_template
@@ -46,6 +46,20 @@ class Place:
     notices: tuple[str, ...] = ()
 
 
+def check_place(request: ClipRequest, picture: Image) -> None:
+    """Refuse a crop that no landmarks can make possible, before they are looked for.
+
+    Raises:
+        InputError: the crop is outside of the picture, or has no size.
+        OptionError: finished landmark images, which fit the whole picture, with a setting of a crop to the face.
+    """
+    if request.crop.box is not None:
+        _inside(request.crop.box, picture)
+    asked = ["Crop.area='face'"] if request.crop.area == "face" else request.crop.changed("scale", "rotate", "face")
+    if asked and is_drawn(request.motion):
+        raise OptionError(f"{asked[0]} concerns landmarks, and landmark images are finished; leave it out")
+
+
 def place(
     request: ClipRequest, picture: Image, size: Size, face_share: float, cache: ClipCache, move: bool = True
 ) -> Place:
@@ -65,7 +79,8 @@ def place(
     """
     crop, faces = request.crop, _Faces(request, picture, size, cache)
     if crop.box is not None:
-        region = Region.of_shape(_inside(crop.box, picture), size)
+        _inside(crop.box, picture)
+        region = Region.of_shape(crop.box, size)
         portrait = region.cut(picture, size)
         return Place(picture, region, portrait, partial(faces.within, region, portrait))
     portrait = media.fit_image(picture, *size)
@@ -113,14 +128,19 @@ def around(landmarks: Motion, scale: float, size: Size, upright: bool = False) -
     return Region.around((x - across / 2, y - down / 2, across, down), size, scale, angle)
 
 
-def small_face(portrait: Motion, size: Size) -> tuple[str, ...]:
+def small_face(portrait: Motion, size: Size, request: ClipRequest) -> tuple[str, ...]:
     """Warn of a face with too few pixels in a clip of `size` (height, width); () if it is large enough."""
     width = float(np.ptp(portrait.points[0, :, 0])) * size[1]
     if width >= SMALL_FACE * min(size):
         return ()
+    remedy = "crop the picture to head and shoulders"
+    if request.crop.area == "face" or request.crop.changed("scale"):
+        remedy = "use a smaller Crop.scale"
+    elif request.crop.box is None and request.options.windows != "reference":
+        remedy = f"use Crop.area='face', or {remedy}"
     return (
         f"the portrait: its face is {width:.0f} pixels wide in a clip of {size[1]}x{size[0]}, too small to show "
-        "expressions; use crop='face', or crop the picture to head and shoulders",
+        f"expressions; {remedy}",
     )
 
 
@@ -227,10 +247,10 @@ def pasting(placed: Place, crop: Crop, landmarks: LandmarkImages) -> tuple[Paste
         notices = (f"{text}have at most {MAX_SIDE} pixels a side",)
     points = landmarks.points.reshape(-1, 2) if isinstance(landmarks, Drawn) else None
     if crop.mask == "face" and points is None:
-        raise OptionError("paste_mask='face' needs landmarks, and landmark images have none; use 'box' or 'oval'")
+        raise OptionError("Crop.mask='face' needs landmarks, and landmark images have none; use 'box' or 'oval'")
     shape = shape_of(crop.mask, (placed.portrait.shape[0], placed.portrait.shape[1]), points)
     if not shape.any():
-        raise InputError("paste_mask='face' finds no face within the clip; use 'box' or 'oval'")
+        raise InputError("Crop.mask='face' finds no face within the clip; use 'box' or 'oval'")
     mask = feathered(shape, crop.feather)
     return Paste(picture, region, placed.portrait, mask, crop.color), notices
 
@@ -243,15 +263,14 @@ def has_landmarker(request: ClipRequest) -> bool:
         return False
 
 
-def _inside(box: tuple[int, int, int, int], picture: Image) -> tuple[int, int, int, int]:
-    """Return a named crop, or refuse one that is not in the picture."""
+def _inside(box: tuple[int, int, int, int], picture: Image) -> None:
+    """Refuse a named crop that is not in the picture."""
     left, top, width, height = box
-    name = f"crop={','.join(map(str, box))}"
+    name = f"Crop.area='{','.join(map(str, box))}'"
     if not width or not height:
         raise InputError(f"{name} has no size; give left, top, width and height in pixels")
     if left + width > picture.shape[1] or top + height > picture.shape[0]:
         raise InputError(f"{name} reaches outside of the picture, which is {_sides(picture)} pixels")
-    return box
 
 
 def _sides(image: Image) -> str:

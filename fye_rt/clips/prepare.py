@@ -8,7 +8,7 @@ from fye_rt import media
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image
 from fye_rt.clips.driving import Driving, read_once
-from fye_rt.clips.place import Place, place, small_face
+from fye_rt.clips.place import Place, check_place, place, small_face
 from fye_rt.clips.resume import digest
 from fye_rt.errors import FaceNotFoundError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
@@ -56,6 +56,7 @@ def prepare(
     with timings.stage("read"):
         # before the motion, where landmark detection may take minutes
         picture = read_picture(request)
+        check_place(request, picture)
         driving = read_once(cache, request, progress, limit)
         size = request.size
         if size is None:
@@ -65,7 +66,7 @@ def prepare(
     with timings.stage("landmarks"):
         share, moved = stages.bundle.face_share, isinstance(driving.motion, Motion)
         placed = place(request, picture, size, share, cache, moved)
-        landmarks, notices = _landmarks(driving.motion, placed, reference)
+        landmarks, notices = _landmarks(driving.motion, placed, request)
     progress("encode", 0, 1)
     with timings.stage("encode_portrait"):
         key = size, digest([placed.portrait]), reference, stages
@@ -87,12 +88,13 @@ def encode(stages: Stages, portrait: Image, reference: bool = False) -> Portrait
 
 
 def _landmarks(
-    motion: Motion | LandmarkImages, placed: Place, reference: bool
+    motion: Motion | LandmarkImages, placed: Place, request: ClipRequest
 ) -> tuple[LandmarkImages, tuple[str, ...]]:
     """Return the landmark images of a clip, and messages for the user about them."""
     if not isinstance(motion, Motion):
         return motion, ()
     size = placed.portrait.shape[0], placed.portrait.shape[1]
+    reference = request.options.windows == "reference"
     try:
         portrait = placed.landmarks()
     except FaceNotFoundError:
@@ -102,4 +104,4 @@ def _landmarks(
         unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
     landmark_images = Drawn(retarget(portrait, motion, size, drop_first=reference), size)
-    return landmark_images, (*portrait.notices, *small_face(portrait, size))
+    return landmark_images, (*portrait.notices, *small_face(portrait, size, request))

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from fye_rt.clips.clip import Clip, Rendering
+from fye_rt.clips.clip import SYNTHETIC, Clip, Rendering
 from fye_rt.machine import environment, peak_memory
 from fye_rt.options import Options
 from fye_rt.stages import Stages
-from fye_rt.version import __version__
 
 
 def describe(
@@ -24,7 +23,7 @@ def describe(
     bundle = animator.bundle
     frames, height, width, _ = clip.landmarks.shape
     return {
-        "synthetic": f"a picture animated by fye-rt {__version__}",
+        "synthetic": SYNTHETIC,
         "environment": environment(),
         "bundle": {"path": str(bundle.path), "digest": bundle.digest, "precision": bundle.precision},
         "backend": animator.backend,

@@ -62,7 +62,7 @@ def choose_face(points: Sequence[Array], face: FaceChoice, size: tuple[int, int]
 def no_such_face(face: FaceChoice, faces: int, source: str) -> str:
     """Return the message for a face number that is not there."""
     seen = "one face is" if faces == 1 else f"{faces} faces are"
-    return f"{source}: {seen} found, and face={face} is not there; faces are counted from 1, left to right"
+    return f"{source}: {seen} found, and there is no face {face}; faces are counted from 1, left to right"
 
 
 def find_face(

@@ -20,7 +20,6 @@ from fye_rt.media.checks import check_rgb
 from fye_rt.media.sound import Sound
 from fye_rt.media.streams import ACCURATE_ROUNDING, BICUBIC
 from fye_rt.media.times import CLOCK, check_time, clock_tick
-from fye_rt.version import __version__
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 CRF = 17  # visually lossless
-SYNTHETIC = {"comment": f"synthetic: a picture animated by fye-rt {__version__}"}  # metadata of every result
 H264 = {"bf": "0"}  # no B-frames, so packets come in order of time
 # constant quality; each frame's packet comes at once; alpha allows no hidden frames; a reasonable speed
 VP9 = {"b": "0", "lag-in-frames": "0", "auto-alt-ref": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
@@ -59,7 +57,8 @@ def write_video(
             container takes its codec, else encoded as AAC, or as Opus for WebM. A file without sound is no error; one
             whose sound cannot be decoded makes a silent clip, with a warning on the logger "fye_rt".
         audio_start: seconds of that sound to leave out.
-        crf: constant rate factor of the encoder, 0 (lossless) to 51 (worst).
+        crf: constant rate factor of the encoder, 0 (all that 4:2:0 holds: colours have half the resolution) to 51
+            (worst).
         seconds: end of the last frame and the sound; None means the last frame's time + 1 / fps.
 
     Raises:
@@ -103,7 +102,7 @@ class FrameWriter(ABC):
 class VideoWriter(FrameWriter):
     """Context manager that writes a video frame by frame; the file appears when the `with` block ends without an error.
 
-    Arguments and errors are those of `write_video`.
+    Arguments and errors are those of `write_video`; `comment` stands among the metadata of the file.
     """
 
     def __init__(
@@ -116,6 +115,7 @@ class VideoWriter(FrameWriter):
         audio_start: float = 0.0,
         seconds: float | None = None,
         crf: int = CRF,
+        comment: str = "",
     ) -> None:
         self._path = Path(path)
         self._container_name = self._path.suffix.lower()[1:]
@@ -128,6 +128,7 @@ class VideoWriter(FrameWriter):
         if not 0 <= crf <= 51:
             raise OptionError(f"crf={crf} is not valid; allowed: 0 to 51")
         self._audio_from, self._audio_start, self._seconds, self._crf = audio_from, audio_start, seconds, crf
+        self._comment = comment
         self._durations: deque[int] = deque()
         self._waiting: tuple[NDArray[np.uint8], int] | None = None  # a frame lasts until the next one
         self._added = 0
@@ -143,7 +144,7 @@ class VideoWriter(FrameWriter):
             self._container = opened.enter_context(
                 av.open(str(temporary), "w", format=self._container_name, options=flags)
             )
-            self._container.metadata.update(SYNTHETIC)
+            self._container.metadata["comment"] = self._comment
             rate, crf = self._rate, {"crf": str(self._crf)}
             if webm:
                 self._stream = self._container.add_stream("libvpx-vp9", rate=rate, options=VP9 | crf)

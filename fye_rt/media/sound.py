@@ -212,9 +212,14 @@ def _encoded(
 
 def check_sound(path: str | os.PathLike[str]) -> None:
     """Raise InputError unless a file has a sound track that can be decoded."""
-    with open_media(check_file(path, ANY)) as source:
+    path = check_file(path, ANY)
+    try:
+        source = open_media(path)
+    except InputError as error:
+        raise InputError(f"audio={path} is no sound or video that can be read; give a wav, mp3 or mp4") from error
+    with source:
         streams = sound_streams(source)
         if not streams:
-            raise InputError(f"audio={os.fspath(path)} has no sound; give a file with a sound track, or 'none'")
+            raise InputError(f"audio={path} has no sound; give a file with a sound track, or 'none'")
         if not any(map(has_decoder, streams)):
-            raise InputError(f"audio={os.fspath(path)} has sound in a codec without a decoder here; convert it to AAC")
+            raise InputError(f"audio={path} has sound in a codec without a decoder here; convert it to AAC")

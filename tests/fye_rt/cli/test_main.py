@@ -80,6 +80,7 @@ def test_windows_are_progressive_and_make_a_clip_in_pieces(fye: Fye, tmp_path: P
     assert len(list(media.read_video(out))) == 7
     facts = json.loads(report.read_text())
     assert facts["options"]["windows"] == "progressive"
+    assert facts["synthetic"] == f"a picture animated by fye-rt {fye_rt.version.__version__}"
     assert facts["network_evaluations"] == 2 * 3  # three key frames, then two intervals
     assert set(facts["timings"]) == {"read", "landmarks", "encode_portrait", "encode_motion", "denoise", "decode"}
 

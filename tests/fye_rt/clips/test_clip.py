@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -278,6 +279,8 @@ def test_a_video_drives_under_any_name(
     assert len(clip) == len(detected) == 4
     overlay.write_overlay(tmp_path / "overlay.mp4", asked(file), driving.read_motion(asked(file)))
     assert media.probe_video(tmp_path / "overlay.mp4").frames == 4
+    with av.open(str(tmp_path / "overlay.mp4")) as container:  # a real video
+        assert "comment" not in container.metadata and b"synthetic" not in (tmp_path / "overlay.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "form"), [("a", "PNG"), ("a.jfif", "JPEG"), ("a.tif", "TIFF"), ("a.mp4", "WEBP")])
@@ -322,16 +325,27 @@ def test_a_small_face_is_a_notice_to_crop(
         points = (portrait.points - 0.5) * (share * min(size) / width) + 0.5
         return dataclasses.replace(portrait, points=points)
 
-    assert not animator.render(
-        asked(motion, size=size, crop=Crop(area="none"), portrait_landmarks=shrunk(0.22))
-    ).notices
-    (notice,) = animator.render(
-        asked(motion, size=size, crop=Crop(area="none"), portrait_landmarks=shrunk(0.17))
-    ).notices
+    more: dict[str, Any] = {"size": size, "crop": Crop(area="none")}
+    assert not animator.render(asked(motion, **more, portrait_landmarks=shrunk(0.22))).notices
+    more["portrait_landmarks"] = shrunk(0.17)
+    (notice,) = animator.render(asked(motion, **more)).notices
     assert notice == (
         f"the portrait: its face is 11 pixels wide in a clip of {size[1]}x{size[0]}, too small to show expressions; "
-        "use crop='face', or crop the picture to head and shoulders"
+        "use Crop.area='face', or crop the picture to head and shoulders"
     )
+    (notice,) = animator.render(asked(motion, REFERENCE, **more)).notices  # never crops
+    assert notice.endswith("too small to show expressions; crop the picture to head and shoulders")
+
+
+def test_a_crop_that_cannot_be_is_refused_before_the_motion_is_read(animator: Animator, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Crop\.area='60,0,20,20' reaches outside of the picture, which is 64x64"):
+        animator.render(asked(tmp_path / "gone.mp4", crop=Crop(area="60,0,20,20")))
+
+
+@pytest.mark.parametrize("crop", [Crop(area="face"), Crop(scale=3.0), Crop(rotate=True), Crop(face="left")])
+def test_finished_landmark_images_take_no_crop_to_a_face(animator: Animator, crop: Crop) -> None:
+    with pytest.raises(OptionError, match="concerns landmarks, and landmark images are finished; leave it out"):
+        animator.render(asked(np.zeros((2, *SIZE, 3), np.uint8), crop=crop))
 
 
 @pytest.mark.parametrize("alpha", [False, True])
@@ -411,11 +425,15 @@ def test_a_stream_has_no_alpha(animator: Animator, motion: Motion, portrait: Mot
         animator.stream(asked(motion, crop=Crop(paste=True, alpha=True), size=SIZE, portrait_landmarks=portrait))
 
 
+def test_a_stream_takes_no_gaps(animator: Animator, motion: Motion, portrait: Motion) -> None:
+    for gaps in ("hold", "skip"):
+        with pytest.raises(OptionError, match=f"gaps='{gaps}' needs a whole clip; leave it out"):
+            animator.stream(asked(motion, gaps=gaps, size=SIZE, portrait_landmarks=portrait))
+
+
 def test_a_written_clip_says_that_it_is_synthetic(
     animator: Animator, motion: Motion, portrait: Motion, tmp_path: Path
 ) -> None:
-    import av
-
     animator.animate(asked(motion, size=SIZE, portrait_landmarks=portrait)).save(tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert "synthetic" in container.metadata["comment"] and "fye-rt" in container.metadata["comment"]

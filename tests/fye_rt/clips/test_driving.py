@@ -130,6 +130,29 @@ def test_frames_that_are_skipped_in_the_middle_close_up_without_sound(film: Path
     assert "sound is left out" in part.notices[-1]
 
 
+def test_skipped_gaps_are_closed_and_long_frames_stay(tmp_path: Path, seen: dict[str, Any]) -> None:
+    ticks = [0, 1, 2, 40, 41, 42, 43, 70, 71]  # frames 2 and 6 last longer than a gap that is bridged
+    path = tmp_path / "slides.mkv"
+    write_film(path, "matroska", Pictures(numbered(9), times=ticks), [Track(begins=0.0)])
+    seen["missing"] = [4, 5]
+    part = read(path, gaps="skip")
+    np.testing.assert_allclose(part.times, np.array([0, 1, 2, 40, 41, 68, 69]) / 25, atol=2e-3)
+    assert part.seconds == pytest.approx(70 / 25, abs=2e-3) and part.audio_from is None
+    seen["missing"] = [0, 8]
+    part = read(path, gaps="skip")
+    np.testing.assert_allclose(part.times, np.array([0, 1, 39, 40, 41, 42, 69]) / 25, atol=2e-3)
+    assert part.audio_from == path and part.audio_start == pytest.approx(1 / 25, abs=2e-3)
+
+
+def test_what_is_known_to_fail_is_refused_before_landmarks_are_looked_for(
+    film: Path, seen: dict[str, Any], tmp_path: Path
+) -> None:
+    media.write_video(tmp_path / "silent.mp4", [FACE] * 3, 10)
+    with pytest.raises(InputError, match="has no sound"):
+        read(film, audio=tmp_path / "silent.mp4")
+    assert "pictures" not in seen
+
+
 def test_a_mirrored_motion_drives(timed: Motion) -> None:
     part = read(timed, mirror=True)
     assert isinstance(part.motion, Motion)
@@ -156,5 +179,8 @@ def test_a_file_without_sound_is_refused(timed: Motion, tmp_path: Path) -> None:
     media.write_video(tmp_path / "silent.mp4", [FACE] * 3, 10)
     with pytest.raises(InputError, match=r"silent.mp4 has no sound; give a file with a sound track, or 'none'"):
         read(timed, audio=tmp_path / "silent.mp4")
+    media.write_image(tmp_path / "face.png", FACE)
+    with pytest.raises(InputError, match=r"audio=.*face.png is no sound or video that can be read; give a wav, mp3 or"):
+        read(timed, audio=tmp_path / "face.png")
     with pytest.raises(InputError, match=r"does not exist|[Nn]o such file"):
         read(timed, audio=tmp_path / "missing.wav")

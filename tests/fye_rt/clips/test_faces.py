@@ -1,4 +1,4 @@
-"""Several faces of one picture, each with a motion of its own. Denoising is left out."""
+"""Several faces of one picture, each with a motion of its own, denoised by the tiny model in one step."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.fye_rt.media.media_files import Track, write_film
 PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
 LEFT, RIGHT = np.s_[:, 10:74, 4:68], np.s_[:, 20:84, 90:154]
 
-pytestmark = pytest.mark.usefixtures("undenoised", "opencv")
+pytestmark = pytest.mark.usefixtures("opencv")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def faces(motion: Motion, portrait: Motion) -> tuple[ClipRequest, ClipRequest]:
         return ClipRequest(
             portrait=PICTURE,
             motion=driver,
-            options=Options(seed=seed),
+            options=Options(steps=1, seed=seed),
             crop=Crop(area=area, paste=True, feather=0.0),
             size=(64, 64),
             portrait_landmarks=portrait,
@@ -47,6 +47,7 @@ def test_each_face_has_its_own_motion_and_the_shorter_one_is_held(
 ) -> None:
     frames = render_faces(animator, faces).clip().frames
     assert frames.shape == (10, 90, 160, 3)
+    assert len({frame.tobytes() for frame in frames[LEFT]}) == 10  # so an exchanged one is seen
     np.testing.assert_array_equal(frames[LEFT], alone(animator, faces[0]))
     np.testing.assert_array_equal(frames[RIGHT], alone(animator, faces[1])[[0, 1, 2, 3, 3, 3, 3, 3, 3, 3]])
     outside = np.ones((90, 160), bool)
@@ -61,6 +62,65 @@ def test_motions_keep_their_own_speed(animator: Animator, faces: tuple[ClipReque
     assert (len(rendering), rendering.fps) == (10, left.motion.fps)  # type: ignore[union-attr]
     own = alone(animator, right)
     np.testing.assert_array_equal(rendering.clip().frames[RIGHT], own[[0, 0, 1, 1, 2, 2, 3, 3, 3, 3]])
+
+
+def test_every_face_moves_at_its_own_times(animator: Animator, faces: tuple[ClipRequest, ClipRequest]) -> None:
+    left, right = dataclasses.replace(faces[0], fps=4.0, frames=3), dataclasses.replace(faces[1], fps=10.0)
+    rendering = render_faces(animator, [left, right])
+    assert rendering.times == pytest.approx((0, 0.1, 0.2, 0.25, 0.3, 0.5))
+    assert (len(rendering), rendering.fps, rendering.seconds) == (6, 10.0, pytest.approx(0.75))
+    frames = rendering.clip().frames
+    np.testing.assert_array_equal(frames[LEFT], alone(animator, left)[[0, 0, 0, 1, 1, 2]])
+    np.testing.assert_array_equal(frames[RIGHT], alone(animator, right)[[0, 1, 2, 2, 3, 3]])
+
+
+def test_times_that_a_container_has_rounded_are_one(
+    animator: Animator, motion: Motion, faces: tuple[ClipRequest, ClipRequest]
+) -> None:
+    exact = dataclasses.replace(motion[:4], times=np.arange(4) / 30)
+    rounded = dataclasses.replace(exact, times=exact.times + np.array((0, -3e-4, 3e-4, 0)))
+    left, right = (dataclasses.replace(face, motion=own) for face, own in zip(faces, (exact, rounded), strict=True))
+    assert len(render_faces(animator, [left, right])) == 4
+
+
+def test_a_comparison_shows_the_faces_side_by_side(
+    animator: Animator, faces: tuple[ClipRequest, ClipRequest], tmp_path: Path
+) -> None:
+    left, right = faces[0], dataclasses.replace(faces[1], size=(72, 80))
+    rendering, wide = render_faces(animator, [left, right]), 64 + 80
+    assert rendering.portrait.shape == (72, wide, 3) and rendering.landmarks.shape == (10, 72, wide, 3)
+    np.testing.assert_array_equal(rendering.landmarks[5:6][:, :, 64:], animator.render(right).landmarks[3:4])
+    write.write_clip(rendering, tmp_path / "out.mp4", tmp_path / "beside.mp4", tmp_path / "sheet.png")
+    info = media.probe_video(tmp_path / "beside.mp4")
+    assert (info.frames, info.height, info.width) == (10, 72, 3 * wide)
+    assert media.probe_video(tmp_path / "out.mp4").width == 160 and (tmp_path / "sheet.png").is_file()
+
+
+def test_frames_that_are_not_pasted_yet_show_the_faces_side_by_side(
+    animator: Animator, faces: tuple[ClipRequest, ClipRequest]
+) -> None:
+    left, right = faces[0], dataclasses.replace(faces[1], size=(72, 80))
+    rendering = render_faces(animator, [left, right])
+    frames = np.stack(list(rendering.unpasted()))
+    assert frames.shape == rendering.landmarks.shape == (10, 72, 64 + 80, 3)
+    np.testing.assert_array_equal(frames[:, :64, :64], alone(animator, left))
+    np.testing.assert_array_equal(frames[:4, :, 64:], alone(animator, right))
+    np.testing.assert_array_equal(frames[4:, :, 64:], np.broadcast_to(frames[3, :, 64:], (6, 72, 80, 3)))
+    assert not frames[:, 64:, :64].any()
+    pasted = render_faces(animator, [left, right]).clip().frames
+    np.testing.assert_array_equal([rendering.finished(frame) for frame in frames], pasted)
+    for read in (iter, Faces.unpasted):
+        with pytest.raises(RuntimeError, match="already read"):
+            read(rendering)
+
+
+def test_a_face_in_two_crops_is_refused_before_motions_are_read(
+    animator: Animator, faces: tuple[ClipRequest, ClipRequest]
+) -> None:
+    left, right = faces
+    near = dataclasses.replace(right, motion="gone.mp4", crop=dataclasses.replace(right.crop, area="8,14,64,64"))
+    with pytest.raises(OptionError, match=r"faces 1 and 2 are the same one, Crop\.face='largest' and"):
+        render_faces(animator, [left, near])
 
 
 def test_a_later_face_lies_over_an_earlier_one(animator: Animator, faces: tuple[ClipRequest, ClipRequest]) -> None:

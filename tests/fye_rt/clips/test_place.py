@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fye_rt import ClipRequest, Crop, Motion, Options
 from fye_rt.clips.cache import ClipCache
-from fye_rt.clips.place import Place, pasting, place
+from fye_rt.clips.place import Place, pasting, place, small_face
 from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import Drawn, detect_image
 from fye_rt.media import fit_image
@@ -127,7 +127,7 @@ def test_the_face_that_is_named_is_cropped_to(placed: Any, photograph: Pixels, c
     for face, side in (("largest", 1), ("left", 0), ("right", 1), (1, 0), (2, 1)):
         region = placed(picture, Crop(face=face)).region
         assert (region.left + region.width / 2 > 400) == bool(side), face
-    with pytest.raises(InputError, match="2 faces are found, and face=3 is not there"):
+    with pytest.raises(InputError, match="2 faces are found, and there is no face 3"):
         placed(picture, Crop(face=3))
 
 
@@ -193,6 +193,25 @@ def test_a_mask_around_the_face_needs_landmarks(placed: Any, photograph: Pixels)
         pasting(found, Crop(paste=True, mask="face"), np.zeros((1, *SIZE, 3), np.uint8))
     with pytest.raises(InputError, match="finds no face within the clip"):
         pasting(found, Crop(paste=True, mask="face"), Drawn(points + 5000, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("crop", "windows", "remedy"),
+    [
+        (Crop(area="none"), "context", "use Crop.area='face', or crop the picture to head and shoulders"),
+        (Crop(area="none"), "reference", "crop the picture to head and shoulders"),
+        (Crop(area="0,0,512,512"), "context", "crop the picture to head and shoulders"),
+        (Crop(area="face", scale=9.0), "context", "use a smaller Crop.scale"),
+        (Crop(scale=9.0), "context", "use a smaller Crop.scale"),
+    ],
+)
+def test_the_notice_about_a_small_face_says_what_helps(
+    crop: Crop, windows: str, remedy: str, placed: Any, photograph: Pixels
+) -> None:
+    landmarks = placed(photograph, crop, windows=windows).landmarks()
+    request = ClipRequest(portrait=photograph, motion="", crop=crop, options=Options(windows=windows))
+    (notice,) = small_face(landmarks, SIZE, request)
+    assert notice.endswith(f"too small to show expressions; {remedy}")
 
 
 def test_a_picture_that_no_video_can_hold_is_scaled_down_with_a_notice(photograph: Pixels) -> None:

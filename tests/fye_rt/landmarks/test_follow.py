@@ -93,7 +93,7 @@ def test_the_chosen_face_is_followed_when_another_becomes_larger(
 
 def test_a_number_that_no_frame_has_is_refused(pasted: Pasted, landmarker: Path) -> None:
     picture, _ = pasted.into(canvas(*SIZE), 200, (600, 350))
-    with pytest.raises(InputError, match="one face is found, and face=3 is not there"):
+    with pytest.raises(InputError, match="one face is found, and there is no face 3"):
         detect_frames(timed([picture] * 3), FPS, landmarker, face=3)
 
 

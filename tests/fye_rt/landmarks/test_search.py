@@ -95,9 +95,11 @@ def test_one_of_several_faces_is_chosen_by_word_or_number(
 
 
 def test_a_number_that_is_not_there_is_refused_with_how_many_are(three: Image, landmarker: Path) -> None:
-    with pytest.raises(InputError, match=r"three\.png: 3 faces are found, and face=4 is not .* from 1, left to right$"):
+    with pytest.raises(
+        InputError, match=r"three\.png: 3 faces are found, and there is no face 4; .* from 1, left to right$"
+    ):
         detect_image(three, landmarker, "three.png", face=4)
-    with pytest.raises(InputError, match="one face is found, and face=2"):
+    with pytest.raises(InputError, match="one face is found, and there is no face 2"):
         detect_image(np.ascontiguousarray(three[:, 640:840]), landmarker, face=2)
 
 
@@ -123,7 +125,7 @@ def test_words_and_numbers_choose_by_boxes() -> None:
     words: list[FaceChoice] = ["largest", "left", "right", "center", 1, 2, 3]
     assert [choose_face(faces, word, (100, 100)) for word in words] == [1, 2, 0, 1, 2, 1, 0]
     for number in (0, -1, 4):
-        with pytest.raises(InputError, match=rf"3 faces are found, and face={number} is not there"):
+        with pytest.raises(InputError, match=rf"3 faces are found, and there is no face {number}"):
             choose_face(faces, number, (100, 100))
 
 
