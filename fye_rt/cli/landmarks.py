@@ -55,7 +55,7 @@ def landmarks(
         except FaceNotFoundError as error:
             if media.kind_of(source) != "picture":
                 raise
-            raise FaceNotFoundError(f"{error}, or set its points by hand and give them with --points FILE") from error
+            raise FaceNotFoundError(f"{error}, or beside the picture with --points FILE") from error
         motion.save(output)
         if overlay is not None:
             with write.extra(output):

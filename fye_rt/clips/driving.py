@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fye_rt import media
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Image, Playback
-from fye_rt.errors import InputError, OptionError
+from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
 from fye_rt.landmarks import (
     LandmarkImages,
@@ -139,7 +139,11 @@ def _read(request: ClipRequest, progress: Progress, limit: int) -> Driving:
         case "picture":
             landmarker, face = find_landmarker(request.landmarker), request.driving_face
             picture = media.read_image(path)
-            motion = detect_image(picture, landmarker, str(path), face=face, search=searches(request))
+            try:
+                motion = detect_image(picture, landmarker, str(path), face=face, search=searches(request))
+            except FaceNotFoundError as error:
+                remedy = "set its points by hand in a JSON or CSV file, and give that instead"
+                raise FaceNotFoundError(f"{error}, or {remedy}") from error
             return _from_motion(motion, str(path), limit)
         case "video":
             return _from_video(path, request, progress, limit)

@@ -52,7 +52,6 @@ def load_points(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
     landmarker: str | os.PathLike[str] | None = None,
-    fitted: tuple[int, int] | None = None,
 ) -> Motion:
     """Make the landmarks of a face of a few named points in a JSON or CSV file.
 
@@ -63,7 +62,6 @@ def load_points(
         size: height and width of the picture in pixels; None: those in the file. If the file has others of the same
             shape, the points are scaled.
         landmarker: MediaPipe's model file, which contains the mesh to be fitted; None: as `find_landmarker`.
-        fitted: height and width of the clip into which the picture is fitted; None: the landmarks are the picture's.
 
     Returns:
         A motion of one frame. Its mesh under its pose projects to the points; blendshapes are zero, so the face counts
@@ -76,10 +74,12 @@ def load_points(
     """
     named = read_points(path)
     if size is None and named.size is None:
-        raise InputError(f'{path} does not say how large its picture is; as JSON, add "size": [height, width]')
+        raise InputError(
+            f'{path} does not say how large its picture is; as JSON, add "size": [height, width], or give it as '
+            "portrait_landmarks if it shows the portrait's face"
+        )
     named = named.scaled(size or named.size or (0, 0))
-    geometry = load_geometry(find_landmarker(landmarker))
-    return fit_points(named.fitted(fitted) if fitted else named, geometry)
+    return fit_points(named, load_geometry(find_landmarker(landmarker)))
 
 
 def fit_points(named: NamedPoints, geometry: FaceGeometry) -> Motion:

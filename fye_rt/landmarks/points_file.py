@@ -95,14 +95,6 @@ class NamedPoints:
                 )
         return replace(self, points=points, size=size)
 
-    def fitted(self, size: tuple[int, int]) -> "NamedPoints":
-        """Return the points in a clip of `size`, into which the picture is fitted by `fye_rt.media.fit_image`."""
-        height, width = self.size or size
-        scale = min(size[1] / width, size[0] / height)
-        left, top = (size[1] - width * scale) / 2.0, (size[0] - height * scale) / 2.0
-        points = {name: (x * scale + left, y * scale + top) for name, (x, y) in self.points.items()}
-        return replace(self, points=points, size=size)
-
 
 def read_points(path: str | os.PathLike[str]) -> NamedPoints:
     """Read named points; nothing is fitted, and without a size no border is known.

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from fye_rt import media
-from fye_rt.landmarks import Motion, load_points, retarget
-from fye_rt.landmarks.points_file import VERTICES
+from fye_rt.landmarks import Motion, load_points
 from tests.fye_rt.command_line import FAST, PORTRAIT, Fye
 from tests.fye_rt.landmarks.named_points import CAT, CAT_SIZE, DOG, write_points
 
@@ -84,7 +83,7 @@ def test_points_with_a_size_may_drive_another_face(fye: Fye, still: Path, tmp_pa
     line = fye.refuses(
         "animate", PORTRAIT, write_points(tmp_path / "dog.json", DOG), "-o", tmp_path / "out.mp4", *FAST, *options
     )
-    assert "does not say how large its picture is" in line
+    assert "does not say how large its picture is" in line and "give it as --portrait-landmarks if it shows" in line
 
 
 def test_mistakes_in_the_points_are_one_line_and_leave_no_file(
@@ -102,16 +101,7 @@ def test_a_picture_without_a_face_is_refused_with_the_way_out(fye: Fye, tmp_path
     Image.new("RGB", (256, 256), "grey").save(tmp_path / "grey.png")
     out = ("-o", tmp_path / "out.npz", "--landmarker", landmarker)
     line = fye.refuses("landmarks", tmp_path / "grey.png", *out)
-    assert "no face in it" in line and "give them with --points FILE" in line
-
-
-def test_points_are_fitted_where_the_clip_shows_them(points: Path, landmarker: Path) -> None:
-    size = 192, 192
-    motion = load_points(points, CAT_SIZE, landmarker, fitted=size)
-    marked = np.zeros((*CAT_SIZE, 3), np.uint8)
-    x, y = CAT["nose_tip"]
-    marked[y - 4 : y + 5, x - 4 : x + 5] = 255
-    clip = media.fit_image(marked, *size)[..., 0].astype(float)
-    rows, columns = np.indices(size)
-    seen = (clip * columns).sum() / clip.sum() + 0.5, (clip * rows).sum() / clip.sum() + 0.5
-    np.testing.assert_allclose(retarget(motion, motion, size)[0, VERTICES["nose_tip"]], seen, atol=1.0)
+    by_hand = "or set its points by hand in a JSON or CSV file, and give that instead"
+    assert "no face in it" in line and line.endswith(f"{by_hand}, or beside the picture with --points FILE\n")
+    line = fye.refuses("animate", PORTRAIT, tmp_path / "grey.png", "-o", tmp_path / "out.mp4", *FAST, *out[2:])
+    assert "grey.png: no face in it" in line and line.endswith(f"{by_hand}\n")

@@ -111,14 +111,6 @@ def test_points_of_a_smaller_copy_of_the_picture_are_scaled(cat: Path, landmarke
     assert large.source_size == (600, 902)
 
 
-def test_points_follow_their_picture_into_a_clip_of_another_shape(cat: Path, landmarker: Path) -> None:
-    clip = load_points(cat, landmarker=landmarker, fitted=(192, 192))
-    scale = 192 / 451
-    x, y = CAT["nose_tip"]
-    expected = x * scale, y * scale + (192 - 300 * scale) / 2
-    np.testing.assert_allclose(retarget(clip, clip, (192, 192))[0, VERTICES["nose_tip"]], expected, atol=1e-6)
-
-
 def set_point(name: str, *value: object) -> Change:
     return lambda points: points.update({name: list(value)})
 
