@@ -190,7 +190,7 @@ def detect_frames(
     long = long_gaps(missing, times, fps)
     if gaps == "refuse":
         check_gaps(recording.widths, long, times, fps, source, size, follower.side)
-    short = [gap for gap in missing if gap not in long]
+    short = sorted(set(missing) - set(long))
     motion = recording.motion(fps, size, geometry)
     bridge(motion, short)
     notices = []

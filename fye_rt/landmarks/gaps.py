@@ -133,8 +133,9 @@ def _least(size: tuple[int, int], side: int) -> str:
 
 
 def ranges(runs: list[tuple[int, int]]) -> str:
-    """Format runs [start, stop) of frames, for instance "3, 7-9"."""
-    return ", ".join(str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs)
+    """Format runs [start, stop) of frames, for instance "3, 7-9"; of many, the first ones and how many follow."""
+    listed = (str(start) if stop - start == 1 else f"{start}-{stop - 1}" for start, stop in runs[:MOST_LISTED])
+    return f"{', '.join(listed)}{more(runs)}"
 
 
 def more(listed: Sized) -> str:

@@ -154,6 +154,18 @@ def test_frames_of_long_gaps_are_left_out_and_the_others_keep_their_times(found:
     assert f"talk.mp4: no face in frames {LONG}; these were left out" in cut.notices
 
 
+def test_notices_about_many_frames_list_the_first_ones(found: Detect) -> None:
+    bridged = found(*((1, 0) * 20), 2)
+    assert bridged.notices[0] == (
+        "talk.mp4: no face in frames 1, 3, 5, 7, 9, 11, 13, 15 and 12 more; these were interpolated"
+    )
+    for gaps in ("hold", "skip"):
+        (notice, *_) = found(*((1, *(0,) * 6) * 10), gaps=gaps).notices
+        assert "no face in frames 1-6, 8-13, 15-20, 22-27, 29-34, 36-41, 43-48, 50-55 and 2 more; " in notice
+    several = found(*((1, 2) * 20)).notices[0]
+    assert "several faces in frames 1, 3, 5, 7, 9, 11, 13, 15 and 12 more; " in several
+
+
 @pytest.mark.parametrize("gaps", ["refuse", "hold", "skip"])
 def test_a_video_without_any_face_is_refused_whatever_becomes_of_gaps(gaps: str, found: Detect) -> None:
     with pytest.raises(FaceNotFoundError, match="no face in any of its 9 frames"):
