@@ -15,7 +15,7 @@ from fye_rt.clips.prepare import read_picture
 from fye_rt.clips.render import render
 from fye_rt.errors import OptionError
 from fye_rt.landmarks.geometry import Face
-from fye_rt.landmarks.region import same
+from fye_rt.landmarks.square import same
 from fye_rt.options import ClipRequest
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, Timings, no_progress

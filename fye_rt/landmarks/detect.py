@@ -32,8 +32,8 @@ from fye_rt.landmarks.gaps import (
 from fye_rt.landmarks.geometry import Face, FaceGeometry, load_geometry
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion, check_frames, find_cuts
 from fye_rt.landmarks.recording import Recording
-from fye_rt.landmarks.region import Look
 from fye_rt.landmarks.search import FaceChoice, choose_face, find_face, no_such_face
+from fye_rt.landmarks.square import Look
 from fye_rt.media.opencv import load_cv2
 from fye_rt.timings import Progress, no_progress
 

@@ -1,6 +1,6 @@
-"""Follow a face through the frames of a video: in the whole frame while it is large, else in a region around it.
+"""Follow a face through the frames of a video: in the whole frame while it is large, else in a square around it.
 
-A region stays where it is until the face nears its edge, so that a face that stays put is always seen in the same one.
+A square stays where it is until the face nears its edge, so that a face that stays put is always seen in the same one.
 """
 
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fye_rt.landmarks.geometry import Face, FaceGeometry
-from fye_rt.landmarks.region import Image, Look, Region, is_exact, nearest, same
 from fye_rt.landmarks.search import FaceChoice, choose_face, every_face, search
+from fye_rt.landmarks.square import Image, Look, Square, is_exact, nearest, same
 
 KEEP_FACE = 1.5  # another face must be this many times as large as the followed one to take its place
 PATIENCE = 0.4  # seconds without the face before a search for it, and between searches; half a second is bridged
@@ -41,7 +41,7 @@ class Follower:
     most: int = 0
     side: int = 0
     _followed: Face | None = None
-    _region: Region | None = None
+    _square: Square | None = None
     _seen: float = -np.inf  # seconds
     _searched: float = -np.inf
 
@@ -59,13 +59,13 @@ class Follower:
                 faces = self._search(time, image, faces)
                 chosen = self._chosen_anew(faces, size)
             if chosen and chosen is not tracked and not is_exact(chosen, size):
-                self._region = Region.around(chosen, size).quartered()
-                chosen = nearest(self._region.faces(image, self.look), chosen, size) or chosen
+                self._square = Square.around(chosen, size).quartered()
+                chosen = nearest(self._square.faces(image, self.look), chosen, size) or chosen
         elif not self.searching and chosen is None and self._is_lost(time):
             chosen = self._chosen_anew(faces, size)
         if chosen:
             self._followed, self._seen = chosen, time
-            self._region = self._region and self._region.following(chosen, size)
+            self._square = self._square and self._square.following(chosen, size)
         self.most = max(self.most, len(faces))
         return chosen, len(faces)
 
@@ -87,9 +87,9 @@ class Follower:
         if self._followed is None:
             return None
         size = image.shape[0], image.shape[1]
-        self._region = self._region or Region.around(self._followed, size).quartered()
-        for region in (self._region, replace(self._region, side=2.0 * self._region.side)):
-            if face := nearest(region.faces(image, self.look), self._followed, size):
+        self._square = self._square or Square.around(self._followed, size).quartered()
+        for square in (self._square, replace(self._square, side=2.0 * self._square.side)):
+            if face := nearest(square.faces(image, self.look), self._followed, size):
                 return face
         return None
 

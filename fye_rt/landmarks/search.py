@@ -13,7 +13,7 @@ import numpy as np
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks.gaps import no_face
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_box
-from fye_rt.landmarks.region import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
+from fye_rt.landmarks.square import Image, Look, confirmed, distinct, face_side, is_exact, same, second_look
 from fye_rt.media.opencv import load_cv2
 
 FaceChoice = str | int  # a word of `fye_rt.options.FACES`, or a number from 1
@@ -110,7 +110,7 @@ def find_face(
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """What a search saw.
+    """Faces that a search found, and where it looked.
 
     Attributes:
         faces: the faces of the first level that has any, in units of the whole picture.

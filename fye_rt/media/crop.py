@@ -102,10 +102,7 @@ class Region:
         check_rgb(picture)
         if not self.angle:
             x, y = math.floor(self.left), math.floor(self.top)
-            columns = np.arange(x, math.ceil(self.left + self.width)).clip(0, picture.shape[1] - 1)
-            rows = np.arange(y, math.ceil(self.top + self.height)).clip(0, picture.shape[0] - 1)
-            seen = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            part = seen[rows - rows[0]][:, columns - columns[0]]
+            part = cut(picture, x, y, math.ceil(self.left + self.width) - x, math.ceil(self.top + self.height) - y)
             box = self.left - x, self.top - y, self.left - x + self.width, self.top - y + self.height
         else:
             cv2 = load_cv2()
@@ -142,3 +139,11 @@ class Region:
         """Map points (..., 2) of the picture to a clip of `size`; the inverse of `to_picture`."""
         matrix = self.matrix(size)
         return (points - 0.5 - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T + 0.5
+
+
+def cut(picture: Pixels, left: int, top: int, width: int, height: int) -> Pixels:
+    """Cut a rectangle of whole pixels out of a picture uint8 (h, w, 3), whose border is repeated beyond it."""
+    columns = np.arange(left, left + width).clip(0, picture.shape[1] - 1)
+    rows = np.arange(top, top + height).clip(0, picture.shape[0] - 1)
+    seen = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return seen if seen.shape[:2] == (height, width) else seen[rows - rows[0]][:, columns - columns[0]]

@@ -124,9 +124,9 @@ def read_video(
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Decode a video, or a part of it, into frames as a player shows them: rotated, deinterlaced, with square pixels.
 
-    The side along which pixels are longer grows. The logger "fye_rt" warns of interlaced frames, and of HDR, which
-    is mapped to SDR. Decoding begins at the
-    key frame before the part if the container can be searched and states the times of its frames.
+    A picture with pixels that are not square is enlarged along their longer side. HDR is mapped to SDR. The logger
+    "fye_rt" warns of HDR and of interlaced frames. Decoding begins at the key frame before the part if the container
+    can be searched and states the times of its frames.
 
     Args:
         path: the file; it is probed before this function returns.

@@ -10,7 +10,7 @@ from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import Motion, detect_frames, detect_live
 from fye_rt.landmarks.follow import PATIENCE, VIDEO_TILES, Follower
 from fye_rt.landmarks.geometry import Face, FaceGeometry
-from fye_rt.landmarks.region import Region
+from fye_rt.landmarks.square import Square
 from tests.fye_rt.landmarks.pasted import Image, Pasted, Points, canvas
 
 FPS = 25.0
@@ -122,9 +122,9 @@ def test_a_lost_face_is_searched_for_at_most_every_0_4_seconds(motion: Motion) -
         scene.looks.clear()
         assert follower.step(k / FPS, picture) == (None, 0)
         looks.append(len(scene.looks))
-    searches = [k / FPS for k, count in enumerate(looks, 1) if count > 3]  # the frame and two regions otherwise
+    searches = [k / FPS for k, count in enumerate(looks, 1) if count > 3]  # the frame and two squares otherwise
     assert searches == pytest.approx([PATIENCE, 2 * PATIENCE, 3 * PATIENCE])
-    assert max(looks[10:]) <= VIDEO_TILES + 6  # whole, in two regions and turned
+    assert max(looks[10:]) <= VIDEO_TILES + 6  # whole, in two squares and turned
 
 
 def test_nothing_but_whole_frames_is_looked_at_while_the_face_is_large(motion: Motion) -> None:
@@ -135,17 +135,17 @@ def test_nothing_but_whole_frames_is_looked_at_while_the_face_is_large(motion: M
     assert scene.looks == [500] * 5
 
 
-def test_a_region_stays_until_the_face_nears_its_edge(motion: Motion) -> None:
+def test_a_square_stays_until_the_face_nears_its_edge(motion: Motion) -> None:
     def moved(x: float, scale: float = 1.0) -> Face:
         points = motion.points[0].copy()
         points[:, :2] = (points[:, :2] - 0.5) * scale + 0.5 + (x, 0.0)
         return points, motion.blendshapes[0]
 
     size = (1000, 1000)
-    region = Region.around(moved(0.0, 0.2), size)
-    slack = 0.15 * region.side
-    assert region.following(moved(0.9 * slack / 1000, 0.2), size) == region
-    assert region.following(moved(0.0, 0.2 * 1.25), size) == region
-    follows = region.following(moved(slack / 1000 + 0.05, 0.2), size)
-    assert follows.x - region.x == pytest.approx(50.0) and (follows.y, follows.side) == (region.y, region.side)
-    assert region.following(moved(0.0, 0.4), size).side == pytest.approx(region.side * 2 / 1.3)
+    square = Square.around(moved(0.0, 0.2), size)
+    slack = 0.15 * square.side
+    assert square.following(moved(0.9 * slack / 1000, 0.2), size) == square
+    assert square.following(moved(0.0, 0.2 * 1.25), size) == square
+    follows = square.following(moved(slack / 1000 + 0.05, 0.2), size)
+    assert follows.x - square.x == pytest.approx(50.0) and (follows.y, follows.side) == (square.y, square.side)
+    assert square.following(moved(0.0, 0.4), size).side == pytest.approx(square.side * 2 / 1.3)

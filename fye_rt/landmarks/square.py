@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.landmarks.geometry import Array, Face, FaceGeometry, face_angle, face_box, misfit
+from fye_rt.media.crop import cut
 from fye_rt.media.opencv import load_cv2
 
 Image = NDArray[np.uint8]
@@ -17,12 +18,12 @@ Look = Callable[[Image], list[Face]]  # the faces in a picture, as MediaPipe fin
 # Shares are of the longer side of the face's box. Error and jitter of the points, in shares of the face, at 0.14 of the
 # picture: 0.0077 and 0.0073; at 0.2: 0.0063 and 0.0031; from 0.3 to 0.6: 0.005 and 0.002.
 EXACT_FACE = 0.2  # of the picture's longer side: no second look from here on
-REGION = 2.5  # side of the square of a second look, in faces
+SIDE = 2.5  # side of the square of a second look, in faces
 # Pixels of a second look: a face has 205, MediaPipe's own crop of it 256. Its points lie half a pixel too far up and
 # left: with faces of 20 to 100 pixels, the error is half as large if they are enlarged before.
 _LOOK = 512
 _STRAIGHT = 20.0  # degrees of tilt that are left as they are, so that pixels are not interpolated
-_TURN = 60.0  # degrees of tilt within a region after which it is turned by a quarter
+_TURN = 60.0  # degrees of tilt within a square after which it is turned by a quarter
 _TILTED = 45.0  # degrees from which on the landmarks of a large face lose exactness: 0.02 of the face at 90
 _SUSPICIOUS, _IMPROBABLE = 0.62, 0.8  # centimetres of `misfit`
 _MOST_FACES = 64  # looked at again
@@ -39,7 +40,7 @@ def is_exact(face: Face, size: tuple[int, int]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Square:
     """A square of a picture in which a face is looked at again.
 
     Attributes:
@@ -56,30 +57,30 @@ class Region:
 
     @classmethod
     def around(cls, face: Face, size: tuple[int, int], turn: float = 0.0) -> Self:
-        """Return the region of a face, with its tilt (plus `turn`) made upright."""
+        """Return the square of a face, with its tilt (plus `turn`) made upright."""
         left, top, width, height = face_box(face[0], size)
         angle = face_angle(face[0], size) + turn
         quarter = 90.0 * round(angle / 90.0)
         angle = quarter if abs(angle - quarter) < _STRAIGHT else angle
-        return cls(left + width / 2, top + height / 2, REGION * face_side((left, top, width, height)), angle)
+        return cls(left + width / 2, top + height / 2, SIDE * face_side((left, top, width, height)), angle)
 
-    def quartered(self) -> "Region":
-        """Return this region with its angle rounded to a quarter turn, at which no pixel is interpolated."""
+    def quartered(self) -> "Square":
+        """Return this square with its angle rounded to a quarter turn, at which no pixel is interpolated."""
         return replace(self, angle=90.0 * round(self.angle / 90.0))
 
     def faces(self, image: Image, look: Look) -> list[Face]:
-        """Look at the region, edges replicated, and return faces in units of the whole picture."""
+        """Look at the square, edges replicated, and return faces in units of the whole picture."""
         cv2 = load_cv2()
         side = max(round(self.side), 8)
         left, top = round(self.x - side / 2), round(self.y - side / 2)
         quarters = self.angle / 90.0
         if quarters == round(quarters):
-            square = np.rot90(_cut(image, left, top, side, side), round(quarters))
+            square = np.rot90(cut(image, left, top, side, side), round(quarters))
             square = cv2.resize(square, (_LOOK, _LOOK), interpolation=_interpolation(side))
         else:
             radians = math.radians(self.angle)
             margin = math.ceil(side * (abs(math.cos(radians)) + abs(math.sin(radians)) - 1) / 2) + 1
-            around = _cut(image, left - margin, top - margin, side + 2 * margin, side + 2 * margin)
+            around = cut(image, left - margin, top - margin, side + 2 * margin, side + 2 * margin)
             pixels = round(around.shape[0] * min(_LOOK / side, 1.0))
             around = cv2.resize(around, (pixels, pixels), interpolation=cv2.INTER_AREA)
             scale = pixels / (side + 2 * margin) * side / _LOOK  # from a pixel of the look to one of `around`
@@ -94,15 +95,15 @@ class Region:
             )
         return [self._in_picture(face, left, top, side, image) for face in look(square)]
 
-    def following(self, face: Face, size: tuple[int, int]) -> "Region":
-        """Return this region, moved no further than keeps a face well inside, and resized no more than it needs."""
-        target = Region.around(face, size)
+    def following(self, face: Face, size: tuple[int, int]) -> "Square":
+        """Return this square, moved no further than keeps a face well inside, and resized no more than it needs."""
+        target = Square.around(face, size)
         side = float(np.clip(self.side, target.side / 1.3, target.side * 1.3))
         slack = 0.15 * side
         x = float(np.clip(self.x, target.x - slack, target.x + slack))
         y = float(np.clip(self.y, target.y - slack, target.y + slack))
         tilt = (face_angle(face[0], size) - self.angle + 180.0) % 360.0 - 180.0
-        return Region(x, y, side, self.angle if abs(tilt) < _TURN else target.quartered().angle)
+        return Square(x, y, side, self.angle if abs(tilt) < _TURN else target.quartered().angle)
 
     def _in_picture(self, face: Face, left: int, top: int, side: int, image: Image) -> Face:
         height, width = image.shape[:2]
@@ -114,13 +115,13 @@ class Region:
 
 
 def second_look(image: Image, face: Face, look: Look, geometry: FaceGeometry) -> Face | None:
-    """Look again at a face in its region, also turned by quarters, and take the tilt on which most looks agree.
+    """Look again at a face in its square, also turned by quarters, and take the tilt on which most looks agree.
 
-    A face is found in a region with its tilt and in those turned by 90 degrees. Landmarks that are put on a face upside
+    A face is found in a square with its tilt and in those turned by 90 degrees. Landmarks that are put on a face upside
     down, or on none, come from one or two of the four looks, and from fewer still around themselves.
 
     Returns:
-        The face as seen in an upright region, or None if it is not found again or improbable.
+        The face as seen in an upright square, or None if it is not found again or improbable.
     """
     size = image.shape[0], image.shape[1]
 
@@ -136,7 +137,7 @@ def second_look(image: Image, face: Face, look: Look, geometry: FaceGeometry) ->
         tilts.sort(key=lambda f: votes(f, _sightings(image, f, look)), reverse=True)
     if not tilts or (len(sightings) == 1 and misfit(tilts[0][0], size, geometry) > _IMPROBABLE):
         return None
-    upright = [f for f in Region.around(tilts[0], size).faces(image, look) if _agree(f, tilts[0], size)]
+    upright = [f for f in Square.around(tilts[0], size).faces(image, look) if _agree(f, tilts[0], size)]
     return nearest(upright, tilts[0], size) or tilts[0]
 
 
@@ -153,11 +154,11 @@ def confirmed(image: Image, face: Face, look: Look, geometry: FaceGeometry) -> F
 
 
 def _sightings(image: Image, face: Face, look: Look) -> list[Face]:
-    """Look at a face in its region and in that turned by quarters; the last quarter only if the others disagree."""
+    """Look at a face in its square and in that turned by quarters; the last quarter only if the others disagree."""
     size = image.shape[0], image.shape[1]
     sightings: list[Face] = []
     for turn in (0.0, 90.0, 270.0, 180.0):
-        sightings += [f for f in Region.around(face, size, turn).faces(image, look) if _is_near(f, face, size)]
+        sightings += [f for f in Square.around(face, size, turn).faces(image, look) if _is_near(f, face, size)]
         if turn == 270.0 and len(sightings) == 3 and all(_agree(sightings[0], f, size) for f in sightings):
             break
     return sightings
@@ -202,17 +203,6 @@ def distinct(faces: list[Face], size: tuple[int, int]) -> list[Face]:
         if not any(same(face, other, size) for other in kept):
             kept.append(face)
     return kept
-
-
-def _cut(image: Image, left: int, top: int, width: int, height: int) -> Image:
-    """Cut a rectangle out of a picture; beyond its edges, they are replicated."""
-    rows, columns = (
-        np.clip(np.arange(start, start + length), 0, limit - 1)
-        for start, length, limit in ((top, height, image.shape[0]), (left, width, image.shape[1]))
-    )
-    if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
-        return image[top : top + height, left : left + width]
-    return image[rows[:, None], columns]
 
 
 def _interpolation(side: int) -> int:
