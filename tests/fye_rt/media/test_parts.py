@@ -1,7 +1,6 @@
 """A part of a driving video: which frames it has, when they are shown, and what is decoded for it."""
 
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import InputError
-from fye_rt.media import Limits, packets, probe_video, read_video, video
+from fye_rt.media import Limits, packets, probe_video, read_video
 from fye_rt.media.sound import Sound
 from tests.fye_rt.media.media_files import Pictures, Track, cut_stream, number, numbered, onset, woven, write_film
 
@@ -41,21 +40,6 @@ SEARCHED = ("mp4", "mov", "mkv", "ts", "ts, mpeg2", "hevc", "vp9", "mjpeg", "flv
 def film(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     form, pictures = KINDS[request.param]
     return write_film(tmp_path_factory.mktemp("film") / "a", form, pictures)
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by each frame that is decoded."""
-    numbers: list[int] = []
-    frames = video._frames
-
-    def counted(*arguments: object) -> Iterator[object]:
-        for index, frame in enumerate(frames(*arguments)):
-            numbers.append(index)
-            yield frame
-
-    monkeypatch.setattr(video, "_frames", counted)
-    return numbers
 
 
 def refusal(path: Path, start: float, seconds: float | None) -> str:

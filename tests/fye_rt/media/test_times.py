@@ -1,6 +1,5 @@
 """When frames are shown: the first, the last, and those between, in files that state it badly or not at all."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fye_rt.errors import InputError
-from fye_rt.media import check_times, probe_video, read_video, video, write_video
+from fye_rt.media import check_times, probe_video, read_video, write_video
 from fye_rt.media.times import CLOCK, clock_tick, mended
 from tests.fye_rt.media.media_files import Pictures, Track, cut_stream, number, numbered, onset, write_film
 
@@ -36,21 +35,6 @@ def without_start(source: Path, target: Path, form: str) -> Path:
                 packet.stream = stream
                 new.mux(packet)
     return target
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by each frame that is decoded."""
-    numbers: list[int] = []
-    frames = video._frames
-
-    def counted(*arguments: object) -> Iterator[object]:
-        for index, frame in enumerate(frames(*arguments)):
-            numbers.append(index)
-            yield frame
-
-    monkeypatch.setattr(video, "_frames", counted)
-    return numbers
 
 
 @pytest.mark.parametrize(
