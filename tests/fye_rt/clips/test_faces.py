@@ -109,6 +109,7 @@ def test_frames_that_are_not_pasted_yet_show_the_faces_side_by_side(
     assert not frames[:, 64:, :64].any()
     pasted = render_faces(animator, [left, right]).clip().frames
     np.testing.assert_array_equal([rendering.finished(frame) for frame in frames], pasted)
+    np.testing.assert_array_equal(pasted[LEFT], alone(animator, left))
     for read in (iter, Faces.unpasted):
         with pytest.raises(RuntimeError, match="already read"):
             read(rendering)
