@@ -1,7 +1,7 @@
 """The cache of a user's TensorRT plans: a folder, and what may be done with it."""
 
 import errno
-import hashlib
+import logging
 import os
 import re
 import time
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fye_rt.errors import BackendError, OptionError, OutputError
-from fye_rt.files import atomic_file, atomic_folder, cache_folder, locked, remove_left_over, temporary
+from fye_rt.files import atomic_folder, cache_folder, locked, remove_left_over, temporary
 from fye_rt.plans import folder as plan_folder
-from fye_rt.plans.folder import MANIFEST, Content, Plan, Unusable, check_folder, open_file
+from fye_rt.plans.folder import MANIFEST, Content, Plan, Unusable, check_folder, last_used, size_on_disk
 from fye_rt.plans.key import PlanKey, differences
 
 _LOCKS = ".locks"
@@ -24,6 +24,8 @@ _PART_OF_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _LEFT_OVER = re.compile(r"\.([0-9a-f]{64}|timing\..+|\.secret)\.[a-z0-9_]{8}|[0-9a-f]{64}-[0-9a-f]{8}|\.secret")
 _LEFT_FOR = 24 * 3600.0  # seconds after which no writer can still be working on it
 _ELSEWHERE = "choose another folder with FYE_PLANS"
+
+logger = logging.getLogger("fye_rt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,7 @@ class PlanCache:
             with atomic_folder(folder, mode=0o700) as hidden:
                 plan_folder.write(hidden, key, content, facts)
                 moving.enter_context(self._locked("root", lambda: None))
-            with suppress(BackendError, OSError):  # the plan is published, even if evicting another one fails
-                self._evict(self.limit, spared=key.digest)
+            self._fit(key)
         return folder
 
     def open(self, key: PlanKey, rebuild: str) -> Plan:
@@ -175,7 +176,7 @@ class PlanCache:
         for path in self._children():
             if not _DIGEST.fullmatch(path.name):
                 continue
-            size, used = _size(path), _used(path)
+            size, used = size_on_disk(path), last_used(path)
             try:
                 entries.append(Entry(path, self._read(path.name, verify).key, size, used, ""))
             except Unusable as error:
@@ -198,7 +199,7 @@ class PlanCache:
         """
         with self._writing(), self._locked("root", lambda: None):
             left = [path for path in self._children() if _LEFT_OVER.fullmatch(path.name)]
-            entries = [Entry(path, None, _size(path), _used(path), "left over") for path in left]
+            entries = [Entry(path, None, size_on_disk(path), last_used(path), "left over") for path in left]
             removed = [entry for entry in entries if entry.used < time.time() - _LEFT_FOR and self._discard(entry.path)]
             bad = [entry for entry in self.entries(verify=True) if entry.key is None or not keep(entry.key)]
             removed += filter(self._remove, bad)
@@ -207,7 +208,7 @@ class PlanCache:
         return removed
 
     def read_timing(self, sm: str, tensorrt: str) -> bytes | None:
-        """Return TensorRT's timing cache; None if it is missing, damaged, or writable by others."""
+        """Return TensorRT's timing cache; None if it is missing, or, with a warning, if it cannot be used."""
         return self._read_sealed(self.root, f"timing.{_named(sm, tensorrt)}")
 
     def write_timing(self, sm: str, tensorrt: str, content: Content) -> None:
@@ -216,7 +217,9 @@ class PlanCache:
         Raises:
             OptionError: `sm` or `tensorrt` has characters that its file name cannot have.
         """
-        self._write_sealed(self.root / f"timing.{_named(sm, tensorrt)}", content)
+        file = self.root / f"timing.{_named(sm, tensorrt)}"
+        with self._writing():
+            plan_folder.write_sealed(file, content)
 
     def read_runtime(self, key: PlanKey, sm: str) -> bytes | None:
         """Return what TensorRT-RTX compiled for a plan on a GPU of an architecture; None as `read_timing`."""
@@ -225,28 +228,27 @@ class PlanCache:
     def write_runtime(self, key: PlanKey, sm: str, content: Content) -> None:
         """Write what TensorRT-RTX compiled beside the plan, whose size it counts to. The last writer wins.
 
+        Other plans are evicted as by `publish`.
+
         Raises:
             OutputError: the plan was removed meanwhile.
         """
-        self._write_sealed(self.root / key.digest / f"runtime.{_named(sm)}", content)
+        file = self.root / key.digest / f"runtime.{_named(sm)}"
+        with self._writing():
+            plan_folder.write_sealed(file, content)
+            with self._locked("root", lambda: None):
+                self._fit(key)
 
     def _read_sealed(self, folder: Path, name: str) -> bytes | None:
         try:
             check_folder(self.root, follow=True)
             check_folder(folder, follow=folder == self.root)
-            with open_file(folder / name) as file:
-                raw = file.read()
-        except (OSError, Unusable):
+            return plan_folder.read_sealed(folder / name)
+        except FileNotFoundError:
             return None
-        seal, content = raw[:32], raw[32:]
-        return content if seal == hashlib.sha256(content).digest() else None
-
-    def _write_sealed(self, path: Path, content: Content) -> None:
-        with self._writing():
-            if path.is_symlink():  # atomic_file would follow it
-                path.unlink()
-            with atomic_file(path, mode=0o600) as hidden:
-                hidden.write_bytes(hashlib.sha256(content).digest() + bytes(content))
+        except (OSError, Unusable) as error:
+            logger.warning("%s is not used, but made anew: %s", folder / name, error)
+            return None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -298,6 +300,11 @@ class PlanCache:
         except OSError as error:
             raise BackendError(f"cannot read {self.root}: {error.strerror}; {_ELSEWHERE}") from error
 
+    def _fit(self, key: PlanKey) -> None:
+        """Evict plans other than this one until all fit; what was just written stays even if that fails."""
+        with suppress(BackendError, OSError):
+            self._evict(self.limit, spared=key.digest)
+
     def _evict(self, limit: int, spared: str = "") -> list[Entry]:
         entries = self.entries()
         total = sum(entry.size for entry in entries)
@@ -331,20 +338,3 @@ def _named(*texts: str) -> str:
         if not _PART_OF_NAME.fullmatch(text):
             raise OptionError(f"{text!r} names no GPU architecture or TensorRT version")
     return ".".join(texts)
-
-
-def _size(path: Path) -> int:
-    """Count the bytes of a file, or of all files in a folder, without following links; 0 if it cannot be read."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            return sum(map(_size, path.iterdir()))
-        return path.lstat().st_size
-    except OSError:
-        return 0
-
-
-def _used(path: Path) -> float:
-    for file in (path / MANIFEST, path):
-        with suppress(OSError):
-            return file.lstat().st_mtime
-    return time.time()  # the plan was removed meanwhile

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ FORMAT = "fye-plan"
 VERSION = 1
 PLAN, MANIFEST = "plan.trt", "plan.json"
 _MAX_MANIFEST = 4 << 20
+_SEAL = hashlib.sha256().digest_size
 
 Content = bytes | bytearray | memoryview
 
@@ -151,6 +154,47 @@ def read(folder: Path, *, whole: bool = True) -> Plan:
         if whole and hashlib.sha256(content).hexdigest() != sha256:
             raise Unusable(f"{PLAN} differs from its hash in {MANIFEST}")
         return Plan(key, content, facts)
+
+
+def write_sealed(file: Path, content: Content) -> None:
+    """Write a file whose damage `read_sealed` notices; raises OSError or OutputError if it cannot be written."""
+    if file.is_symlink():  # atomic_file would follow it
+        file.unlink()
+    with atomic_file(file, mode=0o600) as hidden:
+        hidden.write_bytes(hashlib.sha256(content).digest() + bytes(content))
+
+
+def read_sealed(file: Path) -> bytes:
+    """Read a file that `write_sealed` wrote.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        Unusable: it is damaged or not private.
+    """
+    with open_file(file) as opened:
+        raw = opened.read()
+    seal, content = raw[:_SEAL], raw[_SEAL:]
+    if seal != hashlib.sha256(content).digest():
+        raise Unusable(f"{file.name} differs from its hash")
+    return content
+
+
+def size_on_disk(path: Path) -> int:
+    """Count the bytes of a file, or of all files in a folder, without following links; 0 if it cannot be read."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(size_on_disk, path.iterdir()))
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def last_used(path: Path) -> float:
+    """Return when a plan was last opened, or else published, in seconds since 1970; now, if it is being removed."""
+    for file in (path / MANIFEST, path):
+        with suppress(OSError):
+            return file.lstat().st_mtime
+    return time.time()
 
 
 def _check_owner(name: str | Path, state: os.stat_result) -> None:

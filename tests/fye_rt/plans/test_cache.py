@@ -476,7 +476,9 @@ def test_timing_caches_come_back_by_architecture_and_version(cache: PlanCache) -
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "seal", "content", "writable", "root", "link", "theirs"])
-def test_a_damaged_timing_cache_counts_as_absent(damage: str, cache: PlanCache, tmp_path: Path) -> None:
+def test_a_damaged_timing_cache_counts_as_absent(
+    damage: str, cache: PlanCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cache.write_timing("sm_90", "10.16", CONTENT)
     (file,) = cache.root.glob("timing.*")
     raw = file.read_bytes()
@@ -494,9 +496,27 @@ def test_a_damaged_timing_cache_counts_as_absent(damage: str, cache: PlanCache, 
     else:
         pytest.skip("only root can give files away")
     assert cache.read_timing("sm_90", "10.16") is None
+    (message,) = caplog.messages
+    assert message.startswith(f"{file} is not used, but made anew: ")
     cache.root.chmod(0o700)
     cache.write_timing("sm_90", "10.16", CONTENT)
-    assert cache.read_timing("sm_90", "10.16") == CONTENT
+    assert cache.read_timing("sm_90", "10.16") == CONTENT and len(caplog.messages) == 1
+
+
+def test_compiled_kernels_count_to_their_plan_and_evict_others(tmp_path: Path) -> None:
+    keys, size = filled(tmp_path, 4)
+    cache = PlanCache(tmp_path, limit=4 * size)
+    assert cache.read_runtime(keys[0], "sm_89") is None
+    cache.write_runtime(keys[0], "sm_89", CONTENT)  # its plan was used longest ago, and stays
+    assert there(cache) == {"0", "2", "3"} and cache.read_runtime(keys[0], "sm_89") == CONTENT
+    with cache.lock(keys[2]):
+        cache.write_runtime(keys[0], "sm_120", CONTENT)
+    assert there(cache) == {"0", "2"}
+    PlanCache(tmp_path, limit=0).write_runtime(keys[2], "sm_89", CONTENT)
+    assert there(cache) == {"2"} and hidden(cache) == [".locks"]
+    with pytest.raises(OutputError, match=r"runtime\.sm_89: No such file"):  # evicted meanwhile
+        cache.write_runtime(keys[0], "sm_89", CONTENT)
+    assert there(cache) == {"2"} and hidden(cache) == [".locks"]
 
 
 @pytest.mark.parametrize("name", ["", "../sm_90", "sm/90", "sm 90", "sm_90\n"])
