@@ -1,7 +1,7 @@
 """ONNX Runtime sessions whose inputs and outputs have fixed addresses on a device.
 
 Each input and output has one address per shape. It never changes, so the provider can replay a CUDA graph that reads
-and writes there; a run at another shape does not touch it.
+and writes there; a run at another shape does not touch it. After 16 shapes the next one starts anew.
 """
 
 import logging
@@ -19,6 +19,7 @@ from fye_rt.errors import BackendError
 Shape = tuple[int, ...]
 Shapes = tuple[tuple[str, Shape], ...]
 
+_BOUND_SHAPES = 16  # each with its own memory; progressive windows have about a dozen lengths
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 logger = logging.getLogger("fye_rt")
@@ -74,6 +75,14 @@ class OnnxRuntimeGpuEngine(Engine):
         """Wrap an input of many runs, so that it is copied to the device once."""
         return DeviceInput(array)
 
+    def _forget(self) -> None:
+        """Give back the memory of all shapes; CUDA graphs end with their session alone."""
+        if self._replayed:
+            self._open()
+        else:
+            self._bound.clear()
+            self._places.clear()
+
     def _open(self) -> None:
         self._places: dict[tuple[str, Shape], _Place] = {}
         self._bound: dict[Shapes, tuple[Any, Any]] = {}
@@ -102,6 +111,8 @@ class OnnxRuntimeGpuEngine(Engine):
     def _run(self, shapes: Shapes, inputs: Mapping[str, Any]) -> Arrays:
         outputs = self._graph.output_shapes(dict(shapes))
         if shapes not in self._bound:
+            if len(self._bound) >= _BOUND_SHAPES:
+                self._forget()
             self._bound[shapes] = self._bind(shapes, outputs)
         binding, options = self._bound[shapes]
         for name, shape in shapes:

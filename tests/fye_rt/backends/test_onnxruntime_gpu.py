@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from fye_rt import Animator, Bundle, Options, backends
-from fye_rt.backends import gpu, onnxruntime_gpu
+from fye_rt.backends import gpu, onnxruntime_bound, onnxruntime_gpu
 from fye_rt.backends.onnxruntime_gpu import PROVIDER, open_here
 from fye_rt.backends.onnxruntime_norms import as_layer_norms
 from fye_rt.bundle import GRAPHS, shipped_bundle
@@ -116,6 +116,28 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, m
     assert addresses.items() <= {key: place.value.data_ptr() for key, place in engine._places.items()}.items()
     ids = [options.get_run_config_entry("gpu_graph_id") for _, options in engine._bound.values()]
     assert ids == ["1", "2"]
+
+
+@pytest.mark.parametrize("graph", ["guider", "denoiser_cond"])
+def test_the_memory_of_many_shapes_is_bounded(graph: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = sessions(monkeypatch)
+    monkeypatch.setattr(onnxruntime_bound, "_BOUND_SHAPES", 2)
+    engine = opened_here(bundle, graph, "fp32")
+    name = {"guider": "landmark_features", "denoiser_cond": "v_conditional"}[graph]
+    inputs = {frames: graph_inputs(bundle, graph, frames) for frames in (1, 2, 3)}
+    expected: dict[int, np.ndarray] = {}
+    most = 0
+    for frames in (1, 2, 3, 1, 3, 2):
+        made = engine.run(inputs[frames])[name]
+        np.testing.assert_array_equal(made, expected.setdefault(frames, made))
+        assert len(engine._bound) <= 2
+        most = max(most, len(engine._places))
+        ids = [options.get_run_config_entry("gpu_graph_id") for _, options in engine._bound.values() if asked[0]]
+        assert ids == ["1", "2"][: len(ids)]
+    per_shape = len(inputs[1]) + 1
+    assert most <= 2 * per_shape
+    # a CUDA graph lives as long as its session
+    assert asked == ([True, True, True] if graph == "denoiser_cond" else [False])
 
 
 @pytest.mark.slow
