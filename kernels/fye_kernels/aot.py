@@ -1,11 +1,12 @@
 """Compile all kernels ahead of time, without a GPU.
 
     python -m fye_kernels.aot --arch sm_80,sm_90a --out DIR
-    python -m fye_kernels.aot --report FILE
+    python -m fye_kernels.aot --report [FILE]
 
 The first writes to DIR a cubin for every variant and architecture, and manifest.json, which says how to launch each
 cubin and which resources it needs. It fails if a kernel spills registers into memory, or needs more shared memory than
-the architecture grants a block. The second measures the machine code (`fye_kernels.report`).
+the architecture grants a block. The second measures the machine code (`fye_kernels.report`), prints a line for each
+kernel, and writes the report to FILE if there is one.
 """
 
 import argparse
@@ -53,6 +54,7 @@ SHARED = {
 # Triton compiles for exactly one GPU since sm_90, so these relatives of sm_100 and sm_120 have kernels only if named
 ON_REQUEST = ("sm_103a", "sm_121a")
 ARCHITECTURES = tuple(name for name in SHARED if name not in ON_REQUEST)
+_NO_FILE = Path("-")
 
 
 def variants(architecture: str) -> Iterator[Variant]:
@@ -129,7 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     purpose = parser.add_mutually_exclusive_group(required=True)
     purpose.add_argument("--out", type=Path, metavar="DIR", help="output folder")
-    purpose.add_argument("--report", type=Path, metavar="FILE", help="measure the machine code; - only prints")
+    purpose.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=_NO_FILE,
+        metavar="FILE",
+        help="measure the machine code and print it; with FILE also write it there, as JSON",
+    )
     options = parser.parse_args(arguments)
     try:
         jobs = _jobs(options)
@@ -182,7 +191,7 @@ def _report(jobs: Sequence[tuple[str, str]], file: Path) -> int:
         for (name, architecture), row in zip(jobs, measured, strict=True):
             kernels.setdefault(name, {})[architecture] = row
             print(report.line(name, architecture, row), flush=True)
-    if file != Path("-"):
+    if file != _NO_FILE:
         with atomic_file(file) as temporary:
             temporary.write_text(report.text(kernels))
     return 0

@@ -70,6 +70,15 @@ def test_relatives_of_an_architecture_are_compiled_if_named(architecture: str, t
     ]
 
 
+def test_a_report_without_a_file_is_only_printed(tmp_path: Path) -> None:
+    chosen = ("--only", "to_uint8", "--arch", "sm_80")
+    run, written = aot(*chosen, "--report"), aot(*chosen, "--report", tmp_path / "report.json")
+    assert (run.returncode, run.stdout) == (0, written.stdout) and run.stdout.startswith("to_uint8 sm_80: ")
+    assert list(json.loads((tmp_path / "report.json").read_text())["kernels"]) == ["to_uint8"]
+    told = " ".join(aot("--help").stdout.split())
+    assert "--report [FILE] measure the machine code and print it; with FILE also write it there, as JSON" in told
+
+
 def test_a_spill_or_too_much_shared_memory_is_an_error() -> None:
     entry = {"stack": 0, "shared_memory": 99 << 10}
     assert all(check("a", architecture, entry) is None for architecture in SHARED)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from fye_kernels.reference_attention import FUSED, best, in_two_parts, merge, reference, reference_attention
-from fye_kernels.tiles import Tiles, split
+from fye_kernels.tiles import Tiles, capability_of, split
 
 SMALL = Tiles(16, 16, warps=1, stages=1)  # several passes over few numbers
 # float32: sums of some hundred products in another order. Half precision: weights are rounded to 2**-11 before they
@@ -48,6 +48,18 @@ def test_reference_attention_keeps_its_bound_in_half_precision(device: str, dim:
         result = reference_attention(*given, 2, 1, tiles=tiles)
         assert result.dtype == dtype
         close(result, exact(given, 2, 1), BOUNDS[dtype])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 86, 90, 100, 120])
+@pytest.mark.parametrize("dim", [40, 80, 160])
+def test_the_tiles_of_every_gpu_take_the_257_keys_of_clip(device: str, dim: int, capability: int) -> None:
+    if device == "cuda" and capability > capability_of(torch.device(device)):
+        pytest.skip(f"needs a GPU of sm_{capability} or newer for its tiles")
+    tiles = best(dim, capability)
+    assert 257 % tiles.columns == 1  # whole tiles, and one key
+    given = inputs(device, 1, 19, 257, 1, dim, torch.float16)
+    close(reference_attention(*given, 1, tiles=tiles), exact(given, 1), BOUNDS[torch.float16])
 
 
 def test_reference_attention_is_the_same_with_any_tiles(device: str) -> None:
