@@ -49,8 +49,31 @@ def test_a_kernel_with_a_wrong_result_fails_the_benchmark(
 def test_a_missed_promise_of_a_kernel_is_named() -> None:
     bench = kernels.Bench("cpu", torch.float16, 1)
     x = torch.ones(4)
-    row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x}, x, kernels.Work(bytes=64.0), faster=1.2, share=0.5)
+    row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x}, x, kernels.Work(bytes=64.0), "b", faster=1.2, share=0.5)
     assert row.missed == ["faster"] and (row.faster, row.share, row.padded_rate) == (1.0, 64.0, 0.0)
+
+
+def test_attention_is_compared_with_the_best_of_sdpa_with_concatenation(
+    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    milliseconds = {
+        "kernel": 2.0,
+        "flash": 4.0,
+        "cudnn": 3.0,
+        "efficient": 9.0,
+        "default": 5.0,
+        "two parts, flash": 1.0,
+    }
+
+    def times(bench: kernels.Bench, runs: dict[str, kernels.Run], failed: object = None) -> dict[str, list[float]]:
+        return {name: [milliseconds.get(name, 1.0) / 1e3] for name in runs}
+
+    monkeypatch.setattr(kernels.Bench, "times", times)
+    (row, _) = kernels.reference_attention_rows(kernels.Bench(device, torch.float16, 1), small=True)
+    assert "two parts, flash" in row.milliseconds and row.rival == "best of SDPA with concatenation"
+    assert row.faster == pytest.approx((3.0 if device == "cuda" else 5.0) / 2.0)
+    assert kernels.main(["--small", "--only", "reference_attention"]) == 0
+    assert f" {row.faster:.2f}x best of SDPA with concatenation " in capsys.readouterr().out
 
 
 def test_useful_operations_are_told_from_those_on_padding(device: str) -> None:
@@ -69,9 +92,11 @@ def test_a_competitor_that_fails_is_named_and_the_kernel_is_timed() -> None:
     def refuse() -> torch.Tensor:
         raise RuntimeError("No available kernel")
 
-    row = bench.row("a", "4", {"a": lambda: x, "b": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), faster=1.2)
+    row = bench.row(
+        "a", "4", {"a": lambda: x, "b": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), "b", faster=1.2
+    )
     assert dict(row.failed) == {"c": "RuntimeError: No available kernel"} and row.faster == 1.0
-    alone = bench.row("a", "4", {"a": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), share=0.5)
+    alone = bench.row("a", "4", {"a": lambda: x, "c": refuse}, x, kernels.Work(bytes=64.0), "b", share=0.5)
     assert math.isnan(alone.faster) and alone.missed == []
     with pytest.raises(RuntimeError, match="No available kernel"):
         bench.times({"c": refuse})

@@ -48,6 +48,7 @@ BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+PLAIN = "plain PyTorch"
 
 # largest error over the largest result: weights, results and inputs of norms are rounded to 2**-11, bfloat16 to 2**-8
 BOUNDS = {torch.float16: 4e-3, torch.bfloat16: 3.2e-2}
@@ -79,7 +80,8 @@ class Row:
         shape: shape of its inputs.
         milliseconds: median times of the kernel and its competitors, by name.
         spread: (p75 - p25) / median of the kernel's times.
-        faster: speed-up over the fastest competitor.
+        faster: speed-up over `rival`.
+        rival: competitor that the kernel is to replace: the fastest of several, if it names the best of them.
         rate: useful TFLOP/s or GB/s of the kernel.
         unit: unit of `rate`.
         share: `rate` over the measured ceiling.
@@ -95,6 +97,7 @@ class Row:
     milliseconds: Mapping[str, float]
     spread: float
     faster: float
+    rival: str
     rate: float
     unit: str
     share: float
@@ -179,7 +182,15 @@ class Bench:
         return seconds
 
     def row(
-        self, kernel: str, shape: str, runs: Mapping[str, Run], exact: Tensor, work: Work, **promised: float
+        self,
+        kernel: str,
+        shape: str,
+        runs: Mapping[str, Run],
+        exact: Tensor,
+        work: Work,
+        rival: str,
+        beside: Mapping[str, Run] | None = None,
+        **promised: float,
     ) -> Row:
         """Time a kernel, the first of `runs`, and its competitors.
 
@@ -189,13 +200,15 @@ class Bench:
             runs: runs by name; a competitor may fail.
             exact: expected result, in float32.
             work: work of a call; the rate counts operations if `work.padded` is set, else bytes.
+            rival: name of the competitors in `runs`.
+            beside: competitors that are timed as well, and are no part of the speed-up.
             promised: see `Row`.
         """
         first, *rivals = runs
         result = runs[first]()
         assert isinstance(result, Tensor)
         failed: dict[str, str] = {}
-        seconds = self.times(runs, failed)
+        seconds = self.times({**runs, **(beside or {})}, failed)
         if first in failed:
             raise RuntimeError(failed[first])
         medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -206,6 +219,7 @@ class Bench:
             useful, ceiling, scale, unit = work.bytes, self.copy_rate, 1e9, "GB/s"
         return Row(
             kernel=kernel,
+            rival=rival,
             shape=shape,
             milliseconds={name: 1e3 * value for name, value in medians.items()},
             spread=(quarters[2] - quarters[0]) / medians[first],
@@ -247,8 +261,10 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
         operands, exact = _both_halves(bench, frames, tokens, dim)
         runs: dict[str, Run] = {"kernel": partial(reference_attention.reference_attention, *operands)}
         runs |= _every_backend(bench.device, partial(reference_attention.reference, *operands))
-        for name, attend in reference_attention.FUSED[bench.device].items():
-            runs[f"two parts, {name}"] = partial(reference_attention.in_two_parts, *operands, attend=attend)
+        beside: dict[str, Run] = {
+            f"two parts, {name}": partial(reference_attention.in_two_parts, *operands, attend=attend)
+            for name, attend in reference_attention.FUSED[bench.device].items()
+        }
         capability = capability_of(torch.device(bench.device))
         rows, keys = _whole(tokens, reference_attention.best(dim, capability).rows), _whole(tokens, LEAST)
         columns = sum(split(dim))
@@ -258,7 +274,8 @@ def reference_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
             padded=4 * frames * rows * HEADS * columns * 3 * keys,
         )
         promised = {"faster": 1.2} | ({"share": 0.35} if tokens == 4096 else {})
-        yield bench.row("reference_attention", f"{2 * frames}x{tokens}x{HEADS}x{dim}", runs, exact, work, **promised)
+        shape, rival = f"{2 * frames}x{tokens}x{HEADS}x{dim}", "best of SDPA with concatenation"
+        yield bench.row("reference_attention", shape, runs, exact, work, rival, beside, **promised)
 
 
 def _both_halves(bench: Bench, frames: int, tokens: int, dim: int) -> tuple[tuple[Any, ...], Tensor]:
@@ -331,7 +348,8 @@ def temporal_attention_rows(bench: Bench, small: bool) -> Iterator[Row]:
         exact = temporal_attention.reference(q.float(), k.float(), v.float(), HEADS, frames, biases.float())
         work = Work(bytes=4 * q.nbytes + biases.nbytes, flop=8 * frames * frames * tokens * channels)
         shape = f"2x{frames}x{tokens}x{HEADS}x{dim}"
-        yield bench.row("temporal_attention", shape, runs, exact, work, faster=4.0, share=0.7)
+        rival = "best of SDPA with permutations"
+        yield bench.row("temporal_attention", shape, runs, exact, work, rival, faster=4.0, share=0.7)
 
 
 def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -356,7 +374,7 @@ def forecast_step_rows(bench: Bench, small: bool) -> Iterator[Row]:
         moved = Work(u.nbytes + c.nbytes + 6 * latents.nbytes)
         shown = f"{'x'.join(map(str, shape))}, {'and a copy' if blend is None else f'{len(windows)} windows'}"
         exact = _moved(forecast_step.reference, latents, *operands)
-        yield bench.row("forecast_step", shown, runs, exact, moved, share=0.85)
+        yield bench.row("forecast_step", shown, runs, exact, moved, PLAIN, share=0.85)
 
 
 def _moved(step: Callable[..., None], latents: Tensor, *operands: Any) -> Tensor:
@@ -377,7 +395,7 @@ def norm_silu_rows(bench: Bench, small: bool) -> Iterator[Row]:
         }
         exact = norm_silu.reference(x.float(), 32, weight.float(), bias.float(), 1e-5, time.float())
         moved = Work(3 * x.nbytes)
-        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, moved, share=0.85)
+        yield bench.row("norm_silu", f"{len(x)}x{channels}x{side}x{side}", runs, exact, moved, PLAIN, share=0.85)
 
 
 def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -386,7 +404,7 @@ def geglu_rows(bench: Bench, small: bool) -> Iterator[Row]:
         x = bench.random(2 if small else 32, tokens, 2 * channels)
         runs: dict[str, Run] = {"kernel": partial(geglu.geglu, x), "plain": partial(geglu.reference, x)}
         moved = Work(x.nbytes * 3 / 2)
-        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved)
+        yield bench.row("geglu", f"{len(x)}x{tokens}x{channels}", runs, geglu.reference(x.float()), moved, PLAIN)
 
 
 def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
@@ -395,7 +413,7 @@ def to_uint8_rows(bench: Bench, small: bool) -> Iterator[Row]:
     x = torch.rand((frames, side, side, 3), device=bench.device)
     runs: dict[str, Run] = {"kernel": lambda: to_uint8.to_uint8(x)[0], "plain": lambda: to_uint8.reference(x)[0]}
     exact = to_uint8.reference(x)[0].float()
-    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, Work(x.nbytes * 5 / 4))
+    yield bench.row("to_uint8", f"{frames}x{side}x{side}x3", runs, exact, Work(x.nbytes * 5 / 4), PLAIN)
 
 
 KERNELS = {
@@ -429,8 +447,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row)
             others = ", ".join(f"{name} {ms:.3f}" for name, ms in row.milliseconds.items() if name != "kernel")
             print(
-                f"{row.kernel:<20}{row.shape:<24}{row.milliseconds['kernel']:>9.3f} ms ({others}) {row.faster:>6.2f}x "
-                f"{row.rate:>8.1f} {row.unit} {100 * row.share:>5.1f} % error {row.error:.1e}"
+                f"{row.kernel:<20}{row.shape:<24}{row.milliseconds['kernel']:>9.3f} ms ({others}) "
+                f"{row.faster:>6.2f}x {row.rival} {row.rate:>8.1f} {row.unit} "
+                f"{100 * row.share:>5.1f} % error {row.error:.1e}"
                 + (f" missed: {', '.join(row.missed)}" if device == "cuda" and row.missed else ""),
                 flush=True,
             )
