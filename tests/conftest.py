@@ -68,8 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none."""
-    if NO_GPU and item.get_closest_marker("gpu") is not None:
-        pytest.skip(f"needs a CUDA device: {NO_GPU}")
+    marker = item.get_closest_marker("gpu")
+    if NO_GPU and marker is not None:
+        pytest.skip(f"needs a GPU of {marker.kwargs['architecture']}: {NO_GPU}")
 
 
 @pytest.fixture(scope="module", autouse=True)

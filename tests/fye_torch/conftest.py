@@ -23,7 +23,7 @@ def imitated(plain: None, monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return install(monkeypatch)
 
 
-@pytest.fixture(params=["imitated", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["imitated", pytest.param("gpu", marks=pytest.mark.gpu(architecture="sm_80 or newer"))])
 def cuda(request: pytest.FixtureRequest) -> Cuda:
     """An imitated GPU, and the one that is there."""
     if request.param == "gpu":

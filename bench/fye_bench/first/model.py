@@ -42,8 +42,8 @@ def run(record: Record, out: Path, small: bool) -> None:
         checks = rivals.checks(shared["exact"])
         for half, array in zip(("v_unconditional", "v_conditional"), plain.evaluate(), strict=True):
             checks[f"plain, {half}"] = gpu.difference(array, shared["exact"][half])
-        wrong = gpu.strayed(checks)
-        result |= {"checks": checks, "strayed": wrong, "right": not wrong}
+        wrong = gpu.beyond_rounding(checks)
+        result |= {"checks": checks, "beyond_rounding": wrong, "right": not wrong}
     rounds = 1 if small else 10
     for name, ways in (("evaluation", _evaluations(rivals, plain)), *_decodes(rivals, (1, 2) if small else (1, 4, 8))):
         for way, prepare in ways.items():

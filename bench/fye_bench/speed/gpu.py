@@ -127,13 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         files.write_json(
             arguments.json, {"command": ["python", "-m", "fye_bench.speed.gpu", *(argv or sys.argv[1:])]} | result
         )
-    wrong = strayed(result["against_float32"])
+    wrong = beyond_rounding(result["against_float32"])
     for name in wrong:
         print(f"fye: {name} is further from float32 than rounding explains", file=sys.stderr)
     return 1 if wrong else 0
 
 
-def strayed(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
+def beyond_rounding(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Name the results of `Rivals.checks` in which the runtime's error exceeds the reference's: see `EXCESS`."""
     wrong = []
     for name, found in checks.items():

@@ -73,16 +73,16 @@ def test_the_gpu_benchmark_runs_on_a_small_model(tmp_path: Path, capsys: pytest.
     assert "frames/s" in capsys.readouterr().out
 
 
-def test_a_runtime_that_strays_from_float32_is_named() -> None:
+def test_a_result_beyond_rounding_is_named() -> None:
     small = [f"{way}, {half}" for way in ("runtime", "baseline") for half in ("v_conditional", "v_unconditional")]
     checks = {"runtime, frames": 3e-3, "baseline, frames": 1.6e-3} | dict.fromkeys((*small, "runtime, replayed"), 1e-3)
 
-    def strayed(**changed: float) -> list[str]:
+    def beyond_rounding(**changed: float) -> list[str]:
         errors = checks | {f"runtime, {name}": error for name, error in changed.items()}
-        return gpu.strayed({name: {"relative_rms": error, "cosine": 1.0} for name, error in errors.items()})
+        return gpu.beyond_rounding({name: {"relative_rms": error, "cosine": 1.0} for name, error in errors.items()})
 
-    assert strayed() == [] and strayed(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
-    assert strayed(frames=3.4e-3, replayed=float("nan")) == ["runtime, frames", "runtime, replayed"]
+    assert beyond_rounding() == [] and beyond_rounding(v_unconditional=2.2e-3) == ["runtime, v_unconditional"]
+    assert beyond_rounding(frames=3.4e-3, replayed=float("nan")) == ["runtime, frames", "runtime, replayed"]
 
 
 def test_the_full_size_needs_a_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
