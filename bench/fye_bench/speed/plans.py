@@ -24,13 +24,18 @@ def main(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to build from.")],
     work: Annotated[Path, option("DIR", "Folder for plans and logs.")],
     size: Annotated[str, option("HxW", "Size of clips.")] = "512x512",
+    frames: Annotated[str, option("N", "Frames per window, smallest:usual:largest.")] = "1:24:24",
+    precision: Annotated[str, option("NAME", "Compute precision.")] = "fp16",
+    attention: Annotated[str, option("NAME", "Attention: fused or written-out.")] = "fused",
 ) -> dict[str, Any]:
     """Build every plan of a bundle with TensorRT-RTX, without a GPU, and measure time, bytes and memory of each."""
     work.mkdir(parents=True, exist_ok=True)
     os.environ["FYE_PLANS"] = str(work / "plans")
+    request = {"size": size, "frames": frames, "precision": precision, "attention": attention}
+    flags = [word for name, value in request.items() for word in (f"--{name}", value)]
     plans = {}
     for graph in GRAPHS:
-        words = ("build", str(bundle), "--backend", RTX.backend, "--size", size, "--graph", graph, "--rebuild")
+        words = ("build", str(bundle), "--backend", RTX.backend, *flags, "--graph", graph, "--rebuild")
         facts = asdict(process.run(["-m", "fye_rt", *words], work / f"{graph}.log"))
         entries = (entry for entry in PlanCache().entries() if entry.key is not None and entry.key.graph == graph)
         facts["plan_bytes"] = max((entry.path / "plan.trt").stat().st_size for entry in entries)
@@ -45,7 +50,7 @@ def main(
         "library": f"{RTX.title} {RTX.version()}",
         "architectures": RTX.usual,
         "bundle": digest,
-        "size": size,
+        **request,
         "plans": plans,
     }
 
