@@ -16,11 +16,9 @@ from fye_engines.prepare import Prepared
 from fye_rt.backends.tensorrt_library import Library, messages, quoted
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.plans.folder import Content
+from fye_rt.timings import Progress, no_progress
 
 LEVELS = range(6)
-
-# (stage, done, total); `done` may be a fraction of a step, unlike the integers of `fye_rt.timings.Progress`
-Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def build(
     library: Library,
     architectures: Sequence[str] = (),
     timing: bytes | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Built:
     """Build a plan.
 
@@ -80,7 +78,7 @@ def build(
         library: library that builds.
         architectures: GPU architectures to build for; see `Library.targets`. TensorRT builds for the current GPU.
         timing: timing cache of an earlier build with the same TensorRT on the same kind of GPU.
-        progress: called as work goes on.
+        progress: called with (stage, done, total), in percent.
 
     Raises:
         BackendError: the library is missing, refuses the graph or finds no way to run it; quotes its messages.
@@ -111,7 +109,7 @@ def build(
             config.set_compute_capability(getattr(module.ComputeCapability, name.upper().replace("_", "")), number)
     else:
         _set_timing_cache(config, timing)
-    phases = _Phases(prepared.name, progress or (lambda stage, done, total: None))
+    phases = _Phases(prepared.name, progress)
     config.progress_monitor = _monitor(module, phases)
     plan = _interruptible(lambda: builder.build_serialized_network(network, config), phases)
     if phases.error is not None:
@@ -218,7 +216,7 @@ def _interruptible(work: Callable[[], Any], phases: "_Phases") -> Any:
 
 @dataclass(slots=True, eq=False)
 class _Phases:
-    """Progress of a build. TensorRT's phases are nested; only the outermost is reported, with fractions of its steps.
+    """Progress of a build. TensorRT's phases are nested; only the outermost is reported, in percent.
 
     Attributes:
         graph: name of the graph.
@@ -262,7 +260,7 @@ class _Phases:
             part = min(1.0, (done + part) / steps)
         part = self.furthest[name] = max(part, self.furthest.get(name, 0.0))
         try:
-            self.progress(f"build {self.graph}: {name}", part * steps, steps)
+            self.progress(f"build {self.graph}: {name}", round(100 * part), 100)
         except BaseException as error:
             self.error = error
 

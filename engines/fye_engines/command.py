@@ -91,11 +91,7 @@ def build_plans(
         FyeError: see `fye_engines.plans.Maker.carry_out`.
     """
     gpu, target = _target(request, architectures)
-
-    def progress(stage: str, done: float, total: float) -> None:
-        bars(stage, round(100 * done / total), 100)
-
-    maker = Maker(bundle, request, cache, gpu, progress)
+    maker = Maker(bundle, request, cache, gpu, bars)
     for task in tasks(bundle, request, cache, target):
         if task.action == THERE:
             compared = f"; {_accuracy(maker.compare(task)['differences'])}" if request.library is RTX else ""
@@ -103,8 +99,8 @@ def build_plans(
             continue
         facts = maker.carry_out(task)
         done = {BUILD: "built", NEW_WEIGHTS: "given new weights"}[facts["action"]]
-        attention = "" if facts["attention"] == request.attention else f" with attention {facts['attention']}"
-        yield f"{task.graph}: {done} in {facts['seconds']:.0f} s{attention}, {_accuracy(facts['differences'])}"
+        said = (f"{done} in {facts['seconds']:.0f} s", facts.get("decomposition"), _accuracy(facts["differences"]))
+        yield f"{task.graph}: {'; '.join(filter(None, said))}"
     if gpu is not None and (line := compile_kernels(cache, gpu)):
         yield line
 
@@ -119,7 +115,7 @@ def planned(bundle: Bundle, request: Request, architectures: Sequence[str], cach
         line = f"{task.graph}: {task.action}{f' ({task.reason})' if task.reason else ''}; {_shapes(task)}"
         if task.action == BUILD:
             prepared = prepare(bundle, task.graph, task.shapes, request.precision, request.attention)
-            line += f"; {prepared.decomposition}" if prepared.decomposed else ""
+            line += f"; {prepared.decomposition}" if prepared.decomposition else ""
         yield line
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fye_engines.building import Progress, Settings, build, refit
+from fye_engines.building import Settings, build, refit
 from fye_engines.checking import compare, exact_engine, random_inputs, refusal
 from fye_engines.prepare import WRITTEN_OUT, Prepared, Shapes, check_names, prepare
 from fye_engines.quantize import kept
@@ -26,6 +26,7 @@ from fye_rt.plans import PlanCache, PlanKey, profile
 from fye_rt.plans.folder import Content
 from fye_rt.plans.matching import EIGHT_BITS, STRIPPED, Machine, plan_key, precision_of, rebuild_command
 from fye_rt.stages import DECODER_CHUNK, GUIDER_CHUNK
+from fye_rt.timings import Progress
 
 REFIT = "refit"
 logger = logging.getLogger("fye_rt")
@@ -152,7 +153,8 @@ class Maker:
 
         Returns:
             Facts about the plan; see `fye_rt.plans.Plan`. `differences` is empty if the plan was not run; `attention`
-            is how attention was built in the end.
+            is how attention was built in the end, and `decomposition` says which is not computed by a kernel of its
+            own.
 
         Raises:
             BackendError: the library refuses the graph, the plan's outputs differ from ONNX Runtime's, or a plan whose
@@ -176,6 +178,7 @@ class Maker:
                 plan = refit(prepared, self._weights, bare, self.request.library)
             key = _with_weights(task.key, self.bundle)
             facts: dict[str, Any] = {"action": task.action, "attention": attention}
+            facts["decomposition"] = prepared.decomposition
             facts["differences"] = {} if self.gpu is None else self._check(task, key, plan, self.gpu)
             facts["seconds"] = round(time.monotonic() - began, 1)
             if bare is not None:
@@ -191,8 +194,7 @@ class Maker:
         Raises:
             BackendError: the plan's outputs differ from ONNX Runtime's; it is removed.
         """
-        rebuild = rebuild_command(self.bundle, task.graph, {}, self.request.precision, self.request.library.backend)
-        plan = self.cache.open(task.key, rebuild)
+        plan = self.cache.open(task.key, self._rebuild(task.key))
         if self.gpu is None or plan.facts.get("differences"):
             return dict(plan.facts)
         try:
@@ -208,8 +210,16 @@ class Maker:
     def _weights(self) -> Path:
         return self.bundle.path / self.bundle.weights
 
+    def _rebuild(self, key: PlanKey) -> str:
+        library = self.request.library
+        architectures = key.architectures if library.architectures else ()
+        return rebuild_command(self.bundle, key.graph, {}, self.request.precision, library.backend, architectures)
+
     def _prepare(self, task: Task, attention: str) -> Prepared:
-        return prepare(self.bundle, task.graph, task.shapes, self.request.precision, attention)
+        prepared = prepare(self.bundle, task.graph, task.shapes, self.request.precision, attention)
+        if prepared.decomposition:
+            logger.info("%s: %s", task.graph, prepared.decomposition)
+        return prepared
 
     def _make(self, task: Task) -> tuple[Content, Prepared, str]:
         """Make a plan; returns it with its graph, and how attention is built in it."""
@@ -217,8 +227,6 @@ class Maker:
         if task.source is not None:
             return self._refit(task, task.source)
         prepared = self._prepare(task, attention)
-        if prepared.decomposed:
-            logger.info("%s: %s", task.graph, prepared.decomposition)
         try:
             return self._build(task, prepared), prepared, attention
         except BackendError as error:
@@ -243,12 +251,10 @@ class Maker:
 
     def _refit(self, task: Task, source: PlanKey) -> tuple[Content, Prepared, str]:
         self.progress(f"refit {task.graph}", 0, 1)
-        library = self.request.library
-        rebuild = rebuild_command(self.bundle, task.graph, {}, self.request.precision, library.backend)
-        plan = self.cache.open(source, rebuild)
+        plan = self.cache.open(source, self._rebuild(source))
         attention = str(plan.facts.get("attention", self.request.attention))
         prepared = self._prepare(task, attention)
-        content = refit(prepared, self._weights, plan.content, library)
+        content = refit(prepared, self._weights, plan.content, self.request.library)
         self.progress(f"refit {task.graph}", 1, 1)
         return content, prepared, attention
 

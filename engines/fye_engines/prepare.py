@@ -80,6 +80,7 @@ class Prepared:
         weights: offset and length in bytes, in that file, of each tensor that the model reads, by name.
         profile: smallest, usual and largest shape of each input whose shape changes.
         decomposed: head size of each attention that TensorRT has no kernel for, and computes in several layers.
+        written_out: number of attentions that are written out in the model.
     """
 
     name: str
@@ -87,14 +88,17 @@ class Prepared:
     weights: Mapping[str, tuple[int, int]]
     profile: Mapping[str, tuple[Shape, Shape, Shape]]
     decomposed: tuple[int, ...] = ()
+    written_out: int = 0
 
     @property
     def decomposition(self) -> str:
-        """Say which attention has no kernel, or return ""."""
+        """Say which attention is not computed by a kernel of its own, and why; "" if all is."""
+        if self.written_out:
+            return f"attention is written out (layers: {self.written_out})"
         if not self.decomposed:
             return ""
         sizes = ", ".join(map(str, sorted(set(self.decomposed))))
-        return f"{len(self.decomposed)} attentions (head sizes {sizes}) have no kernel and are decomposed"
+        return f"attention without a kernel is decomposed (layers: {len(self.decomposed)}; head sizes: {sizes})"
 
     @cached_property
     def digest(self) -> str:
@@ -115,7 +119,7 @@ def check_names(precision: str, attention: str) -> None:
 
 def typed(bundle: Bundle, graph: str, precision: str, variant: str = "") -> bytes:
     """Serialise a graph, or an engine's variant of it, with its types and all its symbolic dimensions."""
-    model = _typed(bundle, graph, variant, precision, FUSED)
+    model, _ = _typed(bundle, graph, variant, precision, FUSED)
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
 
@@ -137,7 +141,7 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     """
     if shapes.frames[2] > bundle.max_frames:
         raise OptionError(f"frames={shapes.frames[2]} is not valid; this bundle allows {bundle.max_frames}")
-    model = _typed(bundle, graph, "", precision, attention)
+    model, written_out = _typed(bundle, graph, "", precision, attention)
     decomposed = allow_decomposition(model)
     weights = {}
     for name, value in model.graph.initializers.items():
@@ -149,16 +153,16 @@ def prepare(bundle: Bundle, graph: str, shapes: Shapes, precision: str, attentio
     varying = {value.name for value in model.graph.inputs if not all(isinstance(n, int) for n in value.shape or ())}
     profile = {name: shape for name, shape in shapes.profile(bundle.graphs[graph]).items() if name in varying}
     onnx = ir.to_proto(model).SerializeToString(deterministic=True)
-    return Prepared(graph, onnx, weights, profile, tuple(decomposed))
+    return Prepared(graph, onnx, weights, profile, tuple(decomposed), written_out)
 
 
-def _typed(bundle: Bundle, graph: str, variant: str, precision: str, attention: str) -> ir.Model:
+def _typed(bundle: Bundle, graph: str, variant: str, precision: str, attention: str) -> tuple[ir.Model, int]:
+    """Return a graph with its types, and how many of its attentions are written out."""
     check_names(precision, attention)
     precision = precision_of(graph, precision)
     model = ir.load(bundle.file(graph, variant))
-    if attention == WRITTEN_OUT:
-        write_out_attention(model)
+    written_out = write_out_attention(model) if attention == WRITTEN_OUT else 0
     set_precision(model, BASE if precision in KINDS else precision)
     if precision in KINDS:
         quantize(model, kept(bundle, graph), precision)
-    return model
+    return model, written_out

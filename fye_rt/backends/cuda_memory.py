@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fye_rt.errors import BackendError
 
 TYPES = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT64": np.int64}  # by TensorRT's names
-INSTALL = "run: pip install 'fye-rt[tensorrt]'"
+INSTALL = "run: pip install 'fye-rt[cuda]'"
 
 
 class Gpu:

@@ -50,6 +50,7 @@ class TensorRTEngine(Engine):
         self._bundle, self._graph, self._wanted, self._keys = bundle, graph, wanted, keys
         self.gpu, self._cache = gpu, cache
         self._plans: dict[PlanKey, OpenPlan] = {}
+        self._keeps_compiled = True
         self._bound_plans: dict[tuple[tuple[str, Shape], ...], BoundPlan] = {}
         self._kernels: Mapping[str, Any] | None = None
         self.places: dict[str, Place] = {}
@@ -111,7 +112,7 @@ class TensorRTEngine(Engine):
         return bound
 
     def _plan(self, shapes: Mapping[str, Shape]) -> OpenPlan:
-        rebuild = matching.rebuild_command(self._bundle, self._graph, shapes, self.compute, self._library.backend)
+        rebuild = _rebuild(self._library, self._bundle, self._wanted, shapes)
         key = matching.choose(self._keys, shapes)
         if key is None:
             missing = replace(self._wanted, profile=matching.exactly(self._bundle, self._graph, shapes))
@@ -128,9 +129,12 @@ class TensorRTEngine(Engine):
         self._plans[key] = OpenPlan(self._library, self._graph, content, rebuild, compiled, keep)
 
     def _keep_compiled(self, key: PlanKey, content: bytes) -> None:
+        if not self._keeps_compiled:
+            return
         try:
             self._cache.write_runtime(key, self._wanted.sm, content)
         except FyeError as error:  # only the next start will be slower
+            self._keeps_compiled = False
             logger.warning("what TensorRT-RTX compiled is not kept: %s", error)
 
 
@@ -146,8 +150,18 @@ class Backend:
         return tuple(precision for precision in ("int8", "fp8", "fp32", "bf16", "fp16") if not lacks(sm, precision))
 
     def machine(self, gpu: Gpu) -> Machine:
-        """Return what a plan for this GPU is bound to; raises BackendError if the library is not installed."""
-        return Machine(f"sm_{gpu.device.arch}", *self.versions())
+        """Return what a plan for this GPU is bound to.
+
+        Raises:
+            BackendError: the library is not installed, or does not serve this GPU.
+        """
+        sm, served = f"sm_{gpu.device.arch}", self.library.architectures
+        if served and sm not in served:
+            raise BackendError(
+                f"{self.library.title} serves {', '.join(served)}, not this GPU ({sm}); use "
+                f"backend={TENSORRT.backend!r}"
+            )
+        return Machine(sm, *self.versions())
 
     def versions(self) -> tuple[str, str]:
         """Return the versions of the library and of the driver, as in `fye_rt.plans.PlanKey`.
@@ -214,8 +228,14 @@ class Backend:
         return next((choice for choice in choices if choice[1]), choices[0])
 
     def _missing(self, cache: PlanCache, wanted: PlanKey, bundle: Bundle) -> str:
-        rebuild = matching.rebuild_command(bundle, wanted.graph, {}, wanted.precision, self.library.backend)
+        rebuild = _rebuild(self.library, bundle, wanted, {})
         return cache.missing_message(matching.alike(_keys(cache), wanted), rebuild)
+
+
+def _rebuild(library: Library, bundle: Bundle, wanted: PlanKey, shapes: Mapping[str, Shape]) -> str:
+    """Return the command that builds a plan for this GPU."""
+    architectures = (wanted.sm,) if library.architectures else ()
+    return matching.rebuild_command(bundle, wanted.graph, shapes, wanted.precision, library.backend, architectures)
 
 
 def _keys(cache: PlanCache) -> list[PlanKey]:

@@ -196,7 +196,7 @@ def usage_error(error: Any, program: str) -> str:
 
 
 _FIELDS = {f"Crop.{field}": name for name, field in CROP_SETTINGS.items()}
-_NAMES = (*SETTINGS, *_FIELDS, "backend", "threads", "low_memory", "resume", "workers", "bundle", "ray")
+_NAMES = (*SETTINGS, *_FIELDS, "backend", "threads", "low_memory", "resume", "workers", "bundle", "ray", "arch")
 _ASSIGNED = re.compile(rf"\b({'|'.join(_NAMES)})=('[\w.,]+'|\"[\w.]+\"|[^\s,;:)]+)")
 _NAMED = re.compile(rf"(?<![\w-])({'|'.join(name for name in _NAMES if '_' in name or '.' in name)})\b")
 

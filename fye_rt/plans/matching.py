@@ -115,9 +115,17 @@ def exactly(bundle: Bundle, graph: str, shapes: Mapping[str, Shape]) -> Profile:
 
 
 def rebuild_command(
-    bundle: Bundle, graph: str, shapes: Mapping[str, Shape], precision: str, backend: str = "tensorrt"
+    bundle: Bundle,
+    graph: str,
+    shapes: Mapping[str, Shape],
+    precision: str,
+    backend: str = "tensorrt",
+    architectures: Iterable[str] = (),
 ) -> str:
-    """Return the command that builds a plan for these shapes; without shapes, for the bundle's default shapes."""
+    """Return the command that builds a plan for these shapes; without shapes, for the bundle's default shapes.
+
+    `architectures` are those that TensorRT-RTX builds for; none means its usual ones.
+    """
     sizes = {
         size: length
         for spec in bundle.graphs[graph].inputs
@@ -127,6 +135,8 @@ def rebuild_command(
     parts = ["fye build", str(bundle.path), f"--graph {graph}", f"--precision {precision}"]
     if backend != "tensorrt":
         parts.append(f"--backend {backend}")
+    if named := ",".join(architectures):
+        parts.append(f"--arch {named}")
     if "latent_height" in sizes:
         parts.append(f"--size {8 * sizes['latent_height']}x{8 * sizes['latent_width']}")
     elif "height" in sizes:

@@ -5,14 +5,16 @@
     imitation.compute = lambda execution: ...
 
 A plan is the text of what it was built from. What the libraries answer with None or False and a message to the logger
-is answered so here. Building and parsing are the real TensorRT-RTX's: see test_building.py.
+is answered so here. A graph that the real TensorRT-RTX refuses is refused: see `refuse`.
 """
 
 import ctypes
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,9 +25,11 @@ import pytest
 from onnx import TensorProto
 
 from fye_engines import plans
-from fye_engines.building import Built, Settings
+from fye_engines.building import Built, Settings, build, parse
 from fye_engines.prepare import Prepared
-from fye_rt.backends.tensorrt_library import RTX, Library
+from fye_rt.backends.tensorrt_library import RTX, Library, messages
+from fye_rt.errors import BackendError
+from fye_rt.timings import Progress, no_progress
 
 TYPES = {
     TensorProto.FLOAT: "FLOAT",
@@ -33,11 +37,16 @@ TYPES = {
     TensorProto.BFLOAT16: "BF16",
     TensorProto.INT64: "INT64",
 }
+SMALL = 300  # nodes of a graph that the real library builds in about a second
 MEMORY = 1 << 20  # bytes that every engine needs to run
 MAGIC = b"an imitated plan "
 VERSIONS = {"tensorrt": "11.4.0.106", "tensorrt_rtx": "1.7.1.116"}
 
 Plan = dict[str, Any]
+
+_REAL = replace(RTX, module="the real tensorrt_rtx")  # an imitation may have its name
+with suppress(ImportError):
+    sys.modules[_REAL.module] = importlib.import_module(RTX.module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class Imitation:
         builds: the graphs that were built, by name.
         compiled: what the just-in-time compiler of TensorRT-RTX has compiled, by plan.
         capturable: whether TensorRT-RTX lets a run be captured.
+        memory: what a context answers when it is asked how much memory its shapes need, and what it says of it.
     """
 
     library: Library
@@ -71,6 +81,7 @@ class Imitation:
     builds: list[str] = field(default_factory=list)
     compiled: list[str] = field(default_factory=list)
     capturable: bool = True
+    memory: tuple[int, str] = MEMORY, ""
 
     def __post_init__(self) -> None:
         self.version = VERSIONS[self.library.module]
@@ -88,13 +99,13 @@ class Imitation:
         library: Library,
         architectures: Sequence[str] = (),
         timing: bytes | None = None,
-        progress: Callable[[str, float, float], None] | None = None,
+        progress: Progress = no_progress,
     ) -> Built:
-        """Build a plan that this imitation runs; arguments as of `fye_engines.building.build`."""
+        """Build a plan that this imitation runs; arguments and errors as of `fye_engines.building.build`."""
         assert library is self.library
+        refuse(prepared, weights)
         for step in range(4):
-            if progress is not None:
-                progress(f"build {prepared.name}: Building Engine", step, 3)
+            progress(f"build {prepared.name}: Building Engine", step, 3)
         graph = onnx.load_model_from_string(prepared.onnx).graph
         tensors = [_tensor(value, "INPUT") for value in graph.input] + [_tensor(x, "OUTPUT") for x in graph.output]
         self.builds.append(prepared.name)
@@ -119,6 +130,28 @@ class Imitation:
             return None
         plan: Plan = json.loads(bytes(content)[len(MAGIC) :])
         return plan if plan["version"] == self.version else None
+
+
+def refuse(prepared: Prepared, weights: Path) -> None:
+    """Refuse a graph as the real TensorRT-RTX does, if it is installed: it builds small graphs and parses the others.
+
+    Raises:
+        BackendError: it refuses the graph, or would refuse to build it: attention that may not be decomposed, or an
+            input whose shape changes without limits. (Of such attention it builds some, but ours may all.)
+    """
+    graph = onnx.load_model_from_string(prepared.onnx).graph
+    if _REAL.module in sys.modules:
+        if len(graph.node) < SMALL:
+            build(prepared, weights, Settings(level=0), _REAL, RTX.usual)
+        else:
+            module = _REAL.load()
+            log = messages(module)
+            parse(prepared, np.memmap(weights, np.uint8, mode="r"), _REAL, module.Builder(log), log)
+    attention = (node for node in graph.node if node.op_type == "Attention")
+    marked = all("TRT_decomposable" in (each.name for each in node.attribute) for node in attention)
+    varying = {value.name for value in graph.input if any(dim.dim_param for dim in value.type.tensor_type.shape.dim)}
+    if not marked or varying - prepared.profile.keys():
+        raise BackendError(f"cannot build {prepared.name}: attention without a kernel, or no optimization profile")
 
 
 class _Enum:
@@ -264,7 +297,10 @@ class _Context:
         return self._shapes()[name]
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return MEMORY
+        needed, said = self._imitation.memory
+        if said:
+            _say(self._imitation, self._engine.logger, said)
+        return needed
 
     def set_device_memory(self, memory: int, size: int) -> None:
         if size < MEMORY or memory % 256:

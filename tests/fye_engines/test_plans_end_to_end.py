@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +25,22 @@ from fye_engines.building import Settings
 from fye_engines.command import planned
 from fye_engines.plans import BUILD, NEW_WEIGHTS, THERE, Maker, Request, Task, default_graphs, tasks
 from fye_engines.prepare import Shapes
-from fye_rt import Animator, Bundle, Options, backends
+from fye_rt import Animator, Bundle, Options, backends, machine
 from fye_rt.backends import gpu as gpus
 from fye_rt.backends import tensorrt_kernels
 from fye_rt.backends.cuda_memory import Gpu, as_tensorrt_dtype
 from fye_rt.backends.tensorrt import RTX_BACKEND, TENSORRT_BACKEND
 from fye_rt.backends.tensorrt_library import RTX, TENSORRT, Library
 from fye_rt.bundle import sealed
+from fye_rt.cli import doctor
 from fye_rt.clips.frames import frames_of
-from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError, OutputError
+from fye_rt.errors import BackendError, NumericalError, OptionError, OutOfMemoryError
 from fye_rt.options import Forecast
 from fye_rt.plans import PlanCache
 from tests.fye_engines import fake_gpu
 from tests.fye_engines.fake_gpu import FakeGpu
 from tests.fye_rt.command_line import Fye
+from tests.fye_rt.plans.sample import NOBODY
 
 SHAPES = Shapes((1, 5, 5), (64, 64, 64), (72, 72, 72))
 FRAMES = 9
@@ -392,14 +399,15 @@ def brain(array: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("module", "text"), [("cuda.core", "cuda-core is missing"), ("tensorrt", "TensorRT is missing")]
+    ("module", "text", "extra"),
+    [("cuda.core", "cuda-core is missing", "cuda"), ("tensorrt", "TensorRT is missing", "tensorrt")],
 )
 def test_a_missing_package_is_reported_with_the_command_that_installs_it(
-    module: str, text: str, ready: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+    module: str, text: str, extra: str, ready: FakeGpu, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     for call in (lambda: Animator(tiny, "tensorrt"), lambda: list(planned(tiny, wanted(tiny), (), PlanCache()))):
-        with pytest.raises(BackendError, match=rf"{text} .*; run: pip install 'fye-rt\[tensorrt\]'"):
+        with pytest.raises(BackendError, match=rf"{text} .*; run: pip install 'fye-rt\[{extra}\]'"):
             call()
     assert text in TENSORRT_BACKEND.unusable(tiny)
 
@@ -676,7 +684,29 @@ def test_a_card_that_a_plan_does_not_name_is_refused(card: FakeGpu, tiny: Bundle
         BackendError, match=r"sm_80\+sm_86\+sm_89\+sm_120; this is GPU architecture sm_75; .*fye build"
     ) as told:
         features(tiny)
-    assert "--backend tensorrt-rtx" in str(told.value)
+    assert "--backend tensorrt-rtx --arch sm_75" in str(told.value)
+    assert f"{RTX.backend} --arch sm_75" in RTX_BACKEND.unusable(tiny)
+
+
+def test_a_card_that_tensorrt_rtx_does_not_serve_is_told_which_it_serves(
+    card: FakeGpu, tiny: Bundle, fye: Fye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "gpus", lambda: gpus.Found((gpus.Gpu("a GPU", "sm_90", 1 << 36),), "13.0", ""))
+    monkeypatch.setattr(machine, "PACKAGES", ())
+    known = {name: backends.BACKENDS[name] for name in ("tensorrt-rtx", "onnxruntime")}
+    monkeypatch.setattr(backends, "BACKENDS", known)
+    lines = {line.what: line for line in doctor.examine()}
+    assert lines["backend tensorrt-rtx"].state == doctor.OK  # of sm_89
+    card.cuda.capability = (9, 0)
+    served = "sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"
+    said = f"TensorRT-RTX serves {served}, not this GPU (sm_90); use backend='tensorrt'"
+    with pytest.raises(BackendError) as told:
+        features(tiny)
+    assert str(told.value) == said
+    line = next(line for line in doctor.examine() if line.what == "backend tensorrt-rtx")
+    assert (line.state, line.how) == (doctor.ABSENT, f"not usable: {said}")
+    built = fye("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
+    assert "guider: built in" in built and "not run: this machine has no GPU that the plan serves" in built
 
 
 def test_kernels_that_tensorrt_rtx_compiled_are_kept_beside_the_plan(card: FakeGpu, tiny: Bundle) -> None:
@@ -693,9 +723,15 @@ def test_kernels_that_tensorrt_rtx_compiled_are_kept_beside_the_plan(card: FakeG
     assert PlanCache().entries()[0].size == entry.size + file.stat().st_size  # counts towards the limit
 
 
-@pytest.mark.parametrize("damage", ["truncated", "of another version"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncated", "runtime.sm_89 is not used, but made anew: runtime.sm_89 differs from its hash"),
+        ("of another version", "what TensorRT-RTX compiled for guider before does not fit here; it compiles again"),
+    ],
+)
 def test_kernels_that_cannot_be_read_are_compiled_again(
-    damage: str, card: FakeGpu, tiny: Bundle, caplog: pytest.LogCaptureFixture
+    damage: str, said: str, card: FakeGpu, tiny: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     features(tiny)
     (entry,) = PlanCache().entries()
@@ -708,18 +744,58 @@ def test_kernels_that_cannot_be_read_are_compiled_again(
     card.trt.compiled.clear()
     features(tiny)
     assert len(card.trt.compiled) == 1
-    assert ("it compiles again" in caplog.text) == (damage == "of another version")
-
-
-def test_kernels_are_not_kept_in_a_folder_that_cannot_be_written(
-    card: FakeGpu, tiny: Bundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*given: Any) -> None:
-        raise OutputError("cannot write to it: No space left on device")
-
-    monkeypatch.setattr(PlanCache, "write_runtime", full)
     features(tiny)
-    assert caplog.messages == ["what TensorRT-RTX compiled is not kept: cannot write to it: No space left on device"]
+    assert len(card.trt.compiled) == 1  # what it compiled is kept in place of it
+    (message,) = caplog.messages
+    assert message.endswith(said)
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A folder that other users can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextmanager
+def read_only(root: Path) -> Iterator[None]:
+    """Nobody can write to a folder, not even root, who becomes another user."""
+    modes = {path: path.stat().st_mode for path in (root, *root.rglob("*"))}
+    for path in modes:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    root_user = os.geteuid() == 0
+    try:
+        if root_user:
+            os.seteuid(NOBODY)
+    except OSError as error:
+        pytest.skip(f"root cannot be another user here: {error}")
+    try:
+        yield
+    finally:
+        if root_user:
+            os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def test_a_read_only_cache_gives_its_plans_and_keeps_no_kernels(
+    card: FakeGpu, tiny: Bundle, outside: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = features(tiny)  # it also imports what another user may not read
+    root = outside / "plans"
+    shutil.copytree(PlanCache().root, root)
+    (compiled,) = root.glob("*/runtime.*")
+    compiled.unlink()
+    monkeypatch.setenv("FYE_PLANS", str(root))
+    before = sorted(root.rglob("*"))
+    with Animator(tiny, "tensorrt-rtx", compute="fp32") as animator, read_only(root):
+        for frames in (5, 3, 5):
+            motion = animator.encode_motion(np.zeros((frames, 64, 72, 3), np.uint8))
+    np.testing.assert_array_equal(motion.features, expected)
+    (message,) = caplog.messages
+    assert message.startswith(f"what TensorRT-RTX compiled is not kept: cannot write {compiled}: Permission denied; ")
+    assert sorted(root.rglob("*")) == before
 
 
 def test_a_run_of_tensorrt_rtx_that_cannot_be_captured_is_not(card: FakeGpu, tiny: Bundle) -> None:
@@ -741,11 +817,15 @@ def test_plans_of_tensorrt_rtx_are_built_without_a_gpu(card: FakeGpu, tiny: Bund
     card.cuda.devices = 0
     asked = ("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
     told = fye(*asked, "--arch", "sm_89,sm_86")
-    assert "guider: built in 0 s, not run: this machine has no GPU that the plan serves" in told
+    assert re.search(r"^guider: built in \d+ s; not run: this machine has no GPU that the plan serves", told)
     (key,) = (entry.key for entry in PlanCache().entries() if entry.key and entry.key.sm == "sm_86+sm_89")
     assert (key.tensorrt, key.driver) == ("rtx-1.7.1.116", "any")
     assert "replaces weights on a GPU alone" in fye.refuses(*asked, "--refit")
-    assert "TensorRT-RTX serves sm_75, sm_80" in fye.refuses(*asked, "--arch", "sm_90")
+    before = sorted(PlanCache().root.rglob("*"))
+    served = "TensorRT-RTX serves sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"
+    for dry in ((), ("--dry-run",)):
+        assert f"--arch sm_90 is not valid: {served}" in fye.refuses(*asked, "--arch", "sm_89,sm_90", *dry)
+    assert sorted(PlanCache().root.rglob("*")) == before
     assert "0 plans removed" in fye("build", "--prune")  # other machines may have the cards
 
 
@@ -768,14 +848,31 @@ def test_a_plan_that_was_not_run_is_compared_on_the_first_card(
     assert bool(flags) == (not error)
 
 
-def test_a_machine_without_nvml_says_so(ready: FakeGpu, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_nvml(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Takes NVIDIA's management library away."""
+
     def absent() -> None:
         raise RuntimeError("Failure finding libnvidia-ml.so.1")
 
-    monkeypatch.setattr(sys.modules["cuda.core"].system, "get_kernel_mode_driver_version", absent)
+    return lambda: monkeypatch.setattr(sys.modules["cuda.core"].system, "get_kernel_mode_driver_version", absent)
+
+
+def test_a_machine_without_nvml_says_so(
+    ready: FakeGpu, clip: Clip, tiny: Bundle, fye: Fye, without_nvml: Callable[[], None]
+) -> None:
+    without_nvml()
+    before = sorted(PlanCache().root.rglob("*"))
     with pytest.raises(BackendError, match=r"the driver's version is unknown, .* install NVIDIA's management library"):
         clip("tensorrt")
     assert "management library" in TENSORRT_BACKEND.unusable()
+    assert "management library" in fye.refuses("build", tiny.path)
+    assert sorted(PlanCache().root.rglob("*")) == before
+
+
+def test_plans_of_tensorrt_rtx_run_without_nvml(card: FakeGpu, tiny: Bundle, without_nvml: Callable[[], None]) -> None:
+    without_nvml()
+    assert features(tiny).shape[0] == 5
 
 
 def test_attention_that_the_library_cannot_decompose_is_written_out(
@@ -791,12 +888,64 @@ def test_attention_that_the_library_cannot_decompose_is_written_out(
 
     monkeypatch.setattr(plans, "build", refuse)
     told = fye("build", tiny.path, "--size", "64x72", "--graph", "vae_encoder", "--precision", "fp32")
-    assert "vae_encoder: built in 0 s with attention written-out, relative RMS" in told
+    assert re.search(r"^vae_encoder: built in \d+ s; attention is written out \(layers: 1\); relative RMS", told)
     assert [bool(graph.decomposed) for graph in prepared] == [True, False]
     assert actions(tiny, graphs=("vae_encoder",)) == [THERE]
 
 
-@pytest.fixture(params=["imitated", pytest.param("real", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("attention", "said"),
+    [
+        ("fused", "attention without a kernel is decomposed (layers: 1; head sizes: 8)"),
+        ("written-out", "attention is written out (layers: 1)"),
+    ],
+)
+def test_attention_without_a_kernel_of_its_own_is_named_before_and_after_the_build(
+    attention: str,
+    said: str,
+    gpu: FakeGpu,
+    tiny: Bundle,
+    fye: Fye,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    PlanCache().root.mkdir(0o700)
+    fake_gpu.with_kernels(monkeypatch, gpu, PlanCache().root / "kernels.sm_90")
+    caplog.set_level(logging.INFO, "fye_rt")
+    asked = ("build", tiny.path, "--size", "64x72", "--precision", "fp32", "--attention", attention)
+    asked = (*asked, "--graph", "vae_encoder", "--graph", "guider")
+    encoder, guider = fye(*asked, "--dry-run").splitlines()[1:]
+    assert encoder.startswith("vae_encoder: is built") and encoder.endswith(f"64x72; {said}")
+    assert guider.startswith("guider: is built") and "attention" not in guider.partition("); ")[2]
+    encoder, guider = fye(*asked).splitlines()[:2]
+    assert encoder.startswith("vae_encoder: built in") and f" s; {said}; relative RMS" in encoder
+    assert guider.startswith("guider: built in") and "attention" not in guider
+    assert caplog.messages == [f"vae_encoder: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("needed", "said", "error"),
+    [
+        (0, "", None),  # the library does not say: the most that any shapes need
+        (0, "no shapes", "TensorRT cannot size its memory for guider: no shapes$"),
+        (1, "", "TensorRT cannot use its memory for guider: 1 bytes at .* are not the 1048576 that it needs$"),
+    ],
+)
+def test_working_memory_that_the_library_refuses_is_reported(
+    needed: int, said: str, error: str | None, ready: FakeGpu, tiny: Bundle
+) -> None:
+    ready.trt.memory = needed, said
+    images = np.zeros((5, 64, 72, 3), np.uint8)
+    with Animator(tiny, "tensorrt", compute="fp32") as animator:
+        if error is None:
+            with Animator(tiny, "onnxruntime", threads=1) as other:
+                same(animator.encode_motion(images).features, other.encode_motion(images).features)
+        else:
+            with pytest.raises(BackendError, match=error):
+                animator.encode_motion(images)
+
+
+@pytest.fixture
 def place(
     request: pytest.FixtureRequest, library: Library, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
@@ -813,7 +962,16 @@ def place(
     return "real"
 
 
-@BOTH
+@pytest.mark.parametrize(
+    ("library", "place"),
+    [
+        (TENSORRT, "imitated"),
+        (RTX, "imitated"),
+        pytest.param(TENSORRT, "real", marks=pytest.mark.gpu(architecture="sm_75 or newer")),
+        pytest.param(RTX, "real", marks=pytest.mark.gpu(architecture=", ".join(RTX.usual))),
+    ],
+    indirect=True,
+)
 def test_plans_are_built_run_and_read_again(place: str, library: Library, tiny: Bundle) -> None:
     bound = 1e-2 if place == "real" else 1e-4  # of the largest number, in float16 on a GPU
     asked = {"library": library, "graphs": ("guider", "vae_decoder"), "precision": "fp16"}
