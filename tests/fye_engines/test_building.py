@@ -1,6 +1,7 @@
 """Plans are built as asked for, by the real TensorRT-RTX, which needs no GPU to parse and to build.
 
-Its parser takes everything; a chosen set is built, the rest only with `-m full`.
+Its parser takes everything. A chosen set is built, the rest only with `-m full`. The chosen set took 186 s on two cores
+that another test run kept busy, of 8 minutes that it may take with `fye build` of tiny.
 """
 
 import hashlib
@@ -21,12 +22,15 @@ import pytest
 from fye_engines import quantize
 from fye_engines.building import Settings, build, parse
 from fye_engines.checking import random_inputs
-from fye_engines.prepare import ATTENTIONS, Prepared, Shapes, prepare, typed
+from fye_engines.plans import default_graphs
+from fye_engines.prepare import ATTENTIONS, PRECISIONS, Prepared, Shapes, prepare, typed
 from fye_rt.backends.tensorrt_library import RTX, TENSORRT, messages
 from fye_rt.bundle import GRAPHS, Bundle, shipped_bundles, symbols
 from fye_rt.errors import BackendError, OptionError
 from fye_rt.plans.matching import DENOISERS, RECIPE
 from tests.fye_engines.full_size import full_size
+from tests.fye_engines.imitated_tensorrt import Imitation
+from tests.fye_rt.command_line import Fye
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = Shapes((8, 8, 8), (64, 64, 64), (72, 72, 72))
@@ -62,6 +66,10 @@ def with_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
         return {str(quantize.stored(node.inputs[0]).name): 4.0 for node in quantize.places(model)}
 
     monkeypatch.setattr("fye_engines.prepare.kept", ranges)
+
+
+def precisions(graph: str) -> tuple[str, ...]:
+    return PRECISIONS if graph in DENOISERS else PRECISIONS[:3]
 
 
 def parsed(prepared: Prepared, bundle: Bundle) -> list[str]:
@@ -182,7 +190,7 @@ def test_the_real_parser_takes_every_graph(
     graph: str, shapes: Shapes, attention: str, bundle: Bundle, rtx: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_ranges(monkeypatch)
-    for precision in ("fp32", "fp16", "bf16", *(("int8", "fp8") if graph in DENOISERS else ())):
+    for precision in precisions(graph):
         prepared = prepare(bundle, graph, shapes, precision, attention)
         layers = parsed(prepared, bundle)
         attended = sum(name.startswith("ATTENTION_INPUT") for name in layers)
@@ -206,6 +214,7 @@ def test_the_real_parser_takes_the_graphs_of_the_full_size(graph: str, tmp_path:
 
 NINETY_SIX = Shapes((4, 4, 4), (96, 96, 96), (96, 96, 96))
 UP_TO_FOUR = Shapes((1, 4, 4), (96, 96, 96), (96, 96, 96))
+ANY_SIZE = Shapes((1, 4, 4), (96, 96, 128), (96, 96, 128))
 # every graph, precision, attention, kind of shapes and bundle; the slow ones once
 COVERING = [
     ("tiny", "image_encoder", "fp16", "fused", UP_TO_FOUR),
@@ -223,11 +232,11 @@ COVERING = [
     ("mini", "reference", "fp16", "fused", NINETY_SIX),
     ("mini", "denoiser_cond", "fp16", "fused", UP_TO_FOUR),
 ]
-CHOSEN = {case[:4] for case in COVERING}
 REST = [
-    (name, graph, precision, attention, UP_TO_FOUR)
-    for name, graph, precision, attention in product(("tiny", "mini"), GRAPHS, ("fp32", "fp16", "bf16"), ATTENTIONS)
-    if (name, graph, precision, attention) not in CHOSEN
+    case
+    for name, graph, shapes in product(("tiny", "mini"), GRAPHS, (NINETY_SIX, ANY_SIZE))
+    for precision, attention in product(precisions(graph), ATTENTIONS)
+    if (case := (name, graph, precision, attention, shapes)) not in COVERING
 ]
 
 
@@ -250,6 +259,31 @@ def test_the_real_builder_builds_a_graph(
     prepared, targets = prepare(bundle, graph, shapes, precision, attention), RTX.targets((), precision)
     plan = built(prepared, bundle, Settings(level=2), architectures=targets)
     assert len(plan) > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", pytest.param("mini", marks=pytest.mark.full)])
+def test_fye_build_makes_every_plan_by_default(
+    name: str, rtx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FYE_PLANS", str(tmp_path / "plans"))
+    fye, bundle = Fye(capsys), shipped_bundles() / name
+    asked = ("build", bundle, "--backend", "tensorrt-rtx")
+    graphs = default_graphs(Bundle.load(bundle, verify=False))
+    planned = dict(line.split(": ", 1) for line in fye(*asked, "--dry-run").splitlines()[1:])
+    built = dict(line.split(": ", 1) for line in fye(*asked).splitlines())
+    assert set(planned) == set(built) == set(graphs)
+    for graph in graphs:
+        assert planned[graph].startswith("is built (") and built[graph].startswith("built in ")
+        decomposed = "attention without a kernel is decomposed (layers: "
+        assert (decomposed in planned[graph]) == (decomposed in built[graph])
+        assert decomposed in planned[graph] or graph != "denoiser"
+    *listed, total = fye("build", "--list").splitlines()
+    assert f": {len(graphs)} plans, " in total and len(listed) == len(graphs)
+    for graph in graphs:
+        (line,) = (line for line in listed if f"  {graph} fp16, " in line)
+        assert f"sm_80+sm_86+sm_89+sm_120, TensorRT rtx-{rtx.__version__}, driver any" in line
+    assert all(": is there, " in line for line in fye(*asked).splitlines())
 
 
 def test_a_plan_is_built_for_architectures_that_have_its_precision() -> None:
@@ -339,6 +373,8 @@ def test_what_the_real_library_refuses_is_reported_in_its_words(mutate: Any, tin
     with pytest.raises(BackendError, match=said) as told:
         built(wrong, tiny)
     assert "\n" not in str(told.value) and "no reason given" not in str(told.value)
+    with pytest.raises(BackendError):
+        Imitation(RTX).build(wrong, tiny.path / tiny.weights, Settings(), RTX)
 
 
 def config_of(monkeypatch: pytest.MonkeyPatch, rtx: Any) -> list[Any]:
@@ -393,8 +429,9 @@ def test_a_plan_without_a_reason_is_reported(tiny: Bundle, rtx: Any, monkeypatch
 
 
 def test_build_progress_rises_to_the_end_of_the_outermost_phase(tiny: Bundle, rtx: Any) -> None:
-    told: list[tuple[str, float, float]] = []
+    told: list[tuple[str, int, int]] = []
     built(prepare(tiny, "guider", FRAMES, "fp16", "fused"), tiny, progress=lambda *report: told.append(report))
+    assert all(isinstance(done, int) and total == 100 for _, done, total in told)
     assert len({stage for stage, _, _ in told}) == 1 and told[0][0].startswith("build guider: ")
     shares = [done / total for _, done, total in told]
     assert shares == sorted(shares) and shares[-1] == 1 and len(set(shares)) > 1
