@@ -10,60 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fye_rt.media import kind_of, probe_video, read_image, read_video, write_video
+from fye_rt.media import kind_of, probe_video, read_image, read_video
 from tests.fye_rt.media import colour_profiles as profiles
+from tests.fye_rt.media import test_animations
 from tests.fye_rt.media.charts import chart, patches, write_chart
-from tests.fye_rt.media.media_files import (
-    Pictures,
-    Track,
-    number,
-    numbered,
-    onset,
-    patch_matrix,
-    write_film,
-)
+from tests.fye_rt.media.films import CODECS, COUNT, FILMS, FRAME, PIXELS, encoder, ends, rewritten, shifted
+from tests.fye_rt.media.media_files import RATE, Pictures, Track, number, numbered, onset, patch_matrix, write_film
 
-COUNT, RATE = 10, 25
-FRAME = 1 / RATE
 PRECISION = {"matroska": 1e-3, "webm": 1e-3, "flv": 1e-3}  # s; ticks of the containers' clocks, others are finer
 LEVELS_OF_GIF = 86  # FFmpeg's palette has two bits of blue
-FAST_VPX = {"deadline": "realtime", "cpu-used": "8", "crf": "4", "b": "4M"}
-CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "h264": ("libx264", "yuv420p", {"crf": "5", "bf": "2"}),
-    "hevc": ("libx265", "yuv420p", {"crf": "5", "x265-params": "log-level=none"}),
-    "vp8": ("libvpx", "yuv420p", FAST_VPX),
-    "vp9": ("libvpx-vp9", "yuv420p", FAST_VPX),
-    "av1": ("libsvtav1", "yuv420p", {"crf": "5", "preset": "12", "svtav1-params": "lp=1", "b": "0"}),
-    "mpeg4": ("mpeg4", "yuv420p", {"qmin": "1", "qmax": "2"}),
-    "mpeg2": ("mpeg2video", "yuv420p", {"qmin": "1", "qmax": "2"}),
-    "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "1", "qmax": "2"}),
-    "prores": ("prores_ks", "yuv422p10le", {}),
-    "gif": ("gif", "rgb8", {}),
-    "apng": ("apng", "rgb24", {}),
-    "webp": ("libwebp_anim", "bgra", {"lossless": "1"}),
-}
-FILMS = [
-    ("mp4", "h264", "aac"), ("mp4", "hevc", "aac"), ("mp4", "av1", "aac"), ("mp4", "vp9", "libopus"),
-    ("mp4", "mpeg4", "libmp3lame"), ("mp4", "mjpeg", "aac"),
-    ("mov", "h264", "aac"), ("mov", "hevc", "aac"), ("mov", "prores", "pcm_s16le"), ("mov", "mjpeg", "pcm_s16le"),
-    ("matroska", "h264", "aac"), ("matroska", "hevc", "flac"), ("matroska", "av1", "libopus"),
-    ("matroska", "vp8", "libopus"), ("matroska", "vp9", "libopus"), ("matroska", "mpeg4", "ac3"),
-    ("matroska", "mjpeg", "pcm_s16le"), ("matroska", "prores", "pcm_s16le"),
-    ("webm", "vp8", "libopus"), ("webm", "vp9", "libopus"), ("webm", "av1", "libopus"),
-    ("avi", "h264", "libmp3lame"), ("avi", "mpeg4", "pcm_s16le"), ("avi", "mjpeg", "pcm_s16le"),
-    ("mpegts", "h264", "aac"), ("mpegts", "hevc", "aac"), ("mpegts", "mpeg2", "ac3"),
-    ("flv", "h264", "aac"), ("mpeg", "mpeg2", "mp2"),
-    ("gif", "gif", None), ("apng", "apng", None), ("webp", "webp", None),
-]  # fmt: skip
-
-
-def encoder(name: str, pixels: str | None = None) -> str:
-    """Return an encoder's name, or skip the test if this FFmpeg lacks it or its kind of pixels."""
-    if name not in av.codecs_available:
-        pytest.skip(f"this FFmpeg has no encoder {name}")
-    if pixels and pixels not in {form.name for form in av.Codec(name, "w").video_formats or ()}:
-        pytest.skip(f"this FFmpeg's {name} does not write {pixels}")
-    return name
 
 
 def marked(count: int = COUNT, height: int = 64, width: int = 64) -> list[np.ndarray]:
@@ -84,24 +39,6 @@ def check_marks(images: list[np.ndarray], levels: int) -> None:
         assert np.abs(seen - expected).max() <= levels
 
 
-def ends(path: Path) -> tuple[float, float | None]:
-    """When pictures and sound of a clip end, in seconds since the first frame."""
-    info = probe_video(path)
-    sound = None
-    if info.has_audio:
-        with av.open(str(path)) as container:
-            last = [frame for frame in container.decode(audio=0) if frame.pts is not None][-1]
-            sound = float(last.time + last.samples / last.sample_rate - info.start)
-    return info.seconds, sound
-
-
-def rewritten(film: Path, out: Path) -> Path:
-    info = probe_video(film)
-    times, frames = zip(*read_video(film, info=info), strict=True)
-    write_video(out, frames, info.fps, times=times, audio_from=film, seconds=info.seconds)
-    return out
-
-
 @pytest.mark.parametrize(("form", "codec", "sound"), FILMS)
 def test_a_film_is_read_and_its_clip_ends_with_it(tmp_path, form, codec, sound):
     name, pixels, options = CODECS[codec]
@@ -120,15 +57,6 @@ def test_a_film_is_read_and_its_clip_ends_with_it(tmp_path, form, codec, sound):
     assert pictures_end == pytest.approx(info.seconds, abs=1e-3)
     if sound_end is not None:
         assert abs(sound_end - min(ends(film)[1], info.seconds)) <= FRAME
-
-
-PIXELS = {
-    "h264": ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le"],
-    "hevc": ["yuv420p", "yuv444p", "yuv420p10le", "yuv422p10le"],
-    "vp9": ["yuv420p", "yuv444p", "yuv420p10le"],
-    "av1": ["yuv420p", "yuv420p10le"],
-    "prores": ["yuv422p10le", "yuva444p10le"],
-}
 
 
 RANGES = [
@@ -223,21 +151,6 @@ def test_every_codec_is_turned(tmp_path, form, codec, matrix, turn):
     patch_matrix(film, film, matrix)
     frames = [np.rot90(frame, -turn) for _, frame in read_video(film)]
     check_marks(frames, 8)
-
-
-def shifted(source: Path, target: Path, form: str, late: float) -> Path:
-    """A film, copied, whose sound begins `late` seconds later."""
-    with av.open(str(source)) as old, av.open(str(target), "w", format=form) as new:
-        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
-        packets: list[Any] = [packet for packet in old.demux() if packet.size]
-        for packet in packets:
-            if packet.stream.type == "audio":
-                ticks = round(late / packet.time_base)
-                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
-        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
-            packet.stream = streams[packet.stream.index]
-            new.mux(packet)
-    return target
 
 
 @pytest.mark.parametrize(
@@ -356,7 +269,10 @@ def test_a_picture_of_every_format_and_mode_is_read(tmp_path, form, mode):
     assert np.abs(patches(image) - patches(expected)).max() <= LEVELS.get(form, 1)
 
 
-@pytest.mark.parametrize("form", ["png", "tiff", "avif", "heic"])
+DEEP = ["png", "tiff", "avif", "heic"]
+
+
+@pytest.mark.parametrize("form", DEEP)
 def test_a_colour_picture_of_more_than_eight_bits_is_read(tmp_path, form):
     deep = SHOT.astype(np.uint16) * 257
     path = tmp_path / f"a.{form}"
@@ -380,6 +296,7 @@ def test_a_colour_picture_of_more_than_eight_bits_is_read(tmp_path, form):
     assert np.abs(patches(read_image(path)) - patches(SHOT)).max() <= LEVELS.get(form, 1)
 
 
+TURNED = ["png", "jpeg", "webp", "avif", "tiff", "heic"]  # formats that hold EXIF data and profiles
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     3: lambda image: np.rot90(image, 2),
     6: lambda image: np.rot90(image, 1),
@@ -389,7 +306,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "avif", "tiff", "heic"])
+@pytest.mark.parametrize("form", TURNED)
 def test_a_picture_of_every_format_is_turned_as_its_exif_data_say(tmp_path, form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -399,7 +316,7 @@ def test_a_picture_of_every_format_is_turned_as_its_exif_data_say(tmp_path, form
     assert np.abs(patches(image) - patches(SHOT)).max() <= LEVELS.get(form, 1)
 
 
-@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "avif", "tiff", "heic"])
+@pytest.mark.parametrize("form", TURNED)
 def test_a_picture_of_every_format_is_converted_by_its_profile(tmp_path, form):
     plain = read_image(save(tmp_path / f"a.{form}", Image.fromarray(SHOT)))
     path = save(tmp_path / f"b.{form}", Image.fromarray(SHOT), icc_profile=profiles.rgb(profiles.P3))
@@ -415,3 +332,44 @@ def profiles_to_srgb(image: np.ndarray) -> np.ndarray:
     matrix = np.array([[1.224940, -0.224940, 0], [-0.042057, 1.042057, 0], [-0.019638, -0.078636, 1.098274]])
     light = (linear @ matrix.T).clip(0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+# --- what the documents say is read
+
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "files.md"
+FORMS_OF_NAMES = {"mkv": "matroska", "ts": "mpegts", "mpg": "mpeg"}
+CODECS_OF_NAMES = {
+    "H.264": "h264", "HEVC": "hevc", "AV1": "av1", "VP8": "vp8", "VP9": "vp9", "MPEG-4": "mpeg4", "MPEG-2": "mpeg2",
+    "Motion JPEG": "mjpeg", "ProRes": "prores",
+}  # fmt: skip
+MODES_OF_NAMES = {
+    "RGB": "RGB", "RGBA": "RGBA", "palette": "P", "grey": "L", "grey with transparency": "LA", "CMYK": "CMYK",
+}  # fmt: skip
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the page, without the table's head."""
+    table = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n| ", 1)[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+
+
+def test_the_documented_containers_and_codecs_are_those_that_are_tried():
+    documented = [(row[0], name) for row in rows("Driving videos")[:-1] for name in row[1].split(", ")]
+    tried = [(form, codec) for form, codec, _ in FILMS if codec in CODECS_OF_NAMES.values()]
+    assert sorted((FORMS_OF_NAMES.get(form, form), CODECS_OF_NAMES[name]) for form, name in documented) == sorted(tried)
+    animations = rows("Driving videos")[-1][0].removeprefix("animated ").lower().split(", ")
+    assert sorted(animations) == sorted(test_animations.FORMS)
+    assert {form.replace("png", "apng") for form in animations} - {"avif"} <= {codec for _, codec, _ in FILMS}
+
+
+def test_the_documented_kinds_of_pictures_are_those_that_are_tried():
+    documented = {}
+    for formats, kinds, *_ in rows("Pictures"):
+        if formats in ("EXIF orientation", "colour profiles"):
+            assert sorted(kinds.lower().split(", ")) == sorted(TURNED), formats
+            continue
+        words = kinds.split("; ")[0].split(", ")
+        deep = "16 bits" in kinds or "10 bits" in kinds
+        documented[formats.split(", ")[0].lower()] = sorted(MODES_OF_NAMES[word] for word in words), deep
+    tried = {form: (sorted(set(modes(form)) - {"I;16"}), form in DEEP) for form in FORMS}
+    assert documented == tried
