@@ -115,3 +115,16 @@ def test_every_call_of_the_architecture_page_is_in_the_code() -> None:
                 assert re.search(rf"^(?:def|class) {name}\b", text, re.MULTILINE), f"{path} has no {name}"
             for (caller, _), (_, name) in itertools.pairwise(steps):
                 assert re.search(rf"\b{name}\b", (ROOT / "fye_rt" / caller).read_text()), f"{caller} has no {name}"
+
+
+def test_every_test_that_the_page_of_files_names_is_there() -> None:
+    page = (DOCS / "guide" / "files.md").read_text()
+    names = re.findall(r"`(test_\w+(?:\.py|\.{3})?)`", page)
+    text = ""
+    for name in names:  # each test follows its file
+        if name.endswith(".py"):
+            text = (ROOT / "tests" / "fye_rt" / "media" / name).read_text()
+        else:
+            end = "" if name.endswith("...") else r"\("
+            assert re.search(rf"^def {name.removesuffix('...')}{end}", text, re.MULTILINE), name
+    assert len(names) > 30
