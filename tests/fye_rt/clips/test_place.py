@@ -1,6 +1,7 @@
 """A clip's place in its picture, with MediaPipe and a photograph: scikit-image's astronaut (NASA, public domain)."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fye_rt import ClipRequest, Crop, Motion, Options
+from fye_rt import Bundle, ClipRequest, Crop, Motion, Options
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.place import Place, pasting, place, small_face
 from fye_rt.errors import FaceNotFoundError, InputError, OptionError
 from fye_rt.landmarks import Drawn, detect_image
-from fye_rt.media import fit_image
+from fye_rt.media import fit_image, write_image
 from fye_rt.media.crop import Region
+from tests.fye_rt.command_line import TINY, Fye
+from tests.fye_rt.faults import edit
 
 SIZE, SHARE = (128, 128), 0.35
 Pixels = NDArray[np.uint8]
@@ -67,6 +70,28 @@ def test_a_small_face_is_cropped_to(placed: Any, photograph: Pixels, landmarker:
     np.testing.assert_allclose(found.landmarks().points[0, :, :2], again.points[0, :, :2], atol=0.012)
     np.testing.assert_allclose(found.landmarks().mesh, again.mesh, atol=0.8)
     np.testing.assert_allclose(found.landmarks().pose[0, :3, 3], again.pose[0, :3, 3], atol=2.0)
+
+
+@pytest.mark.parametrize(("share", "stream"), [(None, False), (None, True), (0.5, False), (0.5, True)])
+def test_a_bundle_says_which_faces_are_small(
+    fye: Fye, close: Pixels, landmarker: Path, tmp_path: Path, share: float | None, stream: bool
+) -> None:
+    bundle, picture, motion = tmp_path / "bundle", tmp_path / "a.png", tmp_path / "a.npz"
+    shutil.copytree(TINY, bundle)
+    if share is not None:
+        edit(bundle, lambda manifest: manifest.update(face_share=share))
+    write_image(picture, close)  # its face is 0.41 of it
+    detect_image(close, landmarker).save(motion)
+    given = ("--landmarker", landmarker, "--bundle", bundle, "--steps", "1", *["--stream"] * stream)
+    fye("animate", picture, motion, "-o", tmp_path / "a.mp4", *given)
+    assert ("cropped to its face" in fye.err) == (share is not None)
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.2, 0.2), (0, 0), (1.5, 1), (-1, 0)])
+def test_a_share_is_taken_from_0_to_1(tmp_path: Path, share: float, taken: float) -> None:
+    shutil.copytree(TINY, tmp_path / "bundle")
+    edit(tmp_path / "bundle", lambda manifest: manifest.update(face_share=share))
+    assert Bundle.load(tmp_path / "bundle").face_share == taken
 
 
 @pytest.mark.parametrize(("crop", "windows"), [(Crop(area="none"), "context"), (Crop(), "reference")])
