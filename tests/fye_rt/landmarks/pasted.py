@@ -1,13 +1,18 @@
 """Pictures with the face of scikit-image's astronaut (NASA's portrait of Eileen Collins, public domain) pasted in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from fye_rt.landmarks import detect_image
+from fye_rt.landmarks import detect, detect_image
+from fye_rt.landmarks.region import _LOOK
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -46,6 +51,32 @@ class Pasted:
         inside = cv2.warpAffine(shape, turn, size, flags=cv2.INTER_NEAREST) > 0
         picture = np.where(inside[..., None], cv2.warpAffine(source, turn, size), canvas)
         return picture, (self.points - 0.5) @ turn[:, :2].T + turn[:, 2] + 0.5
+
+
+def looks_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What MediaPipe looks at from now on, look by look: "whole", "region" (a face again) or "square" (of a search)."""
+    looks: list[str] = []
+    opened, whole = detect._open, detect._check_image
+    size: list[tuple[int, ...]] = []
+
+    def checked(image: Image, *more: Any) -> None:
+        size[:] = [image.shape, (image.shape[1], image.shape[0], 3)]  # also turned by a quarter
+        whole(image, *more)
+
+    @contextmanager
+    def counted(landmarker: Path) -> Iterator[Any]:
+        with opened(landmarker) as (look, geometry):
+
+            def counting(image: Image) -> Any:
+                region = image.shape == (_LOOK, _LOOK, 3)
+                looks.append("whole" if image.shape in size else "region" if region else "square")
+                return look(image)
+
+            yield counting, geometry
+
+    monkeypatch.setattr(detect, "_open", counted)
+    monkeypatch.setattr(detect, "_check_image", checked)
+    return looks
 
 
 def canvas(height: int, width: int) -> Image:

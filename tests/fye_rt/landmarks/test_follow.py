@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fye_rt import ClipRequest
+from fye_rt.clips.driving import read_motion
 from fye_rt.errors import FaceNotFoundError, InputError
 from fye_rt.landmarks import Motion, detect_frames, detect_live
 from fye_rt.landmarks.follow import PATIENCE, VIDEO_TILES, Follower
 from fye_rt.landmarks.geometry import Face, FaceGeometry
 from fye_rt.landmarks.square import Square
-from tests.fye_rt.landmarks.pasted import Image, Pasted, Points, canvas
+from fye_rt.media import write_video
+from tests.fye_rt.landmarks.pasted import Image, Pasted, Points, canvas, looks_of
 
 FPS = 25.0
 SIZE = (720, 1280)
@@ -49,6 +52,22 @@ def test_a_small_face_is_found_and_followed(pasted: Pasted, landmarker: Path) ->
     assert errors(motion, np.stack(true), 70).max() < 0.01
     with pytest.raises(FaceNotFoundError, match="no face in any of its 3 frames"):
         detect_frames(timed(list(pictures[:3])), FPS, landmarker, search=False)
+
+
+@pytest.mark.slow
+def test_a_small_face_in_a_video_of_4k_is_found_once_and_followed(
+    pasted: Pasted, landmarker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A face of 2 % of the frame, through the file that a camera would write."""
+    ground, film = canvas(2160, 3840), tmp_path / "4k.mp4"
+    pictures, true = zip(*(pasted.into(ground, 80, (2600 + 7 * k, 1300 - 4 * k)) for k in range(8)), strict=True)
+    write_video(film, pictures, FPS)
+    looks = looks_of(monkeypatch)
+    motion = read_motion(ClipRequest(portrait="", motion=film, landmarker=landmarker))
+    assert motion.valid.all() and motion.source_size == (2160, 3840) and motion.notices == ()
+    assert errors(motion, np.stack(true), 80).max() < 0.02  # 1.6 pixels, compressed as a video
+    second = looks.index("whole", 1)
+    assert looks[1] == "square" and looks[second:] == ["whole", "region"] * 7
 
 
 def test_a_small_face_that_stays_put_jitters_no_more_than_a_large_one(pasted: Pasted, landmarker: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fye_rt.errors import FaceNotFoundError, InputError
-from fye_rt.landmarks import Motion, choose_face, detect, detect_image, face_angle, face_box
+from fye_rt.landmarks import Motion, choose_face, detect_image, face_angle, face_box
 from fye_rt.landmarks.search import FaceChoice
-from tests.fye_rt.landmarks.pasted import Image, Pasted, Points, canvas
+from tests.fye_rt.landmarks.pasted import Image, Pasted, Points, canvas, looks_of
 
 EXACT = 0.009  # a large upright face has 0.005; half a pixel of 60 is 0.008
 
@@ -148,27 +148,23 @@ def test_nothing_is_searched_where_the_first_look_is_exact(
     pasted: Pasted, landmarker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, _ = pasted.into(canvas(500, 500), 140, (260, 240))
-    looks: list[tuple[int, ...]] = []
-    opened = detect._open
-
-    def counted(file: Path) -> object:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def opening() -> object:
-            with opened(file) as (look, geometry):
-
-                def counting(image: Image) -> object:
-                    looks.append(image.shape)
-                    return look(image)
-
-                yield counting, geometry
-
-        return opening()
-
-    monkeypatch.setattr(detect, "_open", counted)
+    looks = looks_of(monkeypatch)
     detect_image(picture, landmarker)
-    assert looks == [(500, 500, 3)]
+    assert looks == ["whole"]
+
+
+def test_squares_are_searched_only_where_the_first_look_finds_no_face(
+    pasted: Pasted, landmarker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, _ = pasted.into(canvas(2160, 3840), 600, (1700, 900))
+    far, true = pasted.into(canvas(1080, 1920), 90, (1400, 500))
+    looks = looks_of(monkeypatch)
+    detect_image(near, landmarker)
+    assert looks[0] == "whole" and set(looks) == {"whole", "region"} and len(looks) < 10
+    looks.clear()
+    motion = detect_image(far, landmarker)
+    assert error(motion, true, 90) < EXACT
+    assert looks[:2] == ["whole", "square"] and looks.count("whole") == 1
 
 
 @pytest.mark.parametrize("name", ["coffee", "rocket", "chelsea", "moon"])
