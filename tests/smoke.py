@@ -96,6 +96,16 @@ def test_a_picture_in_every_format_is_read(tmp_path: Path) -> None:
         assert read.shape == picture.shape and abs(read - picture).max() < 16, name
 
 
+def test_a_heic_picture_is_read(tmp_path: Path) -> None:
+    installed("pillow_heif")
+    import pillow_heif
+
+    picture = np.full((64, 96, 3), (200, 100, 50), np.uint8)
+    pillow_heif.from_bytes("RGB", (96, 64), picture.tobytes()).save(tmp_path / "a.heic", quality=90)
+    read = media.read_image(tmp_path / "a.heic").astype(int)
+    assert read.shape == picture.shape and abs(read - picture).max() < 4
+
+
 def test_a_portrait_follows_a_video(tmp_path: Path, photograph: Path, video: Path, landmarker: Path) -> None:
     options = ("--landmarker", landmarker, *FAST)
     fye(tmp_path, "animate", photograph, video, "-o", "a.mp4", *options, "--json", "a.json")
@@ -162,7 +172,7 @@ def test_graphs_are_cut_from_a_checkpoint_and_agree_with_pytorch(tmp_path: Path)
     # a network of our own, one of transformers' and one of diffusers'; all seven take minutes
     for name in ("guider", "image_encoder", "vae_decoder"):
         graph = onnx_graph.trace(specs[name], checkpoint.config)
-        stored = weights.plan(checkpoint, "fp32", set(graph.weights))
+        stored = weights.layout(checkpoint, "fp32", set(graph.weights))
         placed = weights.write(tmp_path / export.WEIGHTS, stored, checkpoint, {})
         files = export._save(graph, name, tmp_path, placed)
         error = export._compare(specs[name], checkpoint, tmp_path / files.get("onnxruntime", files[""]))

@@ -80,15 +80,15 @@ def ends(torch: str) -> Iterator[End]:
     if oldest is None:
         print("skipped: both ends on Python 3.11, which is not here", flush=True)
     else:
-        yield End("lowest-3.11", oldest, (".[export,landmarks,openvino,bench]", "pytest"), (*floors, torch))
-        yield End("newest-3.11", oldest, (*line, "pytest"), (torch,))
+        yield End("lowest-3.11", oldest, (".[export,landmarks,openvino,heif,bench]", "pytest"), (*floors, torch))
+        yield End("newest-3.11", oldest, (*line, ".[heif]", "pytest"), (torch,))
     newest = next((name for name in NEWER if find_python(name)), None)
     if newest is None:
         print(f"skipped: the newest Python; none of {', '.join(NEWER)} is here", flush=True)
     else:
         # without export: where PyTorch's own index is not asked, its wheel for this Python has CUDA's gigabytes
         python = find_python(newest) or ""
-        yield End(f"newest-{newest}", python, (".[landmarks,openvino]", "pytest"), ())
+        yield End(f"newest-{newest}", python, (".[landmarks,openvino,heif]", "pytest"), ())
 
 
 def find_python(wanted: str) -> str | None:
