@@ -66,7 +66,12 @@ class Rows:
         A large array is mapped from the temporary file, so that the system reads what is used and may forget it again.
         """
         if self._file is None:
-            return np.concatenate([np.empty((0, *self._shape), self._dtype), *self._kept])
+            array, end = np.empty((self._count, *self._shape), self._dtype), self._count
+            while self._kept:  # freed row by row, so that no moment holds them all twice
+                rows = self._kept.pop()
+                array[end - len(rows) : end] = rows
+                end -= len(rows)
+            return array
         with self._file as file:
             return np.asarray(np.memmap(file, self._dtype, "r+", shape=(self._count, *self._shape)))
 

@@ -1,6 +1,7 @@
 """Long arrays are the same in memory and in a temporary file."""
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ def test_rows_are_what_was_added(most: int, monkeypatch: pytest.MonkeyPatch, tmp
     array[3] = -1
     assert (array[3] == -1).all()
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_kept_once() -> None:
+    tracemalloc.start()
+    try:
+        made = filled(20_000)
+        array = made.array()
+        assert tracemalloc.get_traced_memory()[0] < 1.5 * array.nbytes
+    finally:
+        tracemalloc.stop()
+    assert len(made) == len(array)
 
 
 def test_no_rows_are_an_empty_array() -> None:
