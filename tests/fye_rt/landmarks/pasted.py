@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fye_rt.landmarks import detect, detect_image
-from fye_rt.landmarks.region import _LOOK
+from fye_rt.landmarks.square import _LOOK
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]
