@@ -695,7 +695,7 @@ def test_a_card_that_tensorrt_rtx_does_not_serve_is_told_which_it_serves(
     monkeypatch.setattr(machine, "PACKAGES", ())
     known = {name: backends.BACKENDS[name] for name in ("tensorrt-rtx", "onnxruntime")}
     monkeypatch.setattr(backends, "BACKENDS", known)
-    lines = {line.what: line for line in doctor.examine()}
+    lines = {line.part: line for line in doctor.examine()}
     assert lines["backend tensorrt-rtx"].state == doctor.OK  # of sm_89
     card.cuda.capability = (9, 0)
     served = "sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"
@@ -703,7 +703,7 @@ def test_a_card_that_tensorrt_rtx_does_not_serve_is_told_which_it_serves(
     with pytest.raises(BackendError) as told:
         features(tiny)
     assert str(told.value) == said
-    line = next(line for line in doctor.examine() if line.what == "backend tensorrt-rtx")
+    line = next(line for line in doctor.examine() if line.part == "backend tensorrt-rtx")
     assert (line.state, line.how) == (doctor.ABSENT, f"not usable: {said}")
     built = fye("build", tiny.path, "--backend", "tensorrt-rtx", "--size", "64x72", "--graph", "guider")
     assert "guider: built in" in built and "not run: this machine has no GPU that the plan serves" in built

@@ -70,14 +70,14 @@ def test_a_face_number_that_is_not_there_is_refused_with_how_many_are(
     refusal: Refusal, photograph: Path, driving: Path, landmarker: Path
 ) -> None:
     line = refusal(photograph, driving, "--face", 3, "--landmarker", landmarker)
-    assert "one face is found, and --face 3 is not there; faces are counted from 1, left to right" in line
+    assert "one face is found, and there is no face 3; faces are counted from 1, left to right" in line
 
 
 def test_a_driving_face_s_number_that_is_not_there_is_refused_with_how_many_are(
     refusal: Refusal, photograph: Path, landmarker: Path
 ) -> None:
     line = refusal(PORTRAIT, photograph, "--driving-face", 2, "--landmarker", landmarker)
-    assert "one face is found, and " in line and "counted from 1, left to right" in line
+    assert "one face is found, and there is no face 2; faces are counted from 1, left to right" in line
 
 
 def test_a_mask_around_a_face_without_landmarks_is_refused_with_other_masks(refusal: Refusal) -> None:
