@@ -829,6 +829,7 @@ def test_plans_of_tensorrt_rtx_are_built_without_a_gpu(card: FakeGpu, tiny: Bund
     assert "0 plans removed" in fye("build", "--prune")  # other machines may have the cards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.0, 0.1])
 def test_a_plan_that_was_not_run_is_compared_on_the_first_card(
     error: float, card: FakeGpu, tiny: Bundle, fye: Fye
@@ -875,6 +876,7 @@ def test_plans_of_tensorrt_rtx_run_without_nvml(card: FakeGpu, tiny: Bundle, wit
     assert features(tiny).shape[0] == 5
 
 
+@pytest.mark.slow
 def test_attention_that_the_library_cannot_decompose_is_written_out(
     gpu: FakeGpu, tiny: Bundle, fye: Fye, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from fye_export.random_checkpoint import PRESETS
 TINY = PRESETS["tiny"]
 
 
+@pytest.mark.slow
 def test_counted_operations_of_the_guider_are_those_of_its_convolutions() -> None:
     channels = TINY.lmk_guider.block_out_channels
     side, frames = 64, 3
@@ -22,6 +23,7 @@ def test_counted_operations_of_the_guider_are_those_of_its_convolutions() -> Non
     assert floor.operations(TINY, (64, 64), frames)["guider"] == 2 * 9 * frames * expected
 
 
+@pytest.mark.slow
 def test_floors_are_operations_over_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "floor.json"
     assert floor.main(["--config", "tiny", "--size", "64x64", "--frames", "4", "--json", str(file)]) == 0

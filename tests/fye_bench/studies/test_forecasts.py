@@ -114,6 +114,7 @@ def test_the_forecast_study_measures_only_the_requested_methods(tiny_bundle: Pat
     assert {json.loads(line)["way"] for line in lines} == {FULL, "UniPC 2 @ 3", "calibrated @ 3"}
 
 
+@pytest.mark.slow
 def test_the_forecast_study_refuses_the_log_of_another_run(
     log: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,6 +118,7 @@ def test_inputs_on_the_device_are_copied_only_when_they_change(bundle: Bundle, m
     assert ids == ["1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["guider", "denoiser_cond"])
 def test_the_memory_of_many_shapes_is_bounded(graph: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = sessions(monkeypatch)

@@ -33,6 +33,7 @@ def test_calibrate_stores_a_table_for_each_number_of_evaluations(fitted_bundle: 
     assert all(np.isfinite(entry.error) for entry in tables)
 
 
+@pytest.mark.slow
 def test_a_calibrated_clip_is_nearer_to_the_full_run_than_newton(fitted_bundle: Path) -> None:
     generator = np.random.default_rng(0)
     image = generator.integers(0, 255, (64, 64, 3), np.uint8)
