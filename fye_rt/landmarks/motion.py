@@ -54,6 +54,9 @@ class Motion:
         source_size: height and width in pixels of the picture the landmarks come from.
         valid: bool (F,); False where no face was found and the frame was interpolated.
         notices: lines for the user who started the detection; not stored in the file.
+        rest: float64 (468, 3), the driving face at rest, from which expressions are differences; None: the mesh of the
+            frame with the least expression. Edited motions have one, as their frames no longer show it.
+        anchor: float64 (3,), the head's place from which its movement counts; None: that of the first frame.
 
     Raises:
         InputError: a wrong shape, a value that is not finite, 0 or more than a million frames, times that do not
@@ -69,6 +72,8 @@ class Motion:
     source_size: tuple[int, int]
     valid: NDArray[np.bool_]
     notices: tuple[str, ...] = ()
+    rest: NDArray[np.float64] | None = None
+    anchor: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         frames = len(self.points)

@@ -65,8 +65,8 @@ class Retargeter:
         if len(portrait) != 1:
             raise InputError(f"the portrait's landmarks have {len(portrait)} frames; give those of one picture")
         self._portrait, self._size = portrait, size
-        self._neutral = first.mesh[neutral_frame(first)]
-        self._anchor = first.pose[0, :3, 3]
+        self._neutral = first.mesh[neutral_frame(first)] if first.rest is None else first.rest
+        self._anchor = first.pose[0, :3, 3] if first.anchor is None else first.anchor
 
     def points(self, motion: Motion, number: int = 0) -> Array:
         """Return the portrait's landmarks for F driving frames, float64 (F, 478, 2), as `retarget` does.

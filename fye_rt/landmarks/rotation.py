@@ -82,7 +82,7 @@ def euler_to_matrix(degrees: Array) -> Array:
         quaternion[axis, :, axis] = _each(math.sin, half[:, axis])
         quaternion[axis, :, 3] = _each(math.cos, half[:, axis])
     x, y, z = quaternion
-    return quaternion_to_matrix(_compose(z, _compose(y, x)))
+    return quaternion_to_matrix(compose(z, compose(y, x)))
 
 
 def slerp(start: Array, end: Array, fraction: float) -> Array:
@@ -98,8 +98,22 @@ def slerp(start: Array, end: Array, fraction: float) -> Array:
     return quaternion_to_matrix(mixed[None] / np.linalg.norm(mixed))[0]
 
 
-def _compose(p: Array, q: Array) -> Array:
-    """Hamilton product p q: first q, then p."""
+def inverse(quaternion: Array) -> Array:
+    """Return the rotations back, (F, 4)."""
+    return quaternion * (-1.0, -1.0, -1.0, 1.0)
+
+
+def power(quaternion: Array, exponent: Array) -> Array:
+    """Return rotations (F, 4) by `exponent` (F,) times the angle, about the same axes, the shorter way round."""
+    quaternion = quaternion * np.where(quaternion[:, 3:] < 0, -1.0, 1.0)
+    sine = np.linalg.norm(quaternion[:, :3], axis=1)
+    half = np.arctan2(sine, quaternion[:, 3])
+    scale = np.divide(np.sin(exponent * half), sine, out=exponent.copy(), where=sine > 1e-9)
+    return np.concatenate((quaternion[:, :3] * scale[:, None], np.cos(exponent * half)[:, None]), axis=1)
+
+
+def compose(p: Array, q: Array) -> Array:
+    """Return the product of quaternions (F, 4), or (1, 4): the rotation q, then p."""
     (px, py, pz, pw), (qx, qy, qz, qw) = p.T, q.T
     return np.stack(
         (
