@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import FyeError
-from fye_rt.options import ClipRequest, Control, Crop, Forecast, Options
+from fye_rt.landmarks.control import Control
+from fye_rt.options import ClipRequest, Crop, Forecast, Options
 from fye_rt.version import __version__
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from fye_rt.clips import live
 from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.clip import Clip, Rendering
 from fye_rt.clips.render import render as render_request
-from fye_rt.options import ClipRequest, Control, Crop, ImageSource, MotionSource, Options
+from fye_rt.landmarks.control import Control
+from fye_rt.options import ClipRequest, Crop, ImageSource, MotionSource, Options
 from fye_rt.stages import Stages
 from fye_rt.timings import Progress, no_progress
 

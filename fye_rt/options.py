@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Union
 
 from fye_rt.errors import InputError, OptionError
+from fye_rt.landmarks.control import Control
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,11 +183,6 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """Changes to the motion before it moves the portrait. It has no settings yet: the motion stays as it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
     """The part of the picture that is animated, and how the result gets back into the picture.
 
@@ -263,7 +259,7 @@ class ClipRequest:
             portrait: a folder of pictures in the order of the numbers in their names, or uint8 (F, H, W, 3). The kind
             of a file is read from its content, not from its name.
         options: how to denoise.
-        control: changes to the motion.
+        control: changes to the motion before it moves the portrait.
         crop: part of the picture to animate.
         size: (height, width) of the clip, multiples of 8, 64 to 2048; None: the bundle's, or that of landmark images.
         frames: number of first frames of the motion to use; None: all.

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from fye_rt.errors import OptionError
+from fye_rt.landmarks.control_file import parse_control
 from fye_rt.options import ClipRequest, Crop, Forecast, Options, is_whole
 
 DEFAULT_WINDOWS = "progressive"  # for long clips; with one window all kinds are the same
@@ -17,7 +18,8 @@ CROP_SETTINGS = {"crop": "area", "crop_scale": "scale", "crop_rotate": "rotate",
 CROP_SETTINGS |= {"paste_color": "color"} | {name: name for name in ("face", "paste", "feather", "alpha")}
 _OBJECTS = {"forecast": {"method": "forecast"} | {name: name for name in FORECAST_SETTINGS}}  # settings by field
 _OBJECTS["crop"] = {field: name for name, field in CROP_SETTINGS.items()}
-SETTINGS = (*_REQUEST, "size", "forecast", *_OPTIONS, *FORECAST_SETTINGS, *CROP_SETTINGS)  # that `parse_request` takes
+# that `parse_request` takes
+SETTINGS = (*_REQUEST, "size", "forecast", *_OPTIONS, *FORECAST_SETTINGS, *CROP_SETTINGS, "control", "edit")
 
 
 def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
@@ -26,8 +28,9 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
     Args:
         settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
             windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
-            with `evaluations`. `size` may be "HxW", faces "N", and `forecast` and `crop` an object of the fields of
-            `Forecast` and `Crop`.
+            with `evaluations`. `size` may be "HxW", faces "N", and `forecast`, `crop` and `control` an object of the
+            fields of `Forecast`, `Crop` and `Control`; `control` also a JSON file of it. `edit` holds values of the
+            control that come on top, an object or "smile=0.6,yaw=10".
 
     Raises:
         OptionError: an unknown setting, or a value outside its range.
@@ -54,7 +57,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
         raise OptionError(f"an option is of the wrong type ({error})") from error
     crop = Crop(**{field: known[name] for field, name in _OBJECTS["crop"].items() if name in known})
     rest: dict[str, Any] = {name: known[name] for name in _REQUEST if name in known}
-    return ClipRequest(options=options, crop=crop, size=None if size is None else (size[0], size[1]), **rest)
+    rest |= {"crop": crop, "control": parse_control(known.get("control", {}), known.get("edit"))}
+    return ClipRequest(options=options, size=None if size is None else (size[0], size[1]), **rest)
 
 
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:

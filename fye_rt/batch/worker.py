@@ -134,6 +134,7 @@ def _facts(request: ClipRequest) -> dict[str, Any]:
         "inputs": [_content(Path(source)) if isinstance(source, str | os.PathLike) else None for source in sources],
         "options": request.options.as_dict(),
         "crop": asdict(request.crop),
+        "control": request.control.as_dict(),
         **{name: getattr(request, name) for name in _KEYED},
     }
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fye_rt.landmarks.control import Control
 from fye_rt.options import (
     COLORS,
     COMPUTES,
@@ -38,6 +39,7 @@ Landmarker = Annotated[
 DEFAULT_CROP, DEFAULT_REQUEST = Crop(), ClipRequest(portrait="", motion="")
 _place = partial(typer.Option, rich_help_panel="Crop and paste", show_default=False)
 _drive = partial(typer.Option, rich_help_panel="Motion and sound", show_default=False)
+_change = partial(typer.Option, rich_help_panel="Control", show_default=False)
 _face = "largest, left, right, center, or its number from left to right"
 Frames = Annotated[int | None, _option(min=1, metavar="N", help="Use only the first N frames of the motion.")]
 Backend = Annotated[
@@ -95,6 +97,17 @@ REQUEST: dict[str, Any] = {
     "crf": Annotated[
         int | None,
         _drive(metavar="N", help=f"Quality of the mp4, 0 (best) to 51; {DEFAULT_REQUEST.crf} by default."),
+    ],
+    "edit": Annotated[
+        list[str] | None,
+        _change(
+            metavar="NAME=VALUE,...",
+            help="Change what the face does, as in smile=0.6,yaw=10; see docs/guide/control.md for all names: "
+            f"{', '.join(field.name for field in fields(Control))}.",
+        ),
+    ],
+    "control": Annotated[
+        Path | None, _change(metavar="FILE", help="JSON file of a control, with keyframes; --edit comes on top.")
     ],
     "landmarker": Landmarker,
     "portrait_landmarks": Annotated[

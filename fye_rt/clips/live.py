@@ -22,7 +22,9 @@ from fye_rt.clips.prepare import encode, read_picture
 from fye_rt.clips.read_ahead import ReadAhead, closing_source
 from fye_rt.errors import InputError, OptionError
 from fye_rt.landmarks import Drawn, Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.landmarks.control import Control
 from fye_rt.landmarks.mirror import mirrored
+from fye_rt.landmarks.smooth import OneEuro
 from fye_rt.media.paste import Paste
 from fye_rt.network import PortraitState
 from fye_rt.options import ClipRequest, Options
@@ -83,7 +85,9 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
     landmarks = placed.landmarks()
     notices = (*placed.notices, *small_face(landmarks, size, request))
     state = encode(stages, placed.portrait)
-    pieces = live_frames(stages, state, _retargeted(motions, landmarks, size), request.options, patience)
+    pieces = live_frames(
+        stages, state, _retargeted(motions, landmarks, size, request.control), request.options, patience
+    )
     if request.crop.paste:
         still = Drawn(landmarks.points[..., :2] * (size[1], size[0]), size)
         paste, scaled = pasting(placed, request.crop, still)
@@ -168,15 +172,19 @@ def _faces(images: Iterable[Image | None], size: tuple[int, int]) -> Iterator[Im
                 yield last
 
 
-def _retargeted(motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int]) -> Iterator[Image | None]:
+def _retargeted(
+    motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int], control: Control
+) -> Iterator[Image | None]:
     """Draw landmark images, frame by frame."""
     retargeter: Retargeter | None = None
+    smooth = OneEuro(control.smooth)
     with closing_source(motions):
         for motion in motions:
             if motion is None:
                 yield None
                 continue
-            retargeter = retargeter or Retargeter(portrait, motion, size)
+            motion = smooth(motion)
+            retargeter = retargeter or Retargeter(portrait, motion, size, control)
             yield from draw(retargeter.points(motion), size)
 
 

@@ -10,9 +10,10 @@ from fye_rt.clips.clip import Image
 from fye_rt.clips.driving import Driving, read_once
 from fye_rt.clips.place import Place, check_place, place, small_face
 from fye_rt.clips.resume import digest
-from fye_rt.errors import FaceNotFoundError
+from fye_rt.errors import FaceNotFoundError, OptionError
 from fye_rt.landmarks import MAX_FRAMES as MOTION_FRAMES
-from fye_rt.landmarks import Drawn, LandmarkImages, Motion, retarget
+from fye_rt.landmarks import Drawn, LandmarkImages, Motion
+from fye_rt.landmarks.retarget import retargeted
 from fye_rt.network import PortraitState
 from fye_rt.options import ClipRequest, check_sides
 from fye_rt.pieces import MAX_FRAMES
@@ -91,10 +92,12 @@ def _landmarks(
     motion: Motion | LandmarkImages, placed: Place, request: ClipRequest
 ) -> tuple[LandmarkImages, tuple[str, ...]]:
     """Return the landmark images of a clip, and messages for the user about them."""
+    control, reference = request.control, request.options.windows == "reference"
     if not isinstance(motion, Motion):
+        if not control.is_neutral:
+            raise OptionError("control changes landmarks, and MOTION holds landmark images; give a video or a motion")
         return motion, ()
     size = placed.portrait.shape[0], placed.portrait.shape[1]
-    reference = request.options.windows == "reference"
     try:
         portrait = placed.landmarks()
     except FaceNotFoundError:
@@ -103,5 +106,5 @@ def _landmarks(
         # the reference implementation exchanges width and height here; for square clips this is the same
         unaligned = Drawn(motion.points[..., :2] * (size[1], size[0]), size)
         return unaligned, ("the portrait: no face in it; the driving face's landmarks were not moved onto it",)
-    landmark_images = Drawn(retarget(portrait, motion, size, drop_first=reference), size)
-    return landmark_images, (*portrait.notices, *small_face(portrait, size, request))
+    points, clamped = retargeted(portrait, motion, size, drop_first=reference, control=control)
+    return Drawn(points, size), (*portrait.notices, *small_face(portrait, size, request), *clamped)

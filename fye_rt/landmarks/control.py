@@ -236,23 +236,6 @@ class Control:
         return replace(self, **changes)
 
 
-def parse_control(settings: Mapping[str, Any]) -> Control:
-    """Build a control from JSON's values by name.
-
-    Raises:
-        OptionError: an unknown name, a value of the wrong type or outside its range.
-    """
-    if not isinstance(settings, Mapping):
-        raise OptionError(f"control={settings!r} is not valid; give an object of settings by name")
-    names = [f.name for f in fields(Control)]
-    if unknown := [name for name in settings if name not in names]:
-        raise OptionError(f"control has no {', '.join(map(repr, unknown))}; allowed: {', '.join(names)}")
-    known = dict(settings)
-    if "keyframes" in known:
-        known["keyframes"] = _keyframes(known["keyframes"])
-    return Control(**known)
-
-
 def check_value(name: object, value: object) -> None:
     """Raise OptionError unless `name` can change over time and `value` is in its range."""
     low, high = (0.0, 1.0) if name in ARKIT else CURVES.get(str(name), (0.0, -1.0))
@@ -278,20 +261,6 @@ def _mirrored_value(control: Control, name: str) -> float:
 
 def _sign(name: str) -> float:
     return -1.0 if name in ("yaw", "roll", "x", "gaze_x") else 1.0
-
-
-def _keyframes(entries: object) -> tuple[Keyframe, ...]:
-    if not isinstance(entries, list | tuple):
-        raise OptionError("keyframes is not valid; give a list of objects: time, values, easing")
-    keyframes = []
-    for entry in entries:
-        if isinstance(entry, Keyframe):
-            keyframes.append(entry)
-            continue
-        if not isinstance(entry, Mapping) or not {"time", "values"} <= set(entry) <= {"time", "values", "easing"}:
-            raise OptionError(f"a keyframe {entry!r} is not valid; give an object of time, values and easing")
-        keyframes.append(Keyframe(**entry))
-    return tuple(keyframes)
 
 
 def _number(value: object) -> bool:

@@ -1,11 +1,14 @@
 """Values of a control over time: its constants, and keyframes with easing between them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.landmarks.control import ARKIT, CURVES, Control
 
 Array = NDArray[np.float64]
+Values = Mapping[str, Array]  # (F,) by name
 
 
 def curves(control: Control, times: Array) -> dict[str, Array]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fye_rt.landmarks.geometry import FaceGeometry
-from fye_rt.landmarks.retarget import DEPTH_FACTOR, FOCAL_LENGTH, LEFT_EYE, RIGHT_EYE
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
+from fye_rt.landmarks.retarget import DEPTH_FACTOR, FOCAL_LENGTH
 from fye_rt.landmarks.rotation import euler_to_matrix
 
 Array = NDArray[np.float64]

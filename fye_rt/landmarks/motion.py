@@ -143,6 +143,11 @@ class Motion:
             raise InputError(f"{path} is not a motion file ({reason}); make one with `fye landmarks`") from error
 
 
+def neutral_frame(motion: Motion) -> int:
+    """Return the index of the frame with the least expression: the smallest sum of blendshapes."""
+    return int(np.argmin(motion.blendshapes.sum(axis=1)))
+
+
 def find_cuts(motion: Motion) -> list[int]:
     """Find the frames at which the motion continues with another face, or another framing of the same face.
 

@@ -11,9 +11,10 @@ from fye_rt.errors import InputError
 from fye_rt.landmarks.detect import find_landmarker
 from fye_rt.landmarks.fit import fit, unproject
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
 from fye_rt.landmarks.motion import BLENDSHAPES, POINTS, Motion
 from fye_rt.landmarks.points_file import VERTICES, NamedPoints, read_points
-from fye_rt.landmarks.retarget import LEFT_EYE, RIGHT_EYE, project
+from fye_rt.landmarks.retarget import project
 from fye_rt.media import kind_of
 
 Array = NDArray[np.float64]

@@ -5,23 +5,30 @@ from numpy.typing import NDArray
 
 from fye_rt.errors import InputError
 from fye_rt.files.rows import by_parts
+from fye_rt.landmarks.control import Control
+from fye_rt.landmarks.edit import Editor
 from fye_rt.landmarks.geometry import FAR, NEAR, VERTICAL_FOV
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
 from fye_rt.landmarks.motion import POINTS, Motion
 from fye_rt.landmarks.rotation import euler_to_matrix, matrix_to_euler
+from fye_rt.landmarks.smooth import smoothed
 
 Array = NDArray[np.float64]
+NEUTRAL = Control()
 
 # The reference keeps its projection matrix in float32 and multiplies by its transpose, which puts
 # far * near / (near - far) = -1.0001 where -1 belongs.
 FOCAL_LENGTH = float(np.float32(1.0 / np.tan(VERTICAL_FOV / 2.0)))
 DEPTH_FACTOR = float(np.float32(FAR * NEAR / (NEAR - FAR)))
 
-# (points of the iris, contour of its eye)
-RIGHT_EYE = (slice(468, 473), (33, 7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 133))
-LEFT_EYE = (slice(473, 478), (249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 263))
 
-
-def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first: bool = False) -> Array:
+def retarget(
+    portrait: Motion,
+    motion: Motion,
+    size: tuple[int, int],
+    drop_first: bool = False,
+    control: Control = NEUTRAL,
+) -> Array:
     """Move the portrait's landmarks as the driving face moves.
 
     The driving mesh's difference from its most neutral frame is added to the portrait's mesh. The rotation is the
@@ -33,6 +40,7 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
         motion: the driving landmarks, F frames.
         size: height and width of the result, in pixels.
         drop_first: omit the first frame, as the reference does; it anchors the translation either way.
+        control: changes to the motion, as `fye_rt.landmarks.edit.apply` makes them.
 
     Returns:
         float64 (F, 478, 2), or (F - 1, 478, 2) with `drop_first`: x and y in pixels, y down.
@@ -41,11 +49,19 @@ def retarget(portrait: Motion, motion: Motion, size: tuple[int, int], drop_first
         InputError: `portrait` has more than one frame, `drop_first` leaves no frame, or the motion moves the face
             through the camera.
     """
+    return retargeted(portrait, motion, size, drop_first, control)[0]
+
+
+def retargeted(
+    portrait: Motion, motion: Motion, size: tuple[int, int], drop_first: bool, control: Control
+) -> tuple[Array, tuple[str, ...]]:
+    """Return what `retarget` does, and notices of what the control asked for that no face can do."""
     if drop_first and len(motion) < 2:
         raise InputError('the motion has one frame and the reference drops the first; use windows="context" instead')
-    retargeter = Retargeter(portrait, motion, size)
+    motion = smoothed(motion, control.smooth)
+    retargeter = Retargeter(portrait, motion, size, control)
     points = by_parts(len(motion), (POINTS, 2), lambda part: retargeter.points(motion[part], part.start))
-    return points[1:] if drop_first else points
+    return points[1:] if drop_first else points, retargeter.editor.notices
 
 
 class Retargeter:
@@ -56,36 +72,36 @@ class Retargeter:
         first: one or more driving frames: the first anchors the translation, and expressions are differences from the
             one with the least expression.
         size: height and width of the result, in pixels.
+        control: changes to the motion.
+
+    Attributes:
+        editor: applies the control; its `control` may be set to another one.
 
     Raises:
-        InputError: `portrait` has more than one frame.
+        InputError: `portrait` has more than one frame, or see `fye_rt.landmarks.edit.Editor`.
     """
 
-    def __init__(self, portrait: Motion, first: Motion, size: tuple[int, int]) -> None:
+    def __init__(self, portrait: Motion, first: Motion, size: tuple[int, int], control: Control = NEUTRAL) -> None:
         if len(portrait) != 1:
             raise InputError(f"the portrait's landmarks have {len(portrait)} frames; give those of one picture")
         self._portrait, self._size = portrait, size
-        self._neutral = first.mesh[neutral_frame(first)] if first.rest is None else first.rest
-        self._anchor = first.pose[0, :3, 3] if first.anchor is None else first.anchor
+        self.editor = Editor(control, portrait, first)
 
     def points(self, motion: Motion, number: int = 0) -> Array:
         """Return the portrait's landmarks for F driving frames, float64 (F, 478, 2), as `retarget` does.
 
         `number` is that of the first frame, for messages.
         """
-        mesh = motion.mesh - self._neutral + self._portrait.mesh[0]
-        mesh_2d = project(mesh, aligned_pose(self._portrait, motion, self._anchor), self._size, number)
+        motion = self.editor.apply(motion)
+        assert motion.rest is not None and motion.anchor is not None
+        mesh = motion.mesh - motion.rest + self._portrait.mesh[0]
+        mesh_2d = project(mesh, aligned_pose(self._portrait, motion, motion.anchor), self._size, number)
         points = np.empty((len(motion), POINTS, 2))
         points[:, : mesh_2d.shape[1]] = mesh_2d
         for iris, contour in (RIGHT_EYE, LEFT_EYE):
             seen, around = motion.points[:, iris, :2], motion.points[:, contour, :2]
             points[:, iris] = _place_iris(seen, around, mesh_2d[:, contour])
         return points
-
-
-def neutral_frame(motion: Motion) -> int:
-    """Return the index of the frame with the least expression: the smallest sum of blendshapes."""
-    return int(np.argmin(motion.blendshapes.sum(axis=1)))
 
 
 def aligned_pose(portrait: Motion, motion: Motion, anchor: Array) -> Array:

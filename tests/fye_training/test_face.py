@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from fye_rt.errors import InputError
 from fye_rt.landmarks.draw import draw
 from fye_rt.landmarks.geometry import FaceGeometry, load_geometry, recover
-from fye_rt.landmarks.motion import Motion
-from fye_rt.landmarks.retarget import neutral_frame, project, retarget
+from fye_rt.landmarks.motion import Motion, neutral_frame
+from fye_rt.landmarks.retarget import project, retarget
 from fye_training import face
 from fye_training.expressions import irises
 from fye_training.performance import KINDS, Performance, perform, poses, resting

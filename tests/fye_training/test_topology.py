@@ -5,7 +5,7 @@ import pytest
 
 from fye_rt.landmarks.draw import EDGES
 from fye_rt.landmarks.geometry import load_geometry
-from fye_rt.landmarks.retarget import LEFT_EYE, RIGHT_EYE
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
 from fye_training import topology
 from fye_training.topology import BROWS, EYES, FACE_OVAL, HANDLES, LOWER_BROW, UPPER_BROW, canonical_face, spread
 

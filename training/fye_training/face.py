@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fye_rt.landmarks.motion import MESH_POINTS, POINTS, Motion
-from fye_rt.landmarks.retarget import FOCAL_LENGTH, aligned_pose, neutral_frame, project, retarget
+from fye_rt.landmarks.motion import MESH_POINTS, POINTS, Motion, neutral_frame
+from fye_rt.landmarks.retarget import FOCAL_LENGTH, aligned_pose, project, retarget
 from fye_rt.landmarks.rotation import euler_to_matrix
 from fye_training.expressions import deform, irises
 from fye_training.performance import FPS, Performance, resting

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fye_rt.landmarks.retarget import LEFT_EYE, RIGHT_EYE
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

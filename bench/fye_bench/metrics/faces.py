@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fye_bench.metrics.texture import texture_error
 from fye_bench.metrics.truth import Image, Shown
 from fye_rt.landmarks import Motion, detect_live
-from fye_rt.landmarks.retarget import neutral_frame
+from fye_rt.landmarks.motion import neutral_frame
 from fye_training.topology import LOWER_LID, Array
 
 NAN = float("nan")

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 PATH = Path(__file__).with_name("face.npz")
 Array = NDArray[np.float64]
 
+SIDES = ("right", "left")  # of the person, in the order of all arrays
 REGIONS = ("brows", "eyes", "mouth")  # columns of `Face.regions`, each right then left
+# (points of the iris, contour of its eye)
+RIGHT_EYE = (slice(468, 473), (33, 7, 163, 144, 145, 153, 154, 155, 246, 161, 160, 159, 158, 157, 173, 133))
+LEFT_EYE = (slice(473, 478), (249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 263))
 # from the outer corner to the inner one, without both; (right, left)
 UPPER_LIDS = ((246, 161, 160, 159, 158, 157, 173), (466, 388, 387, 386, 385, 384, 398))
 LOWER_LIDS = ((7, 163, 144, 145, 153, 154, 155), (249, 390, 373, 374, 380, 381, 382))

@@ -18,7 +18,7 @@ from fye_bench.metrics.models import Identity, Lpips
 from fye_rt import media
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, detect_frames, detect_image
-from fye_rt.landmarks.retarget import neutral_frame
+from fye_rt.landmarks.motion import neutral_frame
 from fye_training import face
 from fye_training.identity import identity
 from fye_training.performance import perform

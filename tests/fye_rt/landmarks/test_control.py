@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from fye_rt.errors import OptionError
-from fye_rt.landmarks.control import ARKIT, CURVES, Control, Keyframe, parse_control
+from fye_rt.landmarks.control import ARKIT, CURVES, Control, Keyframe
+from fye_rt.landmarks.control_file import parse_control
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -10,8 +10,8 @@ import pytest
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, is_points_file, load_points, retarget
 from fye_rt.landmarks.geometry import load_geometry, recover
+from fye_rt.landmarks.library import LEFT_EYE, RIGHT_EYE
 from fye_rt.landmarks.points_file import NAMES, REQUIRED, VERTICES, read_points
-from fye_rt.landmarks.retarget import LEFT_EYE, RIGHT_EYE
 from tests.fye_rt.landmarks.named_points import CAT, CAT_SIZE, DOG, DOG_SIZE, Points, points_of, write_points
 
 Change = Callable[[dict], object]

@@ -5,7 +5,8 @@ import pytest
 
 from fye_rt.errors import InputError
 from fye_rt.landmarks import Motion, Retargeter, retarget
-from fye_rt.landmarks.retarget import aligned_pose, neutral_frame, project
+from fye_rt.landmarks.motion import neutral_frame
+from fye_rt.landmarks.retarget import aligned_pose, project
 from fye_rt.landmarks.rotation import matrix_to_euler
 
 
