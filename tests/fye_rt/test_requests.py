@@ -15,10 +15,12 @@ from fye_rt.batch.jobs import BadJob, Job
 from fye_rt.batch.worker import AnimatorSpec
 from fye_rt.cli.arguments import as_flags
 from fye_rt.cli.main import app, main
+from fye_rt.landmarks.control import EDITS, STRENGTHS
+from fye_rt.landmarks.control_file import parse_control
 from fye_rt.settings import CROP_SETTINGS, SETTINGS, parse_request
 
 COMMANDS = typer.main.get_command(app).commands
-COMPOSED = {"options": Options, "control": Control, "crop": Crop}
+COMPOSED = {"options": Options, "crop": Crop}
 SETTING_OF = {(Crop, field): name for name, field in CROP_SETTINGS.items()}
 SOURCES = {"portrait": "a.png", "motion": "b.mp4"}
 # a value of each setting that is not its default, and what else it needs
@@ -36,6 +38,10 @@ SAMPLES |= {name: (value, {}) for name, value in (CROP | DRIVING).items()}
 SAMPLES |= {name: (value, {"paste": True}) for name, value in PASTE.items()}
 SAMPLES |= {name: (value, {"forecast": "newton"}) for name, value in NEWTON.items()}
 SAMPLES |= {name: (value, {"forecast": "adaptive"}) for name, value in ADAPTIVE.items()}
+KEYFRAMES = [{"time": 1, "values": {"yaw": 3.0}, "easing": "hold"}]
+CONTROL: dict[str, Any] = {"region": "mouth", "rotation": "relative", "neutral": 3, "gaze_mode": "camera"}
+CONTROL |= {"match_size": True, "close_lips": True, "smooth": 0.5, "arkit": {"jawOpen": 0.5}, "keyframes": KEYFRAMES}
+CONTROL |= dict.fromkeys(STRENGTHS, 0.5) | dict.fromkeys(EDITS, 0.25)
 
 
 def names() -> set[str]:
@@ -43,7 +49,7 @@ def names() -> set[str]:
     found = {field.name for field in fields(ClipRequest)} - COMPOSED.keys()
     for part in COMPOSED.values():
         found |= {SETTING_OF.get((part, field.name), field.name) for field in fields(part)}
-    return found | {field.name for field in fields(Forecast)} - {"method"}
+    return found - {"control"} | {field.name for field in fields(Forecast)} - {"method"}
 
 
 def value_of(request: ClipRequest, name: str) -> Any:
@@ -51,12 +57,13 @@ def value_of(request: ClipRequest, name: str) -> Any:
         return request.options.forecasting.method
     if name in CROP_SETTINGS:
         return getattr(request.crop, CROP_SETTINGS[name])
-    holders = (request, request.options, request.options.forecasting, request.control, request.crop)
+    holders = (request, request.options, request.options.forecasting, request.crop)
     return next(getattr(holder, name) for holder in holders if hasattr(holder, name))
 
 
 def test_a_parsed_request_has_every_field() -> None:
-    assert set(SETTINGS) == names() == SAMPLES.keys() | SOURCES.keys()
+    assert set(SETTINGS) - {"control", "edit"} == names() == SAMPLES.keys() | SOURCES.keys()
+    assert CONTROL.keys() == {field.name for field in fields(Control)}
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
@@ -166,6 +173,40 @@ def test_help_names_every_field(command: str, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     flags = {"--" + name.replace("_", "-") for name in SAMPLES if (command, name) != ("batch", "portrait_landmarks")}
     assert {flag for flag in flags if not re.search(rf"{flag}\b", shown)} == set()
+
+
+@pytest.mark.parametrize("name", sorted(CONTROL))
+def test_python_commands_and_jobs_can_set_every_field_of_a_control(
+    name: str, asked: list[ClipRequest], tmp_path: Path
+) -> None:
+    expected = parse_control({name: CONTROL[name]})
+    assert expected != Control() and name in expected.as_dict()
+    file = tmp_path / "control.json"
+    file.write_text(json.dumps({name: CONTROL[name]}))
+    words = (
+        ["--control", str(file)] if isinstance(CONTROL[name], dict | list) else ["--edit", f"{name}={CONTROL[name]}"]
+    )
+    words = [word.replace("True", "true") for word in words]
+    sources = [str(tmp_path / source) for source in SOURCES.values()]
+    with pytest.raises(Asked):
+        main(["animate", *sources, "-o", str(tmp_path / "clip.mp4"), *words])
+    in_batch({"control": {name: CONTROL[name]}}, {}, tmp_path)
+    in_batch({}, {"control": file}, tmp_path)
+    assert [request.control for request in asked] == 3 * [expected]
+
+
+def test_edits_come_on_top_of_a_control(asked: list[ClipRequest], tmp_path: Path) -> None:
+    control = {"smile": 0.5, "yaw": 5.0, "arkit": {"jawOpen": 0.5}}
+    in_batch({"control": control, "edit": "yaw=8,cheekPuff=1,region=mouth"}, {}, tmp_path)
+    weights = {"jawOpen": 0.5, "cheekPuff": 1}
+    assert asked[0].control == Control(smile=0.5, yaw=8, region="mouth", arkit=weights)
+
+
+@pytest.mark.parametrize("command", ["animate", "batch"])
+def test_help_names_every_field_of_a_control(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert [name for name in CONTROL if not re.search(rf"\b{name}\b", shown)] == []
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
