@@ -41,11 +41,23 @@ class Stream(Playback):
         playback: how the clip is played, except for the times of its frames.
         times: seconds of each frame, available before the frame is.
         pieces: the frames.
+        moved: the landmark images that the frames are made from.
     """
 
-    def __init__(self, playback: Playback, times: Iterator[float] | None, pieces: Generator[Image]) -> None:
+    def __init__(
+        self, playback: Playback, times: Iterator[float] | None, pieces: Generator[Image], moved: "Retargeted"
+    ) -> None:
         super().__init__(**asdict(playback))
-        self.frame_times, self._pieces = times, pieces
+        self.frame_times, self._pieces, self._moved = times, pieces, moved
+
+    @property
+    def control(self) -> Control:
+        """Changes to the motion. It may be set from any thread, and counts from the next frame that is read on."""
+        return self._moved.control
+
+    @control.setter
+    def control(self, control: Control) -> None:
+        self._moved.control = control
 
     def __iter__(self) -> Generator[Image]:
         return self._pieces
@@ -85,9 +97,8 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
     landmarks = placed.landmarks()
     notices = (*placed.notices, *small_face(landmarks, size, request))
     state = encode(stages, placed.portrait)
-    pieces = live_frames(
-        stages, state, _retargeted(motions, landmarks, size, request.control), request.options, patience
-    )
+    moved = Retargeted(motions, landmarks, size, request.control)
+    pieces = live_frames(stages, state, moved, request.options, patience)
     if request.crop.paste:
         still = Drawn(landmarks.points[..., :2] * (size[1], size[0]), size)
         paste, scaled = pasting(placed, request.crop, still)
@@ -95,7 +106,7 @@ def stream(stages: Stages, request: ClipRequest, patience: float | None = None) 
         pieces = _pasted(pieces, paste)
     for notice in notices:
         logger.warning("%s", notice)
-    return Stream(playback, times, pieces)
+    return Stream(playback, times, pieces, moved)
 
 
 def _pasted(pieces: Generator[Image], paste: Paste) -> Generator[Image]:
@@ -172,20 +183,30 @@ def _faces(images: Iterable[Image | None], size: tuple[int, int]) -> Iterator[Im
                 yield last
 
 
-def _retargeted(
-    motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int], control: Control
-) -> Iterator[Image | None]:
-    """Draw landmark images, frame by frame."""
-    retargeter: Retargeter | None = None
-    smooth = OneEuro(control.smooth)
-    with closing_source(motions):
-        for motion in motions:
-            if motion is None:
-                yield None
-                continue
-            motion = smooth(motion)
-            retargeter = retargeter or Retargeter(portrait, motion, size, control)
-            yield from draw(retargeter.points(motion), size)
+class Retargeted:
+    """Landmark images of a portrait, drawn frame by frame as motions arrive; None for a frame without a face.
+
+    Attributes:
+        control: changes to the motion; may be set to another one at any time.
+    """
+
+    def __init__(
+        self, motions: Iterable[Motion | None], portrait: Motion, size: tuple[int, int], control: Control
+    ) -> None:
+        self._motions, self._portrait, self._size, self.control = motions, portrait, size, control
+
+    def __iter__(self) -> Iterator[Image | None]:
+        retargeter: Retargeter | None = None
+        smooth = OneEuro(self.control.smooth)
+        with closing_source(self._motions):
+            for motion in self._motions:
+                if motion is None:
+                    yield None
+                    continue
+                motion = smooth(motion)
+                retargeter = retargeter or Retargeter(self._portrait, motion, self._size, self.control)
+                retargeter.editor.control = self.control
+                yield from draw(retargeter.points(motion), self._size)
 
 
 def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Iterable[Motion | None]]:

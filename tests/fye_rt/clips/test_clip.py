@@ -37,6 +37,7 @@ SIZE = (64, 72)
 REFERENCE = Options(windows="reference")
 ARRAYS = ("points", "mesh", "pose", "blendshapes", "valid")
 IMAGE = np.full((64, 64, 3), 40, np.uint8)
+NO_MOTION: Any = None  # of streams whose control is not asked for
 
 pytestmark = pytest.mark.usefixtures("undenoised", "opencv")
 Seen = list[NDArray[np.uint8]]
@@ -202,7 +203,7 @@ def test_an_interrupted_stream_leaves_a_playable_clip(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     progress: list[tuple[str, int, int]] = []
-    stream = Stream(Playback(fps=10), iter([0.5, 0.6, 0.9, 1.0]), pieces())
+    stream = Stream(Playback(fps=10), iter([0.5, 0.6, 0.9, 1.0]), pieces(), NO_MOTION)
     written = write.write_stream(tmp_path / "out.mp4", stream, 9, lambda *step: progress.append(step))
     assert written == 4 and progress == [("stream", 3, 9), ("stream", 4, 9)]
     read = list(media.read_video(tmp_path / "out.mp4"))
@@ -217,7 +218,7 @@ def test_a_stream_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
     empty = "no frame showed a face, so nothing was made"
     for pieces, kind, text in ((interrupted(), KeyboardInterrupt, None), ((x for x in ()), InputError, empty)):
         with pytest.raises(kind, match=text):
-            write.write_stream(tmp_path / "out.mp4", Stream(Playback(fps=10), iter([]), pieces))
+            write.write_stream(tmp_path / "out.mp4", Stream(Playback(fps=10), iter([]), pieces, NO_MOTION))
     assert not list(tmp_path.iterdir())
 
 
