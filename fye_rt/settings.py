@@ -18,7 +18,6 @@ CROP_SETTINGS = {"crop": "area", "crop_scale": "scale", "crop_rotate": "rotate",
 CROP_SETTINGS |= {"paste_color": "color"} | {name: name for name in ("face", "paste", "feather", "alpha")}
 _OBJECTS = {"forecast": {"method": "forecast"} | {name: name for name in FORECAST_SETTINGS}}  # settings by field
 _OBJECTS["crop"] = {field: name for name, field in CROP_SETTINGS.items()}
-# that `parse_request` takes
 SETTINGS = (*_REQUEST, "size", "forecast", *_OPTIONS, *FORECAST_SETTINGS, *CROP_SETTINGS, "control", "edit")
 
 
