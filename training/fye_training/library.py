@@ -7,7 +7,7 @@ expression, how the skin follows the lids and lips, and which points belong to w
 import numpy as np
 
 from fye_rt.landmarks.library import PATH
-from fye_training.expressions import EXPRESSIONS, INDEX, deform
+from fye_training.expressions import EXPRESSIONS, INDEX, deform, irises
 from fye_training.shape import Shape
 from fye_training.topology import (
     BROWS,
@@ -41,6 +41,7 @@ def main() -> None:
         lids=lids().astype(np.float32),
         lips=lips().astype(np.float32),
         regions=regions().astype(np.float32),
+        irises=irises(Shape(), np.zeros((1, len(EXPRESSIONS))))[0].astype(np.float32),
     )
 
 

@@ -40,6 +40,7 @@ class Face:
             weight 1.
         lids: float64 (468, 2, 2, 7), weights by which points follow UPPER_LIDS and LOWER_LIDS of each eye.
         lips: float64 (468, 2, 9), weights by which points follow UPPER_LIP and LOWER_LIP.
+        irises: float64 (10, 3), centimetres: centre, picture's right, top, left, bottom; right eye first.
         regions: float64 (468, 6), shares of REGIONS, right and left of each.
     """
 
@@ -51,6 +52,7 @@ class Face:
     lids: Array
     lips: Array
     regions: Array
+    irises: Array
 
 
 @lru_cache(maxsize=1)
