@@ -19,6 +19,7 @@ from fye_rt.bundle import Bundle
 from fye_rt.clips.faces import check_faces
 from fye_rt.errors import FyeError, InputError
 from fye_rt.files import parse_json
+from fye_rt.landmarks.builtin import is_builtin
 from fye_rt.options import ClipRequest
 from fye_rt.settings import CROP_SETTINGS, FORECAST_SETTINGS, SETTINGS, flattened, parse_request
 
@@ -186,8 +187,13 @@ def _request(settings: Mapping[str, Any], defaults: Mapping[str, Any], bundle: B
 
 
 def _paths(fields: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    names = [key for key in _PATHS if key in fields and (key, fields[key]) != ("audio", "none")]
+    names = [key for key in _PATHS if key in fields and not _is_word(key, fields[key])]
     return {key: _path(fields, key, folder) for key in names}
+
+
+def _is_word(key: str, value: object) -> bool:
+    """Return whether a field that names a file says something else: no sound, or a motion that fye-rt brings along."""
+    return value == "none" if key == "audio" else key == "motion" and is_builtin(value)
 
 
 def _path(fields: Mapping[str, Any], key: str, folder: Path) -> Path:

@@ -20,6 +20,7 @@ from fye_rt.clips.cache import ClipCache
 from fye_rt.clips.faces import render_faces
 from fye_rt.errors import FyeError, InputError, OutOfMemoryError, memory_for
 from fye_rt.files import atomic_file, followed
+from fye_rt.landmarks.builtin import is_builtin
 from fye_rt.options import ClipRequest
 from fye_rt.timings import Evaluations
 from fye_rt.version import __version__
@@ -155,8 +156,8 @@ def _sha256(path: Path, size: int, changed: int, node: int) -> str:
 
 def _content(path: Path) -> Any:
     """Return the SHA-256 of a file, or the names and SHA-256 of the files in a folder."""
-    if str(path) == "none":  # no file, but silence
-        return "none"
+    if str(path) == "none" or is_builtin(path):  # no file, but silence, or a motion that fye-rt brings along
+        return str(path)
     if path.is_dir():
         return [[file.name, sha256(file)] for file in sorted(path.iterdir()) if file.is_file()]
     return sha256(path)

@@ -16,17 +16,19 @@ from fye_rt.settings import parse_request
 @takes_request()
 def animate(
     portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Picture of a face.")],
-    motion: Annotated[
-        Path,
-        typer.Argument(
-            metavar="MOTION", help="Driving video, motion .npz, folder of landmark images, or template .npy."
-        ),
-    ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT.mp4", help="Video to write; with --alpha .webm or a folder."),
     ],
     settings: dict[str, Any],
+    motion: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MOTION]",
+            help="Driving video, motion .npz, folder of landmark images, template .npy, or builtin:NAME (fye motions); "
+            "without it --edit or --control says what the face does.",
+        ),
+    ] = None,
     bundle: BundleFolder = None,
     backend: Backend = "auto",
     threads: Threads = 0,
@@ -55,15 +57,25 @@ def animate(
     from fye_rt import Animator, Bundle, files, media
     from fye_rt.bundle import shipped_bundle
     from fye_rt.clips import report, write
+    from fye_rt.landmarks.builtin import eased
 
-    request = parse_request({**settings, "portrait": portrait, "motion": motion})
+    request = parse_request({**settings, "portrait": portrait, "motion": motion or "builtin:still"})
+    if motion is None:
+        if request.control.is_neutral:
+            raise OptionError("MOTION is missing; give one, or say what the face does with --edit or --control")
+        still, control = eased(request.control, request.seconds or 1.0)
+        request = replace(request, motion=still, control=control, seconds=None)
     if stream and (compare or contact_sheet or json or resume):
         raise OptionError("--stream writes the clip alone; leave out --compare, --contact-sheet, --json and --resume")
     if resume is not None and request.options.windows != "progressive":
         windows = request.options.windows
         raise OptionError(f"--resume keeps the finished intervals of a long clip; leave out --windows {windows}")
     given = (request.audio, request.portrait_landmarks)
-    sources = (portrait, motion, *(Path(source) for source in given if isinstance(source, str | Path)))
+    sources = (
+        portrait,
+        *([motion] if motion else []),
+        *(Path(source) for source in given if isinstance(source, str | Path)),
+    )
     comparison = output.with_name(f"{output.stem}_compare.mp4") if compare else None
     for path, suffixes in (
         (output, (".webm", "") if request.crop.alpha else (".mp4",)),

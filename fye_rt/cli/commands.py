@@ -45,6 +45,14 @@ def demo(
         terminal.say(note)
 
 
+def motions() -> None:
+    """List the motions that need no video: `fye animate PORTRAIT builtin:NAME -o OUT.mp4`."""
+    from fye_rt.landmarks.builtin import BUILTINS, PREFIX
+
+    for name, motion in BUILTINS.items():
+        terminal.show(f"{PREFIX + name:<20} {motion.seconds:3.1f} s  {motion.description}")
+
+
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle to check.")],
     backend: Backend = "auto",

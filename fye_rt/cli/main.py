@@ -22,7 +22,7 @@ from fye_rt.errors import FyeError, memory_for
 from fye_rt.version import __version__
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Animate portraits with Follow-Your-Emoji-Faster.")
-for command in (commands.demo, animate, batch, landmarks, export, build, calibrate, commands.verify):
+for command in (commands.demo, animate, batch, landmarks, commands.motions, export, build, calibrate, commands.verify):
     app.command()(command)
 PASSES_OPTIONS_ON: Any = {"allow_extra_args": True, "ignore_unknown_options": True}
 for name, command in (("suite", commands.suite), ("eval", commands.evaluate), ("bench", commands.bench)):

@@ -26,6 +26,7 @@ from fye_rt.landmarks import (
     load_points,
     load_template,
 )
+from fye_rt.landmarks.builtin import is_builtin, load_builtin
 from fye_rt.landmarks.mirror import mirrored
 from fye_rt.options import ClipRequest, MotionSource
 from fye_rt.timings import Progress, no_progress
@@ -85,7 +86,7 @@ def read_once(cache: ClipCache, request: ClipRequest, progress: Progress, limit:
     check_audio(request)  # before landmarks are detected, which may take minutes
     if request.mirror and is_drawn(source):
         raise OptionError("mirror=True needs a motion, and landmark images are finished; leave it out")
-    if isinstance(source, Motion | np.ndarray) or Path(source).is_dir():
+    if isinstance(source, Motion | np.ndarray) or is_builtin(source) or Path(source).is_dir():
         return _played(read(), request)
     part = request.frames, request.start, request.seconds
     key = *part, request.driving_face, request.gaps, searches(request), request.landmarker, limit
@@ -124,6 +125,8 @@ def _read(request: ClipRequest, progress: Progress, limit: int) -> Driving:
         if source.ndim != 4:
             raise InputError(f"landmark images have shape {source.shape}; give uint8 (F, H, W, 3)")
         return Driving(source[_numbered(request, len(source), "the landmark images")], FOLDER_FPS)
+    if is_builtin(source):
+        return _from_motion(part_of(load_builtin(str(source)), request, str(source)), str(source), limit)
     path = Path(source)
     if path.is_dir():
         return Driving(_read_folder(path, request, limit), FOLDER_FPS)

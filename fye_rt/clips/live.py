@@ -22,6 +22,7 @@ from fye_rt.clips.prepare import encode, read_picture
 from fye_rt.clips.read_ahead import ReadAhead, closing_source
 from fye_rt.errors import InputError, OptionError
 from fye_rt.landmarks import Drawn, Motion, Retargeter, detect_live, draw, find_landmarker
+from fye_rt.landmarks.builtin import is_builtin
 from fye_rt.landmarks.control import Control
 from fye_rt.landmarks.mirror import mirrored
 from fye_rt.landmarks.smooth import OneEuro
@@ -222,7 +223,7 @@ def _source(request: ClipRequest) -> tuple[Playback, Iterator[float] | None, Ite
         return sounding(Playback(fps=request.fps or FOLDER_FPS, crf=request.crf), request), None, moved
     else:
         path = Path(source)
-        kind = "folder" if path.is_dir() else media.kind_of(path)
+        kind = "motion" if is_builtin(source) else "folder" if path.is_dir() else media.kind_of(path)
         if kind in ("folder", "picture"):
             raise InputError(f"{path} is no video and no motion; a stream needs one")
         if kind == "video":

@@ -1,14 +1,15 @@
 """Motions that need no video: keyframes of a control, played by the canonical face."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from fye_rt.errors import InputError
-from fye_rt.landmarks.control import Control, Keyframe
+from fye_rt.landmarks.control import CURVES, Control, Keyframe
 from fye_rt.landmarks.edit import apply
 from fye_rt.landmarks.geometry import VERTICAL_FOV
 from fye_rt.landmarks.library import face
@@ -141,7 +142,7 @@ BUILTINS: Mapping[str, Builtin] = {
 
 def is_builtin(source: object) -> bool:
     """Return whether a motion source names one of these: "builtin:nod"."""
-    return isinstance(source, str) and source.startswith(PREFIX)
+    return isinstance(source, str | os.PathLike) and os.fspath(source).startswith(PREFIX)
 
 
 def load_builtin(source: str) -> Motion:
@@ -168,6 +169,25 @@ def _played(name: str) -> Motion:
         ]
     )
     return apply(control, resting(1), resting(round(builtin.seconds * FPS)))
+
+
+def eased(control: Control, seconds: float) -> tuple[Motion, Control]:
+    """Return a resting motion, and a control that leads from the portrait's own face to what `control` says.
+
+    Args:
+        control: the face at the end; one with keyframes keeps them, and lasts as long as they do if that is longer.
+        seconds: length of the way; 0 gives one frame, of the end.
+    """
+    frames = 1 + round(max(seconds, control.keyframes[-1].time if control.keyframes else 0.0) * FPS)
+    control = replace(control, gaze=0.0)  # the resting face has no gaze of its own
+    if frames > 1 and not control.keyframes:
+        at_rest = Control(gaze=0.0)
+        changed = {name: getattr(control, name) for name in CURVES if getattr(control, name) != getattr(at_rest, name)}
+        start = {name: getattr(at_rest, name) for name in changed} | dict.fromkeys(control.arkit, 0.0)
+        if start:
+            way = (Keyframe(time=0.0, values=start), Keyframe(time=seconds, values={**changed, **control.arkit}))
+            control = replace(control, keyframes=way)
+    return resting(frames), control
 
 
 def resting(frames: int) -> Motion:
