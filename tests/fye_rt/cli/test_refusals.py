@@ -60,6 +60,11 @@ def test_a_wrong_call_is_one_line_that_names_the_help(fye: Fye, arguments: list[
         ("--crop-scale", "0.9", "--crop-scale 0.9 is not valid; allowed: 1 to 10"),
         ("--feather", "0.1", "--feather concerns frames that are pasted; set --paste, too"),
         ("--audio", "/no/such.wav", "/no/such.wav"),
+        ("--edit", "yaw=50", "yaw=50 is not valid; allowed: -45 to 45"),
+        ("--edit", "smlie=1", "control has no 'smlie'; allowed: "),
+        ("--edit", "smile", "give values by name, as in smile=0.6,yaw=10"),
+        ("--edit", "smile=0.5", "control changes landmarks, and MOTION holds landmark images"),
+        ("--control", "/no/such.json", "/no/such.json: No such file or directory; give a JSON file"),
         ("--bundle", "/no/such", "/no/such"),
         ("--contact-sheet", "sheet.pdf", ".png"),
         ("--json", "/no/such/report.json", "/no/such"),
@@ -68,6 +73,15 @@ def test_a_wrong_call_is_one_line_that_names_the_help(fye: Fye, arguments: list[
 def test_a_wrong_option_is_refused_in_one_line(fye: Fye, tmp_path: Path, option: str, value: str, said: str) -> None:
     line = fye.refuses("animate", PORTRAIT, LANDMARKS, "-o", tmp_path / "out.mp4", "--bundle", TINY, option, value)
     assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_motion_or_an_edit_is_needed(fye: Fye, tmp_path: Path) -> None:
+    line = fye.refuses("animate", PORTRAIT, "-o", tmp_path / "out.mp4")
+    assert "MOTION is missing; give one, or say what the face does with --edit or --control" in line
+    assert "builtin:dance is no motion that fye-rt brings along; there are builtin:still, builtin:idle" in fye.refuses(
+        "animate", PORTRAIT, "builtin:dance", "-o", tmp_path / "out.mp4", "--bundle", TINY
+    )
     assert not list(tmp_path.iterdir())
 
 
