@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fye_rt.errors import FyeError
-from fye_rt.landmarks.control import Control
+from fye_rt.landmarks.control import Control, Keyframe
 from fye_rt.options import ClipRequest, Crop, Forecast, Options
 from fye_rt.version import __version__
 
@@ -30,6 +30,7 @@ __all__ = [
     "Crop",
     "Forecast",
     "FyeError",
+    "Keyframe",
     "Motion",
     "MotionState",
     "Options",

@@ -27,9 +27,8 @@ def parse_request(settings: Mapping[str, Any]) -> ClipRequest:
     Args:
         settings: values for names in SETTINGS. An absent one, or None, has the default of `ClipRequest`, except that
             windows are progressive, and that the forecast is balanced: off with a solver other than DDIM, calibrated
-            with `evaluations`. `size` may be "HxW", faces "N", and `forecast`, `crop` and `control` an object of the
-            fields of `Forecast`, `Crop` and `Control`; `control` also a JSON file of it. `edit` holds values of the
-            control that come on top, an object or "smile=0.6,yaw=10".
+            with `evaluations`. `size` may be "HxW", faces "N"; `forecast`, `crop` and `control` an object of a class's
+            fields, `control` also its JSON file; `edit` comes on top of it: an object, or "smile=0.6,yaw=10".
 
     Raises:
         OptionError: an unknown setting, or a value outside its range.
