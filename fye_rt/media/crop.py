@@ -116,7 +116,7 @@ class Region:
             )
             box = 0.0, 0.0, float(wide), float(high)
         if part.shape[:2] == size:
-            return np.ascontiguousarray(part)
+            return part.copy()
         return np.array(Image.fromarray(part).resize(size[::-1], Image.Resampling.LANCZOS, box=box))
 
     def matrix(self, size: tuple[int, int]) -> Points:
@@ -142,7 +142,10 @@ class Region:
 
 
 def cut(picture: Pixels, left: int, top: int, width: int, height: int) -> Pixels:
-    """Cut a rectangle of whole pixels out of a picture uint8 (h, w, 3), whose border is repeated beyond it."""
+    """Cut a rectangle of whole pixels out of a picture uint8 (h, w, 3), whose border is repeated beyond it.
+
+    Within the picture it is a view, not a copy.
+    """
     columns = np.arange(left, left + width).clip(0, picture.shape[1] - 1)
     rows = np.arange(top, top + height).clip(0, picture.shape[0] - 1)
     seen = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

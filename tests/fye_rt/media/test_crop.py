@@ -20,6 +20,13 @@ def test_a_region_of_the_clips_size_is_cut_out_as_it_is() -> None:
     np.testing.assert_array_equal(Region(7, 20, 64, 48).cut(PICTURE, (48, 64)), PICTURE[20:68, 7:71])
 
 
+@pytest.mark.parametrize("width", [200, 100])
+def test_what_was_cut_out_is_the_clips_own(width: int) -> None:
+    picture = np.zeros((100, 200, 3), np.uint8)
+    Region(0, 0, width, 100).cut(picture, (100, width))[:] = 255
+    assert not picture.any()
+
+
 def test_the_border_is_repeated_beyond_the_picture() -> None:
     part = Region(-10, 80, 30, 30).cut(PICTURE, (30, 30))
     np.testing.assert_array_equal(part[:10, 10:], PICTURE[80:, :20])
